@@ -1,0 +1,1 @@
+"""haversack fits a large model into a small device and keeps it healthy there."""

@@ -1,0 +1,142 @@
+"""A Candidate: a plan made real, with everything that was measured on the artefact itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from haversack.base.finding import Finding
+from haversack.base.model import Port
+from haversack.base.plan import Plan
+from haversack.base.quality import Drop, Quality
+
+
+@dataclass(frozen=True)
+class ArtifactFile:
+    """One file: path relative to the output folder, size in bytes, its zstd-19 size as a download, sha256."""
+
+    path: str
+    bytes: int
+    download_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """All files of one target for one plan.
+
+    Attributes:
+        target: the runtime.
+        files: the main file first, external data after it.
+        inputs, outputs: the interface as the file has it.
+        runtime_version: the lowest version of the runtime that takes it, as known.
+        opset: the ONNX opset, or 0.
+        cpu_features: features of the building CPU that decided ``session_options``.
+        session_options: what a session must set to get the measured result.
+        tensor_names: activation tensor key -> name in the file, for those that exist there.
+        injected, read_back: how many encodings and weight integers were written, and how many read back equal.
+    """
+
+    target: str
+    files: tuple[ArtifactFile, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    runtime_version: str
+    opset: int = 0
+    cpu_features: tuple[str, ...] = ()
+    session_options: Mapping[str, str] = field(default_factory=dict, hash=False)
+    tensor_names: Mapping[str, str] = field(default_factory=dict, hash=False)
+    injected: int = 0
+    read_back: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files together."""
+        return sum(file.bytes for file in self.files)
+
+    @property
+    def download_bytes(self) -> int:
+        """Size of all files as a compressed download."""
+        return sum(file.download_bytes for file in self.files)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Against the float model, on the same inputs.
+
+    Attributes:
+        agreement: fraction of samples with the same arg-max (NaN when the outputs are no class scores).
+        relative_error: |y - float| / |float| over all outputs.
+        reference_differing: output values that differ from the reference's, bit for bit; -1 when not compared.
+        reference_compared: how many values were compared.
+        layers: tensor key -> relative error of that tensor against float, worst first.
+    """
+
+    agreement: float
+    relative_error: float
+    reference_differing: int = -1
+    reference_compared: int = 0
+    layers: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    @property
+    def worst_layer(self) -> str:
+        """The tensor key with the largest relative error, or an empty string."""
+        return next(iter(self.layers), "")
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds for a batch of one on the named device.
+
+    ``ratio`` and ``cpu_ratio`` are against the same runtime's float artefact, ``ratio_low`` and ``ratio_high`` the
+    quartiles of the interleaved pairs; ``cold_ms`` is load plus first call.
+    """
+
+    ratio: float
+    median_ms: float
+    p95_ms: float
+    cold_ms: float
+    cpu_ratio: float
+    ratio_low: float
+    ratio_high: float
+    float_median_ms: float
+    pairs: int
+    device: str = "local"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak resident bytes of a fresh process that runs the artefact, minus one that only imports the runtime."""
+
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What every search sees, and nothing else.
+
+    Attributes:
+        verdict: ``chosen``, ``met`` (all budgets met, but another is better), ``missed`` or ``failed``.
+        reason: why it has that verdict.
+        drop: None when it could not be scored.
+    """
+
+    plan: Plan
+    artifact: Artifact | None
+    quality: Quality | None
+    drop: Drop | None
+    parity: Parity | None
+    latency: Latency | None
+    memory: Memory | None
+    findings: tuple[Finding, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
+    verdict: Literal["chosen", "met", "missed", "failed", "open"] = "open"
+    reason: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def id(self) -> str:
+        """The plan's identity."""
+        return self.plan.id

@@ -1,0 +1,59 @@
+"""Findings: everything that a user must know about an artefact, from a closed list of kinds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from haversack.base.errors import EXIT_CONVERSION, EXIT_VERIFICATION
+
+Severity = Literal["error", "warning", "note"]
+
+KINDS: dict[str, tuple[Severity, int, str]] = {
+    "slower-than-float": ("error", EXIT_VERIFICATION, "the artefact is slower than the same runtime's float file"),
+    "float-op": ("error", EXIT_VERIFICATION, "a layer meant for integers runs in float for over 2 % of the time"),
+    "fallback": ("error", EXIT_VERIFICATION, "the runtime did not use the kernel that was asked for"),
+    "scale-changed": ("error", EXIT_VERIFICATION, "a scale or zero-point read back is not the one injected"),
+    "weight-changed": ("error", EXIT_VERIFICATION, "an integer of a weight read back is not the one injected"),
+    "not-exact": ("error", EXIT_VERIFICATION, "the artefact's logits are not the reference's, bit for bit"),
+    "large-error-at": ("error", EXIT_VERIFICATION, "the first tensor at which the artefact leaves its tolerance"),
+    "unreadable": ("error", EXIT_CONVERSION, "the runtime does not open what was written"),
+    "worker-crashed": ("error", EXIT_VERIFICATION, "the runtime crashed or hung on this artefact"),
+    "not-finite": ("error", EXIT_VERIFICATION, "the artefact returns NaN or an infinity"),
+    "dead-channel": ("warning", 0, "weight channels too small for their bias; their scale was raised"),
+    "range-mixing": ("warning", 0, "tensors of different range share one scale"),
+    "saturation-risk": ("warning", 0, "16-bit sums may saturate in this CPU's int8 kernels"),
+    "rounding-ties": ("warning", 0, "a scale ratio that leaves rounding ties to the runtime"),
+    "not-established": ("warning", 0, "the interval of the drop crosses its limit at this number of samples"),
+    "nondeterministic": ("warning", 0, "two runs of the same artefact differ"),
+    "export-only": ("note", 0, "written and its structure checked, but not run here"),
+    "noisy": ("note", 0, "the machine was too noisy to tell the speeds apart"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding; ``layer`` is a module path or tensor key, empty when it concerns the whole artefact.
+
+    Raises:
+        ValueError: the kind is not on the list.
+    """
+
+    kind: str
+    text: str
+    layer: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            message = f"unknown kind of finding: {self.kind!r}"
+            raise ValueError(message)
+
+    @property
+    def severity(self) -> Severity:
+        """``error`` fails the run unless ``--allow KIND``; ``warning`` and ``note`` are told."""
+        return KINDS[self.kind][0]
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a run that ends with this finding not allowed; 0 for warnings and notes."""
+        return KINDS[self.kind][1]

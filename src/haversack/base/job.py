@@ -1,0 +1,45 @@
+"""A Job: everything ``pack`` needs from its user, checked, whatever source it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from haversack.base.model import Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Job:
+    """The content of a job file.
+
+    Attributes:
+        name: shown in reports.
+        model: returns the nn.Module in eval mode.
+        calibration: returns batches of inputs; used to set ranges, never to score.
+        evaluation: returns (inputs, expected) pairs, batch first.
+        metric: a name on the shelf of metrics, or a callable ``(outputs, expected) -> scores per sample``.
+        preprocess: declarative operations by name and settings; if given, the data are raw.
+        golden: returns inputs for golden vectors that may leave the workshop, or None for synthetic ones.
+        baseline: the quality the user states for the float model, or None.
+        input_names, output_names: names of the interface, or empty for the exporter's.
+        dims: input name -> {axis: name of a free dimension}; axis 0 of every input is free unless this says otherwise.
+        source: the file or reference it was loaded from.
+    """
+
+    name: str
+    model: Callable[[], nn.Module]
+    calibration: Callable[[], Iterable[Sample]]
+    evaluation: Callable[[], Iterable[tuple[Sample, np.ndarray]]]
+    metric: str | Callable[[Any, Any], Any]
+    preprocess: tuple[Mapping[str, Any], ...] = ()
+    golden: Callable[[], Iterable[Sample]] | None = None
+    baseline: float | None = None
+    input_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
+    dims: Mapping[str, Mapping[int, str]] = field(default_factory=dict, hash=False)
+    source: str = ""

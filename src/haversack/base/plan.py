@@ -1,0 +1,85 @@
+"""A Plan: what to do to each layer, as data. ``recipe.toml`` replays it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from haversack.base import digest
+
+Precision = Literal["float32", "float16", "int8", "int8_dynamic", "int8_weights"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8", "int8_dynamic", "int8_weights")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part by its name on the shelf, with its settings."""
+
+    part: str
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """How one weighted layer is stored and run.
+
+    Attributes:
+        precision: ``float32``, ``float16``, ``int8`` (static), ``int8_dynamic`` or ``int8_weights`` (weight only).
+        granularity: ``channel`` or ``tensor``: one weight scale for each output channel, or one in all.
+        weights: the part of ``compress/quantize`` that sets the weight scales.
+    """
+
+    precision: Precision = "int8"
+    granularity: Literal["channel", "tensor"] = "channel"
+    weights: Step = Step("minmax")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One candidate, before it is made.
+
+    Attributes:
+        target: the runtime's name on the shelf of targets.
+        layers: node key of every weighted layer -> LayerPlan; a layer that is absent stays in float32.
+        prepare: steps on the float model, in order; those that need encodings run after these exist.
+        ranges: the part of ``compress/quantize`` that sets activation ranges.
+        constrained_by: the targets whose constraints the encodings satisfy.
+        origin: why it was proposed, in words.
+    """
+
+    target: str
+    layers: Mapping[str, LayerPlan] = field(default_factory=dict, hash=False)
+    prepare: tuple[Step, ...] = ()
+    ranges: Step = Step("minmax")
+    constrained_by: tuple[str, ...] = ()
+    origin: str = field(default="", compare=False)
+
+    @property
+    def digest(self) -> str:
+        """Content digest; ``origin`` does not count."""
+        data = asdict(self)
+        del data["origin"]
+        return digest.of_data(data)
+
+    @property
+    def id(self) -> str:
+        """Short identity: the target and twelve digits of the digest."""
+        return f"{self.target}-{self.digest[:12]}"
+
+    def differences(self, other: Plan) -> list[str]:
+        """Return one line for each layer or setting in which ``other`` differs from this plan."""
+        lines = [
+            f"{name}: {getattr(self, name)} -> {getattr(other, name)}"
+            for name in ("target", "prepare", "ranges", "constrained_by")
+            if getattr(self, name) != getattr(other, name)
+        ]
+        for key in sorted({*self.layers, *other.layers}):
+            mine, theirs = self.layers.get(key), other.layers.get(key)
+            if mine != theirs:
+                lines.append(f"{key}: {_words(mine)} -> {_words(theirs)}")
+        return lines
+
+
+def _words(layer: LayerPlan | None) -> str:
+    return "float32" if layer is None else f"{layer.precision}/{layer.granularity}/{layer.weights.part}"

@@ -1,0 +1,140 @@
+"""Records in files: frozen dataclasses from and to JSON and TOML, with every fault told at once."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+
+from haversack.base.budget import Budget
+from haversack.base.errors import Fault, UsageError
+from haversack.base.plan import Plan
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+FORMAT = 1
+_SCALARS: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What ``recipe.toml`` holds: the plan of the artefact that was chosen, and what it was chosen for.
+
+    Attributes:
+        format: the file's format number.
+        job: the job file or reference, relative to the recipe.
+        model_digest: content digest of the model that the plan was made for.
+        budget: the limits it was chosen under.
+        plans: one plan a target.
+    """
+
+    format: int
+    job: str
+    model_digest: str
+    budget: Budget
+    plans: tuple[Plan, ...]
+
+
+def _converter() -> Converter:
+    from cattrs.preconf.json import make_converter
+
+    converter = make_converter(forbid_extra_keys=True, omit_if_default=False)
+    for kind, accepted in _SCALARS.items():
+        converter.register_structure_hook(kind, partial(_scalar, accepted))
+    return converter
+
+
+def _scalar(accepted: tuple[type, ...], value: object, kind: type) -> object:
+    if type(value) not in accepted:
+        message = f"{value!r} is not {'true or false' if kind is bool else f'a value of type {kind.__name__}'}"
+        raise TypeError(message)
+    return kind(value)
+
+
+def structure(data: Mapping[str, Any], kind: type[Record], *, where: str) -> Record:
+    """Return ``data`` as a frozen dataclass of ``kind``: unknown keys forbidden, values of the right type.
+
+    Nothing is converted silently: 2.7 is no int and "false" no bool. What a record's own ``__post_init__`` refuses
+    with a ValueError is told in its words.
+
+    Raises:
+        UsageError: with every fault, its path, and the nearest name for an unknown key.
+    """
+    from cattrs import BaseValidationError
+
+    try:
+        return _converter().structure(data, kind)
+    except BaseValidationError as error:
+        faults = tuple(_faults(error, ""))
+    raise UsageError("it cannot be read", where=where, faults=faults, next_step="mend the fields named above")
+
+
+def unstructure(record: object) -> Any:  # noqa: ANN401 - JSON-able data
+    """Return a record as JSON-able data: dictionaries, lists, strings, numbers."""
+    return _converter().unstructure(record)
+
+
+def read(path: Path) -> Recipe:
+    """Read a recipe.toml.
+
+    Raises:
+        UsageError: not TOML (with its line), an unknown format, or wrong fields, all told at once.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"not TOML: {error}", where=str(path)) from error
+    if data.get("format") not in (FORMAT, FORMAT - 1):
+        raise UsageError(
+            f"format {data.get('format')!r} is not one this version reads ({FORMAT - 1} or {FORMAT})", where=str(path)
+        )
+    return structure(data, Recipe, where=str(path))
+
+
+def write(recipe: Recipe, path: Path) -> None:
+    """Write a recipe.toml (absent limits left out: TOML has no null).
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    import tomli_w
+
+    path.write_text(tomli_w.dumps(_without_none(unstructure(recipe))), encoding="utf-8")
+
+
+def _without_none(data: Any) -> Any:  # noqa: ANN401 - JSON-able data
+    if isinstance(data, dict):
+        return {key: _without_none(value) for key, value in data.items() if value is not None}
+    if isinstance(data, list | tuple):
+        return [_without_none(value) for value in data]
+    return data
+
+
+def _faults(error: BaseException, path: str) -> Iterator[Fault]:
+    from cattrs import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+
+    if isinstance(error, ClassValidationError):
+        named, bare = error.group_exceptions()
+        inner = [(f"{path}.{note.name}", cause) for cause, note in named] + [(path, cause) for cause in bare]
+    elif isinstance(error, IterableValidationError):
+        indexed, bare = error.group_exceptions()
+        inner = [(f"{path}[{note.index!r}]", cause) for cause, note in indexed] + [(path, cause) for cause in bare]
+    elif isinstance(error, ForbiddenExtraKeysError):
+        known = [field.name for field in fields(error.cl)]
+        for key in sorted(error.extra_fields):
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]}?" if near else f" (has: {', '.join(known) or 'none'})"
+            yield Fault(f"{path}.{key}".lstrip("."), f"unknown name{hint}")
+        return
+    else:
+        cause = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        yield Fault(path.lstrip("."), cause)
+        return
+    for place, cause in inner:
+        yield from _faults(cause, place)

@@ -1,0 +1,1 @@
+"""Know-how without opinion, in four ranks: numerics, worker; codec, formats, store; data, trust; graph."""

@@ -1,0 +1,93 @@
+"""Executing the canonical graph in PyTorch, node by node, with a say at every node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from haversack.base.graph import Node
+from haversack.base.model import Model, Sample
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+
+Compute = Callable[[Node, "tuple[torch.Tensor, ...]"], "torch.Tensor | None"]
+Observe = Callable[[Node, "torch.Tensor"], "torch.Tensor | None"]
+
+
+class Executor:
+    """Runs a Model in float32 with its current weights; values are freed at their last use.
+
+    Args:
+        model: its ``weights`` count, not the values inside its program.
+        weights: values that replace some of the model's for this executor.
+    """
+
+    def __init__(self, model: Model, weights: Mapping[str, np.ndarray] | None = None) -> None:
+        import torch
+
+        self.model = model
+        self.module = model.program.module(check_guards=False)
+        values = {**model.weights, **(weights or {})}
+        with torch.no_grad():
+            for name, tensor in {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}.items():
+                if name in values:
+                    tensor.copy_(torch.from_numpy(np.array(values[name])))
+        self._nodes = {node.name: node for node in model.graph.nodes}
+
+    def run(
+        self, inputs: Sample, *, compute: Compute | None = None, observe: Observe | None = None
+    ) -> tuple[np.ndarray, ...]:
+        """Run one batch.
+
+        Args:
+            inputs: arrays in the order of the model's inputs.
+            compute: called before each node with the tensors that flow in (order of ``Node.inputs``);
+                what it returns is the node's value; None leaves the node to PyTorch.
+            observe: called with each node's value, inputs too; what it returns replaces the value.
+
+        Returns:
+            The outputs, in the order of the model's outputs.
+        """
+        import torch
+
+        tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in inputs]
+        with torch.no_grad():
+            result = _interpreter(self, compute, observe).run(*tensors)
+        flat = result if isinstance(result, tuple | list) else (result,)
+        return tuple(value.numpy() for value in _tensors(flat))
+
+
+def _tensors(values: Any) -> list[Any]:  # noqa: ANN401 - nested outputs
+    found: list[Any] = []
+    for value in values.values() if isinstance(values, dict) else values:
+        found += [value] if hasattr(value, "numpy") else _tensors(value)
+    return found
+
+
+def _interpreter(executor: Executor, compute: Compute | None, observe: Observe | None) -> fx.Interpreter:
+    import torch
+    from torch import fx
+
+    nodes = executor._nodes  # noqa: SLF001 - the executor's other half
+    names = {node.key: node.name for node in nodes.values()}
+
+    class Interpreter(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - torch's signature
+            node = nodes.get(n.name)
+            value: Any = None
+            if node is not None and compute is not None and n.op == "call_function":
+                by_name = {used.name: used for used in n.all_input_nodes}
+                flowing = tuple(self.env[by_name[names[key]]] for key in node.inputs)
+                value = compute(node, flowing)
+            if value is None:
+                value = super().run_node(n)
+            if node is not None and observe is not None and isinstance(value, torch.Tensor):
+                replaced = observe(node, value)
+                value = value if replaced is None else replaced
+            return value
+
+    return Interpreter(executor.module)
