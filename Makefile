@@ -1,0 +1,61 @@
+# make            what can be asked for
+# Everything lives in .venv, which is made again only when pyproject.toml or constraints.txt change.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+JOBS ?= 2
+
+# 3.11 first: it is what the constraints were made with.
+FIND_PYTHON := for name in python3.11 python3.12 python3.13 python3; do \
+	if command -v $$name > /dev/null && $$name -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null; \
+	then echo $$name; break; fi; done
+
+.PHONY: help
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@python=$$($(FIND_PYTHON)); \
+	if [ -z "$$python" ]; then echo "haversack needs Python 3.11, 3.12 or 3.13; none was found on the PATH" >&2; exit 6; fi; \
+	echo "making .venv with $$($$python --version) (about two minutes, 3 GB)"; \
+	$$python -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[pack,lm,dev,demo]'
+	@touch $@
+
+.PHONY: demo
+demo: $(STAMP) ## train a small digit classifier, pack it under budgets, say where its report is
+	$(BIN)/python examples/digits.py
+
+.PHONY: test
+test: lint ## the whole test suite
+	$(BIN)/python -m pytest -n $(JOBS)
+
+.PHONY: lint
+lint: $(STAMP) ## style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: $(STAMP) ## measure what docs/benchmarks.md states
+	$(BIN)/python bench/run.py
+
+.PHONY: docs
+docs: $(STAMP) ## run every snippet of README and docs
+	$(BIN)/python -m pytest tests/house/test_snippets.py
+
+.PHONY: system
+system: ## install Debian's packages for the tests that look at a report (root)
+	@if command -v chromium > /dev/null; then echo "chromium is installed"; \
+	else export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
+	apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core > /dev/null; fi
+
+.PHONY: clean
+clean: ## remove what was made here, .venv included
+	rm -rf .venv out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
