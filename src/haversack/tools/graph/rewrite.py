@@ -1,4 +1,4 @@
-"""Rewriting the graph: edit the exported program as an fx GraphModule, export it again, keep every tensor key's module."""
+"""Rewriting the graph: edit the program as an fx GraphModule, export it again, keep the tensor keys."""
 
 from __future__ import annotations
 

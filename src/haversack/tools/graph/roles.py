@@ -28,8 +28,11 @@ class Role(Enum):
 
 
 _SAME = frozenset(
-    "view reshape flatten unflatten permute transpose t squeeze unsqueeze dropout clone contiguous alias detach "
-    "max_pool2d max_pool1d slice select expand _unsafe_view channel_shuffle pixel_shuffle".split()
+    {
+        *("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "squeeze", "unsqueeze", "expand"),
+        *("dropout", "clone", "contiguous", "alias", "detach", "slice", "select", "_unsafe_view"),
+        *("max_pool2d", "max_pool1d", "channel_shuffle", "pixel_shuffle"),
+    }
 )
 _LAYERS = frozenset({"conv1d", "conv2d", "linear"})
 _IMAGE_DIMENSIONS = 4
@@ -43,7 +46,7 @@ def role(node: Node) -> Role:  # noqa: PLR0911 - a table in words
         return Role.LAYER
     if node.op == "embedding" and node.weight is not None:
         return Role.EMBEDDING
-    if node.op == "add" and len(node.inputs) == 2 and node.attributes.get("alpha", 1) == 1:  # noqa: PLR2004 - a + b
+    if node.op == "add" and len(node.inputs) == 2 and node.attributes.get("alpha", 1) == 1:
         return Role.ADD
     if _is_spatial_mean(node):
         return Role.MEAN

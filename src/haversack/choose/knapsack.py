@@ -1,0 +1,162 @@
+"""The multiple-choice knapsack: one option a layer, least forecast loss under all limits at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from haversack.choose.options import INTEGER_KERNELS, Border, Option
+
+TIME_LIMIT_SECONDS = 10.0
+RELATIVE_GAP = 1e-4
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One option for each layer; ``feasible`` is False when no choice meets all limits (then the nearest is given).
+
+    ``bytes``, ``seconds`` and ``loss`` are the sums of what was chosen, borders included: forecasts, not measurements.
+    """
+
+    chosen: Mapping[str, Option]
+    feasible: bool
+    bytes: float
+    seconds: float
+    loss: float
+
+
+def solve(
+    options: Mapping[str, Sequence[Option]],
+    *,
+    max_bytes: float | None = None,
+    max_seconds: float | None = None,
+    borders: Sequence[Border] = (),
+) -> Solution:
+    """Solve with HiGHS (``scipy.optimize.milp``).
+
+    Args:
+        options: layer -> at least one option.
+        max_bytes, max_seconds: limits on the sums; None is no limit.
+        borders: costs in seconds where integer and float layers meet.
+
+    Raises:
+        ValueError: a layer without options.
+    """
+    if empty := [layer for layer, found in options.items() if not found]:
+        message = f"layers without an option: {', '.join(empty)}"
+        raise ValueError(message)
+    if not options:
+        return Solution({}, feasible=True, bytes=0.0, seconds=0.0, loss=0.0)
+    limits = {"bytes": max_bytes, "seconds": max_seconds}
+    chosen = _milp(options, limits, borders, slack=False)
+    feasible = chosen is not None
+    if chosen is None:
+        chosen = _milp(options, limits, borders, slack=True)
+    if chosen is None:  # the relaxed problem always has a solution; only the time limit can end here
+        chosen = {layer: min(found, key=lambda option: option.bytes) for layer, found in options.items()}
+    spent = sum(option.seconds for option in chosen.values()) + _crossed(chosen, borders)
+    size = sum(option.bytes for option in chosen.values())
+    return Solution(chosen, feasible, size, spent, sum(option.loss for option in chosen.values()))
+
+
+def _milp(
+    options: Mapping[str, Sequence[Option]],
+    limits: Mapping[str, float | None],
+    borders: Sequence[Border],
+    *,
+    slack: bool,
+) -> dict[str, Option] | None:
+    """Return the choice, or None; with ``slack`` each limit may be exceeded at a price above any loss."""
+    from scipy.optimize import Bounds, milp
+
+    flat = [option for found in options.values() for option in found]
+    crossing = [border for border in borders if border.first in options and border.second in options]
+    count = len(flat) + len(crossing) + len(limits)
+    scale = max(option.loss for option in flat) or 1.0
+    objective = np.zeros(count)
+    objective[: len(flat)] = [option.loss / scale for option in flat]
+    upper = np.ones(count)
+    objective[-len(limits) :], upper[-len(limits) :] = (len(flat) * 10.0, np.inf) if slack else (0.0, 0.0)
+    rows = [*_one_each(options, flat), *_crossings(options, flat, crossing), *_limits(limits, flat, crossing)]
+    result = milp(
+        objective,
+        constraints=_matrix(rows, count),
+        bounds=Bounds(np.zeros(count), upper),
+        integrality=np.concatenate([np.ones(len(flat)), np.zeros(count - len(flat))]),
+        options={"time_limit": TIME_LIMIT_SECONDS, "mip_rel_gap": RELATIVE_GAP},
+    )
+    if result.x is None:
+        return None
+    weight = {id(option): float(value) for option, value in zip(flat, result.x, strict=False)}
+    return {layer: max(found, key=lambda option: weight[id(option)]) for layer, found in options.items()}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """low <= sum of factor * variable <= high."""
+
+    factors: Mapping[int, float]
+    low: float
+    high: float
+
+
+def _one_each(options: Mapping[str, Sequence[Option]], flat: Sequence[Option]) -> list[_Row]:
+    columns = {id(option): index for index, option in enumerate(flat)}
+    return [_Row({columns[id(option)]: 1.0 for option in found}, 1.0, 1.0) for found in options.values()]
+
+
+def _crossings(
+    options: Mapping[str, Sequence[Option]], flat: Sequence[Option], crossing: Sequence[Border]
+) -> list[_Row]:
+    """A border's variable is at least |integer(first) - integer(second)|."""
+    columns = {id(option): index for index, option in enumerate(flat)}
+    rows = []
+    for index, border in enumerate(crossing, len(flat)):
+        for sign in (1.0, -1.0):
+            factors = {columns[id(option)]: sign for option in options[border.first] if _integer(option)}
+            factors |= {columns[id(option)]: -sign for option in options[border.second] if _integer(option)}
+            rows.append(_Row({**factors, index: -1.0}, -np.inf, 0.0))
+    return rows
+
+
+def _limits(
+    limits: Mapping[str, float | None], flat: Sequence[Option], crossing: Sequence[Border]
+) -> list[_Row]:
+    """Each limit in units of itself, less its slack variable."""
+    rows = []
+    for slack, (name, limit) in enumerate(limits.items(), len(flat) + len(crossing)):
+        if limit is None:
+            continue
+        unit = max(abs(limit), 1e-12)
+        factors = {index: getattr(option, name) / unit for index, option in enumerate(flat)}
+        if name == "seconds":
+            factors |= {index: border.seconds / unit for index, border in enumerate(crossing, len(flat))}
+        rows.append(_Row({**factors, slack: -1.0}, -np.inf, limit / unit))
+    return rows
+
+
+def _matrix(rows: Sequence[_Row], count: int) -> Any:  # noqa: ANN401 - scipy is imported where it is used
+    from scipy import sparse
+    from scipy.optimize import LinearConstraint
+
+    places = [(index, column, factor) for index, row in enumerate(rows) for column, factor in row.factors.items()]
+    index, column, factor = (list(values) for values in zip(*places, strict=True))
+    matrix = sparse.csr_array((factor, (index, column)), shape=(len(rows), count))
+    return LinearConstraint(matrix, np.array([row.low for row in rows]), np.array([row.high for row in rows]))
+
+
+def _integer(option: Option) -> bool:
+    return option.plan.precision in INTEGER_KERNELS
+
+
+def _crossed(chosen: Mapping[str, Option], borders: Sequence[Border]) -> float:
+    return sum(
+        border.seconds
+        for border in borders
+        if border.first in chosen
+        and border.second in chosen
+        and _integer(chosen[border.first]) != _integer(chosen[border.second])
+    )

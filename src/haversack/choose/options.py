@@ -1,0 +1,102 @@
+"""What each layer could be, and what that would cost: the items of the knapsack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from haversack.base.graph import Graph, Node
+from haversack.base.plan import LayerPlan, Precision
+from haversack.base.profile import Profile
+
+BYTES_PER_WEIGHT: Mapping[str, float] = {
+    "float32": 4.0, "float16": 2.0, "int8": 1.0, "int8_dynamic": 1.0, "int8_weights": 1.0,
+}
+SECONDS_PER_BORDER_ELEMENT = 0.6e-9
+"""A forecast of what quantizing or dequantizing one value costs where a float layer meets an integer one."""
+INTEGER_KERNELS = frozenset({"int8"})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to store and run one layer.
+
+    Attributes:
+        layer: node key.
+        plan: what is done to it.
+        bytes: of its weights in the file.
+        seconds: of its kernel, batch 1, forecast from the float file's profile.
+        loss: forecast squared relative error that it adds to the model's output.
+    """
+
+    layer: str
+    plan: LayerPlan
+    bytes: float
+    seconds: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Border:
+    """Two neighbouring layers: ``seconds`` is lost when one runs in integers and the other in float."""
+
+    first: str
+    second: str
+    seconds: float
+
+
+def options(
+    graph: Graph,
+    profile: Profile,
+    target: str,
+    base: Mapping[str, LayerPlan],
+    *,
+    weight_elements: Mapping[str, int],
+    speed: Mapping[Precision, float],
+) -> dict[str, tuple[Option, ...]]:
+    """Return the options of every layer of ``base``: as planned there, and in float16 and float32.
+
+    Args:
+        graph: the prepared model's graph.
+        profile: seconds of the float file and sensitivities.
+        target: whose seconds count.
+        base: node key -> plan of a uniform candidate that was measured.
+        weight_elements: node key -> number of weight elements.
+        speed: precision -> measured ratio of a uniform artefact's latency to float's.
+    """
+    found: dict[str, tuple[Option, ...]] = {}
+    seconds = profile.seconds.get(target, {})
+    for node in graph.nodes:
+        if node.key not in base:
+            continue
+        plans = (base[node.key], LayerPlan("float16"), LayerPlan("float32"))
+        found[node.key] = tuple(
+            Option(
+                node.key,
+                plan,
+                weight_elements[node.key] * BYTES_PER_WEIGHT[plan.precision],
+                seconds.get(node.key, 0.0) * speed.get(plan.precision, 1.0),
+                _loss(profile, node, plan.precision),
+            )
+            for plan in dict.fromkeys(plans)
+        )
+    return found
+
+
+def borders(graph: Graph, layers: Sequence[str]) -> tuple[Border, ...]:
+    """Return the pairs of layers between which values flow without passing another layer."""
+    chosen = set(layers)
+    sources: dict[str, set[tuple[str, int]]] = {}
+    found: dict[tuple[str, str], float] = {}
+    for node in graph.nodes:
+        arriving = set().union(*(sources.get(key, set()) for key in node.inputs)) if node.inputs else set()
+        if node.key in chosen:
+            for source, elements in arriving:
+                found[source, node.key] = elements * SECONDS_PER_BORDER_ELEMENT
+            arriving = {(node.key, node.output.elements())}
+        sources[node.key] = arriving
+    return tuple(Border(first, second, cost) for (first, second), cost in found.items())
+
+
+def _loss(profile: Profile, node: Node, precision: str) -> float:
+    return float(profile.sensitivity.get(node.key, {}).get(precision, 0.0)) ** 2

@@ -1,0 +1,120 @@
+"""Verdicts: which limits a candidate meets, by how much it misses the others, and which candidate is best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from haversack.base.budget import Budget
+from haversack.base.candidate import Candidate
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit held against one candidate; ``got`` is NaN when it was not measured."""
+
+    limit: str
+    allowed: float
+    got: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the measured value is within the limit (an unmeasured one is not)."""
+        return self.got <= self.allowed
+
+    @property
+    def overshoot(self) -> float:
+        """By which fraction of the limit it is missed; 0 when met; infinite when not measured."""
+        if self.met:
+            return 0.0
+        return math.inf if math.isnan(self.got) else (self.got - self.allowed) / max(abs(self.allowed), 1e-9)
+
+    def __str__(self) -> str:
+        if math.isnan(self.got):
+            return f"{self.limit} was not measured"
+        return f"{self.limit} is {amount(self.limit, self.got)}, allowed is {amount(self.limit, self.allowed)}"
+
+
+def amount(limit: str, value: float) -> str:
+    """Return a limit's value with its unit, as a person reads it."""
+    if limit in ("size", "download", "memory"):
+        return f"{value / 1e6:.3f} MB"
+    if limit == "latency_ratio":
+        return f"{value:.3f}x"
+    return f"{value:.3f} ms" if limit == "latency_ms" else f"{value:.4f}"
+
+
+def checks(candidate: Candidate, budget: Budget) -> tuple[Check, ...]:
+    """Hold every limit that is set against what was measured on the artefact."""
+    got: dict[str, float] = {}
+    if candidate.artifact is not None:
+        got |= {"size": candidate.artifact.bytes, "download": candidate.artifact.download_bytes}
+    if candidate.latency is not None:
+        got |= {"latency_ms": candidate.latency.median_ms, "latency_ratio": candidate.latency.ratio}
+    if candidate.memory is not None:
+        got["memory"] = candidate.memory.peak_bytes
+    if candidate.drop is not None:
+        got["drop"] = candidate.drop.value
+    return tuple(Check(name, allowed, got.get(name, math.nan)) for name, allowed in budget.limits().items())
+
+
+def loss(candidate: Candidate) -> float:
+    """Return what recipes are ranked by: the output's relative error (top-1 on a few hundred images ranks badly)."""
+    return candidate.parity.relative_error if candidate.parity is not None else math.inf
+
+
+def cost(candidate: Candidate) -> float:
+    """Return size times latency ratio: what is minimised when the budget limits quality alone."""
+    if candidate.artifact is None or candidate.latency is None:
+        return math.inf
+    return candidate.artifact.bytes * candidate.latency.ratio
+
+
+def ranked(candidates: Iterable[Candidate], budget: Budget) -> list[Candidate]:
+    """Return candidates from best to worst: those that failed last, then by overshoot, then by loss.
+
+    When nothing but the drop is limited, candidates within it are ranked by size times latency instead of loss.
+    """
+    only_quality = set(budget.limits()) <= {"drop"}
+
+    def order(candidate: Candidate) -> tuple[bool, float, float]:
+        over = sum(check.overshoot for check in checks(candidate, budget))
+        return candidate.verdict == "failed", over, cost(candidate) if only_quality and not over else loss(candidate)
+
+    return sorted(candidates, key=order)
+
+
+def judged(candidates: Sequence[Candidate], budget: Budget) -> list[Candidate]:
+    """Return the candidates, best first, each with its verdict and its reason."""
+    order = ranked(candidates, budget)
+    result = []
+    for place, candidate in enumerate(order):
+        missed = [check for check in checks(candidate, budget) if not check.met]
+        if candidate.verdict == "failed":
+            result.append(candidate)
+        elif place == 0:
+            reason = _why_first(candidate, order, budget) if not missed else "nearest: " + _words(missed)
+            result.append(replace(candidate, verdict="missed" if missed else "chosen", reason=reason))
+        elif missed:
+            result.append(replace(candidate, verdict="missed", reason=_words(missed)))
+        else:
+            result.append(replace(candidate, verdict="met", reason=_why_not(candidate, order[0], budget)))
+    return result
+
+
+def _words(missed: Sequence[Check]) -> str:
+    return "; ".join(f"{check} ({check.overshoot:.1%} over)" for check in missed)
+
+
+def _why_first(best: Candidate, order: Sequence[Candidate], budget: Budget) -> str:
+    rivals = sum(not any(not c.met for c in checks(other, budget)) for other in order if other.verdict != "failed") - 1
+    if set(budget.limits()) <= {"drop"}:
+        return f"smallest size times latency of {rivals + 1} within the allowed drop"
+    return f"least output error ({loss(best):.4f}) of {rivals + 1} within the budget"
+
+
+def _why_not(candidate: Candidate, best: Candidate, budget: Budget) -> str:
+    if set(budget.limits()) <= {"drop"}:
+        return f"met, but size times latency is {cost(candidate) / cost(best):.2f} times that of {best.id}"
+    return f"met, but its output error {loss(candidate):.4f} is above {loss(best):.4f} of {best.id}"
