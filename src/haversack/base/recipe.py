@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from haversack.base.budget import Budget
 from haversack.base.errors import Fault, UsageError
@@ -133,8 +133,8 @@ def _faults(error: BaseException, path: str) -> Iterator[Fault]:
             yield Fault(f"{path}.{key}".lstrip("."), f"unknown name{hint}")
         return
     else:
-        cause = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        yield Fault(path.lstrip("."), cause)
+        text = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        yield Fault(path.lstrip("."), text)
         return
     for place, cause in inner:
         yield from _faults(cause, place)
