@@ -1,0 +1,59 @@
+"""What a worker's end looks like from the parent: always one of three exceptions, never the end of the run."""
+
+from __future__ import annotations
+
+from haversack.base.errors import EnvironmentFault, Fault
+
+_LOG_LINES = 12
+
+
+class WorkerFault(EnvironmentFault):
+    """A call to a worker that gave no result.
+
+    Attributes:
+        method: the method that was called.
+        log: the end of what the process printed on stdout and stderr.
+    """
+
+    def __init__(self, cause: str, *, method: str, log: str = "", next_step: str = "") -> None:
+        lines = [line for line in log.splitlines() if line.strip()][-_LOG_LINES:]
+        super().__init__(
+            cause,
+            where=f"worker method {method}",
+            faults=tuple(Fault("log", line.strip()) for line in lines),
+            next_step=next_step,
+        )
+        self.method = method
+        self.log = log
+
+
+class WorkerCrashed(WorkerFault):
+    """The process died, closed its pipe or wrote what is no frame; ``returncode`` is negative for a signal."""
+
+    def __init__(self, cause: str, *, method: str, log: str = "", returncode: int | None = None) -> None:
+        super().__init__(cause, method=method, log=log)
+        self.returncode = returncode
+
+
+class WorkerTimeout(WorkerFault):
+    """The call took longer than its limit of ``seconds`` and the process was killed."""
+
+    def __init__(self, *, method: str, seconds: float, log: str = "") -> None:
+        super().__init__(f"no answer within {seconds:g} s; the process was killed", method=method, log=log)
+        self.seconds = seconds
+
+
+class WorkerError(WorkerFault):
+    """The method raised; the process lives on and takes further calls.
+
+    Attributes:
+        type: the exception's class, ``module.Name`` (builtins without module).
+        text: its message.
+        traceback: as Python prints it.
+    """
+
+    def __init__(self, *, method: str, type_: str, text: str, traceback: str) -> None:
+        super().__init__(f"{type_}: {text}", method=method)
+        self.type = type_
+        self.text = text
+        self.traceback = traceback
