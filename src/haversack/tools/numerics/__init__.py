@@ -1,0 +1,1 @@
+"""The arithmetic of quantization on NumPy arrays: affine integers, tie-free scales, channels, packing, bootstrap."""
