@@ -1,0 +1,1 @@
+"""What a run keeps on disk: files named by their content, a ledger, writes that happen whole or not at all."""

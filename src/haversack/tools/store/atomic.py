@@ -1,0 +1,147 @@
+"""Files that appear whole or not at all, and what a disk's refusal means in words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from haversack.base.errors import EnvironmentFault
+
+_MEANINGS = {
+    errno.ENOSPC: ("the disk is full", "free some space, then repeat the same command: it resumes"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space, then repeat the same command: it resumes"),
+    errno.EFBIG: ("a file grew over the limit on file sizes", "raise it (ulimit -f), then repeat the same command"),
+    errno.EROFS: ("the file system is read-only", "choose a folder that can be written with --out"),
+    errno.EACCES: ("permission denied", "choose a folder that can be written with --out"),
+    errno.EPERM: ("not permitted", "choose a folder that can be written with --out"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder with --out"),
+    errno.EISDIR: ("it is a folder, not a file", "move it away, or choose another folder with --out"),
+    errno.EIO: ("the disk reports an error", "look at the system's log (dmesg), and choose another disk with --out"),
+}
+
+
+def fault(error: OSError, path: Path, doing: str) -> EnvironmentFault:
+    """Return what an operating system's error means: cause, place, what was tried, what to do next."""
+    unknown = (error.strerror or str(error), "look at the folder and its disk, then repeat the same command")
+    cause, next_step = _MEANINGS.get(error.errno or 0, unknown)
+    return EnvironmentFault(cause, where=str(path), tried=doing, next_step=next_step)
+
+
+@contextlib.contextmanager
+def told(path: Path, doing: str) -> Iterator[None]:
+    """Turn every OSError of the block into an EnvironmentFault.
+
+    Args:
+        path: what the block works on.
+        doing: what it does, as ``write the report``.
+
+    Raises:
+        EnvironmentFault: the block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise fault(error, path, doing) from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents if need be, and return it.
+
+    Raises:
+        EnvironmentFault: it cannot be created, or is a file.
+    """
+    with told(path, "create the folder"):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, "", str(path)) from error
+    return path
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a loss of power.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a stream whose content becomes ``path`` when the block ends well, and disappears otherwise.
+
+    A reader sees the old file or the new one, never a part; after a loss of power as well.
+
+    Raises:
+        EnvironmentFault: it cannot be written (full disk, read-only folder …); ``path`` is unchanged.
+    """
+    temporary = path.with_name(temporary_name(path.name))
+    with told(path, "write the file"):
+        try:
+            with temporary.open("xb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        EnvironmentFault: as ``replacing``.
+    """
+    with replacing(path) as stream:
+        stream.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8 whole or not at all, newlines as they stand.
+
+    Raises:
+        EnvironmentFault: as ``replacing``.
+    """
+    write_bytes(path, text.encode())
+
+
+def temporary_name(name: str) -> str:
+    """Return a hidden name that tells which process writes ``name``, so that leftovers can be recognised."""
+    return f".{name[:100]}.{os.getpid()}-{secrets.token_hex(6)}.part"
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove the temporary files in a folder whose writer is dead; return how many.
+
+    Raises:
+        OSError: the folder cannot be listed, or a leftover cannot be removed.
+    """
+    removed = 0
+    for path in folder.glob(".*.part"):
+        process = path.name.removesuffix(".part").rpartition(".")[2].partition("-")[0]
+        if process.isdecimal() and not _lives(int(process)):
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
