@@ -1,0 +1,23 @@
+"""Tell what a run found: one record, a page that needs no network, and lines for the terminal."""
+
+from __future__ import annotations
+
+from haversack.report.build import build
+from haversack.report.files import read, write
+from haversack.report.page import render
+from haversack.report.record import Environment, Forecast, LayerFacts, ModelFacts, Record, Samples
+from haversack.report.text import lines
+
+__all__ = [
+    "Environment",
+    "Forecast",
+    "LayerFacts",
+    "ModelFacts",
+    "Record",
+    "Samples",
+    "build",
+    "lines",
+    "read",
+    "render",
+    "write",
+]

@@ -1,0 +1,73 @@
+"""The verdict of a run in one sentence, for the page and for the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from haversack.report import wording
+from haversack.report.record import FindingRecord, Limit, Record
+
+
+@dataclass(frozen=True)
+class Headline:
+    """``state`` is met, missed (a limit, exit code 3) or failed (a finding or no artefact at all)."""
+
+    state: Literal["met", "missed", "failed"]
+    sentence: str
+
+
+def failing(record: Record, target: str) -> tuple[FindingRecord, ...]:
+    """Return the findings on a target's shipping candidate that fail the run."""
+    best = record.best_of(target)
+    return tuple(f for f in best.findings if f.severity == "error" and not f.allowed) if best else ()
+
+
+def of(record: Record) -> Headline:
+    """Return the verdict over all targets in one sentence."""
+    empty = [target for target in record.targets if record.best_of(target) is None]
+    missed = [limit for limit in record.budget if not limit.met and limit.target not in empty]
+    findings = {target: found for target in record.targets if (found := failing(record, target))}
+    clauses = []
+    if not record.targets:
+        clauses.append("nothing was made")
+    if empty:
+        clauses.append(f"no artefact for {_listed(empty)}")
+    if missed:
+        clauses.append(
+            "the budget is missed " + "; ".join(_missed(missed, t) for t in record.targets if _of(missed, t))
+        )
+    clauses += [
+        f"{_listed(sorted({f.kind for f in found}))} fails the run on {target}" for target, found in findings.items()
+    ]
+    if clauses:
+        state: Literal["missed", "failed"] = "missed" if missed and not empty and not findings else "failed"
+        return Headline(state, _sentence(clauses))
+    if not record.budget:
+        return Headline("met", f"No budget was set; measured on {_listed(list(record.targets))}.")
+    return Headline("met", f"Every budget is met on {_listed(list(record.targets))}.")
+
+
+def _of(limits: list[Limit], target: str) -> list[Limit]:
+    return [limit for limit in limits if limit.target == target]
+
+
+def _missed(limits: list[Limit], target: str) -> str:
+    parts = []
+    for limit in _of(limits, target):
+        name = wording.limit_name(limit.limit).lower()
+        if limit.got is None:
+            parts.append(f"{name} was not measured")
+        else:
+            over = wording.difference(limit.over, limit.unit)
+            parts.append(f"{name} by {over} (allowed {wording.amount(limit.allowed, limit.unit)})")
+    return f"on {target}: {_listed(parts)}"
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _sentence(clauses: list[str]) -> str:
+    text = "; ".join(clauses)
+    return f"{text[0].upper()}{text[1:]}."

@@ -1,0 +1,146 @@
+"""The page: one HTML file that needs no network, no script and no font of its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files as resources
+from typing import TYPE_CHECKING
+
+from haversack.base.errors import MissingExtra
+from haversack.report import headline, pareto, wording
+from haversack.report.record import CandidateRecord, FindingRecord, LayerRecord, Limit, Record
+from haversack.report.text import SEVERITIES
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = ("page.html.j2", "page.css.j2", "parts.html.j2")
+WORST_LAYERS = 5
+FILTERS: tuple[Callable[..., str], ...] = (
+    wording.size,
+    wording.milliseconds,
+    wording.seconds,
+    wording.ratio,
+    wording.percent,
+    wording.error,
+    wording.count,
+    wording.large,
+    wording.points,
+    wording.quality,
+    wording.interval,
+    wording.amount,
+    wording.difference,
+    wording.limit_name,
+    wording.exactness,
+    wording.module,
+    wording.operation,
+)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One layer with the length of its bar in percent of the longest, and whether it is among the worst."""
+
+    layer: LayerRecord
+    length: float
+    worst: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """The findings of one severity, each with its target."""
+
+    severity: str
+    findings: tuple[tuple[str, FindingRecord], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows for one target.
+
+    ``worst`` are its tensors with the largest error; ``timed`` and ``float_timed`` say that some layer was timed.
+    """
+
+    target: str
+    best: CandidateRecord | None
+    limits: tuple[Limit, ...]
+    bars: tuple[Bar, ...]
+    worst: tuple[tuple[str, float | None], ...]
+    timed: bool
+    float_timed: bool
+
+
+def render(record: Record) -> str:
+    """Return the page of a record as one HTML document; every value in it is escaped.
+
+    Raises:
+        MissingExtra: jinja2, altair or vl-convert is not installed.
+    """
+    try:
+        from markupsafe import Markup
+    except ImportError as error:
+        raise MissingExtra("jinja2", "pack", purpose="the page of a report") from error
+    return (
+        _environment()
+        .get_template(TEMPLATES[0])
+        .render(
+            record=record,
+            headline=headline.of(record),
+            plot=Markup(pareto.draw(record)),  # noqa: S704 - altair escapes what it draws; a test plants hostile names
+            plot_loss=pareto.axis(record).title,
+            sections=tuple(_section(record, target) for target in record.targets),
+            groups=groups(record),
+            dash=wording.DASH,
+        )
+    )
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import DictLoader, StrictUndefined
+    from jinja2 import Environment as Jinja
+
+    folder = resources("haversack.report")
+    texts = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in TEMPLATES}
+    made = Jinja(
+        loader=DictLoader(texts), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters.update({word.__name__: word for word in FILTERS})
+    return made
+
+
+def groups(record: Record) -> tuple[Group, ...]:
+    """Return the findings on what ships, gravest severity first; a severity without findings is left out."""
+    found = [
+        (target, finding) for target in record.targets if (best := record.best_of(target)) for finding in best.findings
+    ]
+    made = (Group(severity, tuple(pair for pair in found if pair[1].severity == severity)) for severity in SEVERITIES)
+    return tuple(group for group in made if group.findings)
+
+
+def bars(layers: tuple[LayerRecord, ...]) -> tuple[Bar, ...]:
+    """Return one bar a layer, in execution order; the worst are the few with the largest error above zero."""
+    errors = sorted((layer.relative_error for layer in layers if layer.relative_error), reverse=True)
+    longest = errors[0] if errors else 1.0
+    count = min(WORST_LAYERS, max(1, len(layers) // 8))
+    edge = errors[:count][-1] if errors else float("inf")
+    return tuple(
+        Bar(layer, 100 * (layer.relative_error or 0.0) / longest, (layer.relative_error or 0.0) >= edge)
+        for layer in layers
+    )
+
+
+def _section(record: Record, target: str) -> Section:
+    best = record.best_of(target)
+    layers = best.layers if best else ()
+    return Section(
+        target=target,
+        best=best,
+        limits=record.limits_of(target),
+        bars=bars(layers),
+        worst=tuple(best.parity.layers.items())[:WORST_LAYERS] if best and best.parity else (),
+        timed=any(layer.time_share is not None for layer in layers),
+        float_timed=any(layer.float_time_share is not None for layer in layers),
+    )

@@ -1,0 +1,188 @@
+"""The Pareto plot: size against loss, one mark a candidate, as SVG that takes its colours from the page."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from haversack.base.errors import MissingExtra
+from haversack.report import wording
+from haversack.report.record import CandidateRecord, Record
+
+WIDTH, HEIGHT = 640, 300
+SERIES = 5
+LABELLED = 8
+_FONT = "ui-sans-serif, system-ui, sans-serif"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One candidate: size in MB, loss in the unit of the vertical axis; ``note`` stands beside its mark."""
+
+    size: float
+    loss: float
+    target: str
+    kind: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What the vertical axis shows, with the factor from the record's unit to the axis's."""
+
+    title: str
+    quantity: str
+    factor: float
+
+
+def axis(record: Record) -> Axis:
+    """Return the drop as the vertical axis where any candidate has one that differs, else the relative error."""
+    drops = {candidate.quality.drop for candidate in record.candidates if candidate.quality} - {None}
+    if drops:
+        fraction = record.baseline.unit == "fraction"
+        return Axis(
+            f"Drop in {record.baseline.metric} ({'pt' if fraction else record.baseline.unit})",
+            "drop",
+            100.0 if fraction else 1.0,
+        )
+    return Axis("Relative error against float", "relative_error", 1.0)
+
+
+def points(record: Record) -> tuple[Point, ...]:
+    """Return the candidates that have both a size and a loss, the shipping ones last (drawn on top)."""
+    shown = axis(record)
+    found = []
+    for candidate in record.candidates:
+        source = candidate.quality if shown.quantity == "drop" else candidate.parity
+        loss: float | None = getattr(source, shown.quantity, None)
+        if candidate.artifact is None or loss is None:
+            continue
+        kind = "ships" if record.best.get(candidate.target) == candidate.id else "considered"
+        found.append(
+            Point(candidate.artifact.bytes / 1e6, loss * shown.factor, candidate.target, kind, _note(candidate))
+        )
+    return tuple(sorted(found, key=lambda point: point.kind == "ships"))
+
+
+def _note(candidate: CandidateRecord) -> str:
+    return wording.ratio(candidate.latency.ratio) if candidate.latency and candidate.latency.ratio is not None else ""
+
+
+def frontier(points: Iterable[Point]) -> tuple[Point, ...]:
+    """Return the points that no other of the same target beats in size and loss at once, by target, then size."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.target, p.size, p.loss)):
+        last = kept[-1] if kept and kept[-1].target == point.target else None
+        if last is None or point.loss < last.loss:
+            kept.append(point)
+    return tuple(kept)
+
+
+def draw(record: Record) -> str:
+    """Return the plot as one <svg> element without scripts, links or fonts of its own; empty without two numbers.
+
+    Raises:
+        MissingExtra: altair or vl-convert is not installed.
+    """
+    shown = points(record)
+    if not shown:
+        return ""
+    try:
+        import altair as alt
+        import vl_convert  # noqa: F401 - altair draws through it
+    except ImportError as error:
+        raise MissingExtra(error.name or "altair", "pack", purpose="the plot of a report") from error
+    stream = io.StringIO()
+    _chart(alt, record, shown).save(stream, format="svg")
+    return _inline(stream.getvalue())
+
+
+def _chart(altair: Any, record: Record, shown: Sequence[Point]) -> Any:  # noqa: ANN401 - altair's classes are generated
+    targets = list(record.targets)
+    colours = [f"var(--series-{count % SERIES})" for count in range(len(targets))]
+    scale = altair.Scale(domain=targets, range=colours)
+    crowded = len(shown) > LABELLED
+    legend = (
+        altair.Legend(title=None, orient="top", symbolType="circle", symbolOpacity=1, columnPadding=20)
+        if len(targets) > 1
+        else None
+    )
+    base = altair.Chart(altair.Data(values=[asdict(point) for point in shown])).encode(
+        x=altair.X("size:Q", title="Size (MB)", scale=altair.Scale(zero=False, nice=True, padding=30)),
+        y=altair.Y("loss:Q", title=axis(record).title, scale=altair.Scale(zero=False, nice=True, padding=30)),
+        color=altair.Color("target:N", scale=scale, legend=legend),
+    )
+    ships = altair.datum.kind == "ships"
+    edge = altair.Chart(altair.Data(values=[asdict(point) for point in frontier(shown)]))
+    layers = [
+        *_limits(altair, record),
+        edge.mark_line(interpolate="step-after", strokeWidth=1.25, opacity=0.6).encode(
+            x="size:Q", y="loss:Q", color=altair.Color("target:N", scale=scale, legend=legend)
+        ),
+        base.transform_filter(~ships).mark_point(
+            filled=False, size=70, strokeWidth=1.75, opacity=1, fill="var(--paper)"
+        ),
+        base.transform_filter(ships).mark_point(filled=True, size=150, opacity=1),
+        (base.transform_filter(ships) if crowded else base)
+        .mark_text(align="left", dx=10, dy=-9, fontSize=12, font=_FONT)
+        .encode(text="note:N", color=altair.value("var(--ink)")),
+    ]
+    return _styled(altair.layer(*layers).properties(width=WIDTH, height=HEIGHT))
+
+
+def _limits(altair: Any, record: Record) -> list[Any]:  # noqa: ANN401 - as above
+    """Return the dashed lines of the budget: allowed size across, allowed drop along."""
+    allowed = {limit.limit: limit.allowed for limit in record.budget}
+    shown = axis(record)
+    lines = []
+    style = {"color": "var(--faint)", "strokeDash": [4, 4], "strokeWidth": 1}
+    words = {"color": "var(--soft)", "fontSize": 11, "font": _FONT}
+    if "size" in allowed:
+        data = altair.Data(values=[{"size": allowed["size"] / 1e6, "label": "size allowed"}])
+        chart = altair.Chart(data)
+        lines.append(chart.mark_rule(**style).encode(x="size:Q"))
+        lines.append(
+            chart.mark_text(align="right", dx=-5, **words, baseline="top").encode(
+                x="size:Q", y=altair.value(4), text="label:N"
+            )
+        )
+    if "drop" in allowed and shown.quantity == "drop":
+        data = altair.Data(values=[{"loss": allowed["drop"] * shown.factor, "label": "drop allowed"}])
+        chart = altair.Chart(data)
+        lines.append(chart.mark_rule(**style).encode(y="loss:Q"))
+        lines.append(
+            chart.mark_text(align="right", dy=-6, **words).encode(y="loss:Q", x=altair.value(WIDTH - 4), text="label:N")
+        )
+    return lines
+
+
+def _styled(chart: Any) -> Any:  # noqa: ANN401 - as above
+    return (
+        chart.configure(background="transparent", font=_FONT, aria=False, padding=4)
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor="var(--soft)",
+            titleColor="var(--soft)",
+            titleFontWeight="normal",
+            labelFontSize=12,
+            titleFontSize=12,
+            gridColor="var(--line)",
+            domain=False,
+            ticks=False,
+            labelPadding=8,
+            titlePadding=12,
+            tickCount=6,
+        )
+        .configure_legend(labelColor="var(--ink)", labelFontSize=12, symbolSize=90)
+    )
+
+
+def _inline(svg: str) -> str:
+    """Return an SVG file as an element of a page: no namespaces, a width that follows the page."""
+    head, _, rest = svg.partition(">")
+    head = re.sub(r"\s(?:xmlns(?::\w+)?|version|class)=\"[^\"]*\"", "", head)
+    head = re.sub(r"\s(?:width|height)=\"[^\"]*\"", "", head)
+    return f'{head} aria-hidden="true" focusable="false">{rest}'
