@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from haversack.base.errors import Fault, UsageError
 
 BYTE_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_BYTES = ("size", "download", "memory")
 EXAMPLE = "--budget size=5.2MB,latency=0.55x,memory=40MB,drop=1pt"
 _AMOUNT = re.compile(r"^(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)(?P<unit>[A-Za-z]*)$")
 _UNITS = {
@@ -65,7 +66,7 @@ def parse(text: str) -> Budget:
             faults.append(Fault(name or item, str(error)))
     if faults:
         raise UsageError("the budget cannot be read", where="--budget", faults=tuple(faults), next_step=EXAMPLE)
-    whole = {name: int(value) for name, value in values.items() if name in ("size", "download", "memory")}
+    whole = {name: round(value) for name, value in values.items() if name in _BYTES}
     return Budget(**{**values, **whole})  # type: ignore[arg-type]
 
 
@@ -80,13 +81,13 @@ def _read(name: str, amount: str) -> tuple[str, float]:
     number, unit = float(match["number"]), match["unit"]
     field, factor = _unit(name, unit)
     value = number * factor
-    if not math.isfinite(value) or (value == 0 and name != "drop"):
+    if not math.isfinite(value) or (name != "drop" and value == 0) or (name in _BYTES and value < 1):
         raise ValueError(f"{amount!r} is no limit that anything can meet")
     return field, value
 
 
 def _unit(name: str, unit: str) -> tuple[str, float]:
-    if name in ("size", "download", "memory") and unit.upper() in BYTE_UNITS:
+    if name in _BYTES and unit.upper() in BYTE_UNITS:
         return name, BYTE_UNITS[unit.upper()]
     if name == "latency" and unit in ("ms", "x"):
         return ("latency_ms" if unit == "ms" else "latency_ratio"), 1.0

@@ -14,7 +14,7 @@ from haversack.base.quality import Drop, Quality
 
 @dataclass(frozen=True)
 class ArtifactFile:
-    """One file: path relative to the output folder, size in bytes, its zstd-19 size as a download, sha256."""
+    """One file: path relative to the output folder, size in bytes, its zstd-12 size as a download, sha256."""
 
     path: str
     bytes: int
@@ -35,6 +35,8 @@ class Artifact:
         cpu_features: features of the building CPU that decided ``session_options``.
         session_options: what a session must set to get the measured result.
         tensor_names: activation tensor key -> name in the file, for those that exist there.
+        absorbed: encoded activation tensor key -> key of the tensor whose codes serve it in the file, for those that
+            do not exist there by themselves (what a pad gives that a convolution does itself).
         injected, read_back: how many encodings and weight integers were written, and how many read back equal.
     """
 
@@ -47,6 +49,7 @@ class Artifact:
     cpu_features: tuple[str, ...] = ()
     session_options: Mapping[str, str] = field(default_factory=dict, hash=False)
     tensor_names: Mapping[str, str] = field(default_factory=dict, hash=False)
+    absorbed: Mapping[str, str] = field(default_factory=dict, hash=False)
     injected: int = 0
     read_back: int = 0
 

@@ -31,7 +31,7 @@ def of_file(path: Path) -> str:
 
 
 def of_array(array: np.ndarray) -> str:
-    """Return the sha256 of an array's dtype, shape and C-order bytes (any shape and dtype but object).
+    """Return the sha256 of an array's dtype, shape and C-order bytes (any shape, any dtype but object).
 
     Raises:
         TypeError: the array holds Python objects.
@@ -39,13 +39,13 @@ def of_array(array: np.ndarray) -> str:
     if array.dtype.hasobject:
         message = "an array of Python objects has no content digest"
         raise TypeError(message)
-    state = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    state.update(np.ascontiguousarray(array).data)
+    state = hashlib.sha256(f"{array.dtype.str}{array.dtype.name}{array.shape}".encode())
+    state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return state.hexdigest()
 
 
 def of_arrays(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return one digest of named arrays, independent of their order."""
+    """Return one digest of named arrays (any shape, any dtype but object), independent of their order."""
     state = hashlib.sha256()
     for name in sorted(arrays):
         state.update(f"{len(name)}:{name}{of_array(arrays[name])}".encode())

@@ -26,16 +26,30 @@ from haversack.base import digest, keys
 
 @dataclass(frozen=True)
 class Float:
-    """Kept in floating point: ``float32`` or ``float16``."""
+    """Kept in floating point: ``float32`` or ``float16``.
+
+    Raises:
+        ValueError: another dtype.
+    """
 
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _demand(self.dtype in {"float32", "float16"}, f"no float encoding: {self.dtype!r}")
 
 
 @dataclass(frozen=True)
 class Dynamic:
-    """Quantized at run time, per tensor, asymmetric: only ever on ``:in``."""
+    """Quantized at run time, per tensor, asymmetric: only ever on ``:in``.
+
+    Raises:
+        ValueError: ``bits`` is not 2 to 16.
+    """
 
     bits: int = 8
+
+    def __post_init__(self) -> None:
+        _demand_bits(self.bits, 2, 16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +62,9 @@ class Affine:
         axis: the channel axis of ``scale``, or None when one scale serves the tensor.
         scale: float32, shape [channels] or [].
         zero_point: int32, the shape of ``scale``; all zero when signed.
+
+    Raises:
+        ValueError: a field is not as above, a scale is not finite and positive, or a zero-point is no code.
     """
 
     bits: int
@@ -55,6 +72,19 @@ class Affine:
     axis: int | None
     scale: np.ndarray
     zero_point: np.ndarray
+
+    def __post_init__(self) -> None:
+        _demand_bits(self.bits, 2, 16)
+        _demand(self.scale.dtype == np.float32, f"a scale is float32, not {self.scale.dtype}")
+        _demand(self.zero_point.dtype == np.int32, f"a zero-point is int32, not {self.zero_point.dtype}")
+        _demand(
+            self.scale.ndim == (0 if self.axis is None else 1) and self.zero_point.shape == self.scale.shape,
+            f"scale {self.scale.shape} and zero-point {self.zero_point.shape} do not go with axis {self.axis}",
+        )
+        _demand(bool((np.isfinite(self.scale) & (self.scale > 0)).all()), "a scale is finite and positive")
+        least, most = (0, 0) if self.signed else (self.low, self.high)
+        inside = (self.zero_point >= least) & (self.zero_point <= most)
+        _demand(bool(inside.all()), f"a zero-point is in [{least}, {most}]")
 
     @property
     def low(self) -> int:
@@ -77,6 +107,9 @@ class BlockAffine:
         scale: float32 [rows, blocks], or integers when ``scale_of_scales`` is given.
         minimum: as ``scale``, subtracted, or None.
         scale_of_scales: float32 [rows, superblocks], or None.
+
+    Raises:
+        ValueError: ``block`` or ``bits`` is out of range, or the shapes do not agree.
     """
 
     block: int
@@ -84,6 +117,16 @@ class BlockAffine:
     scale: np.ndarray
     minimum: np.ndarray | None = None
     scale_of_scales: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        _demand_bits(self.bits, 2, 8)
+        _demand(self.block > 0, f"a block of {self.block} values")
+        _demand(self.scale.ndim == 2, f"scales of blocks are [rows, blocks], not {self.scale.shape}")
+        if self.minimum is not None:
+            _demand(self.minimum.shape == self.scale.shape, f"minimum {self.minimum.shape}, scale {self.scale.shape}")
+        if self.scale_of_scales is not None:
+            agree = self.scale_of_scales.ndim == 2 and len(self.scale_of_scales) == len(self.scale)
+            _demand(agree, f"scale of scales {self.scale_of_scales.shape}, scale {self.scale.shape}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +137,21 @@ class Codebook:
         bits: 1 to 8, the bits of an index.
         entries: float32 [2^bits] for the tensor, or [groups, 2^bits].
         group: rows that share one palette, or 0 when one serves the tensor.
+
+    Raises:
+        ValueError: ``bits`` is out of range, or ``entries`` has another shape.
     """
 
     bits: int
     entries: np.ndarray
     group: int = 0
+
+    def __post_init__(self) -> None:
+        _demand_bits(self.bits, 1, 8)
+        fits = self.entries.ndim == (2 if self.group else 1) and self.entries.shape[-1] == 1 << self.bits
+        _demand(
+            self.group >= 0 and fits, f"entries {self.entries.shape} do not fit {self.bits} bits, group {self.group}"
+        )
 
 
 Encoding = Float | Dynamic | Affine | BlockAffine | Codebook
@@ -109,18 +162,22 @@ class Encodings:
     """Tensor key -> encoding, and the integers of the encoded weights (int32, the weight's own shape).
 
     Raises:
-        ValueError: a key is no tensor key, or integers are given for a tensor without an encoding.
+        ValueError: a key is no tensor key, *Dynamic* stands elsewhere than on ``:in``, or integers are given for a
+            tensor without an encoding, are not int32, or leave the codes of an *Affine*.
     """
 
     tensors: Mapping[str, Encoding] = field(default_factory=dict)
     integers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key in self.tensors:
-            keys.split_tensor(key)
+        for key, encoding in self.tensors.items():
+            _, port = keys.split_tensor(key)
+            _demand(port == "in" or not isinstance(encoding, Dynamic), f"{key}: Dynamic stands on :in only")
         if stray := set(self.integers) - set(self.tensors):
             message = f"integers without an encoding: {', '.join(sorted(stray))}"
             raise ValueError(message)
+        for key, integers in self.integers.items():
+            _check_integers(key, self.tensors[key], integers)
 
     @classmethod
     def none(cls) -> Encodings:
@@ -149,3 +206,26 @@ class Encodings:
             for key, value in self.tensors.items()
         }
         return digest.of_data([fields, digest.of_arrays(dict(self.arrays()))])
+
+
+def _check_integers(key: str, encoding: Encoding, integers: np.ndarray) -> None:
+    _demand(integers.dtype == np.int32, f"{key}: integers are int32, not {integers.dtype}")
+    if not isinstance(encoding, Affine):
+        return
+    if encoding.axis is not None:
+        axis = encoding.axis
+        fits = -integers.ndim <= axis < integers.ndim and integers.shape[axis] == len(encoding.scale)
+        _demand(fits, f"{key}: {len(encoding.scale)} scales do not fit axis {axis} of integers {integers.shape}")
+    if integers.size:
+        least, most = int(integers.min()), int(integers.max())
+        inside = encoding.low <= least and most <= encoding.high
+        _demand(inside, f"{key}: integers in [{least}, {most}] leave the codes [{encoding.low}, {encoding.high}]")
+
+
+def _demand_bits(bits: int, least: int, most: int) -> None:
+    _demand(least <= bits <= most, f"{bits} bits are not in [{least}, {most}]")
+
+
+def _demand(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)

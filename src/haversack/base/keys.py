@@ -11,7 +11,7 @@ import fnmatch
 import re
 
 PORTS = ("in", "out", "weight")
-_NODE = re.compile(r"^(?P<module>[^:#]*):(?P<op>[A-Za-z_][A-Za-z0-9_]*)#(?P<call>[0-9]+)$")
+_NODE = re.compile(r"(?P<module>[^:#\s]*):(?P<op>[A-Za-z_][A-Za-z0-9_]*)#(?P<call>0|[1-9][0-9]*)")
 
 
 def node_key(module: str, op: str, call: int) -> str:
@@ -21,7 +21,7 @@ def node_key(module: str, op: str, call: int) -> str:
         ValueError: the parts do not form a key that reads back.
     """
     key = f"{module}:{op}#{call}"
-    if not _NODE.match(key):
+    if not _NODE.fullmatch(key):
         message = f"not a node key: {key!r}"
         raise ValueError(message)
     return key
@@ -33,7 +33,7 @@ def split_node(key: str) -> tuple[str, str, int]:
     Raises:
         ValueError: ``key`` is not a node key.
     """
-    match = _NODE.match(key)
+    match = _NODE.fullmatch(key)
     if match is None:
         message = f"not a node key: {key!r} (expected module.path:op#call)"
         raise ValueError(message)

@@ -70,7 +70,7 @@ class Plan:
     def differences(self, other: Plan) -> list[str]:
         """Return one line for each layer or setting in which ``other`` differs from this plan."""
         lines = [
-            f"{name}: {getattr(self, name)} -> {getattr(other, name)}"
+            f"{name}: {_say(getattr(self, name))} -> {_say(getattr(other, name))}"
             for name in ("target", "prepare", "ranges", "constrained_by")
             if getattr(self, name) != getattr(other, name)
         ]
@@ -82,4 +82,13 @@ class Plan:
 
 
 def _words(layer: LayerPlan | None) -> str:
-    return "float32" if layer is None else f"{layer.precision}/{layer.granularity}/{layer.weights.part}"
+    return "float32" if layer is None else f"{layer.precision}/{layer.granularity}/{_say(layer.weights)}"
+
+
+def _say(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_say, value)) or "none"
+    if isinstance(value, Step):
+        settings = ", ".join(f"{name}={setting!r}" for name, setting in value.settings.items())
+        return f"{value.part}({settings})" if settings else value.part
+    return str(value)

@@ -92,7 +92,7 @@ def _only_part(module: Any, noun: str) -> type[Any]:  # noqa: ANN401 - a module
         if inspect.isclass(value)
         and is_dataclass(value)
         and not value.__name__.startswith("_")
-        and value.__module__.startswith(module.__name__)
+        and f"{value.__module__}.".startswith(f"{module.__name__}.")
     ]
     if len(found) != 1:
         names = ", ".join(part.__name__ for part in found) or "none"

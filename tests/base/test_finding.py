@@ -1,0 +1,41 @@
+"""Findings: a closed list, each kind with a severity and an exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from haversack.base.finding import KINDS, Finding
+
+DESIGNED = (
+    "slower-than-float float-op fallback scale-changed weight-changed dead-channel range-mixing saturation-risk "
+    "not-established export-only nondeterministic large-error-at"
+)
+
+
+def test_the_kinds_of_the_design_are_there():
+    assert set(DESIGNED.split()) <= set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_has_an_exit_code_and_nothing_else_has(kind):
+    finding = Finding(kind, "text")
+    assert finding.severity in {"error", "warning", "note"}
+    assert finding.exit_code in ({4, 5} if finding.severity == "error" else {0})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_are_words_that_can_be_typed_and_are_explained(kind):
+    assert kind.replace("-", "").isalpha()
+    assert kind == kind.lower()
+    assert len(KINDS[kind][2].split()) >= 4
+
+
+@pytest.mark.parametrize("kind", ["", "slow", "Fallback", "fallback "])
+def test_no_other_kind(kind):
+    with pytest.raises(ValueError, match="unknown kind of finding"):
+        Finding(kind, "text")
+
+
+def test_findings_are_values():
+    assert Finding("fallback", "a", "b") == Finding("fallback", "a", "b")
+    assert len({Finding("fallback", "a"), Finding("fallback", "a"), Finding("fallback", "a", "b")}) == 2
