@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
 
-from haversack.base import digest
+from haversack.base import blame, digest
 from haversack.base.blame import place, sentence
 
 
@@ -36,6 +37,12 @@ def test_libraries_and_ours_are_not_blamed(tmp_path, line):
     path = tmp_path / "job.py"
     error = caught(path, f"def f():\n    x = 1\n    {line}\n")
     assert place(error) == f"{path}:3"
+
+
+def test_a_user_s_folder_may_be_named_like_ours(tmp_path, monkeypatch):
+    monkeypatch.setattr(blame, "_PACKAGE", f"{tmp_path}{os.sep}haversack{os.sep}")
+    path = tmp_path / "haversack_jobs.py"
+    assert place(caught(path, "def f():\n    1 / 0\n")) == f"{path}:2"
 
 
 def test_a_syntax_error_is_where_it_is(tmp_path):

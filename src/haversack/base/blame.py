@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import traceback
 from pathlib import Path
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
-_LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_PACKAGE = f"{Path(__file__).resolve().parent.parent}{os.sep}"
+_LIBRARIES = tuple({sysconfig.get_paths()[name] + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def place(error: BaseException) -> str:
@@ -25,4 +26,4 @@ def sentence(error: BaseException) -> str:
 
 
 def _is_users(filename: str) -> bool:
-    return not filename.startswith((_PACKAGE, "<frozen", *_LIBRARIES))
+    return not filename.startswith((_PACKAGE, "<", *_LIBRARIES))
