@@ -9,11 +9,12 @@ from pathlib import Path
 
 from rules.source import Function, modules, place
 
-ARRAYS = re.compile(r"\b(ndarray|NDArray|ArrayLike|Tensor|Sample)\b")
+# A Sample says itself what it is, where it is defined.
+ARRAYS = re.compile(r"\b(ndarray|NDArray|ArrayLike|Tensor)\b")
 # A shape in brackets, a dtype, or a word that tells what an array's values or axes are.
 TELLS = re.compile(
-    r"\[[A-Za-z_0-9][A-Za-z_0-9, .*^+/-]*\]|\[\]|\b(u?int(4|8|16|32|64)|float(16|32|64)?|bool|shape|dtype|integers?|"
-    r"codes|elements?|scalar|rows|axis|axes|batch|samples?|per channel|per tensor|bytes|logits|bits)\b",
+    r"\[[A-Za-z_0-9][A-Za-z_0-9, .*^+/-]*\]|\[\]|\b(u?int(4|8|16|32|64)|float(16|32|64)?|bool|shapes?|dtypes?|integers?|"
+    r"codes|elements?|scalar|rows|axis|axes|batch|batches|samples?|seconds|per channel|per tensor|bytes|logits|bits)\b",
     re.IGNORECASE,
 )
 
