@@ -1,0 +1,74 @@
+"""What a preprocessing operation is: a pure function of one batch of arrays, checked before and after.
+
+Where it can, an operation uses only arithmetic that every machine does alike (integers, or IEEE floats element by
+element; no BLAS), so that a device sees the very input that calibration saw; where it cannot, its docstring says so.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from haversack.base.errors import Fault, JobError
+
+
+@dataclass(frozen=True)
+class Operation(abc.ABC):
+    """A preprocessing operation: its settings and what it does to an array, batch first.
+
+    Class attributes:
+        ranks: how many dimensions it takes, the batch included; empty for any.
+        dtypes: the dtypes it takes; empty for any number.
+    """
+
+    ranks: ClassVar[tuple[int, ...]] = ()
+    dtypes: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def name(self) -> str:
+        """The part's name: its file's."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Return the batch after the operation: as many rows, shape and dtype as the part's docstring says.
+
+        Raises:
+            JobError: the array does not fit, with every fault, or the result is not finite.
+        """
+        faults = [Fault("", cause) for cause in [*self._interface_faults(batch), *self._late_faults(batch)]]
+        if faults:
+            shape = f"{batch.dtype} {list(batch.shape)}"
+            raise JobError(f"{self.name} cannot take {shape}", where="preprocess", faults=tuple(faults))
+        result = np.ascontiguousarray(self._apply(batch))
+        if len(result) != len(batch):
+            raise JobError(f"{self.name} made {len(result)} rows of {len(batch)}", where="preprocess")
+        if result.dtype.kind == "f" and not np.isfinite(result).all():
+            raise JobError(f"{self.name} made NaN or infinite values", where="preprocess")
+        return result
+
+    @abc.abstractmethod
+    def _apply(self, batch: np.ndarray) -> np.ndarray:
+        """Return the batch after the operation; the argument is checked and must not be changed."""
+
+    def _faults(self, batch: np.ndarray) -> list[str]:  # noqa: ARG002 - a hook
+        """Return what else is wrong with a batch of the right rank and dtype."""
+        return []
+
+    def _late_faults(self, batch: np.ndarray) -> list[str]:
+        return [] if self._interface_faults(batch) else self._faults(batch)
+
+    def _interface_faults(self, batch: np.ndarray) -> list[str]:
+        faults = []
+        if batch.ndim == 0 or (self.ranks and batch.ndim not in self.ranks):
+            ranks = " or ".join(str(rank) for rank in self.ranks) or "at least 1"
+            faults.append(f"it takes {ranks} dimensions, the batch included")
+        if batch.size == 0:
+            faults.append("it holds no values")
+        if self.dtypes and str(batch.dtype) not in self.dtypes:
+            faults.append(f"it takes {' or '.join(self.dtypes)}")
+        elif batch.dtype.kind not in "biuf":
+            faults.append("it takes numbers")
+        return faults

@@ -1,0 +1,99 @@
+"""A list of operations as data, validated with every fault at once; it ships in the bundle as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from haversack.base import digest
+from haversack.base.errors import Fault, JobError, UsageError
+from haversack.base.model import Sample
+from haversack.base.recipe import unstructure
+from haversack.base.shelf import Shelf
+from haversack.tools.data.preprocess.contract import Operation
+
+SHELF = Shelf("haversack.tools.data.preprocess", "operation", also=frozenset({"pipeline"}))
+_EXAMPLE = 'preprocess = [{"op": "resize", "short_side": 256}, {"op": "center_crop"}, {"op": "normalize"}]'
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Operations in order, each on one input of the model.
+
+    Attributes:
+        steps: (index of the input, operation).
+    """
+
+    steps: tuple[tuple[int, Operation], ...] = ()
+
+    @classmethod
+    def parse(cls, entries: Sequence[Mapping[str, Any]]) -> Pipeline:
+        """Read ``[{"op": NAME, "input": 0, SETTING: …}, …]``; ``input`` is 0 unless it is said.
+
+        Raises:
+            JobError: with every fault of every entry, as ``preprocess[INDEX].FIELD``, the nearest name shown.
+        """
+        steps: list[tuple[int, Operation]] = []
+        faults: list[Fault] = []
+        for index, entry in enumerate(entries):
+            try:
+                steps.append(_step(entry))
+            except UsageError as error:
+                place = f"preprocess[{index}]"
+                inner = error.faults or (Fault(error.where, error.cause),)
+                faults += [Fault(f"{place}.{fault.where}".rstrip("."), fault.cause) for fault in inner]
+        if faults:
+            step = f"{_EXAMPLE}    (has: {', '.join(SHELF.names())})"
+            raise JobError("preprocess cannot be read", where="preprocess", faults=tuple(faults), next_step=step)
+        return cls(tuple(steps))
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Return a raw sample as the model takes it.
+
+        Raises:
+            JobError: an operation cannot take what it gets; ``where`` is ``preprocess[INDEX].OP``.
+        """
+        arrays = list(sample)
+        for index, (place, operation) in enumerate(self.steps):
+            where = f"preprocess[{index}].{operation.name}"
+            if place >= len(arrays):
+                raise JobError(f"there is no input {place}: the sample has {len(arrays)}", where=where)
+            try:
+                arrays[place] = operation(arrays[place])
+            except JobError as error:
+                raise JobError(error.cause, where=where, faults=error.faults) from error
+        return tuple(arrays)
+
+    def over(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """Yield every sample as the model takes it; errors as in a call."""
+        return (self(sample) for sample in samples)
+
+    def data(self) -> list[dict[str, Any]]:
+        """Return the list as JSON-able data with every setting said, so that it outlives a change of defaults."""
+        return [{"op": step.name, "input": place, **unstructure(step)} for place, step in self.steps]
+
+    @property
+    def digest(self) -> str:
+        """Content digest: the same for a list that leaves defaults out and one that says them."""
+        return digest.of_data(self.data())
+
+
+def _step(entry: object) -> tuple[int, Operation]:
+    if not isinstance(entry, Mapping) or not all(isinstance(key, str) for key in entry):
+        raise UsageError(f"it is a {type(entry).__name__}, not a dictionary with names")
+    settings = dict(entry)
+    name, place = settings.pop("op", None), settings.pop("input", 0)
+    faults = []
+    if not isinstance(name, str):
+        faults.append(Fault("op", "it must name an operation"))
+    if type(place) is not int or place < 0:
+        faults.append(Fault("input", f"{place!r} is not the index of an input"))
+    operation = None
+    try:
+        operation = SHELF.build(name, settings) if isinstance(name, str) else None
+    except UsageError as error:
+        faults += error.faults or (Fault("op", error.cause),)
+    if faults or not isinstance(operation, Operation):
+        raise UsageError("it cannot be read", faults=tuple(faults))
+    return place, operation

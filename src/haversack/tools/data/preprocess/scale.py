@@ -1,0 +1,32 @@
+"""Scale and shift."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from haversack.tools.data.preprocess.contract import Operation
+
+
+@dataclass(frozen=True)
+class Scale(Operation):
+    """Scale and shift every value: x * factor + offset, any shape and number dtype to float32, same shape.
+
+    Computed in float32 with ``factor`` and ``offset`` rounded to float32 first.
+
+    Attributes:
+        factor: multiplies; 1/255 unless said.
+        offset: is added.
+    """
+
+    factor: float = 1 / 255
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.factor) and math.isfinite(self.offset)):
+            raise ValueError("factor and offset must be finite")
+
+    def _apply(self, batch: np.ndarray) -> np.ndarray:
+        return batch.astype(np.float32) * np.float32(self.factor) + np.float32(self.offset)
