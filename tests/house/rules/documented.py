@@ -14,7 +14,8 @@ ARRAYS = re.compile(r"\b(ndarray|NDArray|ArrayLike|Tensor)\b")
 # A shape in brackets, a dtype, or a word that tells what an array's values or axes are.
 TELLS = re.compile(
     r"\[[A-Za-z_0-9][A-Za-z_0-9, .*^+/-]*\]|\[\]|\b(u?int(4|8|16|32|64)|float(16|32|64)?|bool|shapes?|dtypes?|"
-    r"integers?|codes|elements?|scalar|rows|axis|axes|batch|batches|samples?|seconds|per channel|per tensor|bytes|logits|bits)\b",
+    r"integers?|codes|elements?|scalar|rows|axis|axes|batch|batches|samples?|seconds|per channel|per tensor|"
+    r"bytes|logits|bits)\b",
     re.IGNORECASE,
 )
 
