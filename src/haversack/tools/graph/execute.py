@@ -37,6 +37,11 @@ class Executor:
                 if name in values:
                     tensor.copy_(torch.from_numpy(np.array(values[name])))
         self._nodes = {node.name: node for node in model.graph.nodes}
+        # The module renames an argument that hides a builtin (``input``): inputs are told by their order.
+        arguments = (node for node in self.module.graph.nodes if node.op == "placeholder")
+        self._nodes.update(
+            {node.name: model.graph.by_key[key] for node, key in zip(arguments, model.graph.inputs, strict=True)}
+        )
 
     def run(
         self, inputs: Sample, *, compute: Compute | None = None, observe: Observe | None = None
@@ -73,7 +78,7 @@ def _interpreter(executor: Executor, compute: Compute | None, observe: Observe |
     from torch import fx
 
     nodes = executor._nodes  # noqa: SLF001 - the executor's other half
-    names = {node.key: node.name for node in nodes.values()}
+    names = {node.key: name for name, node in nodes.items()}
 
     class Interpreter(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - torch's signature

@@ -1,0 +1,180 @@
+"""Who runs how: the law of encodings applied to each unit of a graph, and the run itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from haversack.base.encodings import Affine, Dynamic, Encodings, Float
+from haversack.base.errors import ConversionError
+from haversack.base.graph import Node
+from haversack.base.model import Model, Sample
+from haversack.targets.reference import grid
+from haversack.targets.reference.combine import IntegerAdd, IntegerMean
+from haversack.targets.reference.layer import DynamicLayer, IntegerLayer, StoredLayer, StoredTable
+from haversack.targets.reference.refusals import refusals
+from haversack.tools.graph.execute import Executor
+from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role, units
+from haversack.tools.numerics import affine
+
+if TYPE_CHECKING:
+    import torch
+
+Kernel = Callable[..., "torch.Tensor"]
+
+
+class Interpreter:
+    """A model with its encodings, ready to run.
+
+    Args:
+        model: the canonical model; its current weights count.
+        encodings: for its tensors.
+        integer_ops: see ``Reference``.
+        at_once: see ``Reference``.
+
+    Raises:
+        ConversionError: encodings that cannot be executed, all of them at once.
+    """
+
+    def __init__(
+        self, model: Model, encodings: Encodings, integer_ops: frozenset[str] | None = None, at_once: int = 4
+    ) -> None:
+        if faults := refusals(model, encodings):
+            raise ConversionError(
+                "the reference cannot execute these encodings",
+                where=model.name,
+                faults=faults,
+                next_step="write the encodings again from the plan",
+            )
+        self.model, self.encodings, self.integer_ops = model, encodings, integer_ops
+        self.at_once = at_once if _may_cut(model, encodings) else 0
+        self.executor = Executor(model)
+        self.kernels: dict[str, Kernel] = {}
+        self.whole: set[str] = set()
+        self.silent: set[str] = set()
+        for unit in units(model.graph):
+            self._place(unit)
+
+    @property
+    def integer_nodes(self) -> frozenset[str]:
+        """Node keys of all that run in integers (a fused clamp with its head)."""
+        return frozenset(self.whole)
+
+    def run(
+        self, inputs: Sample, *, observe: Callable[[str, np.ndarray], None] | None = None
+    ) -> tuple[np.ndarray, ...]:
+        """Run one batch.
+
+        Args:
+            inputs: arrays in the order of the model's inputs, batch first.
+            observe: called with the tensor key and float value of everything computed, in execution order and for
+                each piece of the batch anew; a clamp fused in integers hides the output of its head. The array is
+                valid during the call only.
+
+        Returns:
+            The outputs in order, dequantized.
+        """
+
+        def hook(node: Node, value: torch.Tensor) -> torch.Tensor:
+            value = self._encoded(node, value)
+            if observe is not None and node.key not in self.silent:
+                observe(node.out, value.numpy())
+            return value
+
+        pieces = [self.executor.run(piece, compute=self._compute, observe=hook) for piece in self.pieces(inputs)]
+        return pieces[0] if len(pieces) == 1 else tuple(np.concatenate(each) for each in zip(*pieces, strict=True))
+
+    def pieces(self, inputs: Sample) -> Iterator[Sample]:
+        """Yield the batch in pieces of at most ``at_once`` rows, or whole where cutting could change a value."""
+        rows = len(inputs[0]) if self.at_once else 0
+        if rows <= self.at_once:
+            yield inputs
+            return
+        for start in range(0, rows, self.at_once):
+            yield tuple(array[start : start + self.at_once] for array in inputs)
+
+    def _compute(self, node: Node, flowing: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
+        kernel = self.kernels.get(node.key)
+        return None if kernel is None else kernel(*flowing)
+
+    def _encoded(self, node: Node, value: torch.Tensor) -> torch.Tensor:
+        """Return a node's value as its encoding holds it."""
+        encoding = self.encodings.tensors.get(node.out)
+        if node.key in self.whole or encoding is None:
+            return value
+        if isinstance(encoding, Affine):
+            moved = role(node) is Role.SAME and node.inputs
+            source = self.encodings.affine(f"{node.inputs[0]}:out") if moved else None
+            return value if grid.same(source, encoding) else grid.snap(value, encoding)
+        return value.half().float() if encoding == Float("float16") else value
+
+    def _place(self, unit: Unit) -> None:
+        """Give a unit its kernel, if it is not left to PyTorch."""
+        node = unit.head
+        integer = self._integer_kernel(unit)
+        if integer is not None:
+            self.kernels[node.key] = integer
+            self.whole.add(node.key)
+            if unit.clamp is not None:
+                self.kernels[unit.clamp.key] = _passed
+                self.whole.add(unit.clamp.key)
+                self.silent.add(node.key)
+            return
+        stored = self._stored_kernel(node)
+        if stored is not None:
+            self.kernels[node.key] = stored
+
+    def _integer_kernel(self, unit: Unit) -> Kernel | None:
+        """Return the integer kernel of a unit whose tensors are all Affine, or None."""
+        node, part = unit.head, role(unit.head)
+        out = self.encodings.affine(unit.out)
+        sources = [self.encodings.affine(f"{key}:out") for key in node.inputs]
+        known = [source for source in sources if source is not None]
+        if part not in (Role.LAYER, Role.ADD, Role.MEAN) or out is None or len(known) < len(sources):
+            return None
+        if self.integer_ops is not None and node.op not in self.integer_ops:
+            return None
+        bounds = clamp_bounds(unit.clamp) if unit.clamp is not None else None
+        if part is Role.ADD:
+            return IntegerAdd((known[0], known[1]), out, bounds)
+        if part is Role.MEAN:
+            return IntegerMean(node, known[0], out, bounds)
+        key = f"{node.key}:weight"
+        weight = self.encodings.affine(key)
+        if weight is None or f"{node.key}:in" in self.encodings.tensors:
+            return None
+        codes = self.encodings.integers[key]
+        return IntegerLayer(node, codes, self._bias(node), source=known[0], weight=weight, out=out, bounds=bounds)
+
+    def _stored_kernel(self, node: Node) -> Kernel | None:
+        """Return the kernel of a float node with an encoded weight, or None."""
+        key = f"{node.key}:weight"
+        encoding = self.encodings.tensors.get(key)
+        if encoding is None or encoding == Float("float32"):
+            return None
+        if isinstance(encoding, Affine):
+            codes = self.encodings.integers[key]
+            dynamic = self.encodings.tensors.get(f"{node.key}:in")
+            if isinstance(dynamic, Dynamic):
+                return DynamicLayer(node, codes, self._bias(node), weight=encoding, bits=dynamic.bits)
+            values = affine.dequantize(codes, encoding)
+        else:
+            values = self.model.weights[node.weight or ""].astype(np.float16).astype(np.float32)
+        return StoredTable(values) if role(node) is Role.EMBEDDING else StoredLayer(node, values, self._bias(node))
+
+    def _bias(self, node: Node) -> np.ndarray | None:
+        return None if node.bias is None else self.model.weights[node.bias]
+
+
+def _passed(value: torch.Tensor) -> torch.Tensor:
+    """Return what the head of the unit has limited already."""
+    return value
+
+
+def _may_cut(model: Model, encodings: Encodings) -> bool:
+    """Say whether rows of a batch can be computed apart: one free batch dimension, no scale that the batch decides."""
+    first = {port.spec.shape[0] if port.spec.shape else None for port in (*model.inputs, *model.outputs)}
+    free = len(first) == 1 and all(isinstance(size, str) for size in first)
+    return free and not any(isinstance(encoding, Dynamic) for encoding in encodings.tensors.values())
