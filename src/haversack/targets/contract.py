@@ -1,0 +1,274 @@
+"""What a target is: a runtime that takes a model with encodings, and whose files are read back before they count.
+
+An author writes the methods whose names begin with an underscore; the public ones check before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from haversack.base import digest
+from haversack.base.candidate import Artifact, ArtifactFile
+from haversack.base.constraints import Constraints
+from haversack.base.encodings import Affine, Encoding, Encodings
+from haversack.base.errors import ConversionError, EnvironmentFault, Fault, UsageError, VerificationError
+from haversack.base.graph import Graph
+from haversack.base.keys import split_tensor
+from haversack.base.model import Model, Port, Sample
+from haversack.base.shelf import Shelf
+from haversack.tools.graph.law import equal
+
+SHELF = Shelf("haversack.targets", "target", also=frozenset({"reference"}))
+
+_ZSTD_LEVEL = 12
+_SHOWN = 20
+
+
+class Session(Protocol):
+    """A file that is open in its runtime. Whatever runs it needs no torch."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return output name -> array for input name -> array."""
+
+    def close(self) -> None:
+        """Let go of the runtime's memory; later calls of ``run`` raise."""
+
+
+class Target:
+    """The base of all targets; parts are frozen dataclasses.
+
+    Attributes:
+        runs_here: whether the runtime opens files on this machine (otherwise export only).
+    """
+
+    runs_here: ClassVar[bool] = True
+
+    def constraints(self, graph: Graph) -> Constraints:
+        """Return what the runtime demands of the encodings of this graph; every key in it is one of the graph's.
+
+        Raises:
+            ConversionError: an author's mistake, a key that the graph does not have.
+        """
+        found = self._constraints(graph)
+        named = {key for tie in found.ties for key in tie} | {*found.fixed, *found.bounds}
+        named |= {key for ratio in found.ratios for key in (ratio.input, ratio.output)}
+        stray = sorted(key for key in named if split_tensor(key)[0] not in graph.by_key)
+        if stray:
+            raise ConversionError(f"constraints on tensors that the graph does not have: {', '.join(stray[:_SHOWN])}")
+        return found
+
+    def refusals(self, model: Model) -> tuple[Fault, ...]:
+        """Return what the runtime cannot take, by module path, and why; empty when it takes all."""
+        return self._refusals(model)
+
+    def lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
+        """Write the runtime's files into ``folder``, open them again, and compare what they hold with what was asked.
+
+        Args:
+            model: the canonical model; its current weights count.
+            encodings: none for the float file.
+            folder: made if it is missing; files of the same names are replaced.
+
+        Returns:
+            The artifact, its paths relative to ``folder``, with the number of encodings and integers that were
+            injected and read back equal.
+
+        Raises:
+            ConversionError: a layer or an encoding has no form in the runtime, or the runtime refuses the file.
+            VerificationError: the file does not hold what was asked for; every difference is a fault.
+            EnvironmentFault: the folder cannot be written.
+        """
+        faults = encoding_faults(model, encodings)
+        if faults:
+            raise ConversionError(
+                "these encodings do not fit the model", where=model.name, faults=faults,
+                next_step="encode the model again from its plan",
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            artifact = self._lower(model, encodings, folder)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"the file cannot be written: {error.strerror or error}", where=str(folder),
+                next_step="free some space there, or give another --out",
+            ) from error
+        if artifact.read_back != artifact.injected:
+            raise VerificationError(
+                f"{artifact.injected - artifact.read_back} of {artifact.injected} values do not read back",
+                where=str(folder),
+            )
+        return artifact
+
+    def read(self, path: Path, artifact: Artifact) -> Encodings:
+        """Return what a file really holds, under the model's tensor keys.
+
+        Args:
+            path: the artifact's main file.
+            artifact: what ``lower`` returned.
+
+        Raises:
+            VerificationError: the file is not one of ours, or its structure is not what we write.
+        """
+        return self._read(path, artifact)
+
+    def open_session(self, path: Path, options: Mapping[str, str] | None = None, threads: int = 1) -> Session:
+        """Open a file in the runtime; torch is not needed.
+
+        Args:
+            path: the artifact's main file.
+            options: the artifact's ``session_options``.
+            threads: of one call.
+
+        Raises:
+            ConversionError: the runtime does not open it.
+            UsageError: ``threads`` is below 1.
+        """
+        if threads < 1:
+            raise UsageError(f"a session needs at least one thread, not {threads}")
+        return self._open(path, options or {}, threads)
+
+    def tensors(self, path: Path, artifact: Artifact, inputs: Sample, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return tensor key -> its array as the runtime computes it: uint8 codes where it is encoded, else float32.
+
+        Only those of ``keys`` that the file holds and that can be looked at without changing what is computed.
+
+        Args:
+            path: the artifact's main file.
+            artifact: what ``lower`` returned.
+            inputs: one batch.
+            keys: activation tensor keys.
+        """
+        return self._tensors(path, artifact, inputs, [key for key in keys if key in artifact.tensor_names])
+
+    def layer_seconds(self, path: Path, artifact: Artifact, inputs: Sample, runs: int = 20) -> dict[str, float]:
+        """Return node key -> median seconds of its kernels in one call, one thread, from the runtime's own profiler.
+
+        Time of kernels that belong to no layer (reordering, quantizing at the border) stands under an empty key.
+
+        Args:
+            path: the artifact's main file.
+            artifact: what ``lower`` returned.
+            inputs: one batch.
+            runs: calls that count, after one that does not.
+
+        Raises:
+            UsageError: ``runs`` is below 1.
+        """
+        if runs < 1:
+            raise UsageError(f"layers are timed over at least one run, not {runs}")
+        return self._layer_seconds(path, artifact, inputs, runs)
+
+    def unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:
+        """Return the node keys of layers that were written for integers and that the runtime computes in float."""
+        return self._unfused(path, artifact)
+
+    def _constraints(self, graph: Graph) -> Constraints:
+        raise UsageError(f"{type(self).__name__} states no constraints")
+
+    def _refusals(self, model: Model) -> tuple[Fault, ...]:
+        raise UsageError(f"{type(self).__name__} states no refusals")
+
+    def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
+        raise UsageError(f"{type(self).__name__} cannot lower")
+
+    def _read(self, path: Path, artifact: Artifact) -> Encodings:
+        raise UsageError(f"{type(self).__name__} cannot read")
+
+    def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
+        raise UsageError(f"{type(self).__name__} cannot run here")
+
+    def _tensors(self, path: Path, artifact: Artifact, inputs: Sample, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        raise UsageError(f"{type(self).__name__} shows no tensors")
+
+    def _layer_seconds(self, path: Path, artifact: Artifact, inputs: Sample, runs: int) -> dict[str, float]:
+        raise UsageError(f"{type(self).__name__} has no profiler")
+
+    def _unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:
+        raise UsageError(f"{type(self).__name__} does not tell what it fused")
+
+
+def encoding_faults(model: Model, encodings: Encodings) -> tuple[Fault, ...]:
+    """Return every encoding that names no node of the model, or integers that do not fit their weight or their bits."""
+    faults = []
+    for key in sorted(encodings.tensors):
+        node_key, port = split_tensor(key)
+        node = model.graph.by_key.get(node_key)
+        if node is None:
+            faults.append(Fault(key, "the model has no such node"))
+        elif port == "weight" and node.weight is None:
+            faults.append(Fault(key, f"{node.op} has no weight"))
+        elif port == "weight" and isinstance(found := encodings.tensors[key], Affine):
+            cause = _integer_fault(found, encodings.integers.get(key), model.weights[str(node.weight)].shape)
+            faults += [Fault(key, cause)] if cause else []
+    return tuple(faults)
+
+
+def _integer_fault(encoding: Affine, codes: np.ndarray | None, shape: tuple[int, ...]) -> str:
+    if codes is None:
+        return "its integers are missing"
+    if codes.shape != shape:
+        return f"integers of shape {codes.shape} for a weight of shape {shape}"
+    if codes.size and not (encoding.low <= int(codes.min()) and int(codes.max()) <= encoding.high):
+        return f"integers outside [{encoding.low}, {encoding.high}]"
+    channels = () if encoding.axis is None else (shape[encoding.axis],)
+    if encoding.scale.shape != channels or encoding.zero_point.shape != channels:
+        return f"scales of shape {encoding.scale.shape} for channels {channels}"
+    return ""
+
+
+def differences(asked: Encodings, found: Encodings) -> tuple[int, tuple[Fault, ...]]:
+    """Return (how many encodings and integers are equal, a fault for each tensor that differs)."""
+    equal_count, faults = 0, []
+    for key in sorted({*asked.tensors, *found.tensors}):
+        cause = _difference(asked.tensors.get(key), found.tensors.get(key))
+        if cause:
+            faults.append(Fault(key, cause))
+        else:
+            equal_count += 1
+    for key in sorted({*asked.integers, *found.integers}):
+        mine, theirs = asked.integers.get(key), found.integers.get(key)
+        if mine is None or theirs is None or mine.shape != theirs.shape:
+            faults.append(Fault(key, "its integers are missing or of another shape"))
+            continue
+        same = int(np.count_nonzero(mine == theirs))
+        equal_count += same
+        if same != mine.size:
+            faults.append(Fault(key, f"{mine.size - same} of {mine.size} integers differ"))
+    return equal_count, tuple(faults)
+
+
+def count(encodings: Encodings) -> int:
+    """Return how many encodings and integers there are."""
+    return len(encodings.tensors) + sum(codes.size for codes in encodings.integers.values())
+
+
+def _difference(asked: Encoding | None, found: Encoding | None) -> str:
+    if asked is None or found is None:
+        return "the file has an encoding that nobody asked for" if asked is None else "the file does not encode it"
+    if isinstance(asked, Affine) and isinstance(found, Affine):
+        if equal(asked, found):
+            return ""
+        if asked.scale.tobytes() != found.scale.tobytes():
+            return f"scale {found.scale.ravel()[:4]} instead of {asked.scale.ravel()[:4]}"
+        return f"zero-point {found.zero_point.ravel()[:4]} or form differs from {asked.zero_point.ravel()[:4]}"
+    return "" if asked == found else f"{type(found).__name__} instead of {type(asked).__name__}"
+
+
+def artifact_file(path: Path, folder: Path) -> ArtifactFile:
+    """Return a written file's record; its size as a download is measured with zstd at level 12.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    import zstandard
+
+    data = path.read_bytes()
+    packed = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, threads=0).compress(data)
+    return ArtifactFile(path.relative_to(folder).as_posix(), len(data), len(packed), digest.of_bytes(data))

@@ -1,0 +1,38 @@
+"""What this processor does with int8, and the session option that follows from it."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+_TOLD = frozenset(
+    "avx2 avx512f avx512bw avx_vnni avx512_vnni amx_int8 asimd asimddp i8mm sve".split()  # as the kernel spells them
+)
+_VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8"})
+_X86 = frozenset({"x86_64", "amd64", "i686"})
+PRECISION = "session.x64quantprecision"
+
+
+def features(listing: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
+    """Return the machine's name and those of its processor's features that decide how int8 runs, sorted.
+
+    Without a listing (no Linux) only the machine's name is known.
+    """
+    machine = platform.machine().lower()
+    try:
+        lines = listing.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return (machine,)
+    words = {word for line in lines if line.lower().startswith(("flags", "features")) for word in line.split()}
+    return (machine, *sorted(words & _TOLD))
+
+
+def session_options(found: tuple[str, ...]) -> dict[str, str]:
+    """Return the options under which int8 is exact on a processor with these features.
+
+    x86 without VNNI multiplies uint8 by int8 in pairs whose 16-bit sum saturates; the option makes ONNX Runtime turn
+    int8 weights into uint8, whose kernels do not. Where VNNI exists it would only cost time.
+    """
+    if found and found[0] in _X86 and not _VNNI & set(found):
+        return {PRECISION: "1"}
+    return {}

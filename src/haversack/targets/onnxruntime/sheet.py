@@ -1,0 +1,113 @@
+"""A sheet: the graph that is being written, with the means to find, add and replace by node key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from haversack.base.errors import ConversionError
+from haversack.base.model import Model
+from haversack.targets.onnxruntime.naming import key_of
+from haversack.targets.onnxruntime.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+class Sheet:
+    """An editable copy of a skeleton.
+
+    Attributes:
+        file: the ONNX model.
+        graph: its graph.
+        nodes: node key -> the skeleton's nodes of that key, in order.
+        floats: node key -> the value that holds its result in the skeleton.
+    """
+
+    def __init__(self, skeleton: Skeleton, model: Model) -> None:
+        self.model = model
+        self.file = skeleton.load()
+        self.graph = self.file.graph
+        self.nodes: dict[str, list[ir.Node]] = {}
+        for node in self.graph:
+            self.nodes.setdefault(key_of(node.name or ""), []).append(node)
+        by_name = {value.name: value for value in self.graph.inputs}
+        by_name |= {value.name: value for node in self.graph for value in node.outputs}
+        self.floats = {key: by_name[name] for key, name in skeleton.names.items()}
+        taken = {port.name for port in (*model.inputs, *model.outputs)}
+        self.parameters: dict[str, ir.Value] = {}
+        for value in self.graph.inputs[len(model.inputs) :]:
+            name = str(value.name)
+            self.parameters[name] = value
+            value.name = f"{name}/parameter" if name in taken else name
+
+    def constant(self, name: str, array: np.ndarray) -> ir.Value:
+        """Return the initializer of this name, made on first use."""
+        import onnx_ir as ir
+
+        if name not in self.graph.initializers:
+            value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name))
+            self.graph.register_initializer(value)
+        return self.graph.initializers[name]
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        out: str | Sequence[str] = "",
+        **attributes: Any,  # noqa: ANN401 - whatever the operator takes
+    ) -> ir.Value:
+        """Add a node and return its first output; ``out`` names the outputs (``name/0`` if empty)."""
+        import onnx_ir as ir
+
+        names = [out or f"{name}/0"] if isinstance(out, str) else list(out)
+        made = ir.node(op, inputs, attributes or None, outputs=[ir.val(each) for each in names], name=name)
+        self.graph.append(made)
+        return made.outputs[0]
+
+    def only(self, key: str, op: str) -> ir.Node:
+        """Return the one node with this operator that a key was exported to.
+
+        Raises:
+            ConversionError: there is none, or there are several.
+        """
+        found = [node for node in self.nodes.get(key, []) if node.op_type == op]
+        if len(found) != 1:
+            ops = ", ".join(node.op_type for node in self.nodes.get(key, [])) or "nothing"
+            raise ConversionError(
+                f"it was exported as {ops}, which has no integer form here", where=key,
+                next_step="keep this layer in float32",
+            )
+        return found[0]
+
+    def replace(self, old: ir.Value, new: ir.Value, but: Set[str] = frozenset()) -> None:
+        """Let what reads ``old`` read ``new`` (but for the named nodes); an output of the model keeps its name."""
+        for use in list(old.uses()):
+            if use.node.name not in but:
+                use.node.replace_input_with(use.idx, new)
+        for index, value in enumerate(self.graph.outputs):
+            if value is old:
+                self.graph.outputs[index] = new
+                new.type, new.shape = old.type, old.shape
+                new.name, old.name = old.name, f"{old.name}/before"
+                old.type = old.shape = None
+
+    def finish(self, weights: Mapping[str, np.ndarray]) -> bytes:
+        """Put the parameters that are still read in place, drop what is not, and return the file's bytes."""
+        import onnx_ir as ir
+        from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+        RemoveUnusedNodesPass()(self.file)
+        for name, value in self.parameters.items():
+            self.graph.inputs.remove(value)
+            if value.uses():
+                value.const_value = ir.tensor(np.ascontiguousarray(weights[name]), name=value.name)
+                self.graph.register_initializer(value)
+        for name in [name for name, value in self.graph.initializers.items() if not value.uses()]:
+            self.graph.initializers.pop(name)
+        self.graph.sort()
+        self.file.producer_name, self.file.producer_version = "haversack", ""
+        return ir.to_proto(self.file).SerializeToString(deterministic=True)

@@ -1,0 +1,166 @@
+"""From a skeleton, weights and encodings to the bytes of an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
+from haversack.base.errors import ConversionError, Fault
+from haversack.base.graph import Node
+from haversack.base.keys import split_tensor
+from haversack.base.model import Model
+from haversack.targets.onnxruntime.constraints import constraints
+from haversack.targets.onnxruntime.integers import Codes, write_unit
+from haversack.targets.onnxruntime.sheet import Sheet
+from haversack.targets.onnxruntime.skeleton import Skeleton
+from haversack.targets.onnxruntime.stored import write_layer
+from haversack.tools.graph.law import equal, runs_in_integers
+from haversack.tools.graph.roles import Role, role, units
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file, not yet on disk.
+
+    Attributes:
+        data: the ONNX model.
+        tensor_names: activation tensor key -> its name in the file: of the codes where it is encoded.
+        absorbed: encoded tensor key -> key of the tensor whose codes serve it.
+    """
+
+    data: bytes
+    tensor_names: Mapping[str, str]
+    absorbed: Mapping[str, str]
+
+
+def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
+    """Return the file of a model with encodings.
+
+    Raises:
+        ConversionError: encodings that have no place in the file, all of them at once; or a layer that was exported
+            in a form without an integer kernel.
+    """
+    held = _held(skeleton, model, encodings)
+    ops = constraints(model.graph).integer_ops
+    whole = {unit.last.key: unit for unit in units(model.graph) if runs_in_integers(unit, encodings, ops)}
+    inside = {unit.head.key for unit in whole.values() if unit.clamp is not None}
+    faults = [*_faults(model, encodings, inside), *held.faults]
+    if faults:
+        raise ConversionError(
+            "ONNX Runtime cannot hold these encodings", where=model.name, faults=tuple(faults),
+            next_step="encode the model under this target's constraints",
+        )
+    sheet = Sheet(skeleton, model)
+    codes = Codes(sheet, encodings)
+    for node in model.graph.nodes:
+        source = skeleton.source(node.key)
+        if source != node.key:
+            if source in codes.codes:
+                codes.share(node.key, source)
+        elif node.key in whole:
+            write_unit(codes, whole[node.key])
+        elif node.key not in inside:
+            _write_float(codes, node, skeleton, held.encodings.get(node.key))
+    data = sheet.finish(model.weights)
+    return Written(data, _names(sheet, codes, skeleton, model), held.absorbed)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Encoding of each value that exists in the file, by node key; keys without one of their own; faults."""
+
+    encodings: Mapping[str, Affine]
+    absorbed: Mapping[str, str]
+    faults: tuple[Fault, ...]
+
+
+def _held(skeleton: Skeleton, model: Model, encodings: Encodings) -> _Held:
+    """Say which value in the file gets which encoding: a node that left the graph has its source's."""
+    graph = model.graph
+    found = {node.key: enc for node in graph.nodes if (enc := encodings.affine(node.out)) is not None}
+    absorbed, faults = {}, []
+    for key in [node.key for node in graph.nodes if node.key in found and node.key not in skeleton.names]:
+        source = skeleton.source(key)
+        mine, theirs = found.pop(key), found.get(source)
+        alone = len(graph.consumers[source]) == 1 and source not in graph.outputs
+        if source == key:
+            faults.append(Fault(f"{key}:out", "ONNX has no one tensor for it, so it cannot be encoded"))
+        elif theirs is not None and equal(mine, theirs):
+            absorbed[f"{key}:out"] = f"{source}:out"
+        elif theirs is None and alone and skeleton.same.get(key) == source:
+            found[source] = mine
+            absorbed[f"{key}:out"] = f"{source}:out"
+        else:
+            faults.append(Fault(f"{key}:out", f"in the file it is one tensor with {source}:out, encoded otherwise"))
+    return _Held(found, absorbed, tuple(faults))
+
+
+def _write_float(codes: Codes, node: Node, skeleton: Skeleton, out: Affine | None) -> None:
+    """Write a node that runs in float: its stored weight, and its output's codes if it has an encoding."""
+    weight = codes.encodings.tensors.get(f"{node.key}:weight")
+    if weight is not None and weight != Float("float32"):
+        source = skeleton.source(node.inputs[0])
+        x = codes.values.get(source) or codes.sheet.floats[source]
+        write_layer(codes.sheet, node, codes.encodings, x)
+    if out is not None:
+        codes.adopt(node.key, out, codes.quantized(node.key, out, codes.sheet.floats[node.key]))
+
+
+def _names(sheet: Sheet, codes: Codes, skeleton: Skeleton, model: Model) -> dict[str, str]:
+    """Return tensor key -> name, for values that are in the file, and for what merely passes such a value on."""
+    present = {value.name for value in sheet.graph.inputs}
+    present |= {value.name for node in sheet.graph for value in node.outputs}
+    found: dict[str, str] = {}
+    for node in model.graph.nodes:
+        source = skeleton.source(node.key)
+        value = codes.codes.get(source) or sheet.floats.get(source)
+        passes = source == node.key or model.graph.by_key[source].output == node.output
+        if value is not None and passes and value.name in present:
+            found[node.out] = str(value.name)
+    return found
+
+
+def _faults(model: Model, encodings: Encodings, inside: set[str]) -> Iterator[Fault]:
+    """Yield what this target's files cannot hold."""
+    for key, encoding in sorted(encodings.tensors.items()):
+        node_key, port = split_tensor(key)
+        node = model.graph.by_key[node_key]
+        causes = {"out": _activation_fault, "weight": _weight_fault, "in": _input_fault}
+        cause = causes[port](node, encoding)
+        if not cause and port == "out" and node_key in inside and isinstance(encoding, Affine):
+            cause = "it is inside a fused unit: only what leaves the clamp behind it can be encoded"
+        if not cause and port == "in" and encodings.affine(f"{node_key}:weight") is None:
+            cause = "an input quantized at run time needs an int8 weight"
+        if cause:
+            yield Fault(key, cause)
+
+
+def _activation_fault(node: Node, encoding: Encoding) -> str:
+    if isinstance(encoding, Float) and encoding.dtype == "float32":
+        return "float32 is what a tensor without an encoding has: leave it out"
+    if not isinstance(encoding, Affine):
+        return f"an activation is held as Affine, not as {type(encoding).__name__}"
+    if (encoding.bits, encoding.signed, encoding.axis) != (8, False, None):
+        return "an activation is held as uint8 with one scale"
+    return "" if node.output.dtype == "float32" else f"a tensor of {node.output.dtype} has no codes"
+
+
+def _weight_fault(node: Node, encoding: Encoding) -> str:
+    if role(node) not in (Role.LAYER, Role.EMBEDDING):
+        return f"the weight of {node.op} stays in float32"
+    if isinstance(encoding, Float):
+        return "" if encoding.dtype in ("float32", "float16") else f"{encoding.dtype} is not known"
+    if not isinstance(encoding, Affine):
+        return f"a weight is held as Affine or float16, not as {type(encoding).__name__}"
+    if (encoding.bits, encoding.signed) != (8, True) or encoding.zero_point.any():
+        return "a weight is held as symmetric int8"
+    return "" if encoding.axis in (None, 0) else f"the scales of a weight go along axis 0, not {encoding.axis}"
+
+
+def _input_fault(node: Node, encoding: Encoding) -> str:
+    if not isinstance(encoding, Dynamic):
+        return "only Dynamic says something about what a node reads"
+    if node.op != "linear" or encoding.bits != 8:  # noqa: PLR2004 - bits
+        return "only a linear layer's input is quantized at run time, to 8 bits"
+    return ""
