@@ -1,0 +1,1 @@
+"""What an artefact costs and how good it is, measured on the artefact itself."""

@@ -1,0 +1,108 @@
+"""Speed against the same runtime's float file: calls by turns in one process, until the ratio is settled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from haversack.base.candidate import Latency
+from haversack.measure import noise
+from haversack.measure.device import Device, Handle, Times
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to measure.
+
+    Attributes:
+        pairs: at least so many pairs of calls.
+        most_pairs: at most so many.
+        seconds: no further pairs begin after them, settled or not.
+        settled: half the width of the ratio's 95 % interval at which it is settled, relative.
+        warmup: calls of each before the clock runs.
+    """
+
+    pairs: int = 40
+    most_pairs: int = 400
+    seconds: float = 15.0
+    settled: float = 0.01
+    warmup: int = 3
+
+
+DEFAULT_PATIENCE = Patience()
+_CHUNK_PAIRS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """A latency, the comparison it stands on, and every call (``times``: int64 [pairs, 2], candidate first)."""
+
+    latency: Latency
+    difference: noise.Difference
+    times: Times
+
+
+def compare(
+    device: Device,
+    candidate: Handle,
+    baseline: Handle,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    cold_ms: float,
+    patience: Patience = DEFAULT_PATIENCE,
+) -> Timed:
+    """Time an artefact and the float file of its runtime by turns.
+
+    Args:
+        device: where both are open.
+        candidate, baseline: the artefact and the float file.
+        inputs: one sample (batch of one) by name, shapes and dtypes as the artefacts have them.
+        cold_ms: load and first call in a fresh process, from ``starts.cold_ms``.
+        patience: how long to measure.
+
+    Raises:
+        WorkerFault: a runtime failed, died or hung; base class ``EnvironmentFault``.
+    """
+    parts: list[Times] = []
+    spent, pairs, difference = 0.0, 0, None
+    while difference is None or (
+        pairs < patience.most_pairs
+        and spent < patience.seconds
+        and (pairs < patience.pairs or difference.spread > patience.settled)
+    ):
+        part = device.time(
+            (candidate, baseline),
+            inputs,
+            rounds=min(_CHUNK_PAIRS, patience.most_pairs - pairs),
+            warmup=0 if parts else patience.warmup,
+            seconds=patience.seconds - spent,
+        )
+        parts.append(part)
+        spent += float(part.wall.sum()) / 1e9
+        times = Times(np.concatenate([p.wall for p in parts]), np.concatenate([p.cpu for p in parts]))
+        pairs = len(times.wall)
+        difference = noise.differ(times.wall[:, 0], times.wall[:, 1])
+    return Timed(summarise(times, cold_ms, device.name, candidate.opening.threads), difference, times)
+
+
+def summarise(times: Times, cold_ms: float, device: str, threads: int) -> Latency:
+    """Return medians, quartiles and the 95th percentile of paired times, int64 nanoseconds [pairs, 2]."""
+    wall = times.wall / 1e6
+    ratios = wall[:, 0] / wall[:, 1]
+    low, middle, high = (float(value) for value in np.percentile(ratios, [25, 50, 75]))
+    cpu = np.maximum(times.cpu, 1)  # a call can be shorter than the CPU clock's step
+    return Latency(
+        ratio=middle,
+        median_ms=float(np.median(wall[:, 0])),
+        p95_ms=float(np.percentile(wall[:, 0], 95)),
+        cold_ms=cold_ms,
+        cpu_ratio=float(np.median(cpu[:, 0] / cpu[:, 1])),
+        ratio_low=low,
+        ratio_high=high,
+        float_median_ms=float(np.median(wall[:, 1])),
+        pairs=len(wall),
+        device=device,
+        threads=threads,
+    )

@@ -1,0 +1,171 @@
+"""The child's side of a device: it opens artefacts, runs them, and times them side by side in one process.
+
+Served by ``haversack.tools.worker``; the parent's side is ``device.LocalDevice``. Handles are numbers that the parent
+chooses. Times are nanoseconds: wall from the monotonic clock, CPU of the whole process with all its threads.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from haversack.base.errors import EnvironmentFault
+from haversack.base.shelf import Shelf
+
+Header = Mapping[str, Any]
+Arrays = Mapping[str, np.ndarray]
+Answer = tuple[Mapping[str, Any], Mapping[str, np.ndarray]]
+
+
+class Session(Protocol):
+    """An artefact, open in its runtime."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Return the outputs by name, in the file's order, for inputs by name; shapes and dtypes are the file's."""
+
+
+class Opener(Protocol):
+    """What a device needs of a target."""
+
+    def import_runtime(self) -> None:
+        """Import the runtime and nothing else: neither cold start nor memory of an artefact counts it."""
+
+    def open_session(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
+        """Open a file with session options and a number of threads."""
+
+
+def opener(name: str) -> Opener:
+    """Return a target by its name on the shelf, or the object at ``module:attribute``.
+
+    Raises:
+        UsageError: there is no such target.
+        ImportError, AttributeError: there is no such object.
+    """
+    module, colon, attribute = name.partition(":")
+    if colon:
+        found: Opener = getattr(importlib.import_module(module), attribute)
+        return found
+    target: Opener = Shelf("haversack.targets", "target").type_of(name)()
+    return target
+
+
+class Sessions:
+    """Open sessions by handle, and the methods that a worker serves."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Session] = {}
+
+    def methods(self) -> Mapping[str, Callable[[Header, Arrays], Answer]]:
+        """Return the methods by name."""
+        return {
+            "load": self.load,
+            "run": self.run,
+            "time": self.time,
+            "unload": self.unload,
+            "start": self.start,
+            "import": self.import_only,
+        }
+
+    def load(self, header: Header, _: Arrays) -> Answer:
+        """Open ``path`` of ``target`` with ``options`` and ``threads`` under ``handle``."""
+        self._open[header["handle"]] = _open(opener(header["target"]), header)
+        return {}, {}
+
+    def run(self, header: Header, arrays: Arrays) -> Answer:
+        """Run ``handle`` on inputs by name; return its outputs by name, shapes and dtypes as the runtime gives them."""
+        return {}, self._open[header["handle"]].run(arrays)
+
+    def unload(self, header: Header, _: Arrays) -> Answer:
+        """Close ``handle``."""
+        del self._open[header["handle"]]
+        return {}, {}
+
+    def time(self, header: Header, arrays: Arrays) -> Answer:
+        """Call ``handles`` by turns on the same inputs, every other round in reverse order.
+
+        The header also has ``rounds``, ``warmup`` (calls of each before the clock runs) and ``seconds``, after which
+        no further round begins.
+
+        Returns:
+            ``wall`` and ``cpu``: int64 [rounds done, handles], nanoseconds.
+        """
+        sessions = [self._open[handle] for handle in header["handles"]]
+        for _ in range(header["warmup"]):
+            for session in sessions:
+                session.run(arrays)
+        wall = np.zeros((header["rounds"], len(sessions)), np.int64)
+        cpu = np.zeros_like(wall)
+        done = 0
+        with _no_collection():
+            until = time.perf_counter() + header["seconds"]
+            for done in range(1, len(wall) + 1):
+                forward = range(len(sessions))
+                for index in forward if done % 2 else reversed(forward):
+                    wall[done - 1, index], cpu[done - 1, index] = _once(sessions[index], arrays)
+                if time.perf_counter() > until:
+                    break
+        return {}, {"wall": wall[:done], "cpu": cpu[:done]}
+
+    def start(self, header: Header, arrays: Arrays) -> Answer:
+        """Measure a start in this process, which must be fresh: import the runtime, then load, call once, call again.
+
+        Returns:
+            ``load_ns`` and ``first_ns``; ``peak_bytes`` resident so far.
+        """
+        target = opener(header["target"])
+        target.import_runtime()
+        with _no_collection():
+            begin = time.perf_counter_ns()
+            session = _open(target, header)
+            loaded = time.perf_counter_ns()
+            session.run(arrays)
+            called = time.perf_counter_ns()
+        for _ in range(header["calls"]):
+            session.run(arrays)
+        return {"load_ns": loaded - begin, "first_ns": called - loaded, "peak_bytes": _peak_bytes()}, {}
+
+    def import_only(self, header: Header, _: Arrays) -> Answer:
+        """Import the runtime of ``target`` in this process, which must be fresh; return ``peak_bytes``."""
+        opener(header["target"]).import_runtime()
+        return {"peak_bytes": _peak_bytes()}, {}
+
+
+def methods() -> Mapping[str, Callable[[Header, Arrays], Answer]]:
+    """Return the methods of a fresh set of sessions: the worker's factory."""
+    return Sessions().methods()
+
+
+def _open(target: Opener, header: Header) -> Session:
+    return target.open_session(Path(header["path"]), dict(header["options"]), int(header["threads"]))
+
+
+def _once(session: Session, inputs: Arrays) -> tuple[int, int]:
+    cpu = time.process_time_ns()
+    wall = time.perf_counter_ns()
+    session.run(inputs)
+    return time.perf_counter_ns() - wall, time.process_time_ns() - cpu
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _peak_bytes() -> int:
+    # Not ru_maxrss: the kernel hands that on from the parent that started this process.
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise EnvironmentFault("this system does not tell the peak memory of a process", where="/proc/self/status")

@@ -1,0 +1,42 @@
+"""What fresh processes tell: how long a cold start takes, and how much memory an artefact needs.
+
+A start is load plus first call in a process whose runtime is imported already; the file is in the page cache. Memory
+is the peak of such a process minus the peak of one that only imports the runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+import numpy as np
+
+from haversack.base.candidate import Memory
+from haversack.measure.device import Device, Opening, Start
+
+
+def take(device: Device, opening: Opening, inputs: Mapping[str, np.ndarray], *, repeats: int = 3) -> tuple[Start, ...]:
+    """Start an artefact in ``repeats`` fresh processes on one sample, shapes and dtypes as the artefact has them.
+
+    Raises:
+        WorkerFault: the runtime fails, dies or hangs on it; base class ``EnvironmentFault``.
+        ValueError: no repeats.
+    """
+    if repeats < 1:
+        raise ValueError("at least one start must be taken")
+    return tuple(device.start(opening, inputs) for _ in range(repeats))
+
+
+def cold_ms(starts: Sequence[Start]) -> float:
+    """Return the median of load plus first call, milliseconds."""
+    return median(start.load_ms + start.first_ms for start in starts)
+
+
+def memory(device: Device, opening: Opening, inputs: Mapping[str, np.ndarray], starts: Sequence[Start]) -> Memory:
+    """Return the median peak of starts on these inputs (arrays as in ``take``), less that of importing the runtime.
+
+    Raises:
+        WorkerFault: the runtime cannot be imported.
+    """
+    peak = median(start.peak_bytes for start in starts)
+    return Memory(max(0, int(peak) - device.import_peak(opening.target, inputs)))

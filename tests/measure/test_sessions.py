@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import gc
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from haversack.base.errors import UsageError
+from haversack.measure.sessions import Sessions, _no_collection, _peak_bytes, methods, opener
+from haversack.tools.worker.protocol import Frame, encode
+
+ONE = {"x": np.ones((1, 2), np.float32)}
+
+
+@pytest.fixture
+def header(openers_folder, planned_file, monkeypatch):
+    monkeypatch.syspath_prepend(str(openers_folder))
+    yield lambda **more: {"path": str(planned_file()), "target": "openers:planned", "options": {}, "threads": 1, **more}
+    sys.modules.pop("openers", None)
+
+
+def test_the_factory_gives_every_caller_sessions_of_its_own(header):
+    one, other = methods(), methods()
+    one["load"](header(handle=1), {})
+    assert one["run"]({"handle": 1}, ONE)[1]["y"].tolist() == [[1, 1]]
+    with pytest.raises(KeyError):
+        other["run"]({"handle": 1}, ONE)
+
+
+def test_an_unloaded_session_is_gone(header):
+    sessions = Sessions()
+    sessions.load(header(handle=1), {})
+    sessions.unload({"handle": 1}, {})
+    with pytest.raises(KeyError):
+        sessions.run({"handle": 1}, ONE)
+
+
+def test_every_answer_can_travel(header):
+    sessions = Sessions()
+    answers = [
+        sessions.load(header(handle=1), {}),
+        sessions.run({"handle": 1}, ONE),
+        sessions.time({"handles": [1], "rounds": 2, "warmup": 1, "seconds": 5}, ONE),
+        sessions.start(header(calls=2), ONE),
+        sessions.import_only({"target": "openers:planned"}, ONE),
+        sessions.unload({"handle": 1}, {}),
+    ]
+    for data, arrays in answers:
+        assert encode(Frame(data, arrays))
+        assert json.dumps(data)
+
+
+def test_warm_up_and_rounds_are_counted(header):
+    sessions = Sessions()
+    sessions.load(header(handle=1), {})
+    sessions.time({"handles": [1], "rounds": 5, "warmup": 2, "seconds": 60}, ONE)
+    assert sessions.run({"handle": 1}, ONE)[1]["calls"] == 8
+
+
+def test_a_start_tells_load_and_first_call_apart(header, planned_file):
+    path = planned_file("slow", load_seconds=0.02, first_seconds=0.04)
+    data, _ = Sessions().start({**header(calls=0), "path": str(path)}, ONE)
+    assert 20e6 <= data["load_ns"] < 40e6 + 500e6
+    assert data["first_ns"] >= 40e6
+    assert data["peak_bytes"] > 0
+
+
+def test_the_collector_rests_while_the_clock_runs_and_wakes_up_after_an_error():
+    with _no_collection():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError), _no_collection():
+        1 / 0  # noqa: B018
+    assert gc.isenabled()
+
+
+def test_the_peak_only_grows_and_sees_an_allocation():
+    before = _peak_bytes()
+    ballast = np.ones(before // 8 + (8 << 20))
+    after = _peak_bytes()
+    assert after >= before + ballast.nbytes // 2
+    del ballast
+    assert _peak_bytes() >= after - (1 << 20)  # the kernel counts pages per processor, and sums up lazily
+
+
+def test_a_target_is_found_by_reference_or_by_name(header):
+    assert type(opener("openers:planned")).__name__ == "Planned"
+    with pytest.raises(ModuleNotFoundError):
+        opener("no_such_module:planned")
+    with pytest.raises(UsageError, match="no target named 'tensorflo'"):
+        opener("tensorflo")
