@@ -12,7 +12,7 @@ JOBS ?= 2
 
 # 3.11 first: it is what the constraints were made with.
 FIND_PYTHON := for name in python3.11 python3.12 python3.13 python3; do \
-	if command -v $$name > /dev/null && $$name -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null; \
+	if command -v $$name > /dev/null && $$name -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null; \
 	then echo $$name; break; fi; done
 
 .PHONY: help
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	if [ -z "$$python" ]; then echo "haversack needs Python 3.11, 3.12 or 3.13; none was found on the PATH" >&2; exit 6; fi; \
 	echo "making .venv with $$($$python --version) (about two minutes, 3 GB)"; \
 	$$python -m venv --clear .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[pack,lm,dev,demo]'
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[pack,lm,dev,demo]'
 	@touch $@
 
 .PHONY: demo
@@ -51,9 +51,11 @@ docs: $(STAMP) ## run every snippet of README and docs
 
 .PHONY: system
 system: ## install Debian's packages for the tests that look at a report (root)
-	@if command -v chromium > /dev/null; then echo "chromium is installed"; \
-	else export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
-	apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core > /dev/null; fi
+	@packages=""; command -v chromium > /dev/null || packages="chromium fonts-dejavu-core"; \
+	[ -n "$$($(FIND_PYTHON))" ] || packages="$$packages python3-venv"; \
+	if [ -z "$$packages" ]; then echo "nothing to install"; exit; fi; \
+	export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
+	apt-get install -y -qq --no-install-recommends $$packages > /dev/null; echo "installed: $$packages"
 
 .PHONY: clean
 clean: ## remove what was made here, .venv included
