@@ -27,15 +27,9 @@ class Executor:
     """
 
     def __init__(self, model: Model, weights: Mapping[str, np.ndarray] | None = None) -> None:
-        import torch
-
         self.model = model
         self.module = model.program.module(check_guards=False)
-        values = {**model.weights, **(weights or {})}
-        with torch.no_grad():
-            for name, tensor in {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}.items():
-                if name in values:
-                    tensor.copy_(torch.from_numpy(np.array(values[name])))
+        load(self.module, {**model.weights, **(weights or {})})
         self._nodes = {node.name: node for node in model.graph.nodes}
         # The module renames an argument that hides a builtin (``input``): inputs are told by their order.
         arguments = (node for node in self.module.graph.nodes if node.op == "placeholder")
@@ -64,6 +58,23 @@ class Executor:
             result = _interpreter(self, compute, observe).run(*tensors)
         flat = result if isinstance(result, tuple | list) else (result,)
         return tuple(value.numpy() for value in _tensors(flat))
+
+
+def load(module: fx.GraphModule, values: Mapping[str, np.ndarray]) -> None:
+    """Give a module from ``program.module()`` copies of weights, by name; names it does not have are passed over.
+
+    Its own tensors are replaced, not written into: a program shares them with all its modules, and models with them.
+    """
+    import torch
+
+    for registry in (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)):
+        for name, old in list(registry):
+            if name in values:
+                owner, _, leaf = name.rpartition(".")
+                new = torch.from_numpy(np.array(values[name]))
+                is_parameter = isinstance(old, torch.nn.Parameter)
+                value = torch.nn.Parameter(new, requires_grad=False) if is_parameter else new
+                setattr(module.get_submodule(owner), leaf, value)
 
 
 def _tensors(values: Any) -> list[Any]:  # noqa: ANN401 - nested outputs

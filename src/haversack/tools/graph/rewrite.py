@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from haversack.base.model import Model
-from haversack.tools.graph.canonical import to_model, user_inputs
+from haversack.tools.graph.canonical import fixed, to_model, user_inputs
+from haversack.tools.graph.execute import load
 
 if TYPE_CHECKING:
     from torch import fx
@@ -27,9 +26,7 @@ def rewrite(model: Model, edit: Callable[[fx.GraphModule], None], note: str) -> 
     import torch
 
     module = model.program.module(check_guards=False)
-    with torch.no_grad():
-        for name, tensor in {**dict(module.named_parameters()), **dict(module.named_buffers())}.items():
-            tensor.copy_(torch.from_numpy(np.array(model.weights[name])))
+    load(module, model.weights)
     edit(module)
     module.graph.eliminate_dead_code()
     module.graph.lint()
@@ -70,7 +67,7 @@ def free_shapes(program: ExportedProgram) -> tuple[object, ...]:
     for node in user_inputs(program):
         axes: dict[int, object] = {}
         for axis, size in enumerate(node.meta["val"].shape):
-            if not isinstance(size, int):
+            if isinstance(fixed(size), str):
                 axes[axis] = dims.setdefault(str(size), torch.export.Dim.AUTO)
         found.append(axes)
     return tuple(found)
