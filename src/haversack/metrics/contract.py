@@ -131,11 +131,11 @@ class Metric(abc.ABC):
     def _values(self, rows: np.ndarray) -> np.ndarray:
         """Return the value of each set: [sets, samples, columns] -> [sets]."""
 
-    def _faults(self, output: np.ndarray, expected: np.ndarray) -> Sequence[Fault]:  # noqa: ARG002 - a hook
+    def _faults(self, output: np.ndarray, expected: np.ndarray) -> Sequence[Fault]:
         """Return what else is wrong with the scored output (named ``output`` in faults) and the expected values."""
         return ()
 
-    def _scored(self, outputs: Outputs) -> Sequence[int]:  # noqa: ARG002 - a hook
+    def _scored(self, outputs: Outputs) -> Sequence[int]:
         """Return which outputs are read."""
         return (self.output,)
 

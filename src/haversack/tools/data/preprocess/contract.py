@@ -53,7 +53,7 @@ class Operation(abc.ABC):
     def _apply(self, batch: np.ndarray) -> np.ndarray:
         """Return the batch after the operation; the argument is checked and must not be changed."""
 
-    def _faults(self, batch: np.ndarray) -> list[str]:  # noqa: ARG002 - a hook
+    def _faults(self, batch: np.ndarray) -> list[str]:
         """Return what else is wrong with a batch of the right rank and dtype."""
         return []
 
