@@ -47,15 +47,11 @@ def to_model(
     symbols = _symbol_names(program, input_names, dims or {})
     reader = _Reader(program, symbols)
     graph = reader.graph(input_names)
-    inputs = tuple(
-        Port(graph.by_key[key].key.partition(":")[0], graph.by_key[key].output) for key in graph.inputs
-    )
+    inputs = tuple(Port(graph.by_key[key].key.partition(":")[0], graph.by_key[key].output) for key in graph.inputs)
     names = tuple(output_names) or tuple(f"output{i}" if i else "output" for i in range(len(graph.outputs)))
     if len(names) != len(graph.outputs):
         raise ConversionError(f"{len(names)} output names for {len(graph.outputs)} outputs", where=name)
-    outputs = tuple(
-        Port(port, graph.by_key[key].output) for port, key in zip(names, graph.outputs, strict=True)
-    )
+    outputs = tuple(Port(port, graph.by_key[key].output) for port, key in zip(names, graph.outputs, strict=True))
     return Model(name, graph, program, _weights(program), inputs, outputs, notes)
 
 
@@ -74,7 +70,7 @@ def _symbol_names(
         value = node.meta.get("val")
         wanted = dims.get(input_names[index] if index < len(input_names) else node.name, {})
         for axis, size in enumerate(getattr(value, "shape", ())):
-            if not isinstance(size, int):
+            if isinstance(fixed(size), str):
                 default = "batch" if axis == 0 else f"{node.name}_{axis}"
                 found.setdefault(str(size), wanted.get(axis, default))
     return found
@@ -84,9 +80,7 @@ def _weights(program: ExportedProgram) -> dict[str, np.ndarray]:
     import torch
 
     values = {**program.constants, **program.state_dict}
-    return {
-        name: value.detach().cpu().numpy() for name, value in values.items() if isinstance(value, torch.Tensor)
-    }
+    return {name: value.detach().cpu().numpy() for name, value in values.items() if isinstance(value, torch.Tensor)}
 
 
 class _Reader:
@@ -153,12 +147,17 @@ class _Reader:
         flows = [self.keys[n.name] for n in fx_node.all_input_nodes if n.name in self.keys]
         ordered = [self.keys[n.name] for n in _flat(arguments.values()) if getattr(n, "name", None) in self.keys]
         parameters = [self.parameters[n.name] for n in fx_node.all_input_nodes if n.name in self.parameters]
-        roles = {
-            role: self.parameters.get(getattr(arguments.get(role), "name", "")) for role in ("weight", "bias")
-        }
+        roles = {role: self.parameters.get(getattr(arguments.get(role), "name", "")) for role in ("weight", "bias")}
         node = Node(
-            key, op, fx_node.name, tuple(ordered or flows), self.spec(fx_node), roles["weight"], roles["bias"],
-            tuple(dict.fromkeys(parameters)), {k: self.plain(v) for k, v in arguments.items() if not _is_flow(v)},
+            key,
+            op,
+            fx_node.name,
+            tuple(ordered or flows),
+            self.spec(fx_node),
+            roles["weight"],
+            roles["bias"],
+            tuple(dict.fromkeys(parameters)),
+            {k: self.plain(v) for k, v in arguments.items() if not _is_flow(v)},
         )
         return _with_macs(node, self.macs(fx_node, arguments))
 
@@ -166,7 +165,8 @@ class _Reader:
         """Return shape and dtype, with free dimensions named."""
         value = fx_node.meta["val"]
         value = value[0] if isinstance(value, tuple | list) else value
-        shape = tuple(size if isinstance(size, int) else self.named(str(size)) for size in value.shape)
+        sizes = (fixed(size) for size in value.shape)
+        shape = tuple(self.named(size) if isinstance(size, str) else size for size in sizes)
         return TensorSpec(shape, str(value.dtype).removeprefix("torch."))
 
     def named(self, expression: str) -> str:
@@ -207,6 +207,17 @@ class _Reader:
         else:
             inner = 0
         return out * inner // self.batch
+
+
+def fixed(size: Any) -> int | str:  # noqa: ANN401 - int or SymInt
+    """Return a length as an int, or as the exporter's expression where it is free.
+
+    A dimension that was to be free and turned out constant stays a SymInt in torch, with a number for expression.
+    """
+    if isinstance(size, int):
+        return size
+    known = size.node.maybe_as_int()
+    return str(size) if known is None else int(known)
 
 
 def module_path(fx_node: fx.Node) -> str:

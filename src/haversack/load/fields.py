@@ -1,0 +1,163 @@
+"""The names of a job: which must be there, which may, and of what kind. All faults are told at once.
+
+Needed: ``model()`` (or a string, see ``opening.py``), ``calibration()``, ``evaluation()``, ``metric``.
+Optional: ``preprocess``, ``golden()``, ``baseline``, ``input_names``, ``output_names``, ``dims``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from haversack.base.errors import Fault, JobError, UsageError
+from haversack.base.job import Job
+from haversack.load.place import Place, nearest
+from haversack.load.user_code import guarded_stream
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STREAMS = ("calibration", "evaluation")
+OPTIONAL = ("preprocess", "golden", "baseline", "input_names", "output_names", "dims")
+_EXAMPLE = {
+    "model": "def model(): return Net().eval()",
+    "calibration": "def calibration(): yield (images,)    # NumPy, batch first",
+    "evaluation": "def evaluation(): yield (images,), labels",
+    "metric": 'metric = "top1"',
+}
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The checked names of a job, all but the model."""
+
+    values: Mapping[str, Any] = field(repr=False)
+
+    def job(self, model: Callable[[], nn.Module], name: str, source: str) -> Job:
+        """Return the job with this model."""
+        return Job(name=name, model=model, source=source, **self.values)
+
+
+def read(place: Place, *, model: str) -> Fields:
+    """Check the names of a place.
+
+    Args:
+        place: the executed file or module.
+        model: the name that gives the model, or "" when the model comes from elsewhere.
+
+    Raises:
+        JobError: with every missing, misspelt or wrong name at once.
+    """
+    needed = ([model] if model else []) + [*STREAMS, "metric"]
+    names = place.names
+    faults = [
+        Fault(name, f"is missing{nearest(name, names)}    ({_EXAMPLE.get(name, f'def {name}(): …')})")
+        for name in needed
+        if name not in names
+    ]
+    faults += _misspelt(names)
+    present = [name for name in needed if name in names]
+    present += [name for name in OPTIONAL if names.get(name) is not None]
+    for name in present:
+        faults += [Fault(name, cause) for cause in _wrong("model" if name == model else name, names[name])]
+    if faults:
+        raise JobError(
+            "it is no complete job", where=place.label, faults=tuple(faults), next_step="mend the names above"
+        )
+    return Fields(_values(place))
+
+
+def _values(place: Place) -> dict[str, Any]:
+    names = place.names
+    values: dict[str, Any] = {
+        name: guarded_stream(names[name], name, place.folder)
+        for name in (*STREAMS, "golden")
+        if names.get(name) is not None
+    }
+    values["metric"] = names["metric"]
+    for name in ("preprocess", "input_names", "output_names"):
+        values[name] = tuple(names.get(name) or ())
+    values["baseline"] = None if names.get("baseline") is None else float(names["baseline"])
+    values["dims"] = {port: dict(axes) for port, axes in (names.get("dims") or {}).items()}
+    return values
+
+
+def _misspelt(names: Mapping[str, Any]) -> Iterator[Fault]:
+    """A name that nearly is an optional one would be a silent loss (``basline = 0.88`` would check nothing)."""
+    for name in (one for one in OPTIONAL if len(one) >= 6 and one not in names):
+        public = [other for other in names if not other.startswith("_") and other not in OPTIONAL]
+        for near in difflib.get_close_matches(name, public, n=1, cutoff=0.85):
+            yield Fault(near, f"looks like a misspelt {name}; rename it, or begin it with _ if it is your own")
+
+
+def _wrong(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the user wrote
+    """Yield what is wrong with the value of a known name."""
+    if name == "model" and isinstance(value, str):
+        return
+    if name in ("model", "golden", *STREAMS):
+        yield from _wrong_function(value, 0)
+    elif name == "metric":
+        yield from _wrong_metric(value)
+    elif name == "baseline":
+        if isinstance(value, bool | str) or not hasattr(value, "__float__") or not math.isfinite(float(value)):
+            yield f"{value!r} is no finite number"
+    elif name in ("input_names", "output_names"):
+        yield from _wrong_names(value)
+    elif name == "preprocess":
+        if not isinstance(value, list | tuple) or not all(isinstance(step, Mapping) for step in value):
+            yield "is no list of mappings, one for each operation"
+    elif name == "dims":
+        yield from _wrong_dims(value)
+
+
+def _wrong_function(value: Any, arguments: int) -> Iterator[str]:  # noqa: ANN401 - whatever the user wrote
+    if not callable(value):
+        yield f"is a {type(value).__name__}, not a function"
+        return
+    try:
+        inspect.signature(value).bind(*range(arguments))
+    except TypeError as error:
+        count = f"with {arguments} arguments" if arguments else "without arguments"
+        yield f"is called {count}: {error}"
+    except ValueError:  # a builtin that does not tell its signature
+        return
+
+
+def _wrong_metric(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the user wrote
+    from haversack.metrics import SHELF, resolve
+
+    if callable(value) and not isinstance(value, type):
+        yield from _wrong_function(value, 2)
+        return
+    try:
+        resolve(value)
+    except UsageError as error:
+        yield f"{error.cause} (has: {', '.join(SHELF.names())})"
+
+
+def _wrong_names(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the user wrote
+    if isinstance(value, str) or not isinstance(value, list | tuple) or not all(isinstance(n, str) for n in value):
+        yield "is no list of strings"
+        return
+    for name in value:
+        if not name or set(name) & set(":#| ") or not name.isprintable():
+            yield f"{name!r} is no name: letters, digits, '.', '-' and '_'"
+    if twice := sorted({name for name in value if value.count(name) > 1}):
+        yield f"{', '.join(twice)} stands there twice"
+
+
+def _wrong_dims(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the user wrote
+    example = '{"input_ids": {0: "batch", 1: "length"}}'
+    if not isinstance(value, Mapping) or not all(isinstance(axes, Mapping) for axes in value.values()):
+        yield f"is no mapping of input names to axes, as in {example}"
+        return
+    for port, axes in value.items():
+        for axis, name in axes.items():
+            if not isinstance(port, str) or type(axis) is not int or axis < 0 or not isinstance(name, str):
+                yield f"{port!r}: {{{axis!r}: {name!r}}} is no axis with a name, as in {example}"
+            elif not name.isidentifier():
+                yield f"{port}: {name!r} is no name for a dimension"

@@ -1,0 +1,154 @@
+"""The preflight: what the exported model is, what each target cannot take, and a forecast of time and memory.
+
+The forecast is a plain model, and says so: ``seconds = START + PLAN * plans + seconds_per_sample * forwards`` and
+``peak = BASE + COPIES * weights + WORKING * batch * activations``. ``seconds_per_sample`` is timed once on the float
+model, or taken as ``macs / MACS_PER_SECOND`` when nobody times it. The constants were read off runs of a vision and a
+language model on two cores; other machines move them by a factor of two or three.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from haversack.base.errors import Fault
+from haversack.base.graph import Graph
+from haversack.base.model import Model
+
+START_SECONDS = 8.0
+PLAN_SECONDS = 10.0
+MACS_PER_SECOND = 1e10
+BASE_BYTES = 700 * 10**6
+COPIES = 6
+WORKING = 3
+_BYTES = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bfloat16": 2, "int64": 8, "float64": 8}
+_FACTORS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job will do: samples run through a model in all, plans made real, the batch they run in."""
+
+    forwards: int
+    plans: int = 1
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is known before anything slow.
+
+    Attributes:
+        model: its name.
+        layers: op -> how many nodes, most frequent first, inputs left out.
+        parameters: weight elements that are read.
+        macs: multiply-accumulates for one sample.
+        weight_bytes: of the weights as they are.
+        activation_bytes: the most that live at one time for one sample, free lengths taken as ``length``.
+        refusals: target -> what it cannot take and why, by module path.
+        forecast_seconds, forecast_bytes: of the whole job; a forecast, not a measurement.
+        timed: whether the forecast rests on a timing of this model.
+    """
+
+    model: str
+    layers: Mapping[str, int]
+    parameters: int
+    macs: int
+    weight_bytes: int
+    activation_bytes: int
+    refusals: Mapping[str, tuple[Fault, ...]] = field(hash=False)
+    forecast_seconds: float
+    forecast_bytes: int
+    timed: bool
+
+    def lines(self) -> list[str]:
+        """Return it as lines for a terminal."""
+        shown = list(self.layers.items())
+        more = f" and {len(shown) - 8} other ops" if len(shown) > 8 else ""
+        ops = ", ".join(f"{count} {op}" for op, count in shown[:8])
+        basis = "one timed batch" if self.timed else "multiply-accumulates, not timed"
+        lines = [
+            f"{self.model}: {_short(self.parameters)} parameters, {_short(self.macs)} MACs a sample",
+            f"  {sum(self.layers.values())} operations: {ops}{more}",
+            f"  weights {_short(self.weight_bytes)}B, activations at most {_short(self.activation_bytes)}B a sample",
+        ]
+        for target, faults in self.refusals.items():
+            lines.append(f"  {target}: takes every layer" if not faults else f"  {target} cannot take:")
+            lines += [f"    - {fault}" for fault in faults]
+        seconds, peak = _seconds(self.forecast_seconds), _short(self.forecast_bytes)
+        return [*lines, f"  forecast: about {seconds} and {peak}B at the peak ({basis})"]
+
+
+def preflight(
+    model: Model,
+    refusals: Mapping[str, tuple[Fault, ...]],
+    work: Work,
+    *,
+    seconds_per_sample: float | Callable[[], float] | None = None,
+    length: int = 1,
+) -> Preflight:
+    """Return what is known of a model before anything slow.
+
+    Args:
+        model: the exported model.
+        refusals: target -> what it cannot take (``Target.refusals(model)``).
+        work: what the job will do.
+        seconds_per_sample: of the float model, or a callable that times it once, or None.
+        length: what free dimensions other than the batch count as.
+
+    Raises:
+        ValueError: ``seconds_per_sample`` is negative or NaN.
+    """
+    timed = seconds_per_sample is not None
+    per_sample = seconds_per_sample() if callable(seconds_per_sample) else seconds_per_sample
+    if per_sample is None:
+        per_sample = model.macs / MACS_PER_SECOND
+    if not per_sample >= 0:
+        message = f"seconds per sample cannot be {per_sample}"
+        raise ValueError(message)
+    weights = sum(array.nbytes for array in model.weights.values())
+    activations = peak_bytes(model.graph, length)
+    counts = Counter(node.op for node in model.graph.nodes if node.op != "input")
+    return Preflight(
+        model=model.name,
+        layers=dict(counts.most_common()),
+        parameters=model.parameter_count,
+        macs=model.macs,
+        weight_bytes=weights,
+        activation_bytes=activations,
+        refusals=dict(refusals),
+        forecast_seconds=START_SECONDS + PLAN_SECONDS * work.plans + per_sample * work.forwards,
+        forecast_bytes=BASE_BYTES + COPIES * weights + WORKING * work.batch * activations,
+        timed=timed,
+    )
+
+
+def peak_bytes(graph: Graph, length: int = 1) -> int:
+    """Return the most bytes of activations that live at one time for one sample, each freed after its last reader."""
+    outputs = set(graph.outputs)
+    last = {key: index for index, node in enumerate(graph.nodes) for key in node.inputs}
+    sizes: dict[str, int] = {}
+    peak = 0
+    for index, node in enumerate(graph.nodes):
+        free = [1 if size == "batch" else length for size in node.output.shape if isinstance(size, str)]
+        elements = node.output.elements()
+        for factor in free:
+            elements *= factor
+        sizes[node.key] = elements * _BYTES.get(node.output.dtype, 4)
+        peak = max(peak, sum(sizes.values()))
+        gone = [key for key in sizes if last.get(key, index) <= index and key not in outputs]
+        for key in gone:
+            del sizes[key]
+    return peak
+
+
+def _short(value: float) -> str:
+    for factor, letter in _FACTORS:
+        if value >= factor:
+            return f"{value / factor:.1f} {letter}"
+    return f"{value:.0f} "
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min"

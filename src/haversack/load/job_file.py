@@ -1,0 +1,57 @@
+"""A job file: one Python file, executed as a module of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from haversack.base.errors import JobError
+from haversack.load.place import Place
+from haversack.load.user_code import UserCode, first_line
+
+MAX_BYTES = 4 << 20
+
+
+def open_file(path: Path) -> Place:
+    """Execute a Python file and return its names.
+
+    It runs as a module of its own (not as ``__main__``), with its folder first on ``sys.path``, and leaves no byte
+    code behind.
+
+    Raises:
+        JobError: no such file, no text, a syntax error (with its line), or it raised (at the user's line).
+    """
+    source = _text(path)
+    try:
+        code = compile(source, str(path.resolve()), "exec", dont_inherit=True)
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise JobError(
+            f"{error.msg}" + (f": {line}" if line else ""),
+            where=f"{path}:{error.lineno or 1}",
+            next_step=f"python -m py_compile {path}",
+        ) from error
+    except ValueError as error:
+        raise JobError(f"it is no Python source: {first_line(error)}", where=str(path)) from error
+    name = f"haversack_job_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    module = ModuleType(name)
+    module.__file__ = str(path.resolve())
+    sys.modules[name] = module
+    with UserCode("it", path.resolve().parent):
+        exec(code, module.__dict__)  # noqa: S102 - the user's own file, named on the user's command line
+    return Place(str(path), path.resolve().parent, vars(module))
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise JobError(f"it is larger than {MAX_BYTES >> 20} MiB: no job file", where=str(path))
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise JobError("there is no such job file", where=str(path), next_step="check the path") from error
+    except OSError as error:
+        raise JobError(f"it cannot be read: {error.strerror}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise JobError(f"it is no UTF-8 text: {error.reason} at byte {error.start}", where=str(path)) from error

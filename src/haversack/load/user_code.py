@@ -1,0 +1,104 @@
+"""Running the user's code: whatever it raises becomes a JobError that stands at the user's own line."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from haversack.base.errors import HaversackError, JobError
+
+
+class UserCode:
+    """A context in which the user's code runs, with his folder on ``sys.path``.
+
+    Args:
+        what: what runs, for the message (``calibration()``).
+        folder: the folder of the user's file; frames below it are his.
+
+    Raises:
+        JobError: the code raised, or called ``sys.exit``; interrupts, lack of memory and our own errors pass.
+    """
+
+    def __init__(self, what: str, folder: Path) -> None:
+        self.what = what
+        self.folder = folder.resolve()
+
+    def __enter__(self) -> Self:
+        self._path = list(sys.path)
+        sys.path.insert(0, str(self.folder))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if str(self.folder) in sys.path and str(self.folder) not in self._path:
+            sys.path.remove(str(self.folder))
+        if error is None or isinstance(error, HaversackError | KeyboardInterrupt | MemoryError | GeneratorExit):
+            return
+        cause, step = f"{self.what} raised {type(error).__name__}: {first_line(error)}", ""
+        if isinstance(error, ModuleNotFoundError):
+            step = f"install the package {error.name}, or put the module beside the job file"
+        if isinstance(error, SystemExit):
+            step = "keep what ends the program under: if __name__ == '__main__'"
+        raise JobError(cause, where=line_of(trace, self.folder), next_step=step) from error
+
+
+def line_of(trace: TracebackType | None, folder: Path) -> str:
+    """Return ``file:line: source`` of the innermost frame that runs the user's code, or of the innermost at all."""
+    found = last = ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        linecache.checkcache(file)
+        source = linecache.getline(file, trace.tb_lineno).strip()
+        last = f"{file}:{trace.tb_lineno}" + (f": {source}" if source else "")
+        if "site-packages" not in file and Path(file).is_relative_to(folder):
+            found = last
+        trace = trace.tb_next
+    return found or last
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "(no text)")
+
+
+def guarded(function: Callable[[], Any], name: str, folder: Path) -> Callable[[], Any]:
+    """Return ``function`` with its errors told at the user's line."""
+
+    def call() -> Any:  # noqa: ANN401 - what the user returns
+        with UserCode(f"{name}()", folder):
+            return function()
+
+    return call
+
+
+def guarded_stream(function: Callable[[], Iterable[Any]], name: str, folder: Path) -> Callable[[], Iterator[Any]]:
+    """Return ``function`` as one that yields its items, with errors of the call and of every step told at their line.
+
+    Raises:
+        JobError: from the returned function: it returns nothing that can be iterated, or raised.
+    """
+
+    def stream() -> Iterator[Any]:
+        with UserCode(f"{name}()", folder):
+            items = function()
+            if not isinstance(items, Iterable):
+                raise JobError(
+                    f"{name}() returned {type(items).__name__}, which cannot be iterated",
+                    where=name,
+                    next_step="return a list, or yield one batch after the other",
+                )
+            walk = iter(items)
+        end = object()
+        while True:
+            with UserCode(f"{name}()", folder):
+                item = next(walk, end)
+            if item is end:
+                return
+            yield item
+
+    return stream
