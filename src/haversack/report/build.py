@@ -95,7 +95,7 @@ def build(
 
 
 def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return float(value) if math.isfinite(value) else None
 
 
 def _baseline(quality: Quality, stated: float | None) -> Baseline:
@@ -121,7 +121,7 @@ def _limits(
             got = _got(name, chosen.get(target))
             over = None if got is None else got - allowed
             unit = _UNITS.get(name, metric_unit)
-            rows.append(Limit(name, allowed, got, over is not None and over <= 0, target, unit, over))
+            rows.append(Limit(name, float(allowed), got, over is not None and over <= 0, target, unit, over))
     return tuple(rows)
 
 
@@ -139,7 +139,7 @@ def _got(limit: str, candidate: CandidateRecord | None) -> float | None:
     }
     source, name = sources[limit]
     value: float | None = getattr(source, name, None)
-    return value
+    return None if value is None else float(value)
 
 
 def _candidate(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from haversack.base.errors import EnvironmentFault, Fault, UsageError
+from haversack.base.errors import Fault, UsageError
 from haversack.base.recipe import structure, unstructure
 from haversack.report.page import render
 from haversack.report.record import FORMAT, Record
+from haversack.tools.store.atomic import make_folder, replacing
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
@@ -31,44 +30,19 @@ def to_json(record: Record) -> str:
 def write(record: Record, folder: Path) -> tuple[Path, Path]:
     """Write report.json and report.html into ``folder`` and return their paths; an old report is whole until then.
 
+    Both are complete on the disk before either takes its name.
+
     Raises:
         EnvironmentFault: the folder cannot be written, or the disk is full; nothing half-written is left.
         MissingExtra: a package that draws the page is not installed; report.json is not written either.
     """
-    contents = {JSON_NAME: to_json(record), HTML_NAME: render(record)}
-    waiting: list[tuple[Path, Path]] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in contents.items():
-            waiting.append((_beside(folder / name, text), folder / name))
-        for made, final in waiting:
-            made.replace(final)
-    except OSError as error:
-        raise EnvironmentFault(
-            f"the report cannot be written: {error.strerror or error}",
-            where=str(folder),
-            next_step="free some space or choose another --out, then repeat the command: what is done is kept",
-        ) from error
-    finally:
-        for made, _ in waiting:
-            made.unlink(missing_ok=True)
-    return folder / JSON_NAME, folder / HTML_NAME
-
-
-def _beside(path: Path, text: str) -> Path:
-    """Write ``text`` durably to a new file beside ``path`` and return it; leave nothing when that fails."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    made = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+    data, page = to_json(record).encode(), render(record).encode()
+    paths = make_folder(folder) / JSON_NAME, folder / HTML_NAME
+    with replacing(paths[0]) as first, replacing(paths[1]) as second:
+        for stream, content in ((first, data), (second, page)):
+            stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())
-        made.chmod(0o644)
-    except OSError:
-        made.unlink(missing_ok=True)
-        raise
-    return made
+    return paths
 
 
 def read(path: Path) -> Record:

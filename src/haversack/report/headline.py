@@ -37,9 +37,7 @@ def of(record: Record) -> Headline:
         clauses.append(
             "the budget is missed " + "; ".join(_missed(missed, t) for t in record.targets if _of(missed, t))
         )
-    clauses += [
-        f"{_listed(sorted({f.kind for f in found}))} fails the run on {target}" for target, found in findings.items()
-    ]
+    clauses += [f"{_failures(found)} on {target}" for target, found in findings.items()]
     if clauses:
         state: Literal["missed", "failed"] = "missed" if missed and not empty and not findings else "failed"
         return Headline(state, _sentence(clauses))
@@ -62,6 +60,11 @@ def _missed(limits: list[Limit], target: str) -> str:
             over = wording.difference(limit.over, limit.unit)
             parts.append(f"{name} by {over} (allowed {wording.amount(limit.allowed, limit.unit)})")
     return f"on {target}: {_listed(parts)}"
+
+
+def _failures(findings: tuple[FindingRecord, ...]) -> str:
+    kinds = sorted({finding.kind for finding in findings})
+    return f"the finding {kinds[0]} fails the run" if len(kinds) == 1 else f"the findings {_listed(kinds)} fail the run"
 
 
 def _listed(words: list[str]) -> str:

@@ -79,6 +79,7 @@ def render(record: Record) -> str:
         MissingExtra: jinja2, altair or vl-convert is not installed.
     """
     try:
+        import jinja2  # noqa: F401 - what fails to import is told here, once
         from markupsafe import Markup
     except ImportError as error:
         raise MissingExtra("jinja2", "pack", purpose="the page of a report") from error

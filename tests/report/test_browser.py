@@ -1,0 +1,111 @@
+"""The page in a real browser: nothing overflows, nothing is fetched, nothing is logged, in light and dark."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from haversack.report import write
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+OVERFLOWING = """() => [...document.querySelectorAll('body *')]
+    .filter(e => !e.closest('.scroll') && e.getBoundingClientRect().right > innerWidth + 0.5)
+    .map(e => e.tagName + '.' + e.className)"""
+RUNNING_OUT = """() => [...document.querySelectorAll('.scroll')]
+    .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.getAttribute('aria-label'))"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api") if os.environ.get("CI") != "true" else None
+    if CHROMIUM is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("chromium is not installed: apt-get install -y chromium")
+        pytest.skip("chromium is not installed: apt-get install -y chromium")
+    if playwright is None:
+        from playwright import sync_api as playwright
+    with playwright.sync_playwright() as runner:
+        started = runner.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def show(browser, tmp_path, request):
+    """Open a fixture's page and return (page, requests, messages)."""
+    opened = []
+
+    def apply(name, width, scheme):
+        path = write(request.getfixturevalue(name), tmp_path)[1]
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        opened.append(page)
+        asked, told = [], []
+        page.on("request", lambda one: asked.append(one.url))
+        page.on("console", lambda one: told.append(one.text))
+        page.on("pageerror", lambda one: told.append(str(one)))
+        page.goto(path.as_uri())
+        return page, [url for url in asked if url != path.as_uri() and not url.startswith("data:")], told
+
+    yield apply
+    for page in opened:
+        page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["record", "hollow", "many"])
+def test_no_overflow_no_request_no_message(show, name, width, scheme):
+    page, asked, told = show(name, width, scheme)
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    assert page.evaluate(OVERFLOWING) == []
+    assert asked == []
+    assert told == []
+
+
+def test_on_a_desktop_the_tables_of_a_run_need_no_scrolling(show):
+    page, _, _ = show("record", 1280, "light")
+    assert page.evaluate(RUNNING_OUT) == []
+
+
+def test_on_a_phone_wide_tables_scroll_inside_their_box(show):
+    page, _, _ = show("record", 390, "light")
+    wide = page.evaluate(RUNNING_OUT)
+    assert "Candidates" in wide
+    assert "Budget" not in wide
+
+
+def test_the_scheme_changes_paper_ink_and_plot(show):
+    seen = {}
+    for scheme in ("light", "dark"):
+        page, _, _ = show("record", 1280, scheme)
+        seen[scheme] = page.evaluate(
+            "() => [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color,"
+            " getComputedStyle(document.querySelector('figure svg .mark-symbol path')).stroke]"
+        )
+    assert seen["light"] == ["rgb(252, 252, 250)", "rgb(27, 29, 31)", "rgb(11, 100, 112)"]
+    assert all(light != dark for light, dark in zip(seen["light"], seen["dark"], strict=True))
+
+
+def test_bars_keep_their_proportions(show, record):
+    page, _, _ = show("record", 390, "light")
+    lengths = page.evaluate("[...document.querySelectorAll('.bar i')].map(e => e.getBoundingClientRect().width)")
+    errors = [layer.relative_error for layer in record.candidates[0].layers]
+    scale = max(lengths) / max(errors)
+    assert len(lengths) == 50
+    assert all(abs(length - error * scale) <= 1.0 for length, error in zip(lengths, errors, strict=True))
+
+
+def test_a_hash_is_selected_whole(show):
+    page, _, _ = show("record", 1280, "light")
+    page.locator(".hash").first.click()
+    assert len(page.evaluate("getSelection().toString()").strip()) == 64

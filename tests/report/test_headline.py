@@ -1,0 +1,91 @@
+"""The verdict in one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from haversack.base.finding import Finding
+from haversack.report import build, headline
+
+
+def test_met(record):
+    verdict = headline.of(record)
+    assert verdict == headline.Headline("met", "Every budget is met on onnxruntime.")
+
+
+def test_met_on_two_targets(many):
+    kept = replace(many, budget=tuple(limit for limit in many.budget if limit.met))
+    assert headline.of(kept).sentence == "Every budget is met on onnxruntime and litert."
+
+
+def test_missed_says_by_how_much_on_each_target(many):
+    verdict = headline.of(many)
+    assert verdict.state == "missed"
+    assert verdict.sentence == (
+        "The budget is missed on onnxruntime: size by 600 kB (allowed 5.20 MB); "
+        "on litert: drop in quality by 2.00 pt (allowed 1.00 pt)."
+    )
+
+
+def test_a_miss_below_the_shown_digits_is_still_told(values):
+    first = values["candidates"][0]
+    file = replace(first.artifact.files[0], bytes=5_200_400)
+    changed = replace(first, artifact=replace(first.artifact, files=(file,)))
+    verdict = headline.of(build(**{**values, "candidates": (changed,)}))
+    assert verdict.state == "missed"
+    assert "size by 400 B (allowed 5.20 MB)" in verdict.sentence
+
+
+def test_not_measured_is_missed(values):
+    first = replace(values["candidates"][0], memory=None)
+    verdict = headline.of(build(**{**values, "candidates": (first,)}))
+    assert verdict.state == "missed"
+    assert verdict.sentence == "The budget is missed on onnxruntime: peak memory was not measured."
+
+
+def test_no_artefact_is_failed(values):
+    failed = values["candidates"][-1]
+    verdict = headline.of(build(**{**values, "candidates": (failed,), "best": {}, "after": {}}))
+    assert verdict == headline.Headline("failed", "No artefact for onnxruntime.")
+
+
+def test_one_target_without_artefact_and_one_that_missed(hollow):
+    verdict = headline.of(hollow)
+    assert verdict.state == "failed"
+    assert verdict.sentence.startswith("No artefact for litert; the budget is missed on onnxruntime: peak memory")
+
+
+@pytest.mark.parametrize(("allowed", "state"), [((), "failed"), (("slower-than-float",), "met")])
+def test_an_error_fails_unless_it_is_allowed(values, allowed, state):
+    first = replace(values["candidates"][0], findings=(Finding("slower-than-float", "1.2 times the time of float"),))
+    made = build(**{**values, "candidates": (first,), "allowed": allowed})
+    verdict = headline.of(made)
+    assert verdict.state == state
+    assert ("The finding slower-than-float fails the run on onnxruntime" in verdict.sentence) == (state == "failed")
+    assert len(headline.failing(made, "onnxruntime")) == (1 if state == "failed" else 0)
+
+
+def test_several_kinds_are_listed(values):
+    kinds = ("weight-changed", "scale-changed", "scale-changed", "not-exact")
+    first = replace(values["candidates"][0], findings=tuple(Finding(kind, "planted") for kind in kinds))
+    sentence = headline.of(build(**{**values, "candidates": (first,)})).sentence
+    assert sentence == "The findings not-exact, scale-changed and weight-changed fail the run on onnxruntime."
+
+
+def test_warnings_do_not_fail(record):
+    assert {finding.severity for finding in record.candidates[0].findings} == {"warning", "note"}
+    assert headline.failing(record, "onnxruntime") == ()
+    assert headline.failing(record, "nowhere") == ()
+
+
+def test_no_budget(record):
+    assert headline.of(replace(record, budget=())) == headline.Headline(
+        "met", "No budget was set; measured on onnxruntime."
+    )
+
+
+def test_nothing_made(record):
+    verdict = headline.of(replace(record, candidates=(), best={}, budget=()))
+    assert verdict == headline.Headline("failed", "Nothing was made.")

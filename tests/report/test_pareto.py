@@ -1,0 +1,128 @@
+"""The plot: the right points, a true frontier, and an SVG that is inert."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from haversack.base.errors import MissingExtra
+from haversack.report import pareto
+from haversack.report.pareto import Point
+
+POINTS = st.lists(
+    st.builds(
+        Point,
+        size=st.floats(0.1, 100),
+        loss=st.floats(-5, 50),
+        target=st.sampled_from(["a", "b"]),
+        kind=st.just("considered"),
+        note=st.just(""),
+    ),
+    max_size=12,
+)
+
+
+def beats(one: Point, other: Point) -> bool:
+    """The definition, spelled out: no worse in both, better in one, on the same target."""
+    return (
+        one.target == other.target
+        and one.size <= other.size
+        and one.loss <= other.loss
+        and (one.size < other.size or one.loss < other.loss)
+    )
+
+
+@given(POINTS)
+def test_the_frontier_is_what_nothing_beats(points):
+    kept = pareto.frontier(points)
+    unbeaten = {(p.target, p.size, p.loss) for p in points if not any(beats(q, p) for q in points)}
+    assert {(p.target, p.size, p.loss) for p in kept} == unbeaten
+    assert len(kept) == len(unbeaten)
+
+
+def test_points_of_a_run(record):
+    shown = pareto.points(record)
+    assert [(point.size, round(point.loss, 6)) for point in shown] == [(4.98, 2.15), (8.87, 0.11), (5.02, 0.27)]
+    assert [point.kind for point in shown] == ["considered", "considered", "ships"]
+    assert [point.note for point in shown] == ["×0.48", "×0.61", "×0.49"]
+
+
+def test_the_axis_is_the_drop_where_there_is_one(record):
+    assert pareto.axis(record) == pareto.Axis("Drop in top1 (pt)", "drop", 100.0)
+    nats = replace(record, baseline=replace(record.baseline, metric="perplexity", unit="nats"))
+    assert pareto.axis(nats) == pareto.Axis("Drop in perplexity (nats)", "drop", 1.0)
+
+
+def test_without_drops_the_axis_is_the_error(record):
+    bare = replace(record, candidates=tuple(replace(one, quality=None) for one in record.candidates))
+    assert pareto.axis(bare).quantity == "relative_error"
+    assert [point.loss for point in pareto.points(bare)] == [0.113, 0.052, 0.0712]
+    assert "Relative error against float" in pareto.draw(bare)
+
+
+def test_without_latency_no_note(record):
+    bare = replace(record, candidates=tuple(replace(one, latency=None) for one in record.candidates))
+    assert {point.note for point in pareto.points(bare)} == {""}
+
+
+def test_nothing_to_draw(hollow):
+    assert pareto.points(hollow) == ()
+    assert pareto.draw(hollow) == ""
+
+
+def test_the_svg_has_one_mark_a_candidate(record):
+    drawn = pareto.draw(record)
+    assert drawn.startswith("<svg ")
+    assert drawn.endswith("</svg>")
+    assert 'viewBox="' in drawn
+    assert "Size (MB)" in drawn
+    assert "size allowed" in drawn
+    assert "drop allowed" in drawn
+    symbols = re.findall(r'<g class="mark-symbol[^"]*"[^>]*>(.*?)</g>', drawn)
+    assert [group.count("<path") for group in symbols] == [2, 1]
+
+
+def test_no_limits_no_lines(record):
+    drawn = pareto.draw(replace(record, budget=()))
+    assert "allowed" not in drawn
+
+
+def test_the_svg_takes_its_colours_from_the_page(record):
+    drawn = pareto.draw(record)
+    colours = set(re.findall(r'(?:fill|stroke)="([^"]+)"', drawn)) - {"none", "transparent"}
+    assert {"var(--series-0)", "var(--soft)", "var(--line)"} <= colours
+    assert all(colour.startswith("var(--") for colour in colours), colours
+
+
+def test_the_svg_refers_to_nothing_outside(many):
+    drawn = pareto.draw(many)
+    assert not re.search(r"https?:|xmlns|href|<script|<image|<style|@import", drawn)
+    assert "var(--series-1)" in drawn
+
+
+def test_a_crowd_labels_only_what_ships(many):
+    drawn = pareto.draw(many)
+    assert len(pareto.points(many)) == 24
+    assert re.findall(r">(×[0-9.]+)<", drawn) == ["×0.52", "×0.48"]
+
+
+def test_a_hostile_target_is_text(record):
+    evil = 'ort</text><script>alert(1)</script><text onload="x">'
+    named = tuple(replace(one, target=evil if count else "other") for count, one in enumerate(record.candidates))
+    drawn = pareto.draw(replace(record, candidates=named))
+    assert "<script" not in drawn
+    assert 'onload="' not in drawn
+    assert "&lt;script&gt;" in drawn
+
+
+@pytest.mark.parametrize("package", ["altair", "vl_convert"])
+def test_a_missing_package_names_its_extra(record, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=package) as caught:
+        pareto.draw(record)
+    assert "haversack[pack]" in caught.value.next_step
