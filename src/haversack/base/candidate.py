@@ -35,8 +35,8 @@ class Artifact:
         cpu_features: features of the building CPU that decided ``session_options``.
         session_options: what a session must set to get the measured result.
         tensor_names: activation tensor key -> name in the file, for those that exist there.
-        absorbed: encoded activation tensor key -> key of the tensor whose codes serve it in the file, for those that
-            do not exist there by themselves (what a pad gives that a convolution does itself).
+        absorbed: encoded activation tensor key -> name in the file of the codes that serve it, for those that do not
+            exist there by themselves (what a pad gives that a convolution does itself).
         injected, read_back: how many encodings and weight integers were written, and how many read back equal.
     """
 

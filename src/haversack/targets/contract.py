@@ -88,7 +88,9 @@ class Target:
         faults = encoding_faults(model, encodings)
         if faults:
             raise ConversionError(
-                "these encodings do not fit the model", where=model.name, faults=faults,
+                "these encodings do not fit the model",
+                where=model.name,
+                faults=faults,
                 next_step="encode the model again from its plan",
             )
         try:
@@ -96,7 +98,8 @@ class Target:
             artifact = self._lower(model, encodings, folder)
         except OSError as error:
             raise EnvironmentFault(
-                f"the file cannot be written: {error.strerror or error}", where=str(folder),
+                f"the file cannot be written: {error.strerror or error}",
+                where=str(folder),
                 next_step="free some space there, or give another --out",
             ) from error
         if artifact.read_back != artifact.injected:

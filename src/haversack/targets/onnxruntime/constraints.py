@@ -19,9 +19,7 @@ def constraints(graph: Graph) -> Constraints:
     that the grid does the clamping. Softmax and sigmoid run in float and fix nothing.
     """
     found = [unit for unit in units(graph) if unit.last.output.dtype == _REAL]
-    ties = [
-        frozenset((*_flowing(unit), unit.out)) for unit in found if role(unit.head) in (Role.SAME, Role.CONCAT)
-    ]
+    ties = [frozenset((*_flowing(unit), unit.out)) for unit in found if role(unit.head) in (Role.SAME, Role.CONCAT)]
     bounds = {}
     for unit in found:
         limits = clamp_bounds(unit.last)

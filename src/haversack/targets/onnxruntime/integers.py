@@ -65,7 +65,8 @@ class Codes:
         if (low, high) == (encoding.low, encoding.high):
             return made
         ends = [
-            self.sheet.constant(f"{key}/{end}", np.array(code, np.uint8)) for end, code in (("low", low), ("high", high))
+            self.sheet.constant(f"{key}/{end}", np.array(code, np.uint8))
+            for end, code in (("low", low), ("high", high))
         ]
         return self.sheet.node("Clip", [made, *ends], f"{key}/ClampCodes")
 
@@ -155,7 +156,7 @@ def _linear(codes: Codes, unit: Unit, out: Affine, bounds: tuple[float, float] |
     assert source is not None, "the law demands an Affine input"
     x = codes.values[source_key]
     rank = len(node.output.shape)
-    if rank != 2:  # noqa: PLR2004 - a matrix
+    if rank != 2:
         inner = int(sheet.model.weights[str(node.weight)].shape[1])
         rows = sheet.constant(f"{node.key}/rows", np.array([-1, inner], np.int64))
         flat = sheet.node("Reshape", [codes.codes[source_key], rows], f"{node.key}/Reshape")
@@ -164,9 +165,11 @@ def _linear(codes: Codes, unit: Unit, out: Affine, bounds: tuple[float, float] |
         "Gemm", [x, codes.weight(node), codes.bias(node, source)][: 3 if node.bias else 2], node.key, transB=1
     )
     made = codes.quantized(unit.last.key, out, product, bounds)
-    if rank != 2:  # noqa: PLR2004 - a matrix
+    if rank != 2:
         width = int(sheet.model.weights[str(node.weight)].shape[0])
-        made = sheet.node("Reshape", [made, _shape_like(sheet, node.key, codes.codes[source_key], width)], f"{node.key}/Back")
+        made = sheet.node(
+            "Reshape", [made, _shape_like(sheet, node.key, codes.codes[source_key], width)], f"{node.key}/Back"
+        )
     codes.adopt(unit.last.key, out, made)
 
 

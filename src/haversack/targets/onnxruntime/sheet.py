@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,12 +79,13 @@ class Sheet:
         if len(found) != 1:
             ops = ", ".join(node.op_type for node in self.nodes.get(key, [])) or "nothing"
             raise ConversionError(
-                f"it was exported as {ops}, which has no integer form here", where=key,
+                f"it was exported as {ops}, which has no integer form here",
+                where=key,
                 next_step="keep this layer in float32",
             )
         return found[0]
 
-    def replace(self, old: ir.Value, new: ir.Value, but: Set[str] = frozenset()) -> None:
+    def replace(self, old: ir.Value, new: ir.Value, but: AbstractSet[str] = frozenset()) -> None:
         """Let what reads ``old`` read ``new`` (but for the named nodes); an output of the model keeps its name."""
         for use in list(old.uses()):
             if use.node.name not in but:
@@ -110,4 +112,5 @@ class Sheet:
             self.graph.initializers.pop(name)
         self.graph.sort()
         self.file.producer_name, self.file.producer_version = "haversack", ""
-        return ir.to_proto(self.file).SerializeToString(deterministic=True)
+        data: bytes = ir.to_proto(self.file).SerializeToString(deterministic=True)
+        return data

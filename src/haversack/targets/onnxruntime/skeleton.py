@@ -55,7 +55,8 @@ class Skeleton:
         import onnx
         import onnx_ir as ir
 
-        return ir.from_proto(onnx.ModelProto.FromString(self.data))
+        loaded: ir.Model = ir.from_proto(onnx.ModelProto.FromString(self.data))
+        return loaded
 
     def source(self, key: str) -> str:
         """Return the key whose tensor holds the value of ``key`` in the file (itself, unless it left the graph)."""
@@ -99,7 +100,8 @@ def _make(model: Model) -> Skeleton:
     names = [port.name for port in (*model.inputs, *model.outputs)]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ConversionError(
-            f"inputs and outputs must have different names: {', '.join(twice)}", where=model.name,
+            f"inputs and outputs must have different names: {', '.join(twice)}",
+            where=model.name,
             next_step="set input_names and output_names in the job file",
         )
     with quiet():
@@ -127,12 +129,14 @@ def _export(model: Model) -> ir.Model:
     except (OnnxExporterError, torch.onnx.errors.OnnxExporterWarning, RuntimeError, ValueError, TypeError) as error:
         where, cause = _blame(error, model)
         raise ConversionError(
-            f"ONNX has no form for it: {cause}", where=where, tried="torch.onnx.export",
+            f"ONNX has no form for it: {cause}",
+            where=where,
+            tried="torch.onnx.export",
             next_step="replace the operation in the model, or choose another target",
         ) from error
     if exported is None:
         raise ConversionError("torch.onnx gave nothing", where=model.name)
-    return exported.model  # type: ignore[no-any-return]  # torch hands on onnx_ir's model untyped
+    return exported.model
 
 
 def _marked(model: Model) -> ExportedProgram:
@@ -315,4 +319,3 @@ def _rename(graph: ir.Graph, model: Model, found: Mapping[str, ir.Value]) -> Non
             value.shape = value.type = None
     graph.name, graph.doc_string = "haversack", None
     graph.metadata_props.clear()
-

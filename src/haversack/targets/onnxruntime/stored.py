@@ -55,7 +55,7 @@ def _weight(sheet: Sheet, node: Node, encoding: Encoding, integers: np.ndarray |
 
 def _linear(sheet: Sheet, node: Node, weight: ir.Value, x: ir.Value) -> ir.Value:
     bias = _bias(sheet, node)
-    if len(node.output.shape) == 2:  # noqa: PLR2004 - a matrix
+    if len(node.output.shape) == 2:
         return sheet.node("Gemm", [x, weight, bias][: 3 if bias is not None else 2], node.key, transB=1)
     turned = sheet.node("Transpose", [weight], f"{node.key}/Transpose", perm=[1, 0])
     if bias is None:
@@ -86,14 +86,13 @@ def _dynamic(sheet: Sheet, node: Node, encoding: Affine, integers: np.ndarray, x
     return scaled if bias is None else sheet.node("Add", [scaled, bias], node.key)
 
 
-def _rows(
-    sheet: Sheet, node: Node, encoding: Encoding, integers: np.ndarray | None, indices: ir.Value
-) -> ir.Value:
+def _rows(sheet: Sheet, node: Node, encoding: Encoding, integers: np.ndarray | None, indices: ir.Value) -> ir.Value:
     """Write an embedding that looks up integers (or float16 numbers) and turns only what it found into float32."""
     key = f"{node.key}:weight"
     if not isinstance(encoding, Affine) or integers is None:
         half = sheet.constant(f"{key}/float16", sheet.model.weights[str(node.weight)].astype(np.float16))
-        return sheet.node("Cast", [sheet.node("Gather", [half, indices], f"{node.key}/Gather")], node.key, to=_float32())
+        found = sheet.node("Gather", [half, indices], f"{node.key}/Gather")
+        return sheet.node("Cast", [found], node.key, to=_float32())
     codes = sheet.constant(f"{key}{CODES}", integers.astype(np.int8))
     found = sheet.node("Gather", [codes, indices], f"{node.key}/Gather")
     scale = sheet.constant(f"{key}{SCALE}", along(encoding.scale, encoding.axis, integers.ndim))

@@ -26,7 +26,7 @@ class Written:
     Attributes:
         data: the ONNX model.
         tensor_names: activation tensor key -> its name in the file: of the codes where it is encoded.
-        absorbed: encoded tensor key -> key of the tensor whose codes serve it.
+        absorbed: encoded tensor key -> name of the codes that serve it, for tensors that the file does not have.
     """
 
     data: bytes
@@ -48,7 +48,9 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
     faults = [*_faults(model, encodings, inside), *held.faults]
     if faults:
         raise ConversionError(
-            "ONNX Runtime cannot hold these encodings", where=model.name, faults=tuple(faults),
+            "ONNX Runtime cannot hold these encodings",
+            where=model.name,
+            faults=tuple(faults),
             next_step="encode the model under this target's constraints",
         )
     sheet = Sheet(skeleton, model)
@@ -63,12 +65,14 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
         elif node.key not in inside:
             _write_float(codes, node, skeleton, held.encodings.get(node.key))
     data = sheet.finish(model.weights)
-    return Written(data, _names(sheet, codes, skeleton, model), held.absorbed)
+    names = _names(codes, skeleton)
+    absorbed = {key: str(codes.codes[source].name) for key, source in held.absorbed.items() if key not in names}
+    return Written(data, names, absorbed)
 
 
 @dataclass(frozen=True)
 class _Held:
-    """Encoding of each value that exists in the file, by node key; keys without one of their own; faults."""
+    """Encoding of each value in the file, by node key; tensor keys without one of their own -> node key; faults."""
 
     encodings: Mapping[str, Affine]
     absorbed: Mapping[str, str]
@@ -87,10 +91,10 @@ def _held(skeleton: Skeleton, model: Model, encodings: Encodings) -> _Held:
         if source == key:
             faults.append(Fault(f"{key}:out", "ONNX has no one tensor for it, so it cannot be encoded"))
         elif theirs is not None and equal(mine, theirs):
-            absorbed[f"{key}:out"] = f"{source}:out"
+            absorbed[f"{key}:out"] = source
         elif theirs is None and alone and skeleton.same.get(key) == source:
             found[source] = mine
-            absorbed[f"{key}:out"] = f"{source}:out"
+            absorbed[f"{key}:out"] = source
         else:
             faults.append(Fault(f"{key}:out", f"in the file it is one tensor with {source}:out, encoded otherwise"))
     return _Held(found, absorbed, tuple(faults))
@@ -107,16 +111,18 @@ def _write_float(codes: Codes, node: Node, skeleton: Skeleton, out: Affine | Non
         codes.adopt(node.key, out, codes.quantized(node.key, out, codes.sheet.floats[node.key]))
 
 
-def _names(sheet: Sheet, codes: Codes, skeleton: Skeleton, model: Model) -> dict[str, str]:
+def _names(codes: Codes, skeleton: Skeleton) -> dict[str, str]:
     """Return tensor key -> name, for values that are in the file, and for what merely passes such a value on."""
+    sheet, graph = codes.sheet, codes.sheet.model.graph
     present = {value.name for value in sheet.graph.inputs}
     present |= {value.name for node in sheet.graph for value in node.outputs}
     found: dict[str, str] = {}
-    for node in model.graph.nodes:
+    for node in graph.nodes:
         source = skeleton.source(node.key)
-        value = codes.codes.get(source) or sheet.floats.get(source)
-        passes = source == node.key or model.graph.by_key[source].output == node.output
-        if value is not None and passes and value.name in present:
+        asked, given = (codes.encodings.affine(f"{key}:out") is not None for key in (node.key, source))
+        value = codes.codes.get(source) if given else sheet.floats.get(source)
+        passes = source == node.key or graph.by_key[source].output == node.output
+        if value is not None and asked == given and passes and value.name in present:
             found[node.out] = str(value.name)
     return found
 
@@ -161,6 +167,6 @@ def _weight_fault(node: Node, encoding: Encoding) -> str:
 def _input_fault(node: Node, encoding: Encoding) -> str:
     if not isinstance(encoding, Dynamic):
         return "only Dynamic says something about what a node reads"
-    if node.op != "linear" or encoding.bits != 8:  # noqa: PLR2004 - bits
+    if node.op != "linear" or encoding.bits != 8:
         return "only a linear layer's input is quantized at run time, to 8 bits"
     return ""

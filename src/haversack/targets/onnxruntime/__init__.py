@@ -1,0 +1,157 @@
+"""ONNX Runtime: one .onnx file, with Q/DQ nodes that we place and that it fuses into integer kernels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from haversack.base.candidate import Artifact
+from haversack.base.constraints import Constraints
+from haversack.base.encodings import Affine, Dynamic, Encodings
+from haversack.base.errors import ConversionError, Fault, VerificationError
+from haversack.base.graph import Graph
+from haversack.base.model import Model, Sample
+from haversack.targets.contract import Session, Target, artifact_file, count, differences
+from haversack.tools.graph.roles import Role, role
+from haversack.tools.numerics import affine
+
+_MINIMUM = "1.18"
+"""The first release that reads opset 20 in IR version 10."""
+_LARGEST = 1_900_000_000
+"""Bytes; protobuf ends at 2 GiB."""
+
+
+@dataclass(frozen=True)
+class OnnxRuntime(Target):
+    """ONNX Runtime on CPUs: float32, float16 storage, int8 static, dynamic and weight only.
+
+    Attributes:
+        file: name of the written file.
+    """
+
+    file: str = "model.onnx"
+
+    def _constraints(self, graph: Graph) -> Constraints:
+        from haversack.targets.onnxruntime.constraints import constraints
+
+        return constraints(graph)
+
+    def _refusals(self, model: Model) -> tuple[Fault, ...]:
+        from haversack.targets.onnxruntime.skeleton import skeleton
+
+        size = sum(value.nbytes for value in model.weights.values())
+        if size > _LARGEST:
+            return (Fault(model.name, f"{size / 1e9:.1f} GB of weights do not fit one ONNX file"),)
+        try:
+            skeleton(model)
+        except ConversionError as error:
+            return error.faults or (Fault(error.where, error.cause),)
+        return ()
+
+    def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
+        from haversack.targets.onnxruntime import cpu
+        from haversack.targets.onnxruntime.read import read
+        from haversack.targets.onnxruntime.skeleton import skeleton
+        from haversack.targets.onnxruntime.write import write
+
+        frame = skeleton(model)
+        written = write(frame, model, encodings)
+        path = folder / self.file
+        _replace(path, written.data)
+        features = cpu.features()
+        options = cpu.session_options(features) if _multiplies_integers(encodings) else {}
+        session = self.open_session(path, options)
+        content = read(path, written.tensor_names, written.absorbed)
+        equal, faults = differences(encodings, content.encodings())
+        biases, wrong = _biases(model, encodings, content.biases)
+        if faults or wrong:
+            raise VerificationError(
+                "the file does not hold what was injected",
+                where=str(path),
+                faults=(*faults, *wrong),
+                next_step="report this: the file was written by this very run",
+            )
+        return Artifact(
+            target="onnxruntime",
+            files=(artifact_file(path, folder),),
+            inputs=session.inputs,
+            outputs=session.outputs,
+            runtime_version=_MINIMUM,
+            opset=frame.opset,
+            cpu_features=features,
+            session_options=options,
+            tensor_names=written.tensor_names,
+            absorbed=written.absorbed,
+            injected=count(encodings) + biases,
+            read_back=equal + biases,
+        )
+
+    def _read(self, path: Path, artifact: Artifact) -> Encodings:
+        from haversack.targets.onnxruntime.read import read
+
+        return read(path, artifact.tensor_names, artifact.absorbed).encodings()
+
+    def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
+        from haversack.targets.onnxruntime.session import OrtSession
+
+        return OrtSession(path, options, threads)
+
+    def _tensors(self, path: Path, artifact: Artifact, inputs: Sample, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        from haversack.targets.onnxruntime.observe import tensors
+
+        names = {key: artifact.tensor_names[key] for key in keys}
+        return tensors(path, names, artifact.session_options, inputs)
+
+    def _layer_seconds(self, path: Path, artifact: Artifact, inputs: Sample, runs: int) -> dict[str, float]:
+        from haversack.targets.onnxruntime.observe import layer_seconds
+
+        return layer_seconds(path, artifact.session_options, inputs, runs)
+
+    def _unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:
+        from haversack.targets.onnxruntime.observe import unfused
+
+        return unfused(path, artifact.session_options)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _multiplies_integers(encodings: Encodings) -> bool:
+    """Say whether some kernel multiplies integers: an encoded activation, or an input quantized at run time."""
+    return any(
+        isinstance(encoding, Dynamic) or (isinstance(encoding, Affine) and key.endswith(":out"))
+        for key, encoding in encodings.tensors.items()
+    )
+
+
+def _biases(
+    model: Model, encodings: Encodings, found: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> tuple[int, tuple[Fault, ...]]:
+    """Compare derived biases: (how many integers are equal, faults)."""
+    same, faults = 0, []
+    for key, (codes, scale) in found.items():
+        node = model.graph.by_key[key]
+        source = encodings.affine(f"{node.inputs[0]}:out")
+        weight = encodings.affine(f"{key}:weight")
+        if role(node) is not Role.LAYER or node.bias is None or source is None or weight is None:
+            faults.append(Fault(key, "it has a bias in integers that nobody asked for"))
+            continue
+        wanted = affine.bias_codes(model.weights[node.bias], source.scale, weight.scale)
+        if (
+            not np.array_equal(wanted, codes)
+            or affine.bias_scale(source.scale, weight.scale).tobytes() != scale.tobytes()
+        ):
+            faults.append(Fault(f"{key}:weight", "its bias or the scale of its bias differs"))
+        same += codes.size
+    return same, tuple(faults)

@@ -1,0 +1,264 @@
+"""Reading a file back: every scale, zero-point and integer that it holds, under the keys they were injected for.
+
+Nothing is taken from names alone: a tensor's encoding is what the QuantizeLinear that made its codes says, a weight's
+is what the layer reads. A Q/DQ node that leads nowhere we know is a fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
+from haversack.base.errors import Fault, VerificationError
+from haversack.targets.onnxruntime.integers import MOVES
+from haversack.targets.onnxruntime.naming import CODES, key_of
+from haversack.tools.graph.law import equal
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_ENCODING_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+_LAYERS = {"Conv": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1, "Gather": 0}
+"""Operator -> which of its inputs is the weight."""
+
+
+@dataclass
+class Content:
+    """What a file holds.
+
+    Attributes:
+        tensors, integers: see ``Encodings``.
+        biases: node key -> (int32 codes, float32 scale) of its derived bias.
+        faults: what is not as we write it.
+    """
+
+    tensors: dict[str, Encoding] = field(default_factory=dict)
+    integers: dict[str, np.ndarray] = field(default_factory=dict)
+    biases: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    def encodings(self) -> Encodings:
+        """Return the encodings."""
+        return Encodings(self.tensors, self.integers)
+
+
+def read(path: Path, tensor_names: Mapping[str, str], absorbed: Mapping[str, str]) -> Content:
+    """Read a file.
+
+    Args:
+        path: an ONNX file.
+        tensor_names: activation tensor key -> name in the file.
+        absorbed: tensor key -> name in the file of the codes that serve it.
+
+    Raises:
+        VerificationError: it is no ONNX file, or not one that we have written; all faults together.
+    """
+    import onnx_ir as ir
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
+
+    try:
+        graph = ir.load(path).graph
+    except (DecodeError, ValueError, TypeError, AttributeError) as error:
+        raise VerificationError(f"not an ONNX file: {error}", where=str(path)) from error
+    reader = _Reader(graph)
+    reader.activations({**tensor_names, **absorbed})
+    reader.weights()
+    reader.strays()
+    content = reader.content
+    if content.faults:
+        raise VerificationError(
+            "the file is not as it was written",
+            where=str(path),
+            faults=tuple(content.faults),
+            next_step="lower the model again",
+        )
+    return content
+
+
+class _Reader:
+    """One file, being read."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self.content = Content()
+        self.known: set[ir.Node] = set()
+        self.values = {value.name: value for value in graph.inputs}
+        self.values |= {value.name: value for node in graph for value in node.outputs}
+
+    def fault(self, where: str, cause: str) -> None:
+        self.content.faults.append(Fault(where, cause))
+
+    def activations(self, tensor_names: Mapping[str, str]) -> None:
+        """Read the encoding of every activation that has codes."""
+        for key, name in tensor_names.items():
+            value = self.values.get(name)
+            if value is None:
+                self.fault(key, f"the file has no tensor {name!r}")
+            elif name.endswith(CODES):
+                self.activation(key, value)
+
+    def activation(self, key: str, codes: ir.Value) -> None:
+        """Read one: as its readers see it (DequantizeLinear), which must be as it was made unless it was moved."""
+        makers = list(self.makers(codes))
+        made = [found for maker in makers if (found := self.affine(maker, key)) is not None]
+        readers = [use.node for use in codes.uses() if use.node.op_type == "DequantizeLinear"]
+        seen = [found for reader in readers if (found := self.affine(reader, key)) is not None]
+        self.known.update(makers, readers)
+        if not makers or len(made) < len(makers) or len(seen) < len(readers):
+            self.fault(key, "no QuantizeLinear with constant scale and zero-point leads to its codes")
+            return
+        own = [maker for maker in makers if codes in maker.outputs]
+        if any(not equal(one, seen[0]) for one in seen) or (own and seen and not equal(made[0], seen[0])):
+            self.fault(key, "it is quantized with one scale and read with another")
+            return
+        self.content.tensors[key] = (seen or made)[0]
+
+    def makers(self, codes: ir.Value) -> Iterator[ir.Node]:
+        """Yield the QuantizeLinear nodes whose codes arrive in a value by being moved or clamped."""
+        node = codes.producer()
+        if node is None:
+            return
+        if node.op_type == "QuantizeLinear":
+            yield node
+        elif node.op_type in MOVES | {"Clip"}:
+            for value in node.inputs if node.op_type == "Concat" else node.inputs[:1]:
+                if value is not None:
+                    yield from self.makers(value)
+
+    def affine(self, node: ir.Node, key: str) -> Affine | None:
+        """Return what a Q or DQ node of an activation says, or None where it is not constant."""
+        scale, zero_point = (_constant(value) for value in (*node.inputs[1:3], None, None)[:2])
+        if scale is None or zero_point is None or zero_point.dtype != np.uint8 or scale.ndim:
+            return None
+        try:
+            return Affine(8, signed=False, axis=None, scale=scale, zero_point=zero_point.astype(np.int32))
+        except ValueError as error:
+            self.fault(key, str(error))
+            return None
+
+    def weights(self) -> None:
+        """Read the weight and the bias of every layer."""
+        for node in self.graph:
+            index = _LAYERS.get(node.op_type)
+            key = key_of(node.name or "")
+            if index is None or not key or len(node.inputs) <= index:
+                continue
+            weight = node.inputs[index]
+            if node.op_type == "MatMulInteger":
+                self.dynamic(key, node)
+            elif node.op_type == "Gather":
+                self.rows(key, node)
+            elif weight is not None:
+                self.stored(f"{key}:weight", weight)
+            if node.op_type in ("Conv", "Gemm") and len(node.inputs) > 2:
+                self.bias(key, node.inputs[2])
+
+    def stored(self, key: str, value: ir.Value) -> None:
+        """Read a weight: int8 with DequantizeLinear or with a product of cast and scale, or float16."""
+        node = value.producer()
+        if node is None or not node.inputs:
+            return
+        codes = _constant(node.inputs[0])
+        if node.op_type == "Transpose":
+            self.stored(key, node.inputs[0])  # type: ignore[arg-type]  # Transpose has an input
+        elif node.op_type == "DequantizeLinear" and codes is not None:
+            self.known.add(node)
+            zeros = _constant(node.inputs[2]) if len(node.inputs) > 2 else None
+            axis = node.attributes["axis"].as_int() if "axis" in node.attributes else None
+            self.integer_weight(key, codes, _constant(node.inputs[1]), axis, zeros)
+        elif node.op_type == "Mul":
+            cast = node.inputs[0].producer() if node.inputs[0] is not None else None
+            codes = _constant(cast.inputs[0]) if cast is not None and cast.op_type == "Cast" else None
+            scale = _constant(node.inputs[1])
+            if codes is not None and scale is not None:
+                self.integer_weight(key, codes, scale.reshape(-1) if scale.ndim else scale, 0 if scale.ndim else None)
+        elif node.op_type == "Cast" and codes is not None and codes.dtype == np.float16:
+            self.content.tensors[key] = Float("float16")
+
+    def integer_weight(
+        self, key: str, codes: np.ndarray, scale: np.ndarray | None, axis: int | None, zeros: np.ndarray | None = None
+    ) -> None:
+        if scale is None or codes.dtype != np.int8 or (zeros is not None and zeros.any()):
+            self.fault(key, "it is not symmetric int8 with constant scales")
+            return
+        axis = axis if scale.ndim else None
+        try:
+            self.content.tensors[key] = Affine(
+                8, signed=True, axis=axis, scale=scale, zero_point=np.zeros(scale.shape, np.int32)
+            )
+        except ValueError as error:
+            self.fault(key, str(error))
+            return
+        self.content.integers[key] = codes.astype(np.int32)
+
+    def dynamic(self, key: str, node: ir.Node) -> None:
+        """Read a layer whose input is quantized at run time: its scale is a factor of the scale behind it."""
+        codes = _constant(node.inputs[1])
+        maker = node.inputs[0].producer() if node.inputs[0] is not None else None
+        scale = None
+        for cast in _readers(node, "Cast"):
+            for product in _readers(cast, "Mul"):
+                factor = product.inputs[1].producer() if product.inputs[1] is not None else None
+                if factor is not None and factor.op_type == "Mul":
+                    scale = _constant(factor.inputs[1])
+        if maker is None or maker.op_type != "DynamicQuantizeLinear" or codes is None or scale is None:
+            self.fault(key, "MatMulInteger without DynamicQuantizeLinear before it or a constant scale behind it")
+            return
+        self.known.add(maker)
+        self.content.tensors[f"{key}:in"] = Dynamic(8)
+        self.integer_weight(f"{key}:weight", np.ascontiguousarray(codes.T), scale, 0)
+
+    def rows(self, key: str, node: ir.Node) -> None:
+        """Read an embedding's table, where it is stored in fewer bits."""
+        table = _constant(node.inputs[0])
+        casts = _readers(node, "Cast")
+        if table is None or not casts:
+            return
+        if table.dtype == np.float16:
+            self.content.tensors[f"{key}:weight"] = Float("float16")
+            return
+        for product in _readers(casts[0], "Mul"):
+            found = product.inputs[1]
+            gather = found.producer() if found is not None else None
+            scale = _constant(gather.inputs[0]) if gather is not None else _constant(found)
+            flat = scale.reshape(-1) if scale is not None and scale.ndim else scale
+            self.integer_weight(f"{key}:weight", table, flat, 0)
+
+    def bias(self, key: str, value: ir.Value | None) -> None:
+        node = value.producer() if value is not None else None
+        codes = _constant(node.inputs[0]) if node is not None and node.op_type == "DequantizeLinear" else None
+        if node is None or codes is None or codes.dtype != np.int32:
+            return
+        scale = _constant(node.inputs[1])
+        if scale is not None:
+            self.known.add(node)
+            self.content.biases[key] = (codes, scale)
+
+    def strays(self) -> None:
+        """Tell of every encoding node that nothing we know has led to."""
+        for node in self.graph:
+            if node.op_type in _ENCODING_OPS and node not in self.known and not self.reads_moved(node):
+                self.fault(node.name or node.op_type, f"{node.op_type} that was not asked for")
+
+    def reads_moved(self, node: ir.Node) -> bool:
+        """Say whether a DequantizeLinear reads codes that were moved, as they were made."""
+        codes = node.inputs[0]
+        makers = list(self.makers(codes)) if codes is not None and node.op_type == "DequantizeLinear" else []
+        own = self.affine(node, key_of(node.name or ""))
+        made = [self.affine(maker, "") for maker in makers if maker in self.known]
+        return own is not None and bool(made) and all(found is not None and equal(own, found) for found in made)
+
+
+def _constant(value: ir.Value | None) -> np.ndarray | None:
+    if value is None or not value.is_initializer() or value.const_value is None:
+        return None
+    return np.array(value.const_value.numpy())
+
+
+def _readers(node: ir.Node, op: str) -> list[ir.Node]:
+    return [use.node for use in node.outputs[0].uses() if use.node.op_type == op]
