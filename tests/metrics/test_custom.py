@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import textwrap
@@ -242,3 +243,57 @@ def test_what_is_neither_name_nor_callable_is_refused():
     with pytest.raises(JobError, match="metric is a float") as caught:
         resolve(0.5)
     assert "top1" in caught.value.next_step
+
+
+class Scorer:
+    """A callable object with a setting, as a user may write one."""
+
+    def __init__(self, margin):
+        self.margin = margin
+
+    def __call__(self, outputs, expected):
+        scores = outputs[0][np.arange(len(expected)), expected]
+        return [float(score > self.margin) for score in scores]
+
+
+def test_an_object_may_be_a_metric_and_a_list_of_scores_will_do():
+    state = resolve(Scorer(0.5)).start()
+    state.update(OUTPUTS, LABELS)
+    assert state.scores().tolist() == [1, 1, 0, 1]
+    assert state.quality().metric == "Scorer"
+
+
+def test_a_fault_of_an_object_is_told_by_its_name():
+    with pytest.raises(JobError) as caught:
+        resolve(Scorer("high")).start().update(OUTPUTS, LABELS)
+    assert "metric Scorer raised UFuncTypeError" in caught.value.cause
+    assert caught.value.where.startswith(__file__)
+
+
+def test_settings_make_another_digest():
+    digests = {
+        from_callable(per_sample).digest,
+        from_callable(per_sample, direction="lower").digest,
+        from_callable(per_sample, unit="mm").digest,
+        from_callable(per_sample, group=2).digest,
+        from_callable(whole).digest,
+    }
+    assert len(digests) == 5
+    assert from_callable(per_sample).digest in digests
+
+
+def test_an_objects_code_is_in_the_digest(job):
+    text = "class Metric:\n    def __call__(self, outputs, expected):\n        return 1.0\n\nmetric = Metric()\n"
+    first = resolve(job(text).metric).digest
+    assert resolve(job("# why\n" + text).metric).digest == first
+    assert resolve(job(text.replace("1.0", "2.0")).metric).digest != first
+
+
+def test_a_partial_counts_with_its_arguments():
+    def scaled(outputs, expected, factor):
+        return factor * outputs[0][:, 0]
+
+    one, two = (resolve(functools.partial(scaled, factor=factor)) for factor in (1, 2))
+    assert one.digest != two.digest
+    assert two(OUTPUTS, LABELS) == 2 * one(OUTPUTS, LABELS) == 0.5
+    assert one.name == "scaled"

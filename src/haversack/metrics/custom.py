@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ _NEXT = (
     "return one score a sample, shape [n], or one float for the whole set"
 )
 _WHOLE_RESAMPLES = 200
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def from_callable(
@@ -56,7 +59,8 @@ class Custom(MeanMetric):
     @property
     def name(self) -> str:
         """The callable's own name."""
-        return str(getattr(self.function, "__name__", type(self.function).__name__))
+        function = _unbound(self.function)
+        return str(getattr(function, "__name__", type(function).__name__))
 
     @property
     def digest(self) -> str:
@@ -64,11 +68,14 @@ class Custom(MeanMetric):
 
         What the file imports does not count. Without a source file it is the callable's name.
         """
+        function = _unbound(self.function)
+        owner = function if inspect.isroutine(function) else type(function).__call__
         try:
-            code = ast.dump(ast.parse(Path(inspect.getsourcefile(self.function) or "").read_text(encoding="utf-8")))
+            code = ast.dump(ast.parse(Path(inspect.getsourcefile(owner) or "").read_text(encoding="utf-8")))
         except (TypeError, OSError, SyntaxError, UnicodeDecodeError):
             code = ""
-        return digest.of_data([self.name, code, self.direction, self.unit, self.group])
+        bound = repr(self.function) if function is not self.function else ""
+        return digest.of_data([self.name, code, _ADDRESS.sub("", bound), self.direction, self.unit, self.group])
 
     def start(self, names: Sequence[str] = ()) -> State:
         """Return an empty state."""
@@ -201,6 +208,10 @@ class _CustomState(State):
             JobError
         ):  # a resample may lack what the metric needs, a second class for instance: then it does not count
             return float("nan")
+
+
+def _unbound(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function.func if isinstance(function, functools.partial) else function
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
