@@ -41,11 +41,15 @@ class Recorded:
         return {"y": x * self.plan.get("factor", 1), "calls": np.array([self.calls]),
                 **{k: np.array(v) for k, v in self.told.items()}}
 
+    def close(self):
+        if "log" in self.plan:
+            with open(self.plan["log"], "a") as log:
+                log.write("closed")
+
 class Planned:
     """Opens what the tests plan."""
 
-    def import_runtime(self):
-        import decimal
+    runtime = "decimal"
 
     def open_session(self, path, options, threads):
         return Recorded(path, options, threads)
@@ -53,8 +57,7 @@ class Planned:
 class Real:
     """ONNX Runtime on one small model."""
 
-    def import_runtime(self):
-        import onnxruntime
+    runtime = "onnxruntime"
 
     def open_session(self, path, options, threads):
         import onnxruntime
@@ -71,6 +74,9 @@ class Bound:
 
     def run(self, inputs):
         return dict(zip(self.names, self.session.run(self.names, dict(inputs))))
+
+    def close(self):
+        self.session = None
 
 planned = Planned()
 real = Real()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from haversack.base.errors import UsageError
-from haversack.measure.sessions import Sessions, _no_collection, _peak_bytes, methods, opener
+from haversack.measure.sessions import Sessions, _no_collection, _peak_bytes, import_runtime, methods, opener
+from haversack.tools.worker.process import Worker
 from haversack.tools.worker.protocol import Frame, encode
 
 ONE = {"x": np.ones((1, 2), np.float32)}
@@ -29,10 +30,12 @@ def test_the_factory_gives_every_caller_sessions_of_its_own(header):
         other["run"]({"handle": 1}, ONE)
 
 
-def test_an_unloaded_session_is_gone(header):
+def test_an_unloaded_session_is_closed_and_gone(header, planned_file, tmp_path):
     sessions = Sessions()
-    sessions.load(header(handle=1), {})
+    path = planned_file("closing", log=str(tmp_path / "log"))
+    sessions.load({**header(handle=1), "path": str(path)}, {})
     sessions.unload({"handle": 1}, {})
+    assert (tmp_path / "log").read_text() == "closed"
     with pytest.raises(KeyError):
         sessions.run({"handle": 1}, ONE)
 
@@ -91,3 +94,33 @@ def test_a_target_is_found_by_reference_or_by_name(header):
         opener("no_such_module:planned")
     with pytest.raises(UsageError, match="no target named 'tensorflo'"):
         opener("tensorflo")
+
+
+def test_a_target_s_runtime_has_its_name_or_the_one_it_states(header):
+    sys.modules.pop("decimal", None)
+    assert import_runtime("openers:planned") is opener("openers:planned")
+    assert "decimal" in sys.modules
+    assert type(import_runtime("onnxruntime")) is type(opener("onnxruntime"))
+    assert "onnxruntime" in sys.modules
+
+
+def test_opening_an_onnx_file_needs_no_torch(local_device, onnx_file, tmp_path):
+    (tmp_path / "asking.py").write_text(ASKING)
+    path, oracle = onnx_file()
+    x = np.ones((2, 16), np.float32)
+    with Worker.start("asking:methods", folders=[tmp_path]) as worker:
+        opening = {"path": str(path), "target": "onnxruntime", "options": {}, "threads": 1}
+        worker.call("load", {**opening, "handle": 1})
+        np.testing.assert_allclose(worker.call("run", {"handle": 1}, {"x": x})[1]["r1"], oracle(x), rtol=1e-5)
+        assert worker.call("loaded", {"modules": ["onnxruntime", "torch", "onnx", "scipy"]})[0]["found"] == [
+            "onnxruntime"
+        ]
+
+
+ASKING = """
+import sys
+from haversack.measure import sessions
+def methods():
+    return {**sessions.methods(),
+            "loaded": lambda header, arrays: ({"found": [n for n in header["modules"] if n in sys.modules]}, {})}
+"""

@@ -30,12 +30,12 @@ class Session(Protocol):
     def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Return the outputs by name, in the file's order, for inputs by name; shapes and dtypes are the file's."""
 
+    def close(self) -> None:
+        """Let go of the runtime's memory."""
+
 
 class Opener(Protocol):
-    """What a device needs of a target."""
-
-    def import_runtime(self) -> None:
-        """Import the runtime and nothing else: neither cold start nor memory of an artefact counts it."""
+    """What a device needs of a target. Its ``runtime`` names the module to import, where that is not its own name."""
 
     def open_session(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
         """Open a file with session options and a number of threads."""
@@ -53,6 +53,17 @@ def opener(name: str) -> Opener:
         found: Opener = getattr(importlib.import_module(module), attribute)
         return found
     target: Opener = Shelf("haversack.targets", "target").type_of(name)()
+    return target
+
+
+def import_runtime(name: str) -> Opener:
+    """Import a target's runtime and return the target; neither cold start nor memory of an artefact counts that.
+
+    Raises:
+        UsageError, ImportError, AttributeError: as ``opener``, or the runtime is not installed.
+    """
+    target = opener(name)
+    importlib.import_module(getattr(target, "runtime", name))
     return target
 
 
@@ -84,7 +95,7 @@ class Sessions:
 
     def unload(self, header: Header, _: Arrays) -> Answer:
         """Close ``handle``."""
-        del self._open[header["handle"]]
+        self._open.pop(header["handle"]).close()
         return {}, {}
 
     def time(self, header: Header, arrays: Arrays) -> Answer:
@@ -119,8 +130,7 @@ class Sessions:
         Returns:
             ``load_ns`` and ``first_ns``; ``peak_bytes`` resident so far.
         """
-        target = opener(header["target"])
-        target.import_runtime()
+        target = import_runtime(header["target"])
         with _no_collection():
             begin = time.perf_counter_ns()
             session = _open(target, header)
@@ -133,7 +143,7 @@ class Sessions:
 
     def import_only(self, header: Header, _: Arrays) -> Answer:
         """Import the runtime of ``target`` in this process, which must be fresh; return ``peak_bytes``."""
-        opener(header["target"]).import_runtime()
+        import_runtime(header["target"])
         return {"peak_bytes": _peak_bytes()}, {}
 
 

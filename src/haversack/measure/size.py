@@ -49,7 +49,7 @@ def _of_file(path: Path, root: Path) -> ArtifactFile:
     if path.is_symlink() or not path.is_file():
         raise EnvironmentFault("it is no regular file", where=str(path), tried="measure its size")
     size, packed, state = 0, 0, hashlib.sha256()
-    packer = zstandard.ZstdCompressor(level=LEVEL).compressobj()
+    packer = zstandard.ZstdCompressor(level=LEVEL).compressobj(size=path.stat().st_size)
     for chunk in _chunks(path):
         size += len(chunk)
         state.update(chunk)

@@ -26,13 +26,14 @@ class TailLog:
         self._thread.start()
 
     def _drain(self) -> None:
-        read = self._stream.read1  # type: ignore[attr-defined]  # a pipe of Popen is a BufferedReader
-        while piece := read(_STEP_BYTES):
-            with self._lock:
-                self._pieces.append(piece)
-                self._size += len(piece)
-                while self._size - len(self._pieces[0]) >= self._limit:
-                    self._size -= len(self._pieces.popleft())
+        with self._stream:
+            read = self._stream.read1  # type: ignore[attr-defined]  # a pipe of Popen is a BufferedReader
+            while piece := read(_STEP_BYTES):
+                with self._lock:
+                    self._pieces.append(piece)
+                    self._size += len(piece)
+                    while self._size - len(self._pieces[0]) >= self._limit:
+                        self._size -= len(self._pieces.popleft())
 
     def text(self) -> str:
         """Return the end of the output so far, undecodable bytes replaced."""
@@ -46,7 +47,5 @@ class TailLog:
         return self.text()
 
     def close(self) -> None:
-        """Let go of the pipe; if a grandchild still holds it, the thread ends with the grandchild."""
+        """Wait a moment for the thread, which closes the pipe; if a grandchild holds it, both end with that."""
         self._thread.join(_JOIN_SECONDS)
-        if not self._thread.is_alive():
-            self._stream.close()
