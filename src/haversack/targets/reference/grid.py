@@ -43,13 +43,3 @@ def snap(x: torch.Tensor, encoding: Affine) -> torch.Tensor:
     """Return float32 values quantized and dequantized."""
     return settle(x.div(float(encoding.scale)), encoding, *limits(encoding))
 
-
-def same(one: Affine | None, other: Affine | None) -> bool:
-    """Say whether two tensors share one grid."""
-    return (
-        one is not None
-        and other is not None
-        and (one.bits, one.signed) == (other.bits, other.signed)
-        and np.array_equal(one.scale, other.scale)
-        and np.array_equal(one.zero_point, other.zero_point)
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from haversack.targets.reference.combine import IntegerAdd, IntegerMean
 from haversack.targets.reference.layer import DynamicLayer, IntegerLayer, StoredLayer, StoredTable
 from haversack.targets.reference.refusals import refusals
 from haversack.tools.graph.execute import Executor
+from haversack.tools.graph.law import runs_in_integers
 from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role, units
 from haversack.tools.numerics import affine
 
@@ -34,6 +35,9 @@ class Interpreter:
         integer_ops: see ``Reference``.
         at_once: see ``Reference``.
 
+    Attributes:
+        separable: whether rows of a batch can be computed apart without changing a value.
+
     Raises:
         ConversionError: encodings that cannot be executed, all of them at once.
     """
@@ -48,8 +52,10 @@ class Interpreter:
                 faults=faults,
                 next_step="write the encodings again from the plan",
             )
-        self.model, self.encodings, self.integer_ops = model, encodings, integer_ops
-        self.at_once = at_once if _may_cut(model, encodings) else 0
+        self.model, self.encodings = model, encodings
+        self.integer_ops = frozenset(n.op for n in model.graph.nodes) if integer_ops is None else integer_ops
+        self.separable = _separable(model, encodings)
+        self.at_once = at_once if self.separable else 0
         self.executor = Executor(model)
         self.kernels: dict[str, Kernel] = {}
         self.whole: set[str] = set()
@@ -59,7 +65,7 @@ class Interpreter:
 
     @property
     def integer_nodes(self) -> frozenset[str]:
-        """Node keys of all that run in integers (a fused clamp with its head)."""
+        """Node keys of all that run in integers (a fused clamp with its head), or only move them."""
         return frozenset(self.whole)
 
     def run(
@@ -105,48 +111,35 @@ class Interpreter:
         if node.key in self.whole or encoding is None:
             return value
         if isinstance(encoding, Affine):
-            moved = role(node) is Role.SAME and node.inputs
-            source = self.encodings.affine(f"{node.inputs[0]}:out") if moved else None
-            return value if grid.same(source, encoding) else grid.snap(value, encoding)
+            return grid.snap(value, encoding)
         return value.half().float() if encoding == Float("float16") else value
 
     def _place(self, unit: Unit) -> None:
         """Give a unit its kernel, if it is not left to PyTorch."""
         node = unit.head
-        integer = self._integer_kernel(unit)
-        if integer is not None:
-            self.kernels[node.key] = integer
+        if runs_in_integers(unit, self.encodings, self.integer_ops):
             self.whole.add(node.key)
+            if role(node) not in (Role.SAME, Role.CONCAT):  # these move values, as PyTorch does
+                self.kernels[node.key] = self._integer_kernel(unit)
             if unit.clamp is not None:
                 self.kernels[unit.clamp.key] = _passed
                 self.whole.add(unit.clamp.key)
                 self.silent.add(node.key)
-            return
-        stored = self._stored_kernel(node)
-        if stored is not None:
+        elif (stored := self._stored_kernel(node)) is not None:
             self.kernels[node.key] = stored
 
-    def _integer_kernel(self, unit: Unit) -> Kernel | None:
-        """Return the integer kernel of a unit whose tensors are all Affine, or None."""
-        node, part = unit.head, role(unit.head)
-        out = self.encodings.affine(unit.out)
-        sources = [self.encodings.affine(f"{key}:out") for key in node.inputs]
-        known = [source for source in sources if source is not None]
-        if part not in (Role.LAYER, Role.ADD, Role.MEAN) or out is None or len(known) < len(sources):
-            return None
-        if self.integer_ops is not None and node.op not in self.integer_ops:
-            return None
+    def _integer_kernel(self, unit: Unit) -> Kernel:
+        """Return the kernel of a layer, add or mean whose tensors are all Affine."""
+        node, tensors = unit.head, self.encodings.tensors
+        out, *sources = (cast("Affine", tensors[key]) for key in (unit.out, *(f"{key}:out" for key in node.inputs)))
         bounds = clamp_bounds(unit.clamp) if unit.clamp is not None else None
-        if part is Role.ADD:
-            return IntegerAdd((known[0], known[1]), out, bounds)
-        if part is Role.MEAN:
-            return IntegerMean(node, known[0], out, bounds)
+        if role(node) is Role.ADD:
+            return IntegerAdd((sources[0], sources[1]), out, bounds)
+        if role(node) is Role.MEAN:
+            return IntegerMean(node, sources[0], out, bounds)
         key = f"{node.key}:weight"
-        weight = self.encodings.affine(key)
-        if weight is None or f"{node.key}:in" in self.encodings.tensors:
-            return None
-        codes = self.encodings.integers[key]
-        return IntegerLayer(node, codes, self._bias(node), source=known[0], weight=weight, out=out, bounds=bounds)
+        weight, codes = cast("Affine", tensors[key]), self.encodings.integers[key]
+        return IntegerLayer(node, codes, self._bias(node), source=sources[0], weight=weight, out=out, bounds=bounds)
 
     def _stored_kernel(self, node: Node) -> Kernel | None:
         """Return the kernel of a float node with an encoded weight, or None."""
@@ -173,7 +166,7 @@ def _passed(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def _may_cut(model: Model, encodings: Encodings) -> bool:
+def _separable(model: Model, encodings: Encodings) -> bool:
     """Say whether rows of a batch can be computed apart: one free batch dimension, no scale that the batch decides."""
     first = {port.spec.shape[0] if port.spec.shape else None for port in (*model.inputs, *model.outputs)}
     free = len(first) == 1 and all(isinstance(size, str) for size in first)

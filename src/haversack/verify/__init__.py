@@ -1,0 +1,8 @@
+"""Verification: how far an artefact is from float and from the reference, and at which tensor it leaves them."""
+
+from __future__ import annotations
+
+from haversack.verify.location import locate
+from haversack.verify.parity import compare
+
+__all__ = ["compare", "locate"]

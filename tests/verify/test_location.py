@@ -1,0 +1,191 @@
+"""Planted faults are located: a doubled scale, a flipped weight, a runtime that computes something else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from haversack.base.encodings import Encodings, Float
+from haversack.targets.reference import Reference
+from haversack.tools.graph import roles
+from haversack.tools.numerics import affine
+from haversack.verify import locate
+
+
+def spoiled(coded, *, tensors=(), integers=(), without=()):
+    kept = {key: value for key, value in coded.tensors.items() if key not in without}
+    codes = {key: value for key, value in coded.integers.items() if key not in without}
+    return Encodings({**kept, **dict(tensors)}, {**codes, **dict(integers)})
+
+
+def doubled(coded, key, channel=None):
+    encoding = coded.tensors[key]
+    scale = encoding.scale.copy()
+    scale[... if channel is None else channel] *= 2
+    return {key: replace(encoding, scale=scale)}
+
+
+def flipped(coded, key, where):
+    codes = coded.integers[key].copy()
+    codes[where] = -codes[where] or 1
+    return {key: codes}
+
+
+def runtime(network, encodings, *, spoil=None):
+    """Shows the tensors of a runtime: the reference's, as codes, with one of them spoiled."""
+    meaning = Reference(at_once=0).opened(network, encodings)
+
+    def tensors(inputs, keys):
+        seen = {}
+
+        def look(key, value):
+            if key in keys:
+                encoding = encodings.affine(key)
+                seen[key] = value.copy() if encoding is None else affine.quantize(value, encoding).astype(np.uint8)
+
+        meaning.run(inputs, observe=look)
+        if spoil is not None:
+            spoil(seen)
+        return seen
+
+    return tensors
+
+
+def test_nothing_to_find(network, coded, batch):
+    assert locate(network, coded, coded, batch) is None
+    assert locate(network, coded, coded, batch, tensors=runtime(network, coded)) is None
+
+
+@pytest.mark.parametrize(
+    "key, channel",
+    [
+        ("input:input#0:out", None), ("1:relu#0:out", None), ("2:conv2d#0:weight", 2), ("4:softmax#0:out", None),
+        ("8:linear#0:out", None),
+    ],
+)  # fmt: skip
+def test_one_scale_doubled(network, coded, batch, key, channel):
+    found = locate(network, coded, spoiled(coded, tensors=doubled(coded, key, channel)), batch)
+    assert (found.kind, found.layer) == ("scale-changed", key)
+    assert "instead of" in found.text
+    assert "off by" in found.text
+    assert found.severity == "error"
+
+
+@pytest.mark.parametrize("key, where", [("0:conv2d#0:weight", (3, 1, 0, 2)), ("8:linear#0:weight", (4, 0))])
+def test_one_weight_flipped(network, coded, batch, key, where):
+    found = locate(network, coded, spoiled(coded, integers=flipped(coded, key, where)), batch)
+    assert (found.kind, found.layer) == ("weight-changed", key)
+    assert f"1 of {coded.integers[key].size} integers differ, the first at {list(where)}" in found.text
+    assert "off by" in found.text
+
+
+def test_the_first_in_execution_order_is_named(network, coded, batch):
+    """Execution order is not the order of names: the input comes first, and a weight before its output."""
+    wrong = spoiled(
+        coded,
+        tensors={**doubled(coded, "0:conv2d#0:weight"), **doubled(coded, "input:input#0:out")},
+        integers=flipped(coded, "0:conv2d#0:weight", (0, 0, 0, 0)),
+    )
+    assert locate(network, coded, wrong, batch).layer == "input:input#0:out"
+    within = spoiled(
+        coded, tensors=doubled(coded, "3:relu#0:out"), integers=flipped(coded, "2:conv2d#0:weight", (0, 0, 0, 0))
+    )
+    assert locate(network, coded, within, batch).layer == "2:conv2d#0:weight"
+
+
+def test_a_change_is_told_whatever_the_tolerance(network, coded, batch):
+    wrong = spoiled(coded, integers=flipped(coded, "0:conv2d#0:weight", (0, 0, 0, 0)))
+    found = locate(network, coded, wrong, batch, tolerance=10.0, float_tolerance=10.0)
+    assert found.kind == "weight-changed"
+
+
+@pytest.mark.parametrize(
+    "change, layer, kind",
+    [
+        ({"without": ["3:relu#0:out"]}, "3:relu#0:out", "scale-changed"),
+        ({"without": ["5:conv2d#0:weight"]}, "5:conv2d#0:weight", "scale-changed"),
+        ({"tensors": {"0:conv2d#0:out": affine.from_range(0, 1)}}, "0:conv2d#0:out", "scale-changed"),
+        ({"tensors": {"3:relu#0:out": Float("float16")}}, "3:relu#0:out", "scale-changed"),
+        ({"tensors": {"stray:conv2d#0:out": affine.from_range(0, 1)}}, "stray:conv2d#0:out", "scale-changed"),
+        ({"integers": {"5:conv2d#0:weight": np.ones((3, 4, 1, 2), np.int32)}}, "5:conv2d#0:weight", "weight-changed"),
+    ],
+)
+def test_encodings_lost_added_and_misshapen(network, coded, batch, change, layer, kind):
+    found = locate(network, coded, spoiled(coded, **change), batch)
+    assert (found.layer, found.kind) == (layer, kind)
+
+
+@pytest.mark.parametrize("key", ["1:relu#0:out", "3:relu#0:out", "6:adaptive_avg_pool2d#0:out"])
+def test_a_runtime_that_computes_something_else(network, coded, batch, key):
+    def spoil(seen):
+        later = False
+        for unit in roles.units(network.graph):  # a wrong tensor makes all after it wrong
+            later = later or unit.out == key
+            if later:
+                seen[unit.out] = np.bitwise_xor(seen[unit.out], 4)
+
+    found = locate(network, coded, coded, batch, tensors=runtime(network, coded, spoil=spoil))
+    assert (found.kind, found.layer) == ("large-error-at", key)
+
+
+def one_code(key):
+    def spoil(seen):
+        flat = seen[key].reshape(-1)
+        flat[0] += 1 if flat[0] < 255 else -1
+
+    return spoil
+
+
+def test_one_code_is_enough_where_all_is_integers(network, coded, batch):
+    wrong = runtime(network, coded, spoil=one_code("3:relu#0:out"))
+    found = locate(network, coded, coded, batch, tensors=wrong)
+    assert (found.kind, found.layer) == ("large-error-at", "3:relu#0:out")
+    assert locate(network, coded, coded, batch, tensors=wrong, tolerance=0.05) is None
+
+
+def test_behind_a_float_op_a_neighbouring_code_is_no_fault(network, coded, batch):
+    wrong = runtime(network, coded, spoil=one_code("5:conv2d#0:out"))
+    assert locate(network, coded, coded, batch, tensors=wrong, float_tolerance=0.01) is None
+    found = locate(network, coded, coded, batch, tensors=wrong, float_tolerance=0.0)
+    assert found.layer == "5:conv2d#0:out"
+
+
+def test_tensors_that_a_runtime_does_not_show_are_passed_over(network, coded, batch):
+    full = runtime(network, coded, spoil=one_code("1:relu#0:out"))
+
+    def few(inputs, keys):
+        return {key: value for key, value in full(inputs, keys).items() if key != "1:relu#0:out"}
+
+    assert locate(network, coded, coded, batch, tensors=few) is None
+
+
+def test_a_tensor_of_another_shape(network, coded, batch):
+    def spoil(seen):
+        seen["1:relu#0:out"] = seen["1:relu#0:out"][:, :1]
+
+    found = locate(network, coded, coded, batch, tensors=runtime(network, coded, spoil=spoil))
+    assert found.layer == "1:relu#0:out"
+    assert "shape" in found.text
+
+
+def test_float_tensors_are_compared_as_they_are(network, coded, batch):
+    """Where nothing is encoded behind the softmax, the runtime shows float32 there."""
+    without = [key for key in coded.tensors if key.split(":")[0] in {"4", "5", "6", "7", "8"}]
+    half = spoiled(coded, without=without)
+
+    def spoil(seen):
+        seen["6:adaptive_avg_pool2d#0:out"] *= np.float32(1.1)
+
+    assert locate(network, half, half, batch, tensors=runtime(network, half)) is None
+    found = locate(network, half, half, batch, tensors=runtime(network, half, spoil=spoil))
+    assert found.layer == "6:adaptive_avg_pool2d#0:out"
+
+
+def test_nan_is_located(network, coded, batch):
+    def spoil(seen):
+        seen["3:relu#0:out"] = np.full(seen["3:relu#0:out"].shape, np.nan, np.float32)
+
+    found = locate(network, coded, coded, batch, tensors=runtime(network, coded, spoil=spoil))
+    assert found.layer == "3:relu#0:out"

@@ -1,0 +1,145 @@
+"""Parity on a real network: its own reference is exact, and each number is checked against a plain formula."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from haversack.base.encodings import Dynamic, Encodings
+from haversack.base.errors import JobError, VerificationError
+from haversack.targets.reference import Reference
+from haversack.tools.graph.execute import Executor
+from haversack.verify import compare
+from haversack.verify.parity import differing_bits
+
+
+@pytest.fixture(scope="module")
+def reference(network, coded):
+    return Reference().opened(network, coded)
+
+
+def test_the_reference_equals_itself(network, coded, batch, reference):
+    parity = compare(network, coded, reference.run, [batch, batch])
+    assert (parity.reference_differing, parity.reference_compared) == (0, 2 * 6 * 5)
+    got, exact = reference.run(batch)[0], Executor(network).run(batch)[0]
+    assert parity.relative_error == pytest.approx(np.linalg.norm(got - exact) / np.linalg.norm(exact))
+    assert parity.agreement == np.mean(got.argmax(1) == exact.argmax(1))
+    assert 0 < parity.relative_error < 0.2
+
+
+def test_every_differing_value_is_counted(network, coded, batch, reference):
+    def wrong(sample):
+        found = reference.run(sample)[0].copy()
+        found[0, :3] = np.nextafter(found[0, :3], np.float32(np.inf))  # one bit
+        return (found,)
+
+    parity = compare(network, coded, wrong, [batch, batch])
+    assert (parity.reference_differing, parity.reference_compared) == (6, 60)
+
+
+@pytest.mark.parametrize("limit, compared", [(0, 0), (4, 4), (6, 6), (8, 8), (100, 12)])
+def test_at_most_so_many_rows_are_compared(network, coded, batch, reference, limit, compared):
+    parity = compare(network, coded, reference.run, [batch, batch], reference_samples=limit, layer_samples=0)
+    assert parity.reference_compared == compared * 5
+    assert parity.reference_differing == (0 if compared else -1)
+    assert parity.layers == {}
+
+
+def test_a_batch_that_cannot_be_cut_is_left_out(network, coded, batch):
+    layer = network.graph.nodes[-1].key
+    tensors = {key: value for key, value in coded.tensors.items() if not key.startswith(layer)}
+    dynamic = Encodings(
+        {**tensors, f"{layer}:weight": coded.tensors[f"{layer}:weight"], f"{layer}:in": Dynamic()}, coded.integers
+    )
+    run = Reference().opened(network, dynamic).run
+    small = tuple(array[:2] for array in batch)
+    parity = compare(network, dynamic, run, [batch, small], reference_samples=4)
+    assert (parity.reference_differing, parity.reference_compared) == (0, 2 * 5)
+    assert parity.layers
+
+
+def test_layers_are_the_relative_errors_of_their_tensors(network, coded, batch, reference):
+    parity = compare(network, coded, reference.run, [batch, batch], layer_samples=9)
+    rows = tuple(np.concatenate([array, array[:3]]) for array in batch)
+    exact, got = {}, {}
+    Executor(network).run(rows, observe=lambda node, value: exact.update({node.out: value.numpy().copy()}))
+    Reference(at_once=0).run(network, coded, rows, observe=lambda key, value: got.update({key: value.copy()}))
+    assert "7:flatten#0:out" in got  # only moved: its error is its source's
+    assert set(parity.layers) == set(got) - {"7:flatten#0:out"}
+    for key, error in parity.layers.items():
+        expected = np.linalg.norm((got[key] - exact[key]).ravel()) / np.linalg.norm(exact[key].ravel())
+        assert error == pytest.approx(expected, rel=1e-5)
+    assert list(parity.layers.values()) == sorted(parity.layers.values(), reverse=True)
+    assert parity.worst_layer == next(iter(parity.layers))
+    assert "0:conv2d#0:out" not in parity.layers  # hidden by the relu fused behind it
+
+
+def test_samples_are_a_stream(network, coded, batch, reference):
+    parity = compare(network, coded, reference.run, (batch for _ in range(3)))
+    assert parity.reference_compared == 3 * 6 * 5
+
+
+def test_float_outputs_may_be_given(network, coded, batch, reference):
+    parity = compare(network, coded, reference.run, [batch], float_predict=reference.run)
+    assert parity.relative_error == 0.0
+    assert parity.agreement == 1.0
+
+
+@pytest.mark.parametrize(
+    "shape, agreement", [((6, 4), 0.5), ((6, 1), math.nan), ((6,), math.nan), ((6, 2, 2), math.nan)]
+)
+def test_agreement_needs_classes(network, batch, shape, agreement):
+    exact = np.zeros(shape, np.float32)
+    exact.reshape(6, -1)[:, 0] = 1
+    got = exact.copy()
+    got.reshape(6, -1)[:3, -1] = 2
+    parity = compare(
+        network, Encodings.none(), lambda _: (got,), [batch], float_predict=lambda _: (exact,), reference_samples=0
+    )
+    assert parity.agreement == pytest.approx(agreement, nan_ok=True)
+
+
+def test_the_float_model_needs_no_encodings(network, batch):
+    exact = Executor(network)
+    parity = compare(network, Encodings.none(), exact.run, [batch], reference=Reference(at_once=0))
+    assert (parity.relative_error, parity.agreement, parity.reference_differing) == (0.0, 1.0, 0)
+    assert parity.layers == {}
+
+
+def test_nan_is_not_hidden(network, coded, batch, reference):
+    def broken(sample):
+        found = reference.run(sample)[0].copy()
+        found[1, 1] = np.nan
+        return (found,)
+
+    parity = compare(network, coded, broken, [batch])
+    assert math.isnan(parity.relative_error)
+    assert parity.reference_differing == 1
+
+
+def test_outputs_of_another_shape(network, coded, batch, reference):
+    with pytest.raises(VerificationError, match=r"\(6, 4\)"):
+        compare(network, coded, lambda sample: (reference.run(sample)[0][:, :4],), [batch])
+    with pytest.raises(VerificationError, match="shapes"):
+        compare(network, coded, lambda sample: reference.run(sample) * 2, [batch])
+
+
+def test_no_samples(network, coded, reference):
+    with pytest.raises(JobError, match="no samples"):
+        compare(network, coded, reference.run, [])
+
+
+@pytest.mark.parametrize(
+    "one, other, count",
+    [
+        (np.float32([0.0, 1.0]), np.float32([-0.0, 1.0]), 1),
+        (np.float32([np.nan]), np.float32([np.nan]), 0),
+        (np.float32([1.0]), np.float64([1.0]), 1),
+        (np.array([1, 2]), np.array([1, 3]), 1),
+        (np.float32([[1, 2], [3, 4]]).T, np.float32([[1, 3], [2, 4]]), 0),
+    ],
+)
+def test_bits(one, other, count):
+    assert differing_bits(one, other) == count
