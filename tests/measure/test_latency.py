@@ -106,6 +106,14 @@ def test_only_the_first_part_warms_up(tmp_path):
     assert [warmup for _, warmup, _ in device.asked][:3] == [7, 0, 0]
 
 
+@pytest.mark.parametrize(("ratio", "different"), [(0.9, True), (1.015, False), (1 / 1.015, False), (1.05, True)])
+def test_what_two_openings_of_one_file_may_differ_by_is_no_difference(tmp_path, ratio, different):
+    wall = noisy_times(40, 0.0001) * [2, 1] * [ratio, 1]
+    timed = compare(Timetable(wall), *handles(tmp_path), ONE, cold_ms=1, patience=Patience(pairs=40))
+    assert timed.difference.different is different
+    assert timed.latency.ratio == pytest.approx(ratio, rel=1e-3)
+
+
 def test_the_summary_is_the_textbook_s():
     wall = np.array([[1, 2], [2, 2], [3, 4], [9, 3], [2, 4]]) * 1_000_000
     latency = summarise(Times(wall, wall * [3, 2]), 7.0, "board", 4)

@@ -27,7 +27,7 @@ class Patience:
     pairs: int = 40
     most_pairs: int = 400
     seconds: float = 15.0
-    settled: float = 0.01
+    settled: float = 0.02
     warmup: int = 3
 
 
@@ -83,7 +83,8 @@ def compare(
         spent += float(part.wall.sum()) / 1e9
         times = Times(np.concatenate([p.wall for p in parts]), np.concatenate([p.cpu for p in parts]))
         pairs = len(times.wall)
-        difference = noise.differ(times.wall[:, 0], times.wall[:, 1])
+        # One file opened twice in one process differs by up to a hundredth, by where its memory happens to lie.
+        difference = noise.differ(times.wall[:, 0], times.wall[:, 1], tolerance=noise.DRIFT)
     return Timed(summarise(times, cold_ms, device.name, candidate.opening.threads), difference, times)
 
 

@@ -18,6 +18,7 @@ from haversack.base.candidate import Latency
 
 CONFIDENCE = 0.95
 DRIFT = 0.02
+"""How far the ratio of one and the same file to itself may lie from 1, by where its memory lies: seen up to 0.010."""
 _EXACT_UP_TO = 1000
 _ROUNDING = 1e-9
 

@@ -237,12 +237,11 @@ def test_grandchildren_do_not_inherit_the_protocol(shared_worker):
     assert not any(f"'{number}'" in data["child"] for number in data["protocol"] if int(number) > 3)
 
 
-def test_closing_is_quick_and_may_come_twice(start_worker):
+def test_closing_lets_the_process_end_by_itself_and_may_come_twice(start_worker):
     worker = start_worker()
-    began = time.monotonic()
     worker.close()
     worker.close()
-    assert time.monotonic() - began < 2
+    assert worker._process.returncode == 0
     assert not worker.alive
     with pytest.raises(WorkerCrashed):
         worker.call("echo")
