@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -37,3 +37,32 @@ class Constraints:
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     ratios: tuple[Ratio, ...] = ()
     integer_ops: frozenset[str] = frozenset()
+
+    @classmethod
+    def union(cls, several: Iterable[Constraints]) -> Constraints:
+        """Return what fits all of several targets: every demand of each, and only the integer ops common to all.
+
+        Raises:
+            ValueError: two targets fix one tensor's encoding differently, or bound it to disjoint intervals.
+        """
+        found = list(several)
+        if not found:
+            return cls()
+        fixed: dict[str, tuple[float, int]] = {}
+        bounds: dict[str, tuple[float, float]] = {}
+        for one in found:
+            for key, demand in one.fixed.items():
+                if fixed.setdefault(key, demand) != demand:
+                    raise ValueError(f"{key}: one target fixes {fixed[key]}, another {demand}")
+            for key, (low, high) in one.bounds.items():
+                before = bounds.get(key, (low, high))
+                bounds[key] = max(low, before[0]), min(high, before[1])
+                if bounds[key][0] > bounds[key][1]:
+                    raise ValueError(f"{key}: bounded to disjoint intervals {before} and {(low, high)}")
+        return cls(
+            ties=tuple(dict.fromkeys(tie for one in found for tie in one.ties)),
+            fixed=fixed,
+            bounds=bounds,
+            ratios=tuple(dict.fromkeys(ratio for one in found for ratio in one.ratios)),
+            integer_ops=frozenset.intersection(*(one.integer_ops for one in found)),
+        )

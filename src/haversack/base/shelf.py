@@ -6,7 +6,7 @@ import ast
 import difflib
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -106,3 +106,9 @@ def _first_line(path: Path) -> str:
         if isinstance(item, ast.ClassDef) and not item.name.startswith("_"):
             return (ast.get_docstring(item) or "").partition("\n")[0]
     return (ast.get_docstring(tree) or "").partition("\n")[0]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return ``; did you mean NEAR?`` for a misspelt name, or an empty string when nothing is near."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.4)
+    return f"; did you mean {near[0]}?" if near else ""

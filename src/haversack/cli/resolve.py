@@ -1,0 +1,42 @@
+"""``haversack resolve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from haversack.cli.terminal import say, say_json
+
+
+def resolve(
+    out: Path,
+    *,
+    budget: str,
+    write: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Answer another budget from a finished run: measured where it can, else a forecast.
+
+    Exit codes: 0 a measured artefact meets it, 3 none does (a forecast plan is printed if the knapsack finds one).
+
+    Parameters
+    ----------
+    out:
+        The folder of a finished run.
+    budget:
+        The other limits.
+    write:
+        Write the forecast plan there, for pack --plan.
+    json:
+        Print JSON.
+    """
+    from haversack.flow import resolve as flow
+
+    answer = flow.resolve(out, budget)
+    if write is not None and answer.plan is not None:
+        answer.write(write)
+    if json:
+        say_json(answer.data())
+    else:
+        for line in answer.lines(write):
+            say(line)
+    return answer.exit_code

@@ -1,0 +1,159 @@
+"""What a person sees while a command works: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from haversack.base.progress import Event, Sink
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PLAIN_SECONDS = 5.0
+"""At most one plain line in so many seconds for the same step."""
+
+
+def say(text: str = "") -> None:
+    """Print one line of a command's result."""
+    print(text)  # noqa: T201 - the one place that prints results
+
+
+@contextmanager
+def results(*, as_json: bool) -> Iterator[None]:
+    """Keep standard output for the command's result: what native libraries print there goes to standard error.
+
+    Args:
+        as_json: only then is it done; a person may see everything.
+    """
+    if not as_json:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def say_json(data: Any) -> None:  # noqa: ANN401 - JSON-able data
+    """Print one JSON document."""
+    say(json.dumps(data, indent=2, allow_nan=False, default=str))
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as ``45 s``, ``3 min 20 s`` or ``1 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+@contextmanager
+def display(*, quiet: bool = False) -> Iterator[Sink]:
+    """Yield the sink for a command's events: nothing when quiet, bars on a terminal, plain lines elsewhere."""
+    if quiet:
+        yield lambda _event: None
+    elif sys.stderr.isatty():
+        with _bars() as progress:
+            yield _Live(progress)
+    else:
+        yield _Plain()
+
+
+def _bars() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.fields[stage]:>8}", style="bold"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}", style="dim"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+class _Left:
+    """Forecasts the time left of the whole run: the preflight's forecast until it is used up, then what is known."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.forecast: float | None = None
+
+    def take(self, event: Event) -> None:
+        """Learn from an event that carries ``forecast_seconds``."""
+        if "forecast_seconds" in event.data:
+            self.forecast = float(event.data["forecast_seconds"]) + time.monotonic() - self.started
+
+    def words(self) -> str:
+        """Return the time left of the run as forecast, or an empty string when nothing is known."""
+        if self.forecast is None:
+            return ""
+        left = self.forecast - (time.monotonic() - self.started)
+        return f"about {clock(left)} left" if left > 0 else "longer than forecast"
+
+
+class _Plain:
+    """One line for each thing that happened, without control characters."""
+
+    def __init__(self) -> None:
+        self.left = _Left()
+        self.told: dict[tuple[str, str], float] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Write the event to standard error, unless the same step was told a moment ago."""
+        self.left.take(event)
+        now = time.monotonic()
+        step = (event.stage, event.text)
+        finished = event.total and event.done == event.total
+        if event.kind == "progress" and not finished and now - self.told.get(step, -PLAIN_SECONDS) < PLAIN_SECONDS:
+            return
+        self.told[step] = now
+        count = f" {event.done}/{event.total}" if event.total else ""
+        reused = " (from the last run)" if event.kind == "reused" else ""
+        left = f"  [{words}]" if (words := self.left.words()) else ""
+        sys.stderr.write(f"{now - self.left.started:7.1f} s  {event.stage:<8} {event.text}{count}{reused}{left}\n")
+
+
+class _Live:
+    """Bars: one for the step in work, done steps as lines above it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.left = _Left()
+        self.tasks: dict[tuple[str, str], Any] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show the event."""
+        self.left.take(event)
+        step = (event.stage, event.text)
+        if event.kind != "progress":
+            mark = {"finding": "!", "reused": "=", "done": "✓"}.get(event.kind, "·")
+            self.progress.console.print(f"{mark} [bold]{event.stage:>8}[/bold] ", end="", highlight=False)
+            self.progress.console.print(event.text, markup=False, highlight=False)
+            self._end(event.stage)
+            return
+        if step not in self.tasks:
+            self._end()
+            self.tasks[step] = self.progress.add_task(event.text, total=event.total or None, stage=event.stage, left="")
+        self.progress.update(self.tasks[step], completed=event.done, left=self.left.words())
+
+    def _end(self, stage: str | None = None) -> None:
+        for step in [step for step in self.tasks if stage is None or step[0] == stage]:
+            self.progress.remove_task(self.tasks.pop(step))

@@ -1,0 +1,29 @@
+"""``haversack verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from haversack.cli.terminal import display, results, say, say_json
+
+
+def verify(out: Path, *, json: bool = False) -> int:
+    """Check the artefacts of a finished run: hashes, golden vectors, the bits of the reference.
+
+    Parameters
+    ----------
+    out:
+        The folder of a finished run.
+    json:
+        Print JSON.
+    """
+    from haversack.flow import verify as flow
+
+    with results(as_json=json), display(quiet=json) as sink:
+        answer = flow.verify(out, sink)
+    if json:
+        say_json(answer.data())
+    else:
+        for line in answer.lines():
+            say(line)
+    return answer.exit_code

@@ -1,0 +1,119 @@
+"""The job's data as the model takes them: preprocessed, checked, kept in memory while they are small."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from haversack.base import digest
+from haversack.base.errors import JobError
+from haversack.base.job import Job
+from haversack.base.model import Port, Sample
+from haversack.metrics.contract import Metric
+from haversack.tools.data import batches, samples
+from haversack.tools.data.preprocess.pipeline import Pipeline
+
+KEPT_BYTES = 400 << 20
+"""Data up to so many bytes are read and preprocessed once; larger sets are streamed anew for every pass."""
+
+Pair = tuple[Sample, np.ndarray]
+Item = TypeVar("Item")
+
+
+class Data:
+    """Calibration and evaluation sets.
+
+    Args:
+        job: gives the raw data and the preprocessing.
+        ports: the model's inputs, that every batch is checked against; None before the model is known.
+        metric: says how many rows make a sample.
+    """
+
+    def __init__(self, job: Job, ports: tuple[Port, ...] | None, metric: Metric) -> None:
+        self.job = job
+        self.pipeline = Pipeline.parse(job.preprocess)
+        self._ports = ports
+        self._group = metric.group
+        self._calibration: list[Sample] | None = None
+        self._evaluation: list[Pair] | None = None
+
+    def expect(self, ports: tuple[Port, ...]) -> None:
+        """Check every batch against the model's inputs from now on."""
+        self._ports = ports
+        self._calibration = self._evaluation = None
+
+    def prepared_job(self) -> Job:
+        """Return the job with data as the model takes them."""
+        return replace(self.job, calibration=lambda: self.pipeline.over(self.job.calibration()), preprocess=())
+
+    def calibration(self) -> Iterator[Sample]:
+        """Yield the calibration batches.
+
+        Raises:
+            JobError: a batch that does not fit the model, or none at all.
+        """
+        if self._calibration is not None:
+            return iter(self._calibration)
+        checked = samples.checked(
+            self.pipeline.over(self.job.calibration()), self._ports, what="calibration()"
+        )
+        kept, rest = _up_to(checked, lambda sample: sum(array.nbytes for array in sample))
+        if rest is None:
+            self._calibration = kept
+        return itertools.chain(kept, rest or ())
+
+    def evaluation(self) -> Iterator[Pair]:
+        """Yield (inputs, expected) of the evaluation set.
+
+        Raises:
+            JobError: a batch that does not fit the model, or none at all.
+        """
+        if self._evaluation is not None:
+            return iter(self._evaluation)
+        raw = ((self.pipeline(inputs), expected) for inputs, expected in self.job.evaluation())
+        checked = samples.checked_pairs(raw, self._ports, what="evaluation()", group=self._group)
+        kept, rest = _up_to(checked, lambda pair: sum(array.nbytes for array in pair[0]))
+        if rest is None:
+            self._evaluation = kept
+        return itertools.chain(kept, rest or ())
+
+    def first(self) -> Sample:
+        """Return the first calibration batch.
+
+        Raises:
+            JobError: there is none.
+        """
+        for sample in self.calibration():
+            return sample
+        raise JobError("it gives no samples", where="calibration()", next_step="let it yield at least one batch")
+
+    def digest(self) -> str:
+        """Return the content digest of both sets, as the model takes them."""
+        calibration = batches.digest(self.calibration())
+        inputs = batches.digest(inputs for inputs, _ in self.evaluation())
+        expected = batches.digest((expected,) for _, expected in self.evaluation())
+        return digest.of_data([calibration, inputs, expected])
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many samples calibrate and how many are scored."""
+        return (
+            sum(len(sample[0]) for sample in self.calibration()),
+            sum(len(expected) for _, expected in self.evaluation()),
+        )
+
+
+def _up_to(items: Iterable[Item], size: Callable[[Item], int]) -> tuple[list[Item], Iterator[Item] | None]:
+    """Return (items read while they fit into memory, the iterator of the rest or None when there is none)."""
+    kept: list[Item] = []
+    total = 0
+    iterator = iter(items)
+    for item in iterator:
+        kept.append(item)
+        total += size(item)
+        if total > KEPT_BYTES:
+            return kept, iterator
+    return kept, None

@@ -1,0 +1,347 @@
+"""Making a plan real: compress, lower, verify, measure. A runtime that crashes costs its candidate and no more."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from haversack import verify
+from haversack.base.candidate import Artifact, Candidate, Latency, Memory, Parity
+from haversack.base.constraints import Constraints
+from haversack.base.errors import ConversionError, HaversackError, VerificationError
+from haversack.base.finding import Finding
+from haversack.base.model import Model, Sample
+from haversack.base.plan import Plan
+from haversack.base.profile import TensorStatistics
+from haversack.base.progress import Event, Sink
+from haversack.base.quality import Drop, Quality
+from haversack.compress.apply import Compressed, apply
+from haversack.flow.data import Data
+from haversack.flow.replay import Predict, Replay
+from haversack.lower.emit import emit
+from haversack.measure import findings, latency, quality, starts
+from haversack.measure.device import Device, Handle, Opening
+from haversack.metrics.contract import Metric
+from haversack.targets.contract import Target
+from haversack.tools.data import batches
+from haversack.tools.formats import encodings_file
+from haversack.tools.store import atomic
+from haversack.tools.worker.faults import WorkerFault
+
+ENCODINGS, WEIGHTS = "encodings.safetensors", "weights.safetensors"
+SIGNIFICANT_TIME = 0.02
+"""A layer left in float is a finding when such layers take more than this fraction of the measured time."""
+CHOOSE, REPORT = slice(0, None, 2), slice(1, None, 2)
+"""Rows of the evaluation set by sample: even ones choose, odd ones are reported."""
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """The float model in PyTorch: the metric's rows by sample of the evaluation set, and the model as a predictor."""
+
+    rows: np.ndarray
+    predict: Predict
+
+
+@dataclass(frozen=True)
+class FloatFile:
+    """The float artefact of one target: its folder, and what it is."""
+
+    folder: Path
+    artifact: Artifact
+
+    @property
+    def opening(self) -> Opening:
+        """How it is opened."""
+        path = self.folder / self.artifact.files[0].path
+        return Opening(path, self.artifact.target, self.artifact.session_options)
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A candidate, judged by one half of the evaluation set, and the metric's rows of both halves by sample."""
+
+    candidate: Candidate
+    rows: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes plans of one target real.
+
+    Attributes:
+        model: the folded float model.
+        data: calibration and evaluation.
+        metric: the job's.
+        target: the runtime.
+        floats: its float artefact.
+        baseline: the float model's scores and outputs.
+        device: where artefacts run.
+        ranges: gives a model's activation ranges.
+        constraints: of all selected targets together.
+        folder: candidates are written below it, by plan identity.
+        exact_samples: how many samples are compared with the reference bit for bit.
+        allow: kinds of findings that do not fail a candidate.
+        sink: told about steps.
+    """
+
+    model: Model
+    data: Data
+    metric: Metric
+    target: Target
+    floats: FloatFile
+    baseline: Baseline
+    device: Device
+    ranges: Callable[[Model], Mapping[str, TensorStatistics]]
+    constraints: Constraints
+    folder: Path
+    exact_samples: int
+    allow: tuple[str, ...]
+    sink: Sink
+
+    def make(self, plan: Plan) -> Made:
+        """Return the candidate of a plan, measured; a plan that fails is a candidate with the verdict ``failed``.
+
+        Raises:
+            JobError, UsageError: the job is at fault, not the plan.
+        """
+        clock = _Clock()
+        artifact: Artifact | None = None
+        found: list[Finding] = []
+        try:
+            with clock.of("compress"):
+                compressed = self.compressed(plan)
+            found += compressed.findings
+            with clock.of("lower"):
+                self.sink(Event("lower", "start", f"the {plan.target} file"))
+                artifact = emit(compressed.model, compressed.encodings, plan.target, self.folder_of(plan))
+                self._keep(plan, compressed)
+            return self._measured(plan, artifact, compressed, found, clock)
+        except (ConversionError, VerificationError, WorkerFault) as error:
+            found.append(_failure(error))
+            candidate = Candidate(plan, artifact, None, None, None, None, None, tuple(found), dict(clock.seconds))
+            return Made(replace(candidate, verdict="failed", reason=str(error)))
+
+    def folder_of(self, plan: Plan) -> Path:
+        """Return where a plan's files are made."""
+        return self.folder / plan.id
+
+    def confirmed(self, candidate: Candidate, samples: int) -> Candidate:
+        """Return a made candidate compared with the reference on so many samples.
+
+        Raises:
+            WorkerFault: the runtime failed.
+        """
+        artifact, parity, plan = candidate.artifact, candidate.parity, candidate.plan
+        if artifact is None or parity is None or not _is_static(plan):
+            return candidate
+        self.sink(Event("verify", "start", f"{samples} samples bit for bit against the reference"))
+        kept = self._kept(plan)
+        opening = self._opening(plan, artifact)
+        handle = self.device.load(opening)
+        try:
+            found = verify.compare(
+                kept.model,
+                kept.encodings,
+                self._predict(handle, artifact),
+                batches.take((inputs for inputs, _ in self.data.evaluation()), samples),
+                float_predict=self.baseline.predict,
+                reference_samples=samples,
+                float_model=self.model,
+            )
+        finally:
+            self.device.unload(handle)
+        exact = replace(
+            parity,
+            reference_differing=found.reference_differing,
+            reference_compared=found.reference_compared,
+            layers=found.layers,
+        )
+        told = tuple(self._exactness(exact, kept, opening, artifact))
+        fails = any(finding.kind not in self.allow for finding in told)
+        reason = "; ".join(finding.text for finding in told) if fails else candidate.reason
+        findings_all = tuple(dict.fromkeys((*candidate.findings, *told)))
+        verdict = "failed" if fails else candidate.verdict
+        return replace(candidate, parity=exact, findings=findings_all, verdict=verdict, reason=reason)
+
+    def compressed(self, plan: Plan) -> Compressed:
+        """Return the prepared model and its encodings."""
+        return apply(
+            self.model,
+            plan,
+            ranges=self.ranges,
+            constraints=self.constraints,
+            samples=self.data.calibration,
+            sink=self.sink,
+        )
+
+    def _opening(self, plan: Plan, artifact: Artifact) -> Opening:
+        return Opening(self.folder_of(plan) / artifact.files[0].path, plan.target, artifact.session_options)
+
+    def _predict(self, handle: Handle, artifact: Artifact) -> Replay:
+        """Return the artefact as a predictor, inputs and outputs in the model's order."""
+        names = [port.name for port in artifact.inputs]
+
+        def run(sample: Sample) -> tuple[np.ndarray, ...]:
+            found = self.device.run(handle, dict(zip(names, sample, strict=True)))
+            return tuple(found[port.name] for port in self.model.outputs)
+
+        return Replay(run)
+
+    def _keep(self, plan: Plan, compressed: Compressed) -> None:
+        """Write down what the artefact was made from: encodings, and the weights that preparation changed."""
+        from safetensors.numpy import save
+
+        changed = {
+            name: np.ascontiguousarray(value)
+            for name, value in compressed.model.weights.items()
+            if name not in self.model.weights or value.tobytes() != self.model.weights[name].tobytes()
+        }
+        atomic.write_bytes(self.folder_of(plan) / WEIGHTS, save(changed))
+        atomic.write_bytes(self.folder_of(plan) / ENCODINGS, encodings_file.to_bytes(compressed.encodings))
+
+    def _kept(self, plan: Plan) -> Compressed:
+        from safetensors.numpy import load
+
+        changed = load((self.folder_of(plan) / WEIGHTS).read_bytes())
+        encodings = encodings_file.read(self.folder_of(plan) / ENCODINGS)
+        return Compressed(self.model.with_weights(changed), encodings)
+
+    def _measured(
+        self, plan: Plan, artifact: Artifact, compressed: Compressed, found: list[Finding], clock: _Clock
+    ) -> Made:
+        opening = self._opening(plan, artifact)
+        handle = self.device.load(opening)
+        try:
+            predict = self._predict(handle, artifact)
+            with clock.of("measure"):
+                self.sink(Event("measure", "start", "quality on the artefact"))
+                rows = self._rows(predict)
+            with clock.of("verify"):
+                self.sink(Event("verify", "start", "parity with float and with the reference"))
+                parity = self._parity(compressed, predict, exact=_is_static(plan))
+                found += self._exactness(parity, compressed, opening, artifact)
+            with clock.of("measure"):
+                self.sink(Event("measure", "start", "latency and memory"))
+                cost, memory, told = self._costs(opening, handle)
+                found += [*told, *self._left_in_float(plan, opening, artifact)]
+        finally:
+            self.device.unload(handle)
+        score, drop = self.scored(rows, CHOOSE)
+        wrong = [finding for finding in found if finding.severity == "error" and finding.kind not in self.allow]
+        candidate = Candidate(
+            plan, artifact, score, drop, parity, cost, memory, tuple(dict.fromkeys(found)), dict(clock.seconds)
+        )
+        if wrong:
+            reason = "; ".join(f"{finding.kind}: {finding.text}" for finding in wrong)
+            candidate = replace(candidate, verdict="failed", reason=reason)
+        return Made(candidate, rows)
+
+    def scored(self, rows: np.ndarray, half: slice) -> tuple[Quality, Drop]:
+        """Return the quality of one half of the evaluation set, and its drop against float on the same samples."""
+        mine, exact = rows[half], self.baseline.rows[half]
+        return quality_of(self.metric, mine), self.metric.drop(exact, mine)
+
+    def _rows(self, predict: Predict) -> np.ndarray:
+        state = quality.score(
+            predict,
+            self.data.evaluation(),
+            self.metric,
+            float_predict=self.baseline.predict,
+            names=[port.name for port in self.model.outputs],
+        )
+        return state.rows()
+
+    def _parity(self, compressed: Compressed, predict: Predict, *, exact: bool) -> Parity:
+        return verify.compare(
+            compressed.model,
+            compressed.encodings,
+            predict,
+            [inputs for inputs, _ in self.data.evaluation()],
+            float_predict=self.baseline.predict,
+            reference_samples=self.exact_samples if exact else 0,
+            float_model=self.model,
+        )
+
+    def _exactness(
+        self, parity: Parity, compressed: Compressed, opening: Opening, artifact: Artifact
+    ) -> Iterator[Finding]:
+        """Say where an artefact leaves the reference, if it does."""
+        if parity.reference_differing <= 0:
+            return
+        text = f"{parity.reference_differing} of {parity.reference_compared} output values differ from the reference's"
+        yield Finding("not-exact", text)
+        place = verify.locate(
+            compressed.model,
+            compressed.encodings,
+            self.target.read(opening.path, artifact),
+            self.data.first(),
+            tensors=lambda inputs, keys: self.target.tensors(opening.path, artifact, inputs, keys),
+        )
+        if place is not None:
+            yield place
+
+    def _costs(self, opening: Opening, handle: Handle) -> tuple[Latency, Memory, tuple[Finding, ...]]:
+        inputs = {port.name: array[:1] for port, array in zip(self.model.inputs, self.data.first(), strict=True)}
+        told = findings.of_outputs(self.device.run(handle, inputs), self.device.run(handle, inputs))
+        begun = starts.take(self.device, opening, inputs)
+        memory = starts.memory(self.device, opening, inputs, begun)
+        baseline = self.device.load(self.floats.opening)
+        try:
+            timed = latency.compare(self.device, handle, baseline, inputs, cold_ms=starts.cold_ms(begun))
+        finally:
+            self.device.unload(baseline)
+        return timed.latency, memory, (*told, *findings.of_speed(timed.difference))
+
+    def _left_in_float(self, plan: Plan, opening: Opening, artifact: Artifact) -> Iterator[Finding]:
+        """Tell layers that were meant for integers and run in float, when together they take a significant time."""
+        unfused = self.target.unfused(opening.path, artifact) if _is_static(plan) else ()
+        if not unfused:
+            return
+        inputs = tuple(array[:1] for array in self.data.first())
+        seconds = self.target.layer_seconds(opening.path, artifact, inputs)
+        total = sum(seconds.values())
+        share = sum(seconds.get(key, 0.0) for key in unfused) / total if total else 0.0
+        if share > SIGNIFICANT_TIME:
+            for key in unfused:
+                yield Finding("float-op", f"meant for integers, runs in float ({share:.0%} of the time together)", key)
+
+
+def quality_of(metric: Metric, rows: np.ndarray) -> Quality:
+    """Return the quality that a metric's rows, [samples, columns], stand for."""
+    value = float(metric.values(rows[None])[0])
+    return Quality(metric.name, value, metric.unit, metric.direction, len(rows), metric.standard_error(rows))
+
+
+class _Clock:
+    """Wall seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def of(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.monotonic() - start
+
+
+def _is_static(plan: Plan) -> bool:
+    return any(layer.precision == "int8" for layer in plan.layers.values())
+
+
+def _failure(error: HaversackError) -> Finding:
+    if isinstance(error, WorkerFault):
+        return Finding("worker-crashed", error.cause, error.where)
+    if isinstance(error, quality.NotFinite):
+        return Finding("not-finite", error.cause, error.where)
+    return Finding("unreadable" if isinstance(error, ConversionError) else "scale-changed", error.cause, error.where)

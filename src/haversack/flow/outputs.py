@@ -1,0 +1,198 @@
+"""What a run leaves in its folder: the best artefact of each target, recipe, encodings, golden vectors, report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from haversack import report
+from haversack.base.budget import Budget
+from haversack.base.candidate import Candidate
+from haversack.base.encodings import Affine, Encodings, Float
+from haversack.base.model import Model, Sample
+from haversack.base.recipe import FORMAT, Recipe, unstructure, write
+from haversack.flow.making import ENCODINGS
+from haversack.flow.steps import Steps
+from haversack.measure.device import Opening
+from haversack.report import facts
+from haversack.report.record import Forecast, ModelFacts, Record, Samples
+from haversack.tools.data import golden
+from haversack.tools.formats import encodings_file
+from haversack.tools.store import atomic
+
+GOLDEN_SAMPLES = 4
+GOLDEN_SEED = 20260101
+BEST = "best"
+ARTIFACT, GOLDEN = "artifact.json", "golden.npz"
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user said, for the record.
+
+    Attributes:
+        budget: the limits.
+        allowed: kinds of findings that may not fail the run.
+        command: what repeats the run.
+    """
+
+    budget: Budget
+    allowed: tuple[str, ...]
+    command: str
+
+
+def leave(steps: Steps, candidates: Sequence[Candidate], wishes: Wishes, seconds: Mapping[str, float]) -> Record:
+    """Write everything of a finished run and return its record; ``report.json`` and ``report.html`` come last.
+
+    Args:
+        steps: the run.
+        candidates: all of them, judged, best first; the first of each target that left an artefact ships.
+        wishes: what the user said.
+        seconds: stage -> seconds.
+
+    Raises:
+        EnvironmentFault: the folder cannot be written.
+    """
+    out = steps.shop.out
+    best = shipped(candidates)
+    after = {one.id: _ship(steps, target, one) for target, one in best.items()}
+    plans = tuple(one.plan for one in best.values())
+    with atomic.told(out / "recipe.toml", "write the recipe"):
+        write(Recipe(FORMAT, steps.job.source, steps.model.digest, wishes.budget, plans), out / "recipe.toml")
+    calibration, evaluation = steps.data.counts()
+    record = report.build(
+        [_relocated(one, best) for one in candidates],
+        model=facts.of_model(steps.model, source=steps.job.source, time_share=_shares(steps)),
+        baseline=steps.baseline_reported(),
+        budget=wishes.budget,
+        best={target: one.id for target, one in best.items()},
+        environment=facts.of_machine(),
+        samples=Samples(calibration, (evaluation + 1) // 2, evaluation // 2),
+        seconds=seconds,
+        command=wishes.command,
+        stated=steps.job.baseline,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        next_step=f"haversack verify {out}",
+        allowed=wishes.allowed,
+        floats={name: one.artifact for name, one in steps.floats.items()},
+        after=after,
+        forecasts={one.id: _forecast(one) for one in candidates if "forecast" in one.extra},
+    )
+    report.write(record, out)
+    return record
+
+
+def shipped(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
+    """Return target -> the candidate that ships for it: the first, best first, that left an artefact."""
+    best: dict[str, Candidate] = {}
+    for candidate in candidates:
+        if candidate.artifact is not None:
+            best.setdefault(candidate.plan.target, candidate)
+    return best
+
+
+def _ship(steps: Steps, target: str, candidate: Candidate) -> ModelFacts:
+    """Copy an artefact to best/TARGET with what proves it there, and return the compressed model in numbers."""
+    made = steps.makers[target].folder_of(candidate.plan)
+    folder = atomic.make_folder(steps.shop.out / BEST / target)
+    artifact = candidate.artifact
+    if artifact is None:
+        message = f"{candidate.id} left no artefact"
+        raise ValueError(message)
+    with atomic.told(folder, "write the best artefact"):
+        for file in artifact.files:
+            _copy(made / file.path, folder / file.path)
+        encodings = encodings_file.read(made / ENCODINGS)
+        _copy(made / ENCODINGS, folder / ENCODINGS)
+    atomic.write_bytes(folder / ARTIFACT, _json(unstructure(artifact)))
+    opening = Opening(folder / artifact.files[0].path, target, artifact.session_options)
+    write_golden(steps, opening, folder / GOLDEN)
+    sample = tuple(array[:1] for array in steps.data.first())
+    seconds = steps.targets[target].layer_seconds(opening.path, artifact, sample)
+    total = sum(seconds.values()) or 1.0
+    shares = {key: value / total for key, value in seconds.items() if key}
+    facts_before = facts.of_model(steps.model, source=steps.job.source, time_share=shares)
+    return replace(facts_before, weight_bytes=stored_bytes(steps.model, encodings))
+
+
+def write_golden(steps: Steps, opening: Opening, path: Path) -> None:
+    """Write golden vectors: inputs (the job's, or synthetic) and what the artefact gives for them on this host."""
+    ports = steps.model.inputs
+    if steps.job.golden is not None:
+        samples: Sequence[Sample] = list(steps.data.pipeline.over(steps.job.golden()))
+    else:
+        ranges = golden.observed(steps.data.calibration(), ports)
+        lengths = _lengths(steps)
+        samples = golden.synthetic(ports, GOLDEN_SEED, GOLDEN_SAMPLES, ranges=ranges, lengths=lengths)
+    handle = steps.device.load(opening)
+    arrays: dict[str, np.ndarray] = {}
+    for number, sample in enumerate(samples):
+        inputs = {port.name: array for port, array in zip(ports, sample, strict=True)}
+        arrays |= {f"{number}|input|{name}": array for name, array in inputs.items()}
+        arrays |= {f"{number}|output|{name}": array for name, array in steps.device.run(handle, inputs).items()}
+    steps.device.unload(handle)
+    with atomic.replacing(path) as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+
+
+def stored_bytes(model: Model, encodings: Encodings) -> int:
+    """Return the bytes of all weights as the encodings store them, scales left out."""
+    read = {name for node in model.graph.nodes for name in node.parameters}
+    bits = dict.fromkeys(read, 8 * _FLOAT_BYTES)
+    for node in model.graph.nodes:
+        found = encodings.tensors.get(f"{node.key}:weight")
+        if node.weight and isinstance(found, Affine):
+            bits[node.weight] = found.bits
+        elif node.weight and isinstance(found, Float) and found.dtype == "float16":
+            bits[node.weight] = 16
+    return sum(-(-model.weights[name].size * width // 8) for name, width in bits.items())
+
+
+def _lengths(steps: Steps) -> dict[str, int]:
+    """Return the lengths of free dimensions as the first calibration batch has them."""
+    return {
+        size: array.shape[axis]
+        for port, array in zip(steps.model.inputs, steps.data.first(), strict=True)
+        for axis, size in enumerate(port.spec.shape)
+        if isinstance(size, str)
+    }
+
+
+def _shares(steps: Steps) -> dict[str, float]:
+    target = next(iter(steps.targets))
+    return {key: steps.profile.share(target, key) for key in steps.profile.seconds.get(target, {})}
+
+
+def _relocated(candidate: Candidate, best: Mapping[str, Candidate]) -> Candidate:
+    """Return a candidate whose paths are relative to the output folder: in best/ when it ships."""
+    artifact = candidate.artifact
+    if artifact is None:
+        return candidate
+    ships = any(one.id == candidate.id for one in best.values())
+    folder = f"{BEST}/{candidate.plan.target}" if ships else f".haversack/candidates/{candidate.id}"
+    files = tuple(replace(file, path=f"{folder}/{file.path}") for file in artifact.files)
+    return replace(candidate, artifact=replace(artifact, files=files))
+
+
+def _forecast(candidate: Candidate) -> Forecast:
+    found = candidate.extra["forecast"]
+    return Forecast(
+        bytes=round(found["bytes"]), relative_error=found["relative_error"], latency_ratio=found["latency_ratio"]
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as stream, atomic.replacing(target) as copy:
+        shutil.copyfileobj(stream, copy)
+
+
+def _json(data: object) -> bytes:
+    import json
+
+    return json.dumps(data, indent=1, sort_keys=True).encode() + b"\n"

@@ -1,0 +1,125 @@
+"""START HERE: ``haversack pack`` as a page of plain calls, from a job to a verified artefact under its budgets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from haversack import load, metrics
+from haversack.base.budget import Budget
+from haversack.base.candidate import Candidate
+from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, EXIT_VERIFICATION, ConversionError
+from haversack.base.job import Job
+from haversack.base.plan import Plan
+from haversack.base.progress import Event, Sink, silent
+from haversack.choose.best import Mixer, best
+from haversack.flow.data import Data
+from haversack.flow.outputs import Wishes, leave, shipped
+from haversack.flow.proposals import proposals
+from haversack.flow.reporting import confirmed
+from haversack.flow.request import Request, opened
+from haversack.flow.steps import Steps
+from haversack.flow.workshop import Workshop
+from haversack.load.forecast import Preflight
+from haversack.measure.local import LocalDevice
+from haversack.report.record import Record
+from haversack.targets.contract import SHELF as TARGETS
+
+PLANS = 3
+"""How many plans for each target a forecast of time counts with."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ends with: its record and page, the seconds it took, and the exit code of the command."""
+
+    record: Record
+    page: Path
+    seconds: float
+    exit_code: int
+
+
+def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:  # noqa: ANN401 - Request's fields
+    """Fit a model into its budgets, verified and measured on the artefact itself.
+
+    Args:
+        request: what to pack; or its source, with the other fields of ``Request`` by name.
+        sink: told about every step.
+
+    Raises:
+        HaversackError: ``base/errors`` draws the tree; a missed budget is no error but exit code 3.
+    """
+    wish = request if isinstance(request, Request) else Request(request, **wishes)
+    started = time.monotonic()
+    job, budget, fixed = opened(wish)
+    with Workshop(wish.out, job.source, sink) as shop, LocalDevice() as device:
+        steps = _steps(shop, job, wish, device)
+        preflight = steps.preflight(PLANS * len(wish.targets))
+        shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
+        _refuse(preflight)
+        steps.checked_baseline()
+        candidates = [one for name in wish.targets for one in _searched(steps, name, budget, fixed)]
+        final = confirmed(steps, candidates, budget)
+        record = leave(steps, final, Wishes(budget, wish.allow, wish.command), shop.seconds)
+    return Outcome(record, wish.out / "report.html", time.monotonic() - started, exit_code(final, wish.allow))
+
+
+def preflight(request: Request, sink: Sink = silent) -> Preflight:
+    """Export, look and forecast; nothing is made, nothing is written.
+
+    Raises:
+        HaversackError: as ``pack``.
+    """
+    import tempfile
+
+    job, _, _ = opened(request)
+    with tempfile.TemporaryDirectory(prefix="haversack-") as folder:
+        with Workshop(Path(folder), job.source, sink) as shop, LocalDevice() as device:
+            return _steps(shop, job, request, device).preflight(PLANS * len(request.targets))
+
+
+def exit_code(candidates: Sequence[Candidate], allow: Sequence[str]) -> int:
+    """Return 0 when every target's best meets its budget, else the worst of what is wrong: a finding, then a miss."""
+    best = shipped(candidates)
+    if not best:
+        return max((f.exit_code for one in candidates for f in one.findings), default=EXIT_VERIFICATION)
+    codes = [
+        finding.exit_code
+        for one in best.values()
+        for finding in one.findings
+        if finding.severity == "error" and finding.kind not in allow
+    ]
+    missed = [one for one in best.values() if one.verdict != "chosen"]
+    return max(codes) if codes else EXIT_BUDGET_MISSED if missed else EXIT_MET
+
+
+def _steps(shop: Workshop, job: Job, wish: Request, device: LocalDevice) -> Steps:
+    metric = metrics.resolve(job.metric)
+    targets = {name: TARGETS.build(name) for name in wish.targets}
+    return Steps(shop, job, Data(job, None, metric), metric, targets, device, wish.allow)
+
+
+def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:
+    """Return every candidate of one target, best first."""
+    if name in fixed:
+        return best([fixed[name]], budget, steps.evaluate, sink=steps.shop.tell)
+    target = steps.targets[name]
+    plans = proposals(steps.model.graph, name, target.precisions, tuple(steps.targets))
+    mixer = Mixer(steps.model.graph, steps.profile, name, steps.weight_elements())
+    return best(plans, budget, steps.evaluate, mixer=mixer, sink=steps.shop.tell)
+
+
+def _refuse(preflight: Preflight) -> None:
+    faults = [fault for found in preflight.refusals.values() for fault in found]
+    if faults:
+        targets = ", ".join(name for name, found in preflight.refusals.items() if found)
+        raise ConversionError(
+            f"{targets} cannot take this model",
+            where=faults[0].where,
+            faults=tuple(faults),
+            tried="exporting it once and looking at every layer",
+            next_step="replace the layers named above, or choose another --target",
+        )

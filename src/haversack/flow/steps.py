@@ -1,0 +1,325 @@
+"""The steps of a run, each remembered by the content that made it: what an interrupted run has done is not done again."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from haversack import load
+from haversack.base import digest
+from haversack.base.candidate import Artifact, Candidate
+from haversack.base.constraints import Constraints
+from haversack.base.encodings import Encodings
+from haversack.base.errors import JobError
+from haversack.base.job import Job
+from haversack.base.model import Model
+from haversack.base.plan import Plan, Precision
+from haversack.base.profile import Profile, TensorStatistics
+from haversack.base.progress import Event
+from haversack.base.quality import Quality
+from haversack.base.recipe import structure, unstructure
+from haversack.compress.perturb import perturb
+from haversack.compress.prepare.contract import SHELF as PREPARE
+from haversack.compress.prepare.contract import PrepareContext
+from haversack.flow.data import Data
+from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
+from haversack.flow.proposals import mostly_linear
+from haversack.flow.replay import Replay
+from haversack.flow.workshop import Saved, Workshop
+from haversack.load.forecast import Preflight, Work, preflight
+from haversack.lower.emit import emit
+from haversack.measure import quality
+from haversack.measure.device import Device
+from haversack.metrics.contract import Metric
+from haversack.profile.layers import layers
+from haversack.profile.ranges import ranges
+from haversack.profile.sensitivity import hold_back, sensitivity
+from haversack.report import facts
+from haversack.targets.contract import Target
+from haversack.tools.graph.execute import Executor
+
+PACKAGES = ("haversack", "torch", "onnx", "onnxruntime", "numpy")
+SEARCH_EXACT_SAMPLES, SHIPPED_EXACT_SAMPLES = 8, 64
+"""Samples compared bit for bit with the reference: for each candidate of the search, and for what ships."""
+BELIEVABLE_ERRORS = 2.0
+"""A stated baseline is missed when the float model falls short of it by more than so many standard errors."""
+PROFILE_RUNS = 20
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One run's steps.
+
+    Attributes:
+        shop: the run's folder, ledger and clock.
+        job, data, metric: what is packed, on what, scored how.
+        targets: name -> target.
+        device: where artefacts run.
+        allow: kinds of findings that do not fail a candidate.
+        made: plan digest -> what was made of it in this run.
+    """
+
+    shop: Workshop
+    job: Job
+    data: Data
+    metric: Metric
+    targets: Mapping[str, Target]
+    device: Device
+    allow: tuple[str, ...] = ()
+    made: dict[str, Made] = field(default_factory=dict)
+
+    @cached_property
+    def model(self) -> Model:
+        """The float model: exported once, normalisation folded."""
+        with self.shop.clocked("load"):
+            self.shop.tell(Event("load", "start", "export"))
+            first = next(iter(Data(self.job, None, self.metric).calibration()), None)
+            model = load.export(self.data.prepared_job(), batch=first)
+            self.data.expect(model.inputs)
+            folded: Model = PREPARE.build("fold_norm").apply(model, PrepareContext(self.data.calibration))
+            self.shop.tell(Event("load", "done", f"export: {len(folded.graph.nodes)} operations"))
+        return folded
+
+    @cached_property
+    def content(self) -> list[str]:
+        """What decides every result: model, data, metric, versions of what computes it."""
+        with self.shop.clocked("load"):
+            versions = [f"{name} {_version(name)}" for name in PACKAGES]
+            processor = facts.of_machine().cpu
+            return [self.model.digest, self.data.digest(), self.metric.digest, platform.machine(), processor, *versions]
+
+    @cached_property
+    def constraints(self) -> Constraints:
+        """What all selected targets demand together."""
+        return Constraints.union(target.constraints(self.model.graph) for target in self.targets.values())
+
+    @cached_property
+    def float_predict(self) -> Replay:
+        """The float model in PyTorch, as a predictor."""
+        return Replay(Executor(self.model).run)
+
+    @cached_property
+    def floats(self) -> dict[str, FloatFile]:
+        """The float artefact of every target."""
+        return {name: self._float(name) for name in self.targets}
+
+    def preflight(self, plans: int) -> Preflight:
+        """Return what is known before anything slow: what targets cannot take, and a forecast."""
+        calibration, evaluation = self.data.counts()
+        sample = tuple(array[:1] for array in self.data.first())
+        executor = Executor(self.model)
+
+        def timed() -> float:
+            executor.run(sample)
+            start = time.monotonic()
+            executor.run(sample)
+            return time.monotonic() - start
+
+        refusals = {name: target.refusals(self.model) for name, target in self.targets.items()}
+        work = Work(forwards=calibration * (plans + 1) + evaluation * (plans + 1), plans=plans, batch=len(sample[0]))
+        return preflight(self.model, refusals, work, seconds_per_sample=timed)
+
+    @cached_property
+    def baseline(self) -> Baseline:
+        """The float model scored in PyTorch, on both halves."""
+
+        def make() -> np.ndarray:
+            names = [port.name for port in self.model.outputs]
+            state = quality.score(
+                self.float_predict, self.data.evaluation(), self.metric,
+                float_predict=self.float_predict, names=names,
+            )
+            return state.rows()
+
+        rows = self.shop.remember(
+            "measure", "baseline of the float model", self.content, make,
+            save=lambda made: ({}, {"rows": made}), load=lambda _, arrays: arrays["rows"],
+        )
+        return Baseline(rows, self.float_predict)
+
+    def checked_baseline(self) -> Quality:
+        """Return the float model's quality; stop when it is not what the user stated.
+
+        Raises:
+            JobError: it falls short of the stated baseline by more than two standard errors.
+        """
+        whole = quality_of(self.metric, self.baseline.rows)
+        stated = self.job.baseline
+        if stated is not None:
+            short = stated - whole.value if whole.direction == "higher" else whole.value - stated
+            error = 0.0 if np.isnan(whole.standard_error) else whole.standard_error
+            if short > BELIEVABLE_ERRORS * error:
+                raise JobError(
+                    f"the float model scores {whole.value:.4f} (± {error:.4f}, {whole.samples} samples) where the job "
+                    f"states {stated:.4f}",
+                    where="baseline",
+                    tried=f"scoring the exported model in PyTorch with {whole.metric}",
+                    next_step="look at preprocess, labels and weights before compressing anything, or mend baseline",
+                )
+        return whole
+
+    @cached_property
+    def profile(self) -> Profile:
+        """Seconds of each layer in every target's float file, and the sensitivity of each layer."""
+        calibration = list(self.data.calibration())
+        _, held = hold_back(calibration)
+        precisions = self._precisions()
+
+        def times(name: str) -> Mapping[str, float]:
+            floats = self.floats[name]
+            sample = tuple(array[:1] for array in self.data.first())
+            found = self.targets[name].layer_seconds(floats.opening.path, floats.artifact, sample, PROFILE_RUNS)
+            return {key: seconds for key, seconds in found.items() if key}
+
+        def make() -> Profile:
+            seconds = layers(self.model.graph, {name: partial(times, name) for name in self.targets})
+            found = partial(perturb, ranges=self.ranges(self.model))
+            losses = sensitivity(self.model, found, held, self.shop.tell, precisions=precisions)
+            return Profile(seconds, losses)
+
+        return self.shop.remember(
+            "profile", "time and sensitivity of layers", [*self.content, *self.targets, *precisions], make,
+            save=lambda made: ({"profile": unstructure(made)}, {}),
+            load=lambda data, _: structure(data["profile"], Profile, where="ledger"),
+        )
+
+    def ranges(self, model: Model) -> Mapping[str, TensorStatistics]:
+        """Return a model's activation ranges over the calibration set."""
+
+        def load_back(data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, TensorStatistics]:
+            return {key: TensorStatistics(counts=arrays[key], **fields) for key, fields in data["tensors"].items()}
+
+        return self.shop.remember(
+            "profile", "activation ranges", [model.digest, *self.content],
+            lambda: dict(ranges(model, self.data.calibration(), self.shop.tell)), save=_save_ranges, load=load_back,
+        )
+
+    @cached_property
+    def makers(self) -> dict[str, Maker]:
+        """Target -> what makes its plans real."""
+        return {
+            name: Maker(
+                model=self.model,
+                data=self.data,
+                metric=self.metric,
+                target=target,
+                floats=self.floats[name],
+                baseline=self.baseline,
+                device=self.device,
+                ranges=self.ranges,
+                constraints=self.constraints,
+                folder=self.shop.inside / "candidates",
+                exact_samples=SEARCH_EXACT_SAMPLES,
+                allow=self.allow,
+                sink=self.shop.tell,
+            )
+            for name, target in self.targets.items()
+        }
+
+    def evaluate(self, plan: Plan) -> Candidate:
+        """Return a plan made real and measured, from the ledger when it was before."""
+        maker = self.makers[plan.target]
+
+        def load_back(data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Made | None:
+            candidate = structure(data["candidate"], Candidate, where="ledger")
+            there = candidate.artifact is None or whole(maker.folder_of(plan), candidate.artifact)
+            return Made(candidate, arrays.get("rows")) if there else None
+
+        made = self.shop.remember(
+            "choose",
+            f"candidate: {plan.origin or plan.id}",
+            [plan.digest, self.device.name, *self.content, *self.allow],
+            lambda: maker.make(plan),
+            save=_save_made,
+            load=load_back,
+        )
+        self.made[plan.digest] = made
+        return made.candidate
+
+    def reported(self, candidate: Candidate) -> Candidate:
+        """Return a candidate with quality and drop of the untouched half of the evaluation set."""
+        rows = self.made[candidate.plan.digest].rows if candidate.plan.digest in self.made else None
+        if rows is None:
+            return candidate
+        score, drop = self.makers[candidate.plan.target].scored(rows, REPORT)
+        return replace(candidate, quality=score, drop=drop)
+
+    def confirmed(self, candidate: Candidate) -> Candidate:
+        """Return a candidate compared with the reference on all the samples that a shipped artefact is compared on."""
+        if candidate.artifact is None or candidate.parity is None:
+            return candidate
+
+        def load_back(data: Mapping[str, Any], _: Mapping[str, np.ndarray]) -> Candidate:
+            return structure(data["candidate"], Candidate, where="ledger")
+
+        return self.shop.remember(
+            "verify",
+            "the chosen artefact against the reference",
+            [candidate.plan.digest, candidate.artifact.files[0].sha256, SHIPPED_EXACT_SAMPLES, *self.content],
+            lambda: self.makers[candidate.plan.target].confirmed(candidate, SHIPPED_EXACT_SAMPLES),
+            save=lambda made: ({"candidate": unstructure(made)}, {}),
+            load=load_back,
+        )
+
+    def baseline_reported(self) -> Quality:
+        """Return the float model's quality on the untouched half."""
+        return quality_of(self.metric, self.baseline.rows[REPORT])
+
+    def weight_elements(self) -> dict[str, int]:
+        """Return node key -> number of weight elements, for nodes with a weight."""
+        return {
+            node.key: int(self.model.weights[node.weight].size) for node in self.model.graph.nodes if node.weight
+        }
+
+    def _precisions(self) -> tuple[Precision, ...]:
+        """Return the precisions whose loss is worth knowing: those of the integer proposals."""
+        return ("int8_dynamic", "int8_weights", "float16") if mostly_linear(self.model.graph) else ("int8", "float16")
+
+    def _float(self, name: str) -> FloatFile:
+        folder = self.shop.inside / "float" / name
+
+        def load_back(data: Mapping[str, Any], _: Mapping[str, np.ndarray]) -> FloatFile | None:
+            artifact = structure(data["artifact"], Artifact, where="ledger")
+            return FloatFile(folder, artifact) if whole(folder, artifact) else None
+
+        return self.shop.remember(
+            "lower",
+            f"float file for {name}",
+            self.content,
+            lambda: FloatFile(folder, emit(self.model, Encodings.none(), name, folder)),
+            save=lambda made: ({"artifact": unstructure(made.artifact)}, {}),
+            load=load_back,
+        )
+
+
+def whole(folder: Path, artifact: Artifact) -> bool:
+    """Say whether all files of an artefact are there, with the content that was measured."""
+    return all(
+        (folder / file.path).is_file() and digest.of_file(folder / file.path) == file.sha256 for file in artifact.files
+    )
+
+
+def _save_ranges(made: Mapping[str, TensorStatistics]) -> Saved:
+    fields = {
+        key: {name: value for name, value in vars(one).items() if name != "counts"} for key, one in made.items()
+    }
+    return {"tensors": fields}, {key: one.counts for key, one in made.items()}
+
+
+def _save_made(made: Made) -> Saved:
+    return {"candidate": unstructure(made.candidate)}, {} if made.rows is None else {"rows": made.rows}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"

@@ -1,0 +1,167 @@
+"""One run's folder: its ledger, its files and its clock. What was made once is found again, after kill -9 too."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from haversack.base import digest
+from haversack.base.errors import UsageError
+from haversack.base.progress import Event, Sink
+from haversack.tools.store import atomic
+from haversack.tools.store.blobs import Blobs
+from haversack.tools.store.ledger import Ledger
+
+FOLDER = ".haversack"
+MARKER = "job.json"
+Thing = TypeVar("Thing")
+Saved = tuple[Mapping[str, Any], Mapping[str, np.ndarray]]
+"""What the ledger keeps of a thing: JSON-able data, and arrays in a blob."""
+
+
+class Workshop:
+    """The folder of one run; a context manager.
+
+    Args:
+        out: the output folder, made when missing.
+        source: what is packed; another source's folder is refused.
+        sink: told about every step; everything told also goes to ``events.jsonl``.
+
+    Raises:
+        UsageError: the folder holds another job, or files that no run of haversack made.
+        EnvironmentFault: it cannot be written, or another process works in it.
+    """
+
+    def __init__(self, out: Path, source: str, sink: Sink) -> None:
+        _claim(out, source)
+        self.out = out
+        self.inside = atomic.make_folder(out / FOLDER)
+        self.ledger = Ledger(self.inside / "ledger.jsonl")
+        self.blobs = Blobs(self.inside / "blobs")
+        self.blobs.remove_leftovers()
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._sink = sink
+        self._events = (out / "events.jsonl").open("a", encoding="utf-8")
+        for fault in self.ledger.faults:
+            self.tell(Event("pack", "note", str(fault)))
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on, and write it down."""
+        with atomic.told(self.out / "events.jsonl", "write the events"):
+            self._events.write(json.dumps(asdict(event), default=str) + "\n")
+            self._events.flush()
+        self._sink(event)
+
+    @contextmanager
+    def clocked(self, stage: str) -> Iterator[None]:
+        """Add the wall time of what is done inside to the stage's seconds."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.monotonic() - start
+
+    def remember(
+        self,
+        stage: str,
+        text: str,
+        parts: Sequence[object],
+        make: Callable[[], Thing],
+        *,
+        save: Callable[[Thing], Saved],
+        load: Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Thing | None],
+    ) -> Thing:
+        """Return a thing from the ledger, or make it and write it down.
+
+        Args:
+            stage, text: for progress and the clock.
+            parts: JSON-able content that decides the thing: digests, versions, settings; never a name or a time.
+            make: makes it.
+            save: takes it apart for the ledger.
+            load: puts it together again; None when what it refers to is gone, and it is made again.
+        """
+        key = digest.of_data([stage, text, *parts])
+        record = self.ledger.get(key)
+        if record is not None:
+            arrays = self.arrays(record.blobs)
+            found = load(record.value, arrays) if arrays is not None else None
+            if found is not None:
+                self.seconds[stage] += float(record.value.get("seconds", 0.0))
+                self.tell(Event(stage, "reused", text))
+                return found
+        start = time.monotonic()
+        made = make()
+        spent = time.monotonic() - start
+        data, arrays = save(made)
+        self.ledger.put(key, {**data, "seconds": spent}, self.keep(arrays))
+        self.seconds[stage] += spent
+        self.tell(Event(stage, "done", text, data={"seconds": round(spent, 3)}))
+        return made
+
+    def keep(self, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+        """Put arrays into one blob (safetensors, so reading it back runs no code) and return its reference."""
+        from safetensors.numpy import save
+
+        if not arrays:
+            return {}
+        return {"arrays": self.blobs.put(save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))}
+
+    def arrays(self, blobs: Mapping[str, str]) -> Mapping[str, np.ndarray] | None:
+        """Return the arrays of a record; None when the blob is gone."""
+        from safetensors.numpy import load
+
+        if "arrays" not in blobs:
+            return {}
+        if not self.blobs.has(blobs["arrays"]):
+            return None
+        found: Mapping[str, np.ndarray] = load(self.blobs.get(blobs["arrays"]))
+        return found
+
+    def close(self) -> None:
+        """Let another process work here."""
+        self._events.close()
+        self.ledger.close()
+
+    def __enter__(self) -> Self:
+        """Return the workshop."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+def _claim(out: Path, source: str) -> None:
+    """Mark the folder as this job's; refuse another's.
+
+    A job is known by its file or reference: the ledger goes by content, so editing a job file reuses what still holds.
+    """
+    marker = out / FOLDER / MARKER
+    if marker.exists():
+        owner = str(json.loads(marker.read_text(encoding="utf-8")).get("source"))
+        if owner != source:
+            raise UsageError(
+                f"the folder holds the results of another job: {owner}",
+                where=str(out),
+                next_step="choose another folder with --out, or delete this one",
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(
+            "it exists and is not a folder that haversack made",
+            where=str(out),
+            next_step="choose an empty or new folder with --out",
+        )
+    atomic.make_folder(marker.parent)
+    atomic.write_text(marker, json.dumps({"source": source}))
