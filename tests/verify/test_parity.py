@@ -76,6 +76,19 @@ def test_layers_are_the_relative_errors_of_their_tensors(network, coded, batch, 
     assert "0:conv2d#0:out" not in parity.layers  # hidden by the relu fused behind it
 
 
+def test_layers_may_be_compared_with_the_model_before_it_was_prepared(network, coded, batch):
+    """A corrected bias is no error of the layer: against the uncorrected float model it shows, as it should."""
+    bias = network.graph.by_key["8:linear#0"].bias
+    moved = network.with_weights({bias: network.weights[bias] + np.float32(0.5)})
+    run = Reference().opened(moved, coded).run
+    with_itself = compare(moved, coded, run, [batch])
+    with_first = compare(moved, coded, run, [batch], float_model=network)
+    assert with_first.layers["8:linear#0:out"] > 2 * with_itself.layers["8:linear#0:out"]
+    assert with_first.layers["3:relu#0:out"] == with_itself.layers["3:relu#0:out"]
+    assert with_first.relative_error > 2 * with_itself.relative_error
+    assert with_first.reference_differing == with_itself.reference_differing == 0
+
+
 def test_samples_are_a_stream(network, coded, batch, reference):
     parity = compare(network, coded, reference.run, (batch for _ in range(3)))
     assert parity.reference_compared == 3 * 6 * 5

@@ -17,8 +17,8 @@ class LayerErrors:
     """Collects the relative error of every float tensor; memory is bounded by the activations of one piece of a batch.
 
     Args:
-        model: the model in float.
-        interpreter: the same model with its encodings.
+        model: in float.
+        interpreter: the same model, or one prepared from it, with its encodings; tensors of one key are compared.
         rows: how many rows to look at.
     """
 
@@ -44,7 +44,7 @@ class LayerErrors:
         self._float.run(piece, observe=lambda node, value: exact.update({node.out: value.numpy()}))
 
         def add(key: str, value: np.ndarray) -> None:
-            if key not in self._moved and value.dtype == np.float32:
+            if key in exact and key not in self._moved and value.dtype == np.float32:
                 self.errors.setdefault(key, Error()).add(value, exact[key])
 
         self.interpreter.run(piece, observe=add)

@@ -44,7 +44,7 @@ def test_convolution_is_the_integer_convolution(groups, inner, kernel, stride, p
     )  # fmt: skip
     got = layer.product(head, codes, bias, -zero_point, 255 - zero_point)(torch.from_numpy(steps))
     assert got.dtype == torch.float32
-    np.testing.assert_array_equal(got.numpy(), exact.to(torch.float32).numpy())
+    assert np.array_equal(got.numpy(), exact.to(torch.float32).numpy())
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_the_dtype_that_is_exact(weight, inputs, bias, dtype):
     steps = torch.full((1, inputs), 255.0)
     steps[0, 0] = 254.0
     exact = weight * (255 * inputs - 1)
-    np.testing.assert_array_equal(made(steps)[0].numpy(), np.array([exact + bias, exact]).astype(np.float32))
+    assert np.array_equal(made(steps)[0].numpy(), np.array([exact + bias, exact]).astype(np.float32))
 
 
 def test_weights_of_both_signs_need_less_room():
@@ -95,7 +95,7 @@ def test_a_linear_layer_is_requantize_of_the_integer_sum(seed, size, relu):
     expected = affine.requantize(acc, source.scale, weight.scale, out, axis=-1)
     expected = np.maximum(expected, out.zero_point) if relu else expected
     got = kernel(torch.from_numpy(affine.dequantize(q, source))).numpy()
-    np.testing.assert_array_equal(got.view(np.uint32), affine.dequantize(expected, out).view(np.uint32))
+    assert np.array_equal(got.view(np.uint32), affine.dequantize(expected, out).view(np.uint32))
 
 
 def test_a_linear_layer_may_have_more_axes():
@@ -108,7 +108,7 @@ def test_a_linear_layer_may_have_more_axes():
     x = rng.integers(0, 9, (2, 4, 3)).astype(np.float32) / 2
     whole = kernel(torch.from_numpy(x)).numpy()
     rows = kernel(torch.from_numpy(x.reshape(8, 3))).numpy()
-    np.testing.assert_array_equal(whole.reshape(8, 2), rows)
+    assert np.array_equal(whole.reshape(8, 2), rows)
 
 
 def onnx_dynamic(codes, scale, bias, *, optimized):
@@ -169,10 +169,10 @@ def test_a_dynamic_layer_is_onnxruntimes(linear, seed, kind, optimized, bits):
     expected, x_scale, zero_point, q = session.run(None, {"x": x})
     steps, found = layer.quantize_dynamic(torch.from_numpy(x))
     assert found == x_scale
-    np.testing.assert_array_equal(steps.numpy(), q.astype(np.int32) - int(zero_point))
+    assert np.array_equal(steps.numpy(), q.astype(np.int32) - int(zero_point))
     interpreter = Reference(at_once=1).opened(model, encodings)
     assert len(list(interpreter.pieces((x,)))) == 1  # the batch decides the scale: it is never cut
-    np.testing.assert_array_equal(interpreter.run((x,))[0].view(np.uint32), expected.view(np.uint32))
+    assert np.array_equal(interpreter.run((x,))[0].view(np.uint32), expected.view(np.uint32))
 
 
 def test_dynamic_quantization_of_nothing():
@@ -207,7 +207,7 @@ def test_weights_only(exported, weight_only, bits):
             module.get_parameter(node_.weight).data = torch.from_numpy((scale * codes).astype(np.float32))
     with torch.no_grad():
         expected = module(torch.from_numpy(INDICES)).numpy()
-    np.testing.assert_array_equal(Reference().run(model, encodings, (INDICES,))[0], expected)
+    assert np.array_equal(Reference().run(model, encodings, (INDICES,))[0], expected)
 
 
 def test_float16_weights(exported):
@@ -223,7 +223,7 @@ def test_float16_weights(exported):
         for n in layers:
             module.get_parameter(n.weight).data = module.get_parameter(n.weight).half().float()
         expected = module(torch.from_numpy(INDICES)).numpy()
-    np.testing.assert_array_equal(got, expected)
+    assert np.array_equal(got, expected)
     assert (got != exact).any()
 
 
@@ -247,4 +247,4 @@ def test_one_weight_under_two_encodings(exported):
     encodings = Encodings(
         {f"{first}:weight": one, f"{second}:weight": two}, {f"{first}:weight": eye, f"{second}:weight": 3 * eye}
     )
-    np.testing.assert_array_equal(Reference().run(model, encodings, (x,))[0], x * 0.25 * 6.0)
+    assert np.array_equal(Reference().run(model, encodings, (x,))[0], x * 0.25 * 6.0)

@@ -161,7 +161,7 @@ def test_one_convolution_by_hand(exported):
     # channel 0: 2*2 - 2*5 + 1*-1 = -7, bias 0.25/0.25 = 1 -> -6, * (0.25/0.25) = -6 -> code 94
     # channel 1: 2 + 5 - 1 + 198 = 204, bias -1/1 = -1 -> 203, * (1/0.25) = 812 -> code 912, limited to 255
     got = Reference().run(model, encodings, (x,))[0]
-    np.testing.assert_array_equal(got.reshape(-1), [-6 * 0.25, 155 * 0.25])
+    assert np.array_equal(got.reshape(-1), [-6 * 0.25, 155 * 0.25])
     assert got.dtype == np.float32
 
 
@@ -176,14 +176,14 @@ def test_one_add_by_hand(exported):
     values = np.array([[1, 2, -1]], np.float32), np.array([[4, -2, 1e9]], np.float32)
     # a: 2.004 -> 2, 4.008 -> 4, -2; b: 19.84 -> 20, -9.92 limited to 0 - 7 = -7, 255 - 7 = 248
     # (500 + 2020) / 501 = 5.03 -> 5; (1000 - 707) / 501 = 0.58 -> 1; (-500 + 25048) / 501 = 48.998 -> 49
-    np.testing.assert_array_equal(Reference().run(model, encodings, values)[0], [[5.0, 1.0, 49.0]])
+    assert np.array_equal(Reference().run(model, encodings, values)[0], [[5.0, 1.0, 49.0]])
 
 
 def test_one_mean_by_hand(exported):
     model = exported(nn.AdaptiveAvgPool2d(1), images(2, 1, 1, 3))
     encodings = Encodings({model.graph.nodes[0].out: tensor(250 / 501), model.graph.nodes[1].out: tensor(1.0, 5)})
     x = np.array([[[[0.5, 1.0, 4.6]]]], np.float32)  # 1, 2, 9 (9.2): 12 / 3 * 250/501 = 1.996 -> 2
-    np.testing.assert_array_equal(Reference().run(model, encodings, (x,))[0], [[[[2.0]]]])
+    assert np.array_equal(Reference().run(model, encodings, (x,))[0], [[[[2.0]]]])
 
 
 def test_a_network_equals_the_oracle(exported, encoded):
@@ -196,7 +196,7 @@ def test_a_network_equals_the_oracle(exported, encoded):
     expected = Oracle(model, encodings).run((x,))[0]
     got = interpreter.run((x,))[0]
     assert np.unique(got).size > 5
-    np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
+    assert np.array_equal(got.view(np.uint32), expected.view(np.uint32))
     float_output = execute.Executor(model).run((x,))[0]
     assert np.linalg.norm(got - float_output) < 0.1 * np.linalg.norm(float_output)
 
@@ -212,7 +212,7 @@ def test_every_tensor_of_a_network_equals_the_oracle(exported, encoded, seed):
     oracle.run((x,))
     assert set(seen) == {f"{key}:out" for key in oracle.codes}
     for key, value in seen.items():
-        np.testing.assert_array_equal(value.view(np.uint32), oracle.values(key.removesuffix(":out")).view(np.uint32))
+        assert np.array_equal(value.view(np.uint32), oracle.values(key.removesuffix(":out")).view(np.uint32))
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 7, 0])
@@ -223,7 +223,7 @@ def test_pieces_of_a_batch_change_nothing(exported, encoded, at_once):
     interpreter = Reference(at_once=at_once).opened(model, encoded(model, (x,)))
     assert max(len(piece[0]) for piece in interpreter.pieces((x,))) == (at_once or 7)
     whole = Reference(at_once=0).opened(model, interpreter.encodings).run((x,))[0]
-    np.testing.assert_array_equal(interpreter.run((x,))[0], whole)
+    assert np.array_equal(interpreter.run((x,))[0], whole)
 
 
 def test_a_fixed_batch_is_not_cut(exported, encoded):
@@ -255,8 +255,8 @@ def test_a_float_op_in_the_middle_is_computed_on_dequantized_values(exported, en
     exact = torch.softmax(torch.from_numpy(one), -1).numpy()
     scale, zero = (getattr(encodings.affine(nodes["softmax"].out), name) for name in ("scale", "zero_point"))
     snapped = np.clip(np.rint(exact / scale) + zero, 0, 255) - zero
-    np.testing.assert_array_equal(seen[nodes["softmax"].out], snapped.astype(np.float32) * scale)
-    np.testing.assert_array_equal(got, seen[nodes["linear"].out])
+    assert np.array_equal(seen[nodes["softmax"].out], snapped.astype(np.float32) * scale)
+    assert np.array_equal(got, seen[nodes["linear"].out])
 
 
 def test_no_encodings_is_the_float_model(exported):
@@ -264,7 +264,7 @@ def test_no_encodings_is_the_float_model(exported):
     model = exported(Residual(), x)
     interpreter = Reference(at_once=0).opened(model, Encodings.none())
     assert not interpreter.integer_nodes
-    np.testing.assert_array_equal(interpreter.run((x,))[0], execute.Executor(model).run((x,))[0])
+    assert np.array_equal(interpreter.run((x,))[0], execute.Executor(model).run((x,))[0])
 
 
 def test_a_layer_with_a_float_neighbour_runs_in_float_on_stored_integers(exported, encoded):
@@ -281,7 +281,7 @@ def test_a_layer_with_a_float_neighbour_runs_in_float_on_stored_integers(exporte
     ).numpy()
     out = full.affine(f"{layer}:out")
     snapped = (np.clip(np.rint(exact / out.scale) + out.zero_point, 0, 255) - out.zero_point) * out.scale
-    np.testing.assert_array_equal(interpreter.run((x,))[0], snapped.astype(np.float32))
+    assert np.array_equal(interpreter.run((x,))[0], snapped.astype(np.float32))
 
 
 def test_an_op_without_an_integer_kernel_runs_in_float(exported, encoded):
@@ -300,7 +300,7 @@ def test_float16_activations_are_rounded_to_half(exported):
     key = model.graph.nodes[1].out
     got = Reference().run(model, Encodings({key: Float("float16")}), (x,))[0]
     exact = execute.Executor(model).run((x,))[0]
-    np.testing.assert_array_equal(got, exact.astype(np.float16).astype(np.float32))
+    assert np.array_equal(got, exact.astype(np.float16).astype(np.float32))
     assert (got != exact).any()
 
 

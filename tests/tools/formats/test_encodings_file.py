@@ -65,7 +65,7 @@ def assert_equal(one, other):
                 assert type(found) is type(value)
     for key, codes in one.integers.items():
         assert other.integers[key].dtype == np.int32
-        np.testing.assert_array_equal(other.integers[key], codes)
+        assert np.array_equal(other.integers[key], codes)
 
 
 def test_all_kinds_come_back(tmp_path):
@@ -76,7 +76,8 @@ def test_all_kinds_come_back(tmp_path):
 
 
 def test_nothing_comes_back():
-    assert_equal(Encodings.none(), from_bytes(to_bytes(Encodings.none())))
+    found = from_bytes(to_bytes(Encodings.none()))
+    assert (dict(found.tensors), dict(found.integers)) == ({}, {})
 
 
 def test_the_same_encodings_are_the_same_bytes():
@@ -97,7 +98,7 @@ def test_codes_lie_unpacked_in_the_smallest_type():
 def test_a_turned_array_is_written_in_its_own_order():
     codes = np.arange(6, dtype=np.int32).reshape(2, 3).T
     turned = Encodings({"m:linear#0:weight": affine(axis=None, scale=1.0)}, {"m:linear#0:weight": codes})
-    np.testing.assert_array_equal(from_bytes(to_bytes(turned)).integers["m:linear#0:weight"], codes)
+    assert np.array_equal(from_bytes(to_bytes(turned)).integers["m:linear#0:weight"], codes)
 
 
 @given(st.integers(2, 16), st.booleans(), st.integers(1, 5), st.data())
@@ -109,7 +110,9 @@ def test_any_affine_comes_back(bits, signed, channels, data):
     encoding = affine(bits, signed, 0, scale, zero)
     codes = data.draw(st.lists(st.integers(encoding.low, encoding.high), min_size=channels, max_size=channels))
     given_ = Encodings({"m:linear#0:weight": encoding}, {"m:linear#0:weight": np.array(codes, np.int32)})
-    assert_equal(given_, from_bytes(to_bytes(given_)))
+    found = from_bytes(to_bytes(given_))
+    assert_equal(given_, found)
+    assert np.array_equal(found.integers["m:linear#0:weight"], codes)
 
 
 def changed(header=None, arrays=None, metadata=None):
