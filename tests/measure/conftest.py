@@ -29,10 +29,9 @@ class Recorded:
         if self.plan.get("crash"):
             os.abort()
         time.sleep(1000 if self.plan.get("hang") else self.plan.get("rest_seconds", 0))
-        until = time.perf_counter() + self.plan.get("seconds", 0)
-        if self.calls == 1:
-            until += self.plan.get("first_seconds", 0)
-        while time.perf_counter() < until:
+        seconds = self.plan.get("seconds", 0) + (self.plan.get("first_seconds", 0) if self.calls == 1 else 0)
+        wall, cpu = time.perf_counter() + seconds, time.process_time() + seconds
+        while time.perf_counter() < wall or time.process_time() < cpu:
             pass
         if "log" in self.plan:
             with open(self.plan["log"], "a") as log:

@@ -42,8 +42,8 @@ def test_real_calls_give_a_true_ratio(local_device, planned_file):
     )
     timed = compare(local_device, half, whole, ONE, cold_ms=12.5, patience=Patience(pairs=20, seconds=3))
     latency = timed.latency
-    assert latency.ratio == pytest.approx(0.5, rel=0.2)
-    assert latency.cpu_ratio == pytest.approx(0.5, rel=0.25)
+    assert latency.ratio == pytest.approx(0.5, abs=0.2)  # other tests may be running
+    assert latency.cpu_ratio == pytest.approx(0.5, abs=0.05)
     assert 1 <= latency.median_ms <= latency.p95_ms
     assert latency.float_median_ms >= 2
     assert latency.ratio_low <= latency.ratio <= latency.ratio_high

@@ -75,11 +75,13 @@ def same(one, other):
 
 
 @given(frames)
+@settings(max_examples=60)
 def test_what_is_written_is_read(frame):
     same(frame, read_frame(io.BytesIO(packed(frame))))
 
 
 @given(st.lists(frames, max_size=3))
+@settings(max_examples=30)
 def test_frames_follow_each_other_and_the_end_is_none(many):
     stream = io.BytesIO(b"".join(packed(frame) for frame in many))
     for frame in many:
@@ -104,7 +106,7 @@ def test_a_truncated_frame_is_told(frame, data):
 
 
 @given(frames, st.data())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_a_changed_byte_is_another_frame_or_a_bad_frame_but_nothing_else(frame, data):
     whole = bytearray(packed(frame))
     place = data.draw(st.integers(0, len(whole) - 1))
