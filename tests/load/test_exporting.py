@@ -339,6 +339,24 @@ class TestData:
             export(as_job(nn.ReLU().eval(), (self.x[:, :1],), dims={"input": {0: "batch", 1: "length"}}))
 
 
+def test_writes_through_views_become_values(as_job):
+    class Writes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, image):
+            y = self.conv(image)
+            y[:, 0] = 0.5
+            return y.mean((2, 3))
+
+    module = Writes().eval()
+    model = export(as_job(module, images()))
+    assert model.graph.by_key["conv:conv2d#0"].weight == "conv.weight"
+    assert not any(node.op in ("fill", "copy") and not model.graph.consumers[node.key] for node in model.graph.nodes)
+    assert np.allclose(Executor(model).run(images(3))[0], eager(module, *images(3)), atol=1e-6)
+
+
 def test_two_inputs_and_an_optional_one(as_job):
     model = export(as_job(Two().eval(), (TestData.x, TestData.x)))
     assert [port.name for port in model.inputs] == ["left", "right"]

@@ -14,6 +14,7 @@ from haversack.base.errors import ConversionError
 from haversack.base.graph import Graph, Node, TensorSpec
 from haversack.base.keys import node_key
 from haversack.base.model import Model, Port
+from haversack.tools.graph.macs import hint, macs_of
 
 if TYPE_CHECKING:
     from torch import fx
@@ -51,6 +52,9 @@ def to_model(
     names = tuple(output_names) or tuple(f"output{i}" if i else "output" for i in range(len(graph.outputs)))
     if len(names) != len(graph.outputs):
         raise ConversionError(f"{len(names)} output names for {len(graph.outputs)} outputs", where=name)
+    for port, count in Counter([port.name for port in inputs]).items() | Counter(names).items():
+        if count > 1:
+            raise ConversionError(f"the name {port} is given twice", where=name, next_step="name each input and output")
     outputs = tuple(Port(port, graph.by_key[key].output) for port, key in zip(names, graph.outputs, strict=True))
     return Model(name, graph, program, _weights(program), inputs, outputs, notes)
 
@@ -148,7 +152,7 @@ class _Reader:
         ordered = [self.keys[n.name] for n in _flat(arguments.values()) if getattr(n, "name", None) in self.keys]
         parameters = [self.parameters[n.name] for n in fx_node.all_input_nodes if n.name in self.parameters]
         roles = {role: self.parameters.get(getattr(arguments.get(role), "name", "")) for role in ("weight", "bias")}
-        node = Node(
+        return Node(
             key,
             op,
             fx_node.name,
@@ -158,8 +162,8 @@ class _Reader:
             roles["bias"],
             tuple(dict.fromkeys(parameters)),
             {k: self.plain(v) for k, v in arguments.items() if not _is_flow(v)},
+            macs_of(op, fx_node, arguments) // self.batch,
         )
-        return _with_macs(node, self.macs(fx_node, arguments))
 
     def spec(self, fx_node: fx.Node) -> TensorSpec:
         """Return shape and dtype, with free dimensions named."""
@@ -187,26 +191,7 @@ class _Reader:
     def batch_of(self, fx_node: fx.Node) -> int:
         """Return the example's batch length."""
         shape = fx_node.meta["val"].shape
-        return max(1, _hint(shape[0])) if len(shape) else 1
-
-    def macs(self, fx_node: fx.Node, arguments: Mapping[str, Any]) -> int:
-        """Return multiply-accumulates for one sample at the example's lengths."""
-        value = fx_node.meta["val"]
-        value = value[0] if isinstance(value, tuple | list) else value
-        out = math.prod(_hint(size) for size in value.shape)
-        weight = arguments.get("weight")
-        op = op_name(fx_node)
-        if op.startswith("conv") or op == "linear":
-            inner = math.prod(_hint(size) for size in weight.meta["val"].shape[1:]) if weight is not None else 0
-        elif op in ("matmul", "bmm", "mm"):
-            inner = _hint(fx_node.args[0].meta["val"].shape[-1])  # type: ignore[union-attr]
-        elif op == "scaled_dot_product_attention":
-            query, key = (fx_node.args[i].meta["val"].shape for i in (0, 1))  # type: ignore[union-attr]
-            out = 2 * math.prod(_hint(size) for size in query)
-            inner = _hint(key[-2])
-        else:
-            inner = 0
-        return out * inner // self.batch
+        return max(1, hint(shape[0])) if len(shape) else 1
 
 
 def fixed(size: Any) -> int | str:  # noqa: ANN401 - int or SymInt
@@ -252,13 +237,3 @@ def _flat(values: Any) -> list[Any]:  # noqa: ANN401 - nested arguments
 
 def _is_flow(value: Any) -> bool:  # noqa: ANN401 - any argument of an op
     return any(hasattr(getattr(item, "meta", {}).get("val"), "dtype") for item in _flat([value]))
-
-
-def _hint(size: Any) -> int:  # noqa: ANN401 - int or SymInt
-    return size if isinstance(size, int) else int(size.node.hint or 1)
-
-
-def _with_macs(node: Node, macs: int) -> Node:
-    from dataclasses import replace
-
-    return replace(node, macs=macs)

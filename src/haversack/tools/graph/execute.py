@@ -9,6 +9,7 @@ import numpy as np
 
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
+from haversack.tools.graph.writes import without_writes
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,7 @@ class Executor:
     def __init__(self, model: Model, weights: Mapping[str, np.ndarray] | None = None) -> None:
         self.model = model
         self.module = model.program.module(check_guards=False)
+        without_writes(self.module)
         load(self.module, {**model.weights, **(weights or {})})
         self._nodes = {node.name: node for node in model.graph.nodes}
         # The module renames an argument that hides a builtin (``input``): inputs are told by their order.

@@ -42,6 +42,8 @@ def role(node: Node) -> Role:  # noqa: PLR0911 - a table in words
     """Return the role of a node."""
     if node.op == "input":
         return Role.INPUT
+    if not node.output.dtype.startswith(("float", "bfloat")):  # sums and limits of indices and masks are no layers
+        return Role.SAME if node.op in _SAME else Role.FLOAT
     if node.op in _LAYERS and node.weight is not None and len(node.inputs) == 1:
         return Role.LAYER
     if node.op == "embedding" and node.weight is not None:
@@ -63,7 +65,7 @@ def clamp_bounds(node: Node) -> tuple[float, float] | None:
         return 0.0, float("inf")
     if node.op == "relu6":
         return 0.0, 6.0
-    if node.op in ("hardtanh", "clamp"):
+    if node.op in ("hardtanh", "clamp") and len(node.inputs) == 1 and not node.parameters:
         names = ("min_val", "max_val") if node.op == "hardtanh" else ("min", "max")
         low, high = (node.attributes.get(name) for name in names)
         if isinstance(low, int | float | None) and isinstance(high, int | float | None):
