@@ -1,0 +1,214 @@
+"""The encodings of activations: ranges become scales that keep every constraint of the targets at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from haversack.base.constraints import Constraints, Ratio
+from haversack.base.encodings import Affine
+from haversack.base.errors import ConversionError, Fault
+from haversack.base.finding import Finding
+from haversack.base.graph import Graph
+from haversack.base.keys import split_node, split_tensor
+from haversack.base.profile import TensorStatistics
+from haversack.compress.quantize.contract import Quantizer
+from haversack.tools.graph.roles import Role, role
+from haversack.tools.numerics.affine import from_range
+from haversack.tools.numerics.ties import is_tie_free, tie_free
+
+CODES = 255
+MIXING = 8.0
+"""Tensors that share one scale are told about when one range is more than so many times the other."""
+_EVERYTHING = (-math.inf, math.inf)
+
+
+@dataclass
+class _Group:
+    """Tensors with one encoding: the union of their ranges, and the interval that their codes may not leave."""
+
+    keys: frozenset[str]
+    low: float
+    high: float
+    least: float = -math.inf
+    most: float = math.inf
+    fixed: tuple[float, int] | None = None
+    encoding: Affine | None = None
+    settled: bool = False
+
+    def allows(self, encoding: Affine) -> bool:
+        """Say whether no code of the encoding leaves the interval."""
+        scale, zero = float(encoding.scale), int(encoding.zero_point)
+        return self.least <= -zero * scale and (CODES - zero) * scale <= self.most
+
+
+def encode(
+    graph: Graph,
+    keys: frozenset[str],
+    ranges: Mapping[str, TensorStatistics],
+    quantizer: Quantizer,
+    constraints: Constraints,
+) -> tuple[dict[str, Affine], list[Finding]]:
+    """Return the uint8 encoding of every tensor in ``keys``, and what had to give way.
+
+    Ties first (a group covers all its members; a tie that would break the bound of a clamp or a fixed scale is left
+    out, and told), then bounds and fixed scales, then the ratios of adds and means from the outputs backwards, each
+    adjusting its input's scale: upwards, or downwards where a clamp bounds it. A ratio between scales that are both
+    settled already is told as ``rounding-ties``.
+
+    Args:
+        graph: the canonical graph.
+        keys: tensor keys (``…:out``).
+        ranges: statistics by tensor key; a tensor without its own, made by a node that only moves values, has its
+            source's.
+        quantizer: sets ranges from statistics.
+        constraints: of the targets; what they say of tensors outside ``keys`` does not count.
+
+    Raises:
+        ConversionError: a tensor has no statistics.
+    """
+    findings: list[Finding] = []
+    covered = _ranges(graph, keys, ranges, quantizer)
+    groups = {key: _alone(key, low, high, constraints) for key, (low, high) in covered.items()}
+    for tie in constraints.ties:
+        findings += _tie(groups, sorted(tie & keys))
+    findings += _mixing(graph, groups, covered)
+    for group in _distinct(groups):
+        group.encoding = _grid(group)
+        group.settled = group.fixed is not None
+    order = {node.out: index for index, node in enumerate(graph.nodes)}
+    inside = [ratio for ratio in constraints.ratios if ratio.input in keys and ratio.output in keys]
+    for ratio in sorted(inside, key=lambda ratio: -order[ratio.output]):
+        findings += _keep_ratio(groups[ratio.input], groups[ratio.output], ratio)
+    return {key: _made(groups[key]) for key in sorted(keys)}, findings
+
+
+def _ranges(
+    graph: Graph, keys: frozenset[str], ranges: Mapping[str, TensorStatistics], quantizer: Quantizer
+) -> dict[str, tuple[float, float]]:
+    found: dict[str, tuple[float, float]] = {}
+    faults = []
+    for key in sorted(keys):
+        source = key
+        while source not in ranges and role(node := graph.by_key[split_tensor(source)[0]]) is Role.SAME:
+            source = f"{node.inputs[0]}:out"
+        if source in ranges:
+            found[key] = quantizer.activation_range(ranges[source])
+        else:
+            faults.append(Fault(key, "no range is known"))
+    if faults:
+        raise ConversionError(
+            "activations without ranges cannot be encoded",
+            faults=tuple(faults),
+            next_step="take the ranges on the prepared model",
+        )
+    return found
+
+
+def _alone(key: str, low: float, high: float, constraints: Constraints) -> _Group:
+    least, most = constraints.bounds.get(key, _EVERYTHING)
+    least, most = min(least, 0.0), max(most, 0.0)
+    return _Group(frozenset({key}), max(low, least), min(high, most), least, most, constraints.fixed.get(key))
+
+
+def _tie(groups: dict[str, _Group], keys: list[str]) -> list[Finding]:
+    """Join the groups of tied tensors, one after the other."""
+    findings = []
+    for key in keys[1:]:
+        first, second = groups[keys[0]], groups[key]
+        if first is second:
+            continue
+        joined = _Group(
+            first.keys | second.keys,
+            min(first.low, second.low),
+            max(first.high, second.high),
+            max(first.least, second.least),
+            min(first.most, second.most),
+            first.fixed or second.fixed,
+        )
+        apart = first.fixed is not None and second.fixed is not None and first.fixed != second.fixed
+        if apart or joined.low < joined.least or joined.high > joined.most:
+            text = f"{keys[0]} and {key} cannot share one scale (a clamp or a fixed scale forbids it): kept apart"
+            findings.append(Finding("range-mixing", text, _place(key)))
+            continue
+        groups.update(dict.fromkeys(joined.keys, joined))
+    return findings
+
+
+def _mixing(graph: Graph, groups: Mapping[str, _Group], covered: Mapping[str, tuple[float, float]]) -> list[Finding]:
+    """Tell of concatenations whose inputs share a scale and differ much in range: the narrow one has few codes."""
+    findings = []
+    for node in graph.nodes:
+        inputs = [f"{key}:out" for key in node.inputs]
+        shared = {id(groups[key]) if key in groups else None for key in inputs}
+        if role(node) is not Role.CONCAT or len(shared) != 1 or None in shared:
+            continue
+        spans = {key: covered[key][1] - covered[key][0] for key in inputs}
+        wide, narrow = max(spans, key=spans.__getitem__), min(spans, key=spans.__getitem__)
+        if spans[wide] > MIXING * spans[narrow]:
+            text = f"{narrow} spans {spans[narrow]:.3g} and shares one scale with {wide}, which spans {spans[wide]:.3g}"
+            findings.append(Finding("range-mixing", text, _place(node.out)))
+    return findings
+
+
+def _distinct(groups: Mapping[str, _Group]) -> Iterable[_Group]:
+    return {id(group): group for group in groups.values()}.values()
+
+
+def _grid(group: _Group) -> Affine:
+    """Return the encoding that covers a group's range within its interval."""
+    if group.fixed is not None:
+        return _affine(np.array(group.fixed[0], np.float32), group.fixed[1])
+    encoding = from_range(group.low, group.high)
+    if group.allows(encoding):
+        return encoding
+    zero = int(encoding.zero_point)
+    limits = [-group.least / zero] if zero else []
+    limits += [group.most / (CODES - zero)] if zero < CODES else []
+    encoding = _affine(np.array(min(limits), np.float32), zero)
+    while not group.allows(encoding):
+        encoding = _affine(np.nextafter(encoding.scale, np.float32(0)), zero)
+    return encoding
+
+
+def _rescaled(group: _Group, scale: np.ndarray) -> Affine:
+    zero = int(np.clip(np.rint(-group.low / float(scale)), 0, CODES))
+    return _affine(scale, zero)
+
+
+def _affine(scale: np.ndarray, zero: int) -> Affine:
+    return Affine(8, signed=False, axis=None, scale=np.array(scale, np.float32), zero_point=np.array(zero, np.int32))
+
+
+def _keep_ratio(source: _Group, target: _Group, ratio: Ratio) -> list[Finding]:
+    mine, theirs = _made(source), _made(target)
+    held = is_tie_free(mine.scale, theirs.scale, ratio.denominator, ratio.multiple)
+    if not held and not source.settled and source is not target:
+        for up in (True, False):
+            wish = tie_free(mine.scale, theirs.scale, ratio.denominator, ratio.multiple, up=up)
+            encoding = _rescaled(source, wish)
+            if source.allows(encoding):
+                source.encoding, held = encoding, True
+                break
+    source.settled = target.settled = True
+    if held:
+        return []
+    text = (
+        f"the scale of {ratio.input} over that of {ratio.output} is no multiple of 1/{ratio.denominator}: "
+        "both are settled by other constraints"
+    )
+    return [Finding("rounding-ties", text, _place(ratio.output))]
+
+
+def _made(group: _Group) -> Affine:
+    assert group.encoding is not None, "every group gets its encoding before any ratio is kept"
+    return group.encoding
+
+
+def _place(key: str) -> str:
+    """Return the module path of a tensor, or its node's key at the root."""
+    node = split_tensor(key)[0]
+    return split_node(node)[0] or node

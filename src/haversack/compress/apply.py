@@ -1,0 +1,77 @@
+"""Applying a plan: prepared model, encodings, findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from haversack.base.constraints import Constraints
+from haversack.base.encodings import Affine, Encodings
+from haversack.base.finding import Finding
+from haversack.base.model import Model, Sample
+from haversack.base.plan import Plan
+from haversack.base.profile import TensorStatistics
+from haversack.base.progress import Event, Sink, silent
+from haversack.compress.encode import encode, store_weights
+from haversack.compress.prepare.contract import SHELF, PrepareContext, PrepareStep
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A plan made real, before it is lowered: the prepared model, how its tensors are stored, what gave way."""
+
+    model: Model
+    encodings: Encodings
+    findings: tuple[Finding, ...] = ()
+
+
+def apply(
+    model: Model,
+    plan: Plan,
+    *,
+    ranges: Callable[[Model], Mapping[str, TensorStatistics]],
+    constraints: Constraints,
+    samples: Callable[[], Iterable[Sample]],
+    sink: Sink = silent,
+) -> Compressed:
+    """Return the model with a plan applied.
+
+    In order: the preparation steps that need no encodings; the ranges of the prepared model's activations; the
+    encodings; the steps that need them. These may change biases, so weights whose bias no longer fits are stored anew.
+
+    Args:
+        model: the float model.
+        plan: its layers name nodes of the prepared graph.
+        ranges: takes the prepared model's activation ranges; called only if a layer runs in integers.
+        constraints: of the targets that the encodings must fit.
+        samples: returns calibration batches, afresh at each call.
+        sink: told of each step.
+
+    Raises:
+        UsageError: an unknown part or setting, or a plan that does not fit the model.
+        ConversionError: an int8 layer without an integer kernel.
+        JobError: NaN or an infinity in weights or activations.
+        VerificationError: a preparation step broke what it promises.
+    """
+    parts = [SHELF.build(step.part, step.settings) for step in plan.prepare]
+    context = PrepareContext(samples, None, sink)
+    for part in parts:
+        if "encodings" not in part.needs:
+            model = _run(part, model, context)
+    static = any(layer.precision == "int8" for layer in plan.layers.values())
+    encodings, findings = encode(model, plan, ranges(model) if static else {}, constraints)
+    late = [part for part in parts if "encodings" in part.needs]
+    for part in late:
+        model = _run(part, model, replace(context, encodings=encodings))
+    if late:
+        affine = {key: value for key, value in encodings.tensors.items() if isinstance(value, Affine)}
+        tensors, integers, told = store_weights(model, plan, affine)
+        encodings = Encodings({**encodings.tensors, **tensors}, integers)
+        findings = tuple(dict.fromkeys((*findings, *told)))
+    sink(Event("compress", "done", f"{len(plan.layers)} layers encoded"))
+    return Compressed(model, encodings, findings)
+
+
+def _run(part: PrepareStep, model: Model, context: PrepareContext) -> Model:
+    context.sink(Event("compress", "start", part.name))
+    return part.apply(model, context)

@@ -1,0 +1,68 @@
+"""From a plan to encodings: which units run in integers, and with which scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from haversack.base.constraints import Constraints
+from haversack.base.encodings import Affine, Encoding, Encodings
+from haversack.base.finding import Finding
+from haversack.base.model import Model
+from haversack.base.plan import Plan
+from haversack.base.profile import TensorStatistics
+from haversack.compress import activations
+from haversack.compress.quantize.contract import SHELF
+from haversack.compress.selection import check, integer_tensors
+from haversack.compress.weights import store
+
+
+def encode(
+    model: Model, plan: Plan, ranges: Mapping[str, TensorStatistics], constraints: Constraints
+) -> tuple[Encodings, tuple[Finding, ...]]:
+    """Return the encodings of a plan, and findings of what had to give way.
+
+    Which units run in integers: every layer with precision int8, and every other unit whose op has an integer kernel
+    (``constraints.integer_ops``) and whose inputs all hold integers (see ``selection.integer_tensors``). All other
+    units run in float on dequantized values.
+
+    Args:
+        model: the prepared model.
+        plan: what each layer becomes.
+        ranges: statistics of activations on this model; not read when no layer is int8.
+        constraints: of the targets that the encodings must fit.
+
+    Raises:
+        UsageError: the plan names a layer that the model does not have, or a precision that it cannot have.
+        ConversionError: an int8 layer without an integer kernel, or an activation without statistics.
+        JobError: weights or statistics hold NaN or an infinity.
+    """
+    check(model.graph, plan, constraints.integer_ops)
+    keys = integer_tensors(model.graph, plan, constraints.integer_ops)
+    quantizer = SHELF.build(plan.ranges.part, plan.ranges.settings)
+    affine, findings = activations.encode(model.graph, keys, ranges, quantizer, constraints)
+    tensors, integers, told = store_weights(model, plan, affine)
+    return Encodings({**affine, **tensors}, integers), (*findings, *told)
+
+
+def store_weights(
+    model: Model, plan: Plan, affine: Mapping[str, Affine]
+) -> tuple[dict[str, Encoding], dict[str, np.ndarray], tuple[Finding, ...]]:
+    """Return encodings and integers of every planned weight, in execution order, and findings.
+
+    Args:
+        model: has the weights.
+        plan: what each layer becomes.
+        affine: the encodings of activations, by tensor key.
+    """
+    tensors: dict[str, Encoding] = {}
+    integers: dict[str, np.ndarray] = {}
+    findings: list[Finding] = []
+    for node in model.graph.nodes:
+        if node.key in plan.layers:
+            stored = store(model, node, plan.layers[node.key], affine.get(f"{node.inputs[0]}:out"))
+            tensors.update(stored.tensors)
+            integers.update(stored.integers)
+            findings += stored.findings
+    return tensors, integers, tuple(findings)

@@ -1,0 +1,31 @@
+"""Perturbing one layer: the encodings of a model in which nothing else is compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from haversack.base.constraints import Constraints
+from haversack.base.encodings import Encodings
+from haversack.base.model import Model
+from haversack.base.plan import LayerPlan, Plan, Precision
+from haversack.base.profile import TensorStatistics
+from haversack.compress.encode import encode
+from haversack.compress.selection import bears
+
+
+def perturb(model: Model, key: str, precision: Precision, *, ranges: Mapping[str, TensorStatistics]) -> Encodings:
+    """Return the encodings when one layer alone has a precision, under no target's constraints.
+
+    With ``ranges`` bound (``functools.partial``) this is the callable that ``profile.sensitivity`` takes.
+
+    Args:
+        model: the prepared model.
+        key: node key of the layer.
+        precision: what it gets; the encodings are empty if it cannot have it.
+        ranges: statistics of activations on this model.
+    """
+    node = model.graph.by_key[key]
+    if precision == "float32" or not bears(node, precision):
+        return Encodings.none()
+    plan = Plan("no-target", {key: LayerPlan(precision)})
+    return encode(model, plan, ranges, Constraints(integer_ops=frozenset({node.op})))[0]

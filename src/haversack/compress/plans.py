@@ -1,0 +1,54 @@
+"""Plans that give every layer the same precision: where a search begins."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from haversack.base.graph import Graph, Node
+from haversack.base.plan import LayerPlan, Precision, Step
+from haversack.compress.selection import bears
+from haversack.tools.graph.roles import Role, role
+
+MINMAX = Step("minmax")
+
+
+def uniform(
+    graph: Graph,
+    precision: Precision,
+    *,
+    granularity: Literal["channel", "tensor"] = "channel",
+    weights: Step = MINMAX,
+    integer_ops: frozenset[str] | None = None,
+) -> dict[str, LayerPlan]:
+    """Return the layers of a plan in which every weighted layer has a precision, or the nearest that it can have.
+
+    A layer whose op has no integer kernel stays out of an ``int8`` plan, in float32. In ``int8_dynamic`` only linear
+    layers are quantized at run time; other layers store integers (``int8_weights``), as embeddings do in every plan
+    of integers, one scale a row.
+
+    Args:
+        graph: the prepared model's.
+        precision: what every layer gets; ``float32`` gives no layers.
+        granularity: of the weight scales of layers.
+        weights: the quantizer of weights.
+        integer_ops: ops with an integer kernel (``Constraints.integer_ops``), or None when all have one.
+    """
+    found: dict[str, LayerPlan] = {}
+    for node in graph.nodes:
+        nearest = _nearest(node, precision, integer_ops)
+        if nearest != "float32":
+            rows = role(node) is Role.EMBEDDING
+            found[node.key] = LayerPlan(nearest, "channel" if rows else granularity, weights)
+    return found
+
+
+def _nearest(node: Node, precision: Precision, integer_ops: frozenset[str] | None) -> Precision:
+    if role(node) is Role.EMBEDDING and precision in ("int8", "int8_dynamic"):
+        return "int8_weights"
+    if not bears(node, precision):
+        return "float32"
+    if precision == "int8" and integer_ops is not None and node.op not in integer_ops:
+        return "float32"
+    if precision == "int8_dynamic" and node.op != "linear":
+        return "int8_weights"
+    return precision

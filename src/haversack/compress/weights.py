@@ -1,0 +1,78 @@
+"""The encodings of weights: scales by the layer's own quantizer, integers, and room for the bias."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from haversack.base.encodings import Affine, Dynamic, Encoding, Float
+from haversack.base.errors import JobError
+from haversack.base.finding import Finding
+from haversack.base.graph import Node
+from haversack.base.keys import split_node
+from haversack.base.model import Model
+from haversack.base.plan import LayerPlan
+from haversack.compress.quantize.contract import SHELF
+from haversack.tools.numerics.affine import quantize, raise_for_bias, symmetric
+from haversack.tools.numerics.granularity import by_channel, channel_axis
+
+BITS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What one layer's weight becomes: encodings by tensor key, the weight's integers, findings."""
+
+    tensors: Mapping[str, Encoding]
+    integers: Mapping[str, np.ndarray]
+    findings: tuple[Finding, ...] = ()
+
+
+def store(model: Model, node: Node, layer: LayerPlan, source: Affine | None) -> Stored:
+    """Return how a layer's weight is stored.
+
+    Args:
+        model: has the weights, float32.
+        node: a LAYER or EMBEDDING.
+        layer: its precision, granularity and quantizer.
+        source: the encoding of its input when it runs in integers, so that the bias fits: where |bias| is more than
+            2^22 accumulator steps the channel's scale is raised (a dead channel) and told.
+
+    Raises:
+        JobError: the weight holds NaN or an infinity.
+    """
+    key = f"{node.key}:weight"
+    if layer.precision == "float32":
+        return Stored({}, {})
+    if layer.precision == "float16":
+        return Stored({key: Float("float16")}, {})
+    assert node.weight is not None, "a layer has a weight"
+    weight = np.asarray(model.weights[node.weight], np.float32)
+    axis = channel_axis(node.op) if layer.granularity == "channel" else None
+    try:
+        quantizer = SHELF.build(layer.weights.part, layer.weights.settings)
+        taps = int(np.prod(weight.shape[2:])) if node.op.startswith("conv") else 1
+        scales = quantizer.weight_scales(by_channel(weight, axis), BITS, taps)
+    except JobError as error:
+        place = split_node(node.key)[0] or node.key
+        raise JobError(error.cause, where=place, tried=f"reading {node.weight}") from error
+    scales = scales if axis is not None else scales.reshape(())
+    findings: tuple[Finding, ...] = ()
+    if layer.precision == "int8" and source is not None and node.bias is not None:
+        scales, raised = raise_for_bias(scales, np.asarray(model.weights[node.bias], np.float32), source.scale)
+        findings = _dead(node, raised)
+    encoding = symmetric(scales, BITS, axis)
+    tensors: dict[str, Encoding] = {key: encoding}
+    if layer.precision == "int8_dynamic":
+        tensors[f"{node.key}:in"] = Dynamic()
+    return Stored(tensors, {key: quantize(weight, encoding)}, findings)
+
+
+def _dead(node: Node, raised: np.ndarray) -> tuple[Finding, ...]:
+    if not raised.any():
+        return ()
+    module = split_node(node.key)[0] or node.key
+    count = f"{int(raised.sum())} of {raised.size} weight scales were raised" if raised.ndim else "the scale was raised"
+    return (Finding("dead-channel", f"{count}, so that the bias fits the sum's 32 bits", module),)

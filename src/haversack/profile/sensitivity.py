@@ -1,0 +1,98 @@
+"""Sensitivity: how far the model's output moves when one layer alone is stored and run in a lower precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+
+import numpy as np
+
+from haversack.base.encodings import Encodings
+from haversack.base.errors import JobError
+from haversack.base.model import Model, Sample
+from haversack.base.plan import Precision
+from haversack.base.progress import Sink, silent, steps
+from haversack.tools.graph.batches import rebatch
+from haversack.tools.graph.roles import Role, role
+from haversack.tools.graph.simulate import Simulator
+
+Perturb = Callable[[Model, str, Precision], Encodings]
+"""Model, node key of a layer, precision -> the encodings when only that layer has it; empty where it cannot."""
+
+ROWS = 4
+"""Rows of samples that are run for each layer and precision."""
+
+
+def sensitivity(
+    model: Model,
+    perturb: Perturb,
+    samples: Iterable[Sample],
+    sink: Sink = silent,
+    *,
+    precisions: Sequence[Precision] = ("int8",),
+) -> dict[str, dict[str, float]]:
+    """Return node key of each layer -> precision -> relative error of the output: what ``Profile.sensitivity`` holds.
+
+    The error is |y - float| / |float| over all float outputs, with encodings simulated in float32. Cost: layers *
+    precisions * 4 rows of one forward pass each; memory: the activations of 4 rows.
+
+    Args:
+        model: the prepared model.
+        perturb: see ``Perturb``; its ranges come from other samples than these, where there are enough.
+        samples: the first 4 rows are used.
+        sink: told after each layer.
+        precisions: those to try.
+
+    Raises:
+        JobError: no samples, or the float output is all zero or not finite, so that no error is relative to it.
+    """
+    batches = list(islice(rebatch(model, samples, ROWS), 1))
+    if not batches:
+        raise JobError("calibration() gives no samples", next_step="let it yield at least one batch of inputs")
+    simulator = Simulator(model)
+    exact = simulator.run(Encodings.none(), batches)[0]
+    size = _norm(exact)
+    if not (math.isfinite(size) and size > 0):
+        raise JobError(
+            "the float model's output is zero or not finite on the calibration samples",
+            where=model.name,
+            tried="taking errors relative to it",
+            next_step="look at calibration() and the model's weights",
+        )
+    layers = [node.key for node in model.graph.nodes if role(node) in (Role.LAYER, Role.EMBEDDING)]
+    found: dict[str, dict[str, float]] = {}
+    for key in steps(layers, sink, "profile", "sensitivity of layers", len(layers)):
+        for precision in precisions:
+            encodings = perturb(model, key, precision)
+            if encodings.tensors:
+                moved = simulator.run(encodings, batches)[0]
+                error = _norm([a.astype(np.float64) - b for a, b in zip(moved, exact, strict=True)]) / size
+                found.setdefault(key, {})[precision] = error
+    return found
+
+
+def hold_back(samples: Sequence[Sample], rows: int = ROWS) -> tuple[list[Sample], list[Sample]]:
+    """Return (samples for ranges, samples for sensitivity): the latter evenly spread, at least ``rows`` rows.
+
+    Fewer samples than four times what is held back are not divided: both get them all.
+    """
+    if not samples:
+        return [], []
+    count = -(-rows // max(1, min(_rows(sample) for sample in samples)))
+    if len(samples) < 4 * count:
+        return list(samples), list(samples)
+    chosen = {(2 * index + 1) * len(samples) // (2 * count) for index in range(count)}
+    return (
+        [sample for index, sample in enumerate(samples) if index not in chosen],
+        [sample for index, sample in enumerate(samples) if index in chosen],
+    )
+
+
+def _rows(sample: Sample) -> int:
+    return int(sample[0].shape[0]) if sample[0].ndim else 1
+
+
+def _norm(outputs: Iterable[np.ndarray]) -> float:
+    squares = [float(np.square(y, dtype=np.float64).sum()) for y in outputs if np.issubdtype(y.dtype, np.floating)]
+    return math.sqrt(sum(squares))

@@ -1,0 +1,216 @@
+"""Simulating encodings in float32: the law of ``base/encodings`` without its integer sums, fast, unit by unit.
+
+Values are rounded to their codes wherever the law says so, but sums are taken in float32 and biases are not rounded:
+right up to rare neighbouring codes. What the integers are exactly is ``targets/reference``'s to say; this serves
+where many passes are needed to compare alternatives. All batches go through a unit before the next unit starts, so a
+caller may look at what arrives at a layer over all samples, and mend the layer before it is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
+from haversack.base.graph import Node
+from haversack.base.model import Model, Sample
+from haversack.tools.graph.execute import Executor
+from haversack.tools.graph.roles import Role, role, units
+from haversack.tools.numerics.affine import dequantize, from_range
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+
+Arrive = Callable[[Node, "Iterator[torch.Tensor]"], "np.ndarray | None"]
+"""Called before each layer with its input in every batch; what it returns replaces the layer's bias."""
+
+
+class Simulator:
+    """Runs one model under any encodings.
+
+    Args:
+        model: its structure and weights; encodings give integers for some of the weights.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.module = Executor(model).module
+        self.nodes = {node.name: node for node in model.graph.nodes}
+        arguments = (node for node in self.module.graph.nodes if node.op == "placeholder")
+        self.inputs = {node.name: key for node, key in zip(arguments, model.graph.inputs, strict=True)}
+        self.nodes.update({name: model.graph.by_key[key] for name, key in self.inputs.items()})
+        self.names = {node.key: name for name, node in self.nodes.items()}
+        self.clamps = {unit.head.key: unit.clamp for unit in units(model.graph) if unit.clamp is not None}
+
+    def run(
+        self, encodings: Encodings, batches: Sequence[Sample], *, arrive: Arrive | None = None
+    ) -> list[tuple[np.ndarray, ...]]:
+        """Run batches side by side and return their outputs, in order.
+
+        Memory: what is live at one unit, for all batches; a tensor with an 8-bit encoding takes one byte a value.
+
+        Args:
+            encodings: Affine, Dynamic and Float are simulated.
+            batches: arrays in the order of the model's inputs.
+            arrive: see ``Arrive``.
+        """
+        import torch
+
+        with torch.no_grad():
+            return _Walk(self, encodings, batches, arrive).outputs()
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """A tensor held as codes of 8 bits."""
+
+    codes: torch.Tensor
+    scale: float
+    zero_point: float
+
+    def value(self) -> torch.Tensor:
+        """Return the float32 tensor."""
+        return self.codes.float().sub_(self.zero_point).mul_(self.scale)
+
+
+class _Walk:
+    """One run: what is held of every batch, by the name of the node that made it."""
+
+    def __init__(
+        self, simulator: Simulator, encodings: Encodings, batches: Sequence[Sample], arrive: Arrive | None
+    ) -> None:
+        self.simulator = simulator
+        self.encodings = encodings
+        self.batches = batches
+        self.arrive = arrive
+        self.held: dict[str, list[Any]] = {}
+        self.fused = {clamp.name for clamp in simulator.clamps.values()}
+        self.last_use = {used.name: node.name for node in simulator.module.graph.nodes for used in node.all_input_nodes}
+
+    def outputs(self) -> list[tuple[np.ndarray, ...]]:
+        """Walk the whole graph."""
+        placeholders = 0
+        for node in self.simulator.module.graph.nodes:
+            if node.op == "placeholder":
+                self.held[node.name] = [self._hold(node, _tensor(batch[placeholders])) for batch in self.batches]
+                placeholders += 1
+            elif node.op == "output":
+                keys = self.simulator.model.graph.outputs
+                names = [self.simulator.names[key] for key in keys]
+                rows = [[self._value(name, index).numpy() for name in names] for index in range(len(self.batches))]
+                return [tuple(row) for row in rows]
+            elif node.op == "call_function" and node.name not in self.fused:
+                self._step(node)
+            self._free(node)
+        raise AssertionError("a graph ends with its output")
+
+    def _step(self, node: fx.Node) -> None:
+        canonical = self.simulator.nodes.get(node.name)
+        constants = self._constants(node, canonical)
+        clamp = self.simulator.clamps.get(canonical.key) if canonical is not None else None
+        clamp_node = next(user for user in node.users if user.name == clamp.name) if clamp is not None else None
+        made = []
+        for index in range(len(self.batches)):
+            value = self._call(node, index, constants)
+            if clamp_node is not None:
+                value = clamp_node.target(*_with_first(clamp_node, value), **clamp_node.kwargs)  # type: ignore[operator]
+            made.append(self._hold(clamp_node or node, value))
+        self.held[node.name] = made
+        if clamp_node is not None:
+            self.held[clamp_node.name] = self.held.pop(node.name)
+
+    def _constants(self, node: fx.Node, canonical: Node | None) -> dict[str, torch.Tensor]:
+        """Return the values of the parameters that a node reads, by the name of the fx node that fetches them."""
+        import torch
+
+        found = {
+            n.name: _attribute(self.simulator.module, str(n.target)) for n in node.all_input_nodes if n.op == "get_attr"
+        }
+        if canonical is None:
+            return found
+        names = {str(n.target): n.name for n in node.all_input_nodes if n.op == "get_attr"}
+        if canonical.weight in names:
+            stored = self._stored(canonical)
+            if stored is not None:
+                found[names[canonical.weight]] = torch.from_numpy(stored)
+        if self.arrive is not None and role(canonical) is Role.LAYER:
+            source = node.all_input_nodes[0].name
+            inputs = (self._arriving(canonical, source, index) for index in range(len(self.batches)))
+            bias = self.arrive(canonical, inputs)
+            if bias is not None and canonical.bias is not None:
+                found[names[canonical.bias]] = torch.from_numpy(np.array(bias, np.float32))
+        return found
+
+    def _stored(self, node: Node) -> np.ndarray | None:
+        """Return the values that a node's weight has as it is stored, or None for the model's own."""
+        key = f"{node.key}:weight"
+        encoding = self.encodings.tensors.get(key)
+        if isinstance(encoding, Affine):
+            return dequantize(self.encodings.integers[key], encoding)
+        if isinstance(encoding, Float) and encoding.dtype == "float16" and node.weight is not None:
+            return self.simulator.model.weights[node.weight].astype(np.float16).astype(np.float32)
+        return None
+
+    def _call(self, node: fx.Node, index: int, constants: Mapping[str, torch.Tensor]) -> Any:  # noqa: ANN401 - as op
+        from torch.fx.node import map_arg
+
+        canonical = self.simulator.nodes.get(node.name)
+
+        def value(used: fx.Node) -> Any:  # noqa: ANN401 - tensors, and sizes
+            if used.name in constants:
+                return constants[used.name]
+            return self._value(used.name, index) if canonical is None else self._arriving(canonical, used.name, index)
+
+        return node.target(*map_arg(node.args, value), **map_arg(node.kwargs, value))  # type: ignore[operator]
+
+    def _arriving(self, node: Node, name: str, index: int) -> Any:  # noqa: ANN401 - tensors, and sizes
+        value = self._value(name, index)
+        if isinstance(self.encodings.tensors.get(f"{node.key}:in"), Dynamic) and value.is_floating_point():
+            encoding = from_range(float(value.min()), float(value.max()))
+            return _Codes(_codes(value, encoding), float(encoding.scale), float(encoding.zero_point)).value()
+        return value
+
+    def _value(self, name: str, index: int) -> Any:  # noqa: ANN401 - tensors, and sizes
+        held = self.held[name][index]
+        return held.value() if isinstance(held, _Codes) else held
+
+    def _hold(self, node: fx.Node, value: Any) -> Any:  # noqa: ANN401 - tensors, and sizes
+        canonical = self.simulator.nodes.get(node.name)
+        encoding: Encoding | None = self.encodings.tensors.get(canonical.out) if canonical is not None else None
+        if not isinstance(encoding, Affine):
+            return value
+        held = _Codes(_codes(value, encoding), float(encoding.scale), float(encoding.zero_point))
+        return held if encoding.bits == 8 and not encoding.signed else held.value()
+
+    def _free(self, node: fx.Node) -> None:
+        for used in node.all_input_nodes:
+            if self.last_use[used.name] == node.name:
+                self.held.pop(used.name, None)
+
+
+def _codes(value: torch.Tensor, encoding: Affine) -> torch.Tensor:
+    import torch
+
+    codes = value.float().div(float(encoding.scale)).round_().add_(float(encoding.zero_point))
+    codes = codes.clamp_(encoding.low, encoding.high)
+    return codes.to(torch.uint8) if encoding.bits == 8 and not encoding.signed else codes
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+
+
+def _attribute(module: Any, path: str) -> Any:  # noqa: ANN401 - a module's tensor
+    for name in path.split("."):
+        module = getattr(module, name)
+    return module
+
+
+def _with_first(node: fx.Node, value: torch.Tensor) -> tuple[Any, ...]:
+    return (value, *node.args[1:])

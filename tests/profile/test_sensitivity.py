@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from haversack.base.encodings import Encodings
+from haversack.base.errors import JobError
+from haversack.base.plan import PRECISIONS
+from haversack.compress.perturb import perturb
+from haversack.profile.ranges import ranges
+from haversack.profile.sensitivity import ROWS, hold_back, sensitivity
+from haversack.tools.graph.canonical import to_model
+from haversack.tools.graph.execute import Executor
+from haversack.tools.numerics.affine import symmetric
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(7, 6)
+        self.fine = nn.Linear(6, 6)
+        self.coarse = nn.Linear(6, 4)
+
+    def forward(self, ids):
+        return self.coarse(torch.relu(self.fine(self.table(ids))))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(1)
+    program = torch.export.export(
+        Net().eval(), (torch.zeros(2, 3, dtype=torch.long),), dynamic_shapes=({0: torch.export.Dim.AUTO},)
+    )
+    return to_model(program, "net")
+
+
+def sentences(count):
+    rng = np.random.default_rng(2)
+    return [(rng.integers(0, 7, size=(2, 3)),) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def taken(model):
+    return ranges(model, sentences(4))
+
+
+def test_every_layer_and_every_precision_it_can_have(model, taken):
+    found = sensitivity(model, partial(perturb, ranges=taken), sentences(3), precisions=PRECISIONS)
+    weighted = {"float16", "int8", "int8_dynamic", "int8_weights"}
+    assert {key: set(errors) for key, errors in found.items()} == {
+        "table:embedding#0": {"float16", "int8_weights"},
+        "fine:linear#0": weighted,
+        "coarse:linear#0": weighted,
+    }
+    for errors in found.values():
+        assert 0 < errors["float16"] < errors["int8_weights"] < 0.05
+    for key in ("fine:linear#0", "coarse:linear#0"):
+        assert found[key]["int8_weights"] < found[key]["int8"] < 0.05
+
+
+def test_the_error_is_that_of_the_models_own_output(model):
+    key = "coarse:linear#0:weight"
+    weight = model.weights["coarse.weight"]
+    codes = np.rint(weight / 0.5).astype(np.int32)
+
+    def coarse_only(_, node, precision):
+        if node != "coarse:linear#0":
+            return Encodings.none()
+        return Encodings({key: symmetric(np.full(4, 0.5, np.float32), 8, 0)}, {key: codes})
+
+    samples = sentences(2)
+    exact = Executor(model).run((np.concatenate([s[0] for s in samples]),))[0]
+    rounded = Executor(model, {"coarse.weight": (codes * 0.5).astype(np.float32)})
+    moved = rounded.run((np.concatenate([s[0] for s in samples]),))[0]
+    want = np.linalg.norm(moved - exact) / np.linalg.norm(exact)
+    assert sensitivity(model, coarse_only, samples) == {"coarse:linear#0": {"int8": pytest.approx(want, rel=1e-5)}}
+
+
+def test_a_worse_layer_is_found_worse(model, taken):
+    spiky = model.weights["fine.weight"].copy()
+    spiky[:, 0] *= 40  # one input sets the scale of every channel
+    worse = model.with_weights({"fine.weight": spiky})
+    before = sensitivity(model, partial(perturb, ranges=taken), sentences(2), precisions=["int8_weights"])
+    after = sensitivity(worse, partial(perturb, ranges=taken), sentences(2), precisions=["int8_weights"])
+    assert after["fine:linear#0"]["int8_weights"] > before["fine:linear#0"]["int8_weights"]
+
+
+def test_it_runs_a_few_rows_only(model, taken):
+    drawn = 0
+
+    def stream():
+        nonlocal drawn
+        for sample in sentences(100):
+            drawn += 1
+            yield sample
+
+    sensitivity(model, partial(perturb, ranges=taken), stream())
+    assert drawn == ROWS // 2
+
+
+def test_progress_by_layer(model, taken):
+    events = []
+    sensitivity(model, partial(perturb, ranges=taken), sentences(2), events.append)
+    assert [(event.done, event.total) for event in events] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_no_samples_and_no_output(model, taken):
+    with pytest.raises(JobError, match="no samples"):
+        sensitivity(model, partial(perturb, ranges=taken), [])
+    zero = model.with_weights({"coarse.weight": np.zeros((4, 6), np.float32), "coarse.bias": np.zeros(4, np.float32)})
+    with pytest.raises(JobError, match="zero or not finite"):
+        sensitivity(zero, partial(perturb, ranges=taken), sentences(2))
+
+
+@pytest.mark.parametrize("count, size, held", [(32, 1, 4), (16, 4, 1), (40, 2, 2), (4, 4, 1), (128, 1, 4)])
+def test_samples_are_held_back_evenly_and_once(count, size, held):
+    samples = [(np.full((size, 1), index),) for index in range(count)]
+    kept, back = hold_back(samples)
+    assert len(back) == held
+    assert sorted(int(s[0][0, 0]) for s in (*kept, *back)) == list(range(count))
+    places = [int(s[0][0, 0]) for s in back]
+    assert max(np.diff([0, *places, count])) <= -(-count // held)
+
+
+@pytest.mark.parametrize("count, size", [(3, 4), (15, 1), (1, 64)])
+def test_too_few_samples_serve_both(count, size):
+    samples = [(np.zeros((size, 1)),)] * count
+    assert [len(part) for part in hold_back(samples)] == [count, count]
+    assert hold_back([]) == ([], [])
