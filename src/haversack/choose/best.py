@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,22 +13,31 @@ from haversack.base.plan import Plan, Precision
 from haversack.base.profile import Profile
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose import knapsack
-from haversack.choose.options import borders, options
+from haversack.choose.options import Option, borders, options
 from haversack.choose.verdict import checks, judged, ranked
 
 ROUNDS = 3
 MARGIN = 0.01
 """The knapsack aims this far inside a limit; each miss by measurement widens it."""
-FORECAST_UNLIMITED = 1.0
+MIXED = "knapsack over layers"
+"""The origin of a plan that the knapsack mixed."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the knapsack expected of a plan before it was made: kept to be held against the measurement."""
+    """What the knapsack expected of a plan before it was made: kept to be held against the measurement.
+
+    Attributes:
+        bytes, download_bytes: of all files.
+        latency_ratio, latency_ms: against the same runtime's float artefact, and in milliseconds; NaN without its time.
+        relative_error: of the outputs.
+    """
 
     bytes: float
     latency_ratio: float
     relative_error: float
+    download_bytes: float = math.nan
+    latency_ms: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -56,30 +66,42 @@ class Mixer:
         """
         if base.artifact is None or base.latency is None or base.parity is None:
             return None
-        speed: dict[Precision, float] = {plan.precision: base.latency.ratio for plan in base.plan.layers.values()}
-        items = options(
-            self.graph, self.profile, self.target, base.plan.layers,
-            weight_elements=self.weight_elements, speed=speed,
-        )
-        edges = borders(self.graph, list(items))
-        uniform = {layer: found[0] for layer, found in items.items()}
-        fixed_bytes = base.artifact.bytes - sum(option.bytes for option in uniform.values())
-        total = sum(self.profile.seconds.get(self.target, {}).values()) or FORECAST_UNLIMITED
-        fixed_seconds = base.latency.ratio * total - sum(option.seconds for option in uniform.values())
+        items, uniform = self._items(base, base.latency.ratio)
+        total = sum(self.profile.seconds.get(self.target, {}).values()) or 1.0
         shrink = base.artifact.download_bytes / base.artifact.bytes
+        fixed_bytes = base.artifact.bytes - sum(option.bytes for option in uniform)
+        fixed_seconds = base.latency.ratio * total - sum(option.seconds for option in uniform)
         keep = 1.0 - margin
         sizes = [budget.size, budget.download / shrink if budget.download else None]
         ratios = [budget.latency_ratio, _as_ratio(budget.latency_ms, base)]
-        max_bytes = min((size * keep - fixed_bytes for size in sizes if size is not None), default=None)
-        max_seconds = min((ratio * keep * total - fixed_seconds for ratio in ratios if ratio is not None), default=None)
-        found = knapsack.solve(items, max_bytes=max_bytes, max_seconds=max_seconds, borders=edges)
-        layers = {key: option.plan for key, option in found.chosen.items() if option.plan.precision != "float32"}
-        predicted = sum(option.loss for option in uniform.values())
-        scale = base.parity.relative_error / predicted**0.5 if predicted else 1.0
-        forecast = Forecast(
-            found.bytes + fixed_bytes, (found.seconds + fixed_seconds) / total, scale * found.loss**0.5
+        found = knapsack.solve(
+            items,
+            max_bytes=min((size * keep - fixed_bytes for size in sizes if size is not None), default=None),
+            max_seconds=min(
+                (ratio * keep * total - fixed_seconds for ratio in ratios if ratio is not None), default=None
+            ),
+            borders=borders(self.graph, list(items)),
         )
-        return replace(base.plan, layers=layers, origin="knapsack over layers"), forecast
+        layers = {key: option.plan for key, option in found.chosen.items() if option.plan.precision != "float32"}
+        predicted = sum(option.loss for option in uniform)
+        scale = base.parity.relative_error / predicted**0.5 if predicted else 1.0
+        size, ratio = found.bytes + fixed_bytes, (found.seconds + fixed_seconds) / total
+        milliseconds = ratio * base.latency.float_median_ms if base.latency.float_median_ms else math.nan
+        forecast = Forecast(size, ratio, scale * found.loss**0.5, size * shrink, milliseconds)
+        return replace(base.plan, layers=layers, origin=MIXED), forecast
+
+    def _items(self, base: Candidate, ratio: float) -> tuple[dict[str, tuple[Option, ...]], list[Option]]:
+        """Return the options of every layer, and those that the measured candidate itself took."""
+        speed: dict[Precision, float] = {plan.precision: ratio for plan in base.plan.layers.values()}
+        items = options(
+            self.graph,
+            self.profile,
+            self.target,
+            base.plan.layers,
+            weight_elements=self.weight_elements,
+            speed=speed,
+        )
+        return items, [found[0] for found in items.values()]
 
 
 def _as_ratio(milliseconds: float | None, base: Candidate) -> float | None:
@@ -95,50 +117,63 @@ def best(
     *,
     mixer: Mixer | None = None,
     rounds: int = ROUNDS,
+    hopeless: Callable[[Plan], str] | None = None,
     sink: Sink = silent,
 ) -> list[Candidate]:
-    """Return every candidate that was made, best first, each with verdict and reason.
+    """Return a candidate for every plan that was considered, best first, each with verdict and reason.
 
     Args:
-        proposals: uniform plans of one target, made real first, in order.
+        proposals: uniform plans of one target, made real first, in order; the most promising one comes first.
         budget: the limits.
         evaluate: makes a plan real and measures it; a failure is a candidate with the verdict ``failed``.
         mixer: proposes mixed plans, or None to stop after the proposals.
         rounds: how many mixed plans are made real at most.
+        hopeless: says why a plan cannot meet the budget, or returns an empty string; such a plan is not made real.
+            If all proposals are hopeless, the first is made all the same: a best effort is owed.
         sink: told about each candidate.
     """
+    refused = {plan.digest: hopeless(plan) for plan in proposals} if hopeless is not None else {}
+    if proposals and all(refused.get(plan.digest) for plan in proposals):
+        refused[proposals[0].digest] = ""
     made: dict[str, Candidate] = {}
     for index, plan in enumerate(proposals):
         sink(Event("choose", "progress", f"candidate {plan.origin or plan.id}", index, len(proposals)))
         if plan.digest not in made:
-            made[plan.digest] = evaluate(plan)
+            reason = refused.get(plan.digest, "")
+            made[plan.digest] = _not_made(plan, reason) if reason else evaluate(plan)
     margin = MARGIN
     for _ in range(rounds if mixer is not None else 0):
         proposal = _mixed(mixer, made, budget, margin)
         if proposal is None:
             break
         plan, forecast = proposal
+        if hopeless is not None and (reason := hopeless(plan)):
+            made[plan.digest] = _not_made(plan, reason)
+            break
         candidate = evaluate(plan)
         made[plan.digest] = replace(candidate, extra={**candidate.extra, "forecast": vars(forecast)})
-        missed = [check for check in checks(candidate, budget) if not check.met and check.limit != "drop"]
+        missed = [check.overshoot for check in checks(candidate, budget) if not check.met and check.limit != "drop"]
         if not missed:
             break
-        margin += max(check.overshoot for check in missed if check.overshoot != float("inf")) if missed else 0.0
+        margin += max((over for over in missed if math.isfinite(over)), default=0.0)
     return judged(list(made.values()), budget)
+
+
+def _not_made(plan: Plan, reason: str) -> Candidate:
+    return Candidate(plan, None, None, None, None, None, None, verdict="missed", reason=f"not made: {reason}")
 
 
 def _mixed(
     mixer: Mixer | None, made: Mapping[str, Candidate], budget: Budget, margin: float
 ) -> tuple[Plan, Forecast] | None:
     """Return a new mixed plan around the best integer candidate, or None when there is nothing new to try."""
-    usable = [c for c in made.values() if c.verdict != "failed" and c.plan.layers and _cheapens(c)]
-    if mixer is None or not usable or set(budget.limits()) <= {"drop", "memory"}:
+    uniform = [one for one in made.values() if one.verdict != "failed" and _cheapens(one) and one.plan.origin != MIXED]
+    if mixer is None or not uniform or set(budget.limits()) <= {"drop", "memory"}:
         return None
-    base = ranked(usable, budget)[0]
-    uniform = [c for c in usable if c.plan.origin != "knapsack over layers"]
-    proposal = mixer.propose(base if base in uniform else ranked(uniform, budget)[0], budget, margin)
+    proposal = mixer.propose(ranked(uniform, budget)[0], budget, margin)
     return None if proposal is None or proposal[0].digest in made else proposal
 
 
 def _cheapens(candidate: Candidate) -> bool:
-    return any(plan.precision.startswith("int8") for plan in candidate.plan.layers.values())
+    integers = any(plan.precision.startswith("int8") for plan in candidate.plan.layers.values())
+    return candidate.artifact is not None and integers

@@ -12,6 +12,8 @@ from haversack.choose.options import INTEGER_KERNELS, Border, Option
 
 TIME_LIMIT_SECONDS = 10.0
 RELATIVE_GAP = 1e-4
+OVERSHOOT_PRICE = 1e4
+"""Where no choice meets all limits: what exceeding one by its whole costs, against the largest loss of a layer."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def _milp(
     *,
     slack: bool,
 ) -> dict[str, Option] | None:
-    """Return the choice, or None; with ``slack`` each limit may be exceeded at a price above any loss."""
+    """Return the choice, or None; with ``slack`` each limit may be exceeded at a price far above all losses."""
     from scipy.optimize import Bounds, milp
 
     flat = [option for found in options.values() for option in found]
@@ -79,7 +81,7 @@ def _milp(
     objective = np.zeros(count)
     objective[: len(flat)] = [option.loss / scale for option in flat]
     upper = np.ones(count)
-    objective[-len(limits) :], upper[-len(limits) :] = (len(flat) * 10.0, np.inf) if slack else (0.0, 0.0)
+    objective[-len(limits) :], upper[-len(limits) :] = (len(options) * OVERSHOOT_PRICE, np.inf) if slack else (0.0, 0.0)
     rows = [*_one_each(options, flat), *_crossings(options, flat, crossing), *_limits(limits, flat, crossing)]
     result = milp(
         objective,
@@ -122,15 +124,14 @@ def _crossings(
     return rows
 
 
-def _limits(
-    limits: Mapping[str, float | None], flat: Sequence[Option], crossing: Sequence[Border]
-) -> list[_Row]:
+def _limits(limits: Mapping[str, float | None], flat: Sequence[Option], crossing: Sequence[Border]) -> list[_Row]:
     """Each limit in units of itself, less its slack variable."""
     rows = []
     for slack, (name, limit) in enumerate(limits.items(), len(flat) + len(crossing)):
         if limit is None:
             continue
-        unit = max(abs(limit), 1e-12)
+        largest = max((getattr(option, name) for option in flat), default=0.0)
+        unit = max(abs(limit), 1e-6 * largest, 1e-12)
         factors = {index: getattr(option, name) / unit for index, option in enumerate(flat)}
         if name == "seconds":
             factors |= {index: border.seconds / unit for index, border in enumerate(crossing, len(flat))}

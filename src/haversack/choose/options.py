@@ -10,7 +10,11 @@ from haversack.base.plan import LayerPlan, Precision
 from haversack.base.profile import Profile
 
 BYTES_PER_WEIGHT: Mapping[str, float] = {
-    "float32": 4.0, "float16": 2.0, "int8": 1.0, "int8_dynamic": 1.0, "int8_weights": 1.0,
+    "float32": 4.0,
+    "float16": 2.0,
+    "int8": 1.0,
+    "int8_dynamic": 1.0,
+    "int8_weights": 1.0,
 }
 SECONDS_PER_BORDER_ELEMENT = 0.6e-9
 """A forecast of what quantizing or dequantizing one value costs where a float layer meets an integer one."""

@@ -9,7 +9,7 @@ from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.plan import Plan
 from haversack.choose.best import MARGIN, Forecast, Mixer
-from haversack.choose.verdict import checks, judged
+from haversack.choose.verdict import checks, judged, loss, unmade
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,37 @@ def resolve(candidates: Sequence[Candidate], budget: Budget, mixers: Sequence[Mi
     order = judged(candidates, budget)
     if order and order[0].verdict == "chosen":
         return Resolution(tuple(order), met=True)
+    known = {one.plan.digest for one in order if not unmade(one)}
     for mixer in mixers:
         for base in order:
             if base.plan.target != mixer.target or base.verdict == "failed" or not base.plan.layers:
                 continue
             proposal = mixer.propose(base, budget, MARGIN)
-            if proposal is not None and _fits(proposal[1], base, budget):
-                return Resolution(tuple(order), False, *proposal)
+            if proposal is None or proposal[0].digest in known:
+                continue
+            if _fits(proposal[1], base, budget):
+                plan, forecast = proposal
+                return Resolution(tuple(order), met=False, plan=plan, forecast=forecast)
     return Resolution(tuple(order), met=False)
 
 
 def _fits(forecast: Forecast, base: Candidate, budget: Budget) -> bool:
-    """Say whether a forecast meets the limits it speaks of, and the base those it does not (memory, drop aside)."""
-    if budget.size is not None and forecast.bytes > budget.size:
-        return False
-    if budget.latency_ratio is not None and forecast.latency_ratio > budget.latency_ratio:
-        return False
-    memory = [check for check in checks(base, budget) if check.limit == "memory"]
-    return all(check.met for check in memory)
+    """Say whether a forecast meets the limits that it speaks of.
+
+    It is silent on memory, where the base must meet the limit, and on the drop, where a base that misses the limit
+    must at least be forecast to err less.
+    """
+    expected = {
+        "size": forecast.bytes,
+        "download": forecast.download_bytes,
+        "latency_ratio": forecast.latency_ratio,
+        "latency_ms": forecast.latency_ms,
+    }
+    for check in checks(base, budget):
+        if check.limit in expected:
+            fits = expected[check.limit] <= check.allowed
+        else:
+            fits = check.met or (check.limit == "drop" and forecast.relative_error < loss(base))
+        if not fits:
+            return False
+    return True

@@ -59,9 +59,16 @@ def checks(candidate: Candidate, budget: Budget) -> tuple[Check, ...]:
     return tuple(Check(name, allowed, got.get(name, math.nan)) for name, allowed in budget.limits().items())
 
 
+def unmade(candidate: Candidate) -> bool:
+    """Say whether a plan was given up on a forecast: nothing was made of it, and nothing failed."""
+    return candidate.artifact is None and candidate.verdict == "missed"
+
+
 def loss(candidate: Candidate) -> float:
     """Return what recipes are ranked by: the output's relative error (top-1 on a few hundred images ranks badly)."""
-    return candidate.parity.relative_error if candidate.parity is not None else math.inf
+    if candidate.parity is None or math.isnan(candidate.parity.relative_error):
+        return math.inf
+    return candidate.parity.relative_error
 
 
 def cost(candidate: Candidate) -> float:
@@ -72,26 +79,30 @@ def cost(candidate: Candidate) -> float:
 
 
 def ranked(candidates: Iterable[Candidate], budget: Budget) -> list[Candidate]:
-    """Return candidates from best to worst: those that failed last, then by overshoot, then by loss.
+    """Return candidates from best to worst: by overshoot, then by loss; those that failed later, those not made last.
 
     When nothing but the drop is limited, candidates within it are ranked by size times latency instead of loss.
     """
     only_quality = set(budget.limits()) <= {"drop"}
 
-    def order(candidate: Candidate) -> tuple[bool, float, float]:
+    def order(candidate: Candidate) -> tuple[bool, bool, float, float]:
         over = sum(check.overshoot for check in checks(candidate, budget))
-        return candidate.verdict == "failed", over, cost(candidate) if only_quality and not over else loss(candidate)
+        worth = cost(candidate) if only_quality and not over else loss(candidate)
+        return unmade(candidate), candidate.verdict == "failed", over, worth
 
     return sorted(candidates, key=order)
 
 
 def judged(candidates: Sequence[Candidate], budget: Budget) -> list[Candidate]:
-    """Return the candidates, best first, each with its verdict and its reason."""
+    """Return the candidates, best first, each with its verdict and its reason.
+
+    What failed and what was not made keeps the verdict and the reason it came with.
+    """
     order = ranked(candidates, budget)
     result = []
     for place, candidate in enumerate(order):
         missed = [check for check in checks(candidate, budget) if not check.met]
-        if candidate.verdict == "failed":
+        if candidate.verdict == "failed" or unmade(candidate):
             result.append(candidate)
         elif place == 0:
             reason = _why_first(candidate, order, budget) if not missed else "nearest: " + _words(missed)
@@ -108,13 +119,14 @@ def _words(missed: Sequence[Check]) -> str:
 
 
 def _why_first(best: Candidate, order: Sequence[Candidate], budget: Budget) -> str:
-    rivals = sum(not any(not c.met for c in checks(other, budget)) for other in order if other.verdict != "failed") - 1
+    able = [other for other in order if other.verdict != "failed" and not unmade(other)]
+    within = sum(all(check.met for check in checks(other, budget)) for other in able)
     if set(budget.limits()) <= {"drop"}:
-        return f"smallest size times latency of {rivals + 1} within the allowed drop"
-    return f"least output error ({loss(best):.4f}) of {rivals + 1} within the budget"
+        return f"smallest size times latency of {within} within the allowed drop"
+    return f"least output error ({loss(best):.4f}) of {within} within the budget"
 
 
 def _why_not(candidate: Candidate, best: Candidate, budget: Budget) -> str:
     if set(budget.limits()) <= {"drop"}:
         return f"met, but size times latency is {cost(candidate) / cost(best):.2f} times that of {best.id}"
-    return f"met, but its output error {loss(candidate):.4f} is above {loss(best):.4f} of {best.id}"
+    return f"met, but its output error {loss(candidate):.4f} is not below {loss(best):.4f} of {best.id}"

@@ -1,0 +1,326 @@
+"""The loop in a world whose costs are known: what it tries, what it learns from a miss, where it ends."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from haversack.base.budget import Budget
+from haversack.base.plan import Step
+from haversack.base.profile import Profile
+from haversack.base.progress import Event
+from haversack.choose.best import MARGIN, MIXED, Mixer, best
+from haversack.choose.verdict import checks
+
+
+def uniforms(world):
+    return [world.plan("int8"), world.plan("float16"), world.plan("float32")]
+
+
+def mixed(candidates):
+    return [one for one in candidates if one.plan.origin == MIXED]
+
+
+def forecast(one):
+    return one.extra["forecast"]
+
+
+# ---- the mixer's forecast against the truth ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [210_000, 260_000, 330_000, 500_000, 900_000])
+@pytest.mark.parametrize("ratio", [0.52, 0.7, 0.9, 2.0])
+def test_where_costs_add_up_the_forecast_is_the_truth(world, size, ratio):
+    base = world.evaluate(world.plan("int8"))
+    plan, told = world.mixer.propose(base, Budget(size=size, latency_ratio=ratio), 0.0)
+    true_size, seconds, error = world.truth(plan)
+    if any(layer.precision == "int8" for layer in plan.layers.values()):
+        assert told.bytes == pytest.approx(true_size)
+        assert told.latency_ratio == pytest.approx(seconds / world.total_seconds)
+        assert told.latency_ms == pytest.approx(seconds * 1e3)
+        assert told.download_bytes == pytest.approx(true_size * world.packing, rel=1e-4)
+        assert told.relative_error == pytest.approx(error, rel=1e-6)
+    assert told.bytes <= size * (1 + 1e-5)
+
+
+errors = st.floats(0.001, 0.2)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(
+    elements=st.lists(st.integers(1_000, 100_000), min_size=2, max_size=5),
+    data=st.data(),
+    room=st.floats(1.0, 4.0),
+)
+def test_no_plan_of_an_additive_world_is_better_within_the_limit(make_world, elements, data, room):
+    count = len(elements)
+    world = make_world(
+        elements=tuple(elements),
+        seconds=(1e-3,) * count,
+        errors=tuple(data.draw(st.lists(errors, min_size=count, max_size=count))),
+        half_errors=(1e-5,) * count,
+    )
+    limit = round(world.truth(world.plan("int8"))[0] * room)
+    plan, told = world.mixer.propose(world.evaluate(world.plan("int8")), Budget(size=limit), 0.0)
+    size, _, error = world.truth(plan)
+    assert size <= limit * (1 + 1e-5)
+    assert told.bytes == pytest.approx(size)
+    kinds = ("int8", "float16", "float32")
+    rivals = [world.truth(world.plan(*pick)) for pick in itertools.product(kinds, repeat=count)]
+    least = min(rival_error for rival_size, _, rival_error in rivals if rival_size <= limit)
+    assert error**2 <= least**2 + 1e-3 * max(world.errors) ** 2 + 1e-12
+
+
+def test_a_margin_keeps_room(world):
+    base = world.evaluate(world.plan("int8"))
+    _, told = world.mixer.propose(base, Budget(size=400_000), 0.1)
+    assert told.bytes <= 360_000 * (1 + 1e-5)
+
+
+def test_a_download_limit_binds_through_the_measured_packing(world):
+    base = world.evaluate(world.plan("int8"))
+    _, told = world.mixer.propose(base, Budget(download=270_000), 0.0)
+    assert 200_000 < told.download_bytes <= 270_000 * (1 + 1e-5)
+
+
+def test_milliseconds_bind_through_the_measured_float_time(world):
+    base = world.evaluate(world.plan("int8"))
+    _, told = world.mixer.propose(base, Budget(latency_ms=8.0), 0.0)
+    assert 6.0 < told.latency_ms <= 8.0 * (1 + 1e-5)
+
+
+def test_the_tighter_of_two_limits_on_one_thing_binds(world):
+    base = world.evaluate(world.plan("int8"))
+    _, told = world.mixer.propose(base, Budget(latency_ms=8.0, latency_ratio=0.6), 0.0)
+    assert told.latency_ratio <= 0.6 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("missing", ["artifact", "latency", "parity"])
+def test_what_was_not_measured_is_no_base(world, missing):
+    base = replace(world.evaluate(world.plan("int8")), **{missing: None})
+    assert world.mixer.propose(base, Budget(size=10), 0.0) is None
+
+
+def test_a_proposal_keeps_the_plan_around_the_layers(world):
+    plan = replace(world.plan("int8"), prepare=(Step("fold_norm"),), ranges=Step("mse"), constrained_by=("a", "b"))
+    made, _ = world.mixer.propose(world.evaluate(plan), Budget(size=300_000), 0.0)
+    assert (made.prepare, made.ranges, made.constrained_by) == (plan.prepare, plan.ranges, plan.constrained_by)
+    assert made.origin == MIXED
+    assert "float32" not in {layer.precision for layer in made.layers.values()}
+
+
+def test_without_a_forecast_of_loss_or_time_the_forecast_still_stands(world):
+    mixer = Mixer(world.graph, Profile(), "onnxruntime", world.mixer.weight_elements)
+    _, told = mixer.propose(world.evaluate(world.plan("int8")), Budget(size=300_000), 0.0)
+    assert told.bytes <= 300_000 * (1 + 1e-5)
+    assert told.relative_error == 0.0
+    assert told.latency_ratio == pytest.approx(world.evaluate(world.plan("int8")).latency.ratio, rel=0.01)
+
+
+# ---- the loop ---------------------------------------------------------------------------------------------------
+
+
+def test_the_knapsack_finds_what_no_uniform_plan_is(world):
+    found = best(uniforms(world), Budget(size=300_000), world.evaluate, mixer=world.mixer)
+    first = found[0]
+    assert first.plan.origin == MIXED
+    assert first.verdict == "chosen"
+    assert first.artifact.bytes <= 300_000
+    assert first.parity.relative_error < world.truth(world.plan("int8"))[2]
+    assert {one.verdict for one in found[1:]} == {"met", "missed"}
+
+
+def test_the_forecast_is_kept_beside_the_measurement(world):
+    found = best(uniforms(world), Budget(size=300_000), world.evaluate, mixer=world.mixer)
+    (one,) = mixed(found)
+    assert forecast(one)["bytes"] == pytest.approx(one.artifact.bytes, abs=1)
+    assert forecast(one)["relative_error"] == pytest.approx(one.parity.relative_error)
+    assert all("forecast" not in other.extra for other in found if other is not one)
+
+
+def test_a_first_hit_ends_the_loop(world):
+    best(uniforms(world), Budget(size=300_000), world.evaluate, mixer=world.mixer, rounds=5)
+    assert len(world.calls) == 4
+
+
+def test_a_miss_widens_the_margin_until_it_fits(make_world):
+    world = make_world(surprise=0.06)
+    found = best(uniforms(world), Budget(size=280_000), world.evaluate, mixer=world.mixer, rounds=5)
+    tries = sorted(mixed(found), key=lambda one: -forecast(one)["bytes"])
+    assert len(tries) > 1
+    assert tries[0].verdict == "missed"
+    assert tries[0].artifact.bytes > 280_000
+    assert tries[1].artifact.bytes <= 280_000
+    assert found[0] is tries[-1]
+    over = tries[0].artifact.bytes / 280_000 - 1
+    assert forecast(tries[1])["bytes"] <= 280_000 * (1 - MARGIN - over) * (1 + 1e-5)
+
+
+def test_a_world_that_always_surprises_ends_all_the_same(make_world):
+    world = make_world(surprise=5.0)
+    found = best(uniforms(world), Budget(size=300_000), world.evaluate, mixer=world.mixer, rounds=4)
+    assert len(world.calls) <= 3 + 4
+    assert len(set(world.calls)) == len(world.calls)
+    assert found[0].plan.origin == "int8"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@given(
+    surprise=st.floats(0, 3),
+    size=st.integers(50_000, 1_000_000),
+    ratio=st.none() | st.floats(0.3, 1.5),
+    rounds=st.integers(0, 4),
+)
+def test_whatever_happens_rounds_are_bounded_and_nothing_is_made_twice(make_world, surprise, size, ratio, rounds):
+    world = make_world(surprise=surprise)
+    found = best(
+        uniforms(world),
+        Budget(size=size, latency_ratio=ratio),
+        world.evaluate,
+        mixer=world.mixer,
+        rounds=rounds,
+    )
+    assert len(world.calls) == len(set(world.calls)) == len(found)
+    assert len(found) <= 3 + rounds
+    met = [one for one in found if all(check.met for check in checks(one, Budget(size=size, latency_ratio=ratio)))]
+    assert (found[0].verdict == "chosen") == bool(met)
+
+
+def test_a_plan_proposed_twice_is_made_once(world):
+    plans = [world.plan("int8", origin="one"), world.plan("int8", origin="the same"), world.plan("float32")]
+    found = best(plans, Budget(size=10**9), world.evaluate)
+    assert len(world.calls) == len(found) == 2
+
+
+def test_no_mixer_no_mixing(world):
+    found = best(uniforms(world), Budget(size=300_000), world.evaluate)
+    assert not mixed(found)
+    assert len(world.calls) == 3
+
+
+@pytest.mark.parametrize("budget", [Budget(), Budget(drop=0.01), Budget(memory=10**9, drop=0.01)])
+def test_limits_that_the_knapsack_cannot_forecast_start_no_mixing(world, budget):
+    found = best(uniforms(world), budget, world.evaluate, mixer=world.mixer)
+    assert not mixed(found)
+
+
+def test_only_a_drop_chooses_the_smallest_and_fastest(world):
+    found = best(uniforms(world), Budget(drop=0.05), world.evaluate, mixer=world.mixer)
+    assert found[0].plan.origin == "int8"
+
+
+def test_float_plans_alone_are_no_ground_for_mixing(world):
+    found = best(uniforms(world)[1:], Budget(size=300_000), world.evaluate, mixer=world.mixer)
+    assert not mixed(found)
+
+
+def test_failing_candidates_keep_their_reason_and_do_not_stop_the_others(make_world):
+    world = make_world(failing=frozenset({"float16"}))
+    found = best(uniforms(world), Budget(size=300_000), world.evaluate, mixer=world.mixer)
+    (failed,) = [one for one in found if one.verdict == "failed"]
+    assert failed.reason == "the runtime crashed"
+    assert found[0].plan.origin == MIXED
+    assert found[-1] is failed
+
+
+def test_a_failing_mixed_plan_ends_the_mixing(make_world):
+    world = make_world(failing=frozenset({MIXED}))
+    found = best(uniforms(world), Budget(size=300_000), world.evaluate, mixer=world.mixer, rounds=5)
+    (failed,) = mixed(found)
+    assert failed.verdict == "failed"
+    assert len(world.calls) == 4
+    assert found[0].plan.origin == "int8"
+
+
+def test_when_all_fail_nothing_is_mixed(make_world):
+    world = make_world(failing=frozenset({"int8", "float16", "float32"}))
+    found = best(uniforms(world), Budget(size=300_000), world.evaluate, mixer=world.mixer)
+    assert [one.verdict for one in found] == ["failed"] * 3
+
+
+def test_a_miss_that_was_not_measured_widens_nothing(make_world):
+    world = make_world()
+
+    def without_latency(plan):
+        one = world.evaluate(plan)
+        return replace(one, latency=None) if plan.origin == MIXED else one
+
+    budget = Budget(size=300_000, latency_ratio=0.9)
+    found = best(uniforms(world), budget, without_latency, mixer=world.mixer, rounds=5)
+    (one,) = mixed(found)
+    assert "latency_ratio was not measured" in one.reason
+    assert len(world.calls) == 4
+
+
+def test_a_missed_drop_does_not_widen_the_margin(make_world):
+    world = make_world(drop_per_error=10.0)
+    found = best(uniforms(world), Budget(size=300_000, drop=1e-6), world.evaluate, mixer=world.mixer, rounds=5)
+    assert len(mixed(found)) == 1
+
+
+def test_each_proposal_is_told(world):
+    told: list[Event] = []
+    best(uniforms(world), Budget(size=10**9), world.evaluate, sink=told.append)
+    assert [(event.stage, event.text, event.done, event.total) for event in told] == [
+        ("choose", "candidate int8", 0, 3),
+        ("choose", "candidate float16", 1, 3),
+        ("choose", "candidate float32", 2, 3),
+    ]
+
+
+def test_nothing_proposed_nothing_found(world):
+    assert best([], Budget(size=1), world.evaluate, mixer=world.mixer, hopeless=lambda plan: "no") == []
+
+
+# ---- what is not worth making -----------------------------------------------------------------------------------
+
+
+def too_large(world, limit):
+    def hopeless(plan):
+        size = world.truth(plan)[0]
+        return f"forecast size {size} is over {limit}" if size > limit else ""
+
+    return hopeless
+
+
+def test_a_hopeless_plan_is_not_made_and_says_why(world):
+    found = best(
+        uniforms(world), Budget(size=300_000), world.evaluate, mixer=world.mixer, hopeless=too_large(world, 300_000)
+    )
+    given_up = [one for one in found if one.artifact is None]
+    assert {one.plan.origin for one in given_up} == {"float16", "float32"}
+    assert {one.verdict for one in given_up} == {"missed"}
+    assert all(one.reason.startswith("not made: forecast size") for one in given_up)
+    assert found[-2:] == given_up
+    assert not set(world.calls) & {one.plan.digest for one in given_up}
+    assert found[0].plan.origin == MIXED
+
+
+def test_when_all_are_hopeless_the_first_is_made(world):
+    found = best(uniforms(world), Budget(size=1000), world.evaluate, hopeless=too_large(world, 1000))
+    assert len(world.calls) == 1
+    assert found[0].plan.origin == "int8"
+    assert found[0].reason.startswith("nearest: size is")
+    assert all(one.reason.startswith("not made:") for one in found[1:])
+
+
+def test_a_hopeless_mixture_ends_the_mixing(world):
+    def no_mixture(plan):
+        return "no room" if plan.origin == MIXED else ""
+
+    found = best(uniforms(world), Budget(size=300_000), world.evaluate, mixer=world.mixer, hopeless=no_mixture)
+    assert len(world.calls) == 3
+    assert found[-1].reason == "not made: no room"
+
+
+def test_a_hopeless_plan_is_no_base_for_mixing(world):
+    def no_integers(plan):
+        return "no" if plan.origin == "int8" else ""
+
+    found = best(uniforms(world), Budget(size=300_000), world.evaluate, mixer=world.mixer, hopeless=no_integers)
+    assert not mixed(found)
+    assert found[-1].plan.origin == "int8"

@@ -1,0 +1,88 @@
+"""What a file weighs at least, and which plans are not worth making."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from haversack.base.budget import Budget
+from haversack.base.graph import Graph
+from haversack.base.plan import PRECISIONS, LayerPlan, Plan
+from haversack.choose.forecast import TOLERANCE, hopeless_size, least_bytes
+from haversack.choose.options import BYTES_PER_WEIGHT
+
+
+def arrays(world):
+    return {f"block.{index}.weight": np.zeros((count, 1), np.float32) for index, count in enumerate(world.elements)}
+
+
+@pytest.mark.parametrize(
+    "precision, width", [("float32", 4), ("float16", 2), ("int8", 1), ("int8_dynamic", 1), ("int8_weights", 1)]
+)
+def test_a_uniform_plan_weighs_its_elements(world, precision, width):
+    assert least_bytes(world.graph, arrays(world), world.plan(precision)) == sum(world.elements) * width
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kinds=st.lists(st.sampled_from(PRECISIONS), min_size=4, max_size=4))
+def test_a_mixed_plan_weighs_the_sum_and_never_more_than_the_file(world, kinds):
+    expected = sum(count * BYTES_PER_WEIGHT[kind] for count, kind in zip(world.elements, kinds, strict=True))
+    assert least_bytes(world.graph, arrays(world), world.plan(*kinds)) == expected
+    if set(kinds) <= {"int8", "float16", "float32"}:
+        assert expected <= world.truth(world.plan(*kinds))[0]
+
+
+def test_what_is_no_weight_of_a_layer_counts_as_float32(world):
+    nodes = list(world.graph.nodes)
+    nodes[1] = replace(nodes[1], bias="block.0.bias", parameters=("block.0.weight", "block.0.bias"))
+    nodes[2] = replace(nodes[2], parameters=("slope",))
+    graph = Graph(tuple(nodes), world.graph.inputs, world.graph.outputs)
+    weights = {**arrays(world), "block.0.bias": np.zeros(100, np.float32), "slope": np.zeros(7, np.float32)}
+    assert least_bytes(graph, weights, world.plan("int8")) == sum(world.elements) + 4 * 107
+
+
+def test_a_weight_that_two_layers_share_counts_once_as_the_cheaper_stores_it(world):
+    nodes = list(world.graph.nodes)
+    nodes[3] = replace(nodes[3], weight="block.0.weight", parameters=("block.0.weight",))
+    graph = Graph(tuple(nodes), world.graph.inputs, world.graph.outputs)
+    rest = sum(world.elements[2:])
+    assert least_bytes(graph, arrays(world), world.plan("int8")) == world.elements[0] + rest
+    half = world.plan("float16", "int8", "int8", "int8")
+    assert least_bytes(graph, arrays(world), half) == world.elements[0] + rest
+
+
+def test_what_nothing_reads_and_what_is_no_float_counts_nothing(world):
+    nodes = list(world.graph.nodes)
+    nodes[2] = replace(nodes[2], parameters=("positions",))
+    graph = Graph(tuple(nodes), world.graph.inputs, world.graph.outputs)
+    weights = {**arrays(world), "unread": np.zeros(1000, np.float32), "positions": np.zeros(1000, np.int64)}
+    assert least_bytes(graph, weights, world.plan("int8")) == sum(world.elements)
+
+
+def test_a_plan_for_layers_elsewhere_is_all_float(world):
+    plan = Plan("onnxruntime", {"other:linear#0": LayerPlan("int8")})
+    assert least_bytes(world.graph, arrays(world), plan) == 4 * sum(world.elements)
+
+
+def test_hopeless_says_forecast_and_limit_with_units(world):
+    hopeless = hopeless_size(world.graph, arrays(world), Budget(size=520_000))
+    assert hopeless(world.plan("int8")) == ""
+    assert hopeless(world.plan("float16")) == ""
+    assert hopeless(world.plan("float32")) == "forecast size 0.800 MB is over the allowed 0.520 MB"
+
+
+def test_a_forecast_little_over_its_limit_is_tried(world):
+    size = sum(world.elements)
+    just = Budget(size=round(size / TOLERANCE) + 1)
+    over = Budget(size=round(size / TOLERANCE) - 1)
+    assert hopeless_size(world.graph, arrays(world), just)(world.plan("int8")) == ""
+    assert hopeless_size(world.graph, arrays(world), over)(world.plan("int8")) != ""
+
+
+@pytest.mark.parametrize("budget", [Budget(), Budget(download=1, memory=1, latency_ms=0.1, drop=0.0)])
+def test_other_limits_make_nothing_hopeless(world, budget):
+    assert hopeless_size(world.graph, arrays(world), budget)(world.plan("float32")) == ""

@@ -1,0 +1,218 @@
+"""The knapsack against brute force, and the laws that any solution keeps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from haversack.base.plan import LayerPlan
+from haversack.choose import knapsack
+from haversack.choose.options import Border, Option
+
+PRECISIONS = ("int8", "float16", "float32")
+CLOSE = 1e-3
+"""The solver may end within 1e-4 of the best, and counts a limit as kept within 1e-6 of it."""
+
+
+def option(layer: str, precision: str = "int8", size: float = 0.0, seconds: float = 0.0, loss: float = 0.0) -> Option:
+    return Option(layer, LayerPlan(precision), size, seconds, loss)
+
+
+@st.composite
+def instances(draw):
+    """Draw up to four layers with up to three options each, and borders between neighbours."""
+    costs = st.integers(0, 60)
+    layers = {}
+    for index in range(draw(st.integers(1, 4))):
+        kinds = draw(st.lists(st.sampled_from(PRECISIONS), min_size=1, max_size=3, unique=True))
+        layers[f"l{index}"] = tuple(
+            option(f"l{index}", kind, draw(costs), draw(costs), draw(costs) / 10) for kind in kinds
+        )
+    names = list(layers)
+    pairs = [pair for pair in itertools.pairwise(names) if draw(st.booleans())]
+    if len(names) > 2 and draw(st.booleans()):
+        pairs.append((names[0], names[-1]))
+    return layers, tuple(Border(first, second, float(draw(st.integers(0, 30)))) for first, second in pairs)
+
+
+limits = st.none() | st.integers(1, 250).map(float)
+
+
+def totals(choice, borders):
+    seconds = sum(one.seconds for one in choice.values())
+    for border in borders:
+        ends = choice[border.first], choice[border.second]
+        seconds += border.seconds * (len({one.plan.precision == "int8" for one in ends}) == 2)
+    return sum(one.bytes for one in choice.values()), seconds, sum(one.loss for one in choice.values())
+
+
+def every_choice(layers):
+    for picked in itertools.product(*layers.values()):
+        yield dict(zip(layers, picked, strict=True))
+
+
+def overshoot(value, limit):
+    return 0.0 if limit is None else max(0.0, value / limit - 1)
+
+
+@settings(max_examples=150)
+@given(instances(), limits, limits)
+def test_a_feasible_instance_is_solved_as_brute_force_solves_it(instance, max_bytes, max_seconds):
+    layers, borders = instance
+    possible = []
+    for choice in every_choice(layers):
+        size, seconds, loss = totals(choice, borders)
+        if not overshoot(size, max_bytes) and not overshoot(seconds, max_seconds):
+            possible.append(loss)
+    found = knapsack.solve(layers, max_bytes=max_bytes, max_seconds=max_seconds, borders=borders)
+    assert found.feasible == bool(possible)
+    if possible:
+        assert found.loss <= min(possible) + CLOSE * (1 + min(possible))
+        assert max_bytes is None or found.bytes <= max_bytes * (1 + 1e-5)
+        assert max_seconds is None or found.seconds <= max_seconds * (1 + 1e-5)
+
+
+@settings(max_examples=150)
+@given(instances(), st.integers(1, 40).map(float), st.integers(1, 40).map(float))
+def test_an_infeasible_instance_gets_the_nearest_choice(instance, max_bytes, max_seconds):
+    layers, borders = instance
+    nearest = math.inf
+    for choice in every_choice(layers):
+        size, seconds, _ = totals(choice, borders)
+        nearest = min(nearest, overshoot(size, max_bytes) + overshoot(seconds, max_seconds))
+    found = knapsack.solve(layers, max_bytes=max_bytes, max_seconds=max_seconds, borders=borders)
+    assert found.feasible == (nearest == 0)
+    got = overshoot(found.bytes, max_bytes) + overshoot(found.seconds, max_seconds)
+    assert got <= nearest + CLOSE * (1 + nearest)
+
+
+@settings(max_examples=60)
+@given(instances(), limits, limits)
+def test_one_option_a_layer_and_true_sums(instance, max_bytes, max_seconds):
+    layers, borders = instance
+    found = knapsack.solve(layers, max_bytes=max_bytes, max_seconds=max_seconds, borders=borders)
+    assert list(found.chosen) == list(layers)
+    assert all(one in layers[layer] for layer, one in found.chosen.items())
+    assert (found.bytes, found.seconds, found.loss) == pytest.approx(totals(found.chosen, borders))
+
+
+@settings(max_examples=40)
+@given(instances(), st.integers(10, 150).map(float), st.integers(0, 100).map(float))
+def test_more_room_never_costs_more_loss(instance, max_bytes, more):
+    layers, borders = instance
+    tight = knapsack.solve(layers, max_bytes=max_bytes, borders=borders)
+    wide = knapsack.solve(layers, max_bytes=max_bytes + more, borders=borders)
+    if tight.feasible:
+        assert wide.feasible
+        assert wide.loss <= tight.loss + CLOSE * (1 + tight.loss)
+
+
+@settings(max_examples=30)
+@given(instances(), st.sampled_from([1e-9, 1e-3, 1e6, 1e12]))
+def test_the_unit_of_a_limit_does_not_matter(instance, unit):
+    layers, _ = instance
+    scaled = {
+        layer: tuple(option(layer, one.plan.precision, one.bytes * unit, 0, one.loss) for one in found)
+        for layer, found in layers.items()
+    }
+    plain = knapsack.solve(layers, max_bytes=70.0)
+    other = knapsack.solve(scaled, max_bytes=70.0 * unit)
+    assert plain.feasible == other.feasible
+    assert other.loss == pytest.approx(plain.loss, rel=CLOSE, abs=CLOSE) or not plain.feasible
+
+
+def test_without_limits_the_least_loss_is_taken_in_every_layer():
+    layers = {
+        "a": (option("a", "int8", 1, 1, 0.5), option("a", "float32", 4, 2, 0.0)),
+        "b": (option("b", "int8", 1, 1, 0.1), option("b", "float16", 2, 2, 0.2)),
+    }
+    found = knapsack.solve(layers)
+    assert found.feasible
+    assert [one.plan.precision for one in found.chosen.values()] == ["float32", "int8"]
+    assert (found.bytes, found.seconds, found.loss) == (5, 3, 0.1)
+
+
+def test_the_room_goes_to_the_layer_where_it_saves_most():
+    layers = {
+        name: (option(name, "int8", 1, 0, loss), option(name, "float32", 4, 0, 0.0))
+        for name, loss in {"calm": 0.1, "touchy": 0.9, "middling": 0.4}.items()
+    }
+    found = knapsack.solve(layers, max_bytes=6)
+    assert {layer: one.plan.precision for layer, one in found.chosen.items()} == {
+        "calm": "int8",
+        "touchy": "float32",
+        "middling": "int8",
+    }
+
+
+def test_a_border_keeps_a_lone_float_layer_out_of_an_integer_chain():
+    layers = {
+        name: (option(name, "int8", 1, 1.0, loss), option(name, "float32", 4, 1.0, 0.0))
+        for name, loss in {"first": 0.0, "second": 0.5, "third": 0.0}.items()
+    }
+    for name in ("first", "third"):  # these have no other choice
+        layers[name] = layers[name][:1]
+    borders = (Border("first", "second", 1.0), Border("second", "third", 1.0))
+    allowed = knapsack.solve(layers, max_seconds=5.0, borders=borders)
+    assert allowed.chosen["second"].plan.precision == "float32"
+    assert allowed.seconds == 5.0
+    refused = knapsack.solve(layers, max_seconds=4.9, borders=borders)
+    assert refused.chosen["second"].plan.precision == "int8"
+    assert refused.seconds == 3.0
+
+
+def test_float16_and_float32_meet_without_a_border():
+    layers = {"a": (option("a", "float16", 2, 1.0),), "b": (option("b", "float32", 4, 1.0),)}
+    assert knapsack.solve(layers, borders=(Border("a", "b", 9.0),)).seconds == 2.0
+
+
+def test_a_border_to_a_layer_that_is_no_item_costs_nothing():
+    layers = {"a": (option("a", "int8", 1, 1.0),)}
+    found = knapsack.solve(layers, max_seconds=1.0, borders=(Border("a", "elsewhere", 9.0),))
+    assert found.feasible
+    assert found.seconds == 1.0
+
+
+def test_equal_losses_of_zero_are_no_trouble():
+    layers = {"a": (option("a", "int8", 1), option("a", "float32", 4))}
+    found = knapsack.solve(layers, max_bytes=2)
+    assert found.chosen["a"].plan.precision == "int8"
+    assert found.feasible
+
+
+@pytest.mark.parametrize("limit", [0.0, -5.0])
+def test_a_limit_without_room_is_missed_by_the_smallest(limit):
+    layers = {"a": (option("a", "int8", 10, loss=0.9), option("a", "float32", 40, loss=0.0))}
+    found = knapsack.solve(layers, max_bytes=limit)
+    assert not found.feasible
+    assert found.chosen["a"].plan.precision == "int8"
+
+
+def test_no_layers_no_costs():
+    assert knapsack.solve({}, max_bytes=0.0) == knapsack.Solution({}, feasible=True, bytes=0.0, seconds=0.0, loss=0.0)
+
+
+def test_layers_without_options_are_all_named():
+    with pytest.raises(ValueError, match="layers without an option: b, c"):
+        knapsack.solve({"a": (option("a"),), "b": (), "c": ()})
+
+
+def test_three_hundred_layers_are_solved_in_time():
+    kinds = (("int8", 1.0), ("float16", 2.0), ("float32", 4.0))
+    layers = {
+        f"l{index}": tuple(
+            option(f"l{index}", kind, width * (1 + index % 7), 1.0, (index * 37 % 101) / (100 * width**2))
+            for kind, width in kinds
+        )
+        for index in range(300)
+    }
+    borders = tuple(Border(one, other, 0.01) for one, other in itertools.pairwise(layers))
+    size = sum(found[0].bytes for found in layers.values())
+    found = knapsack.solve(layers, max_bytes=1.5 * size, max_seconds=301.0, borders=borders)
+    assert found.feasible
+    assert found.bytes <= 1.5 * size * (1 + 1e-5)
+    assert found.loss < sum(each[0].loss for each in layers.values())
