@@ -117,9 +117,11 @@ def tensors(path: Path, names: Mapping[str, str], settings: Mapping[str, str], i
             values[name].type = ir.TensorType(ir.DataType.UINT8 if name.endswith(CODES) else ir.DataType.FLOAT)
             model.graph.outputs.append(values[name])
             already.add(name)
+    if not shown:
+        return {}
     data: onnx.ModelProto = ir.to_proto(model)
     session = start(data.SerializeToString(), options(settings, 1), str(path))
     feeds = {port.name: array for port, array in zip(ports(session.get_inputs()), inputs, strict=True)}
     wanted = [name for name in dict.fromkeys(shown.values()) if name not in feeds]
-    found = dict(zip(wanted, session.run(wanted, feeds), strict=True)) | feeds
+    found = feeds | (dict(zip(wanted, session.run(wanted, feeds), strict=True)) if wanted else {})
     return {key: np.asarray(found[name]) for key, name in shown.items()}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _ENCODING_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+_LARGEST_CODE = 127
 _LAYERS = {"Conv": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1, "Gather": 0}
 """Operator -> which of its inputs is the weight."""
 
@@ -185,6 +186,9 @@ class _Reader:
     ) -> None:
         if scale is None or codes.dtype != np.int8 or (zeros is not None and zeros.any()):
             self.fault(key, "it is not symmetric int8 with constant scales")
+            return
+        if codes.size and codes.min() < -_LARGEST_CODE:
+            self.fault(key, "it holds -128, which no weight has")
             return
         axis = axis if scale.ndim else None
         try:

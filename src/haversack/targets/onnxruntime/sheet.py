@@ -11,7 +11,7 @@ import numpy as np
 from haversack.base.errors import ConversionError
 from haversack.base.model import Model
 from haversack.targets.onnxruntime.naming import key_of
-from haversack.targets.onnxruntime.skeleton import Skeleton
+from haversack.targets.onnxruntime.skeleton import PARAMETER, Skeleton
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -40,7 +40,7 @@ class Sheet:
         taken = {port.name for port in (*model.inputs, *model.outputs)}
         self.parameters: dict[str, ir.Value] = {}
         for value in self.graph.inputs[len(model.inputs) :]:
-            name = str(value.name)
+            name = str(value.name).removeprefix(PARAMETER)
             self.parameters[name] = value
             value.name = f"{name}/parameter" if name in taken else name
 
@@ -110,6 +110,8 @@ class Sheet:
                 self.graph.register_initializer(value)
         for name in [name for name, value in self.graph.initializers.items() if not value.uses()]:
             self.graph.initializers.pop(name)
+        for value in self.graph.initializers.values():
+            value.type = value.shape = None  # the tensor itself tells both: a second telling is only larger
         self.graph.sort()
         self.file.producer_name, self.file.producer_version = "haversack", ""
         data: bytes = ir.to_proto(self.file).SerializeToString(deterministic=True)

@@ -20,6 +20,7 @@ import numpy as np
 
 from haversack.base import digest
 from haversack.base.errors import ConversionError
+from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.targets.onnxruntime.quiet import quiet
 from haversack.tools.graph.roles import Role, role
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _KEPT = 8
+PARAMETER = "parameter "
+"""No name of an interface begins like this: names have no spaces."""
 _cache: OrderedDict[str, Skeleton] = OrderedDict()
 
 
@@ -38,7 +41,8 @@ class Skeleton:
     """A float graph whose weights are inputs.
 
     Attributes:
-        data: the ONNX model, serialised; nodes are named as ``naming`` says, parameters are inputs of their own names.
+        data: the ONNX model, serialised; nodes are named as ``naming`` says; parameters are inputs, behind the user's,
+            each with its own name after ``PARAMETER``.
         names: node key -> name of the tensor that holds its value.
         same: node key -> node key of the input it passes on, for nodes that left the graph (a dropout, a pad that a
             convolution does itself).
@@ -160,10 +164,13 @@ def _blame(error: BaseException, model: Model) -> tuple[str, str]:
     text = "\n".join(str(item) for item in chain)
     lines = [line.strip() for line in str(chain[-1]).splitlines() if line.strip()]
     cause = lines[0].rstrip(".") if lines else type(chain[-1]).__name__
-    for name in re.findall(r"%([A-Za-z_][A-Za-z0-9_]*) :", text):
-        for node in model.graph.nodes:
-            if node.name == name:
-                return node.key, cause
+    by_name = {node.name: node.key for node in model.graph.nodes}
+    for name, op in re.findall(r"%([A-Za-z_][A-Za-z0-9_]*) : .*?target=torch\.ops\.\w+\.(\w+)", text):
+        # A decomposition may have given the node another name; its op is then a part of the one it was made from.
+        made_from = (node.key for node in model.graph.nodes if op in node.op)
+        where = by_name.get(name) or next(made_from, "")
+        if where:
+            return where, cause
     return model.name, cause
 
 
@@ -223,7 +230,7 @@ class _Mapping:
         users = list(self.graph.inputs)
         found = {key: users[i] for i, key in enumerate(self.model.graph.inputs)}
         for node in self.model.graph.nodes:
-            value = self.picked(node.key) if node.op == "getitem" else self.result(node.key)
+            value = self.picked(node, found) if node.op == "getitem" else self.result(node.key)
             if value is not None and _fits(value, node.output.shape):
                 found[node.key] = value
         return found
@@ -253,11 +260,16 @@ class _Mapping:
                     waiting.append(read)
         return found
 
-    def picked(self, key: str) -> ir.Value | None:
-        """Return the output that a ``getitem`` picks from the node it reads."""
-        node = self.model.graph.by_key[key]
+    def picked(self, node: Node, found: Mapping[str, ir.Value]) -> ir.Value | None:
+        """Return the output that a ``getitem`` picks from the node it reads (a split may have lost its key)."""
         index = next((v for v in node.attributes.values() if isinstance(v, int)), None)
-        several = [n for n in self.nodes.get(node.inputs[0], []) if len(n.outputs) > 1] if node.inputs else []
+        source = self.model.graph.by_key[node.inputs[0]]
+        divided = found.get(source.inputs[0]) if source.inputs else None
+        several = [
+            n
+            for n in self.nodes.get(source.key) or self.nodes.get("", [])
+            if len(n.outputs) > 1 and divided is not None and n.inputs[0] is divided
+        ]
         if index is None or len(several) != 1 or not 0 <= index < len(several[0].outputs):
             return None
         return several[0].outputs[index]
@@ -311,6 +323,8 @@ def _rename(graph: ir.Graph, model: Model, found: Mapping[str, ir.Value]) -> Non
     for value, port in zip(values, (*model.inputs, *model.outputs), strict=True):
         value.name = port.name
         value.shape = ir.Shape(port.spec.shape)
+    for value in graph.inputs[len(model.inputs) :]:
+        value.name = f"{PARAMETER}{value.name}"
     kept = {id(value) for value in (*graph.inputs, *graph.outputs)}
     for value in [*graph.inputs, *graph.outputs, *(v for n in graph for v in n.outputs)]:
         value.metadata_props.clear()
