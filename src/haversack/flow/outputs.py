@@ -16,6 +16,7 @@ from haversack.base.candidate import Candidate
 from haversack.base.encodings import Affine, Encodings, Float
 from haversack.base.model import Model, Sample
 from haversack.base.recipe import FORMAT, Recipe, unstructure, write
+from haversack.flow import choice
 from haversack.flow.making import ENCODINGS
 from haversack.flow.steps import Steps
 from haversack.measure.device import Opening
@@ -66,8 +67,10 @@ def leave(steps: Steps, candidates: Sequence[Candidate], wishes: Wishes, seconds
     with atomic.told(out / "recipe.toml", "write the recipe"):
         write(Recipe(FORMAT, steps.job.source, steps.model.digest, wishes.budget, plans), out / "recipe.toml")
     calibration, evaluation = steps.data.counts()
+    relocated = [_relocated(one, best) for one in candidates]
+    choice.write(_choice(steps, relocated), out)
     record = report.build(
-        [_relocated(one, best) for one in candidates],
+        relocated,
         model=facts.of_model(steps.model, source=steps.job.source, time_share=_shares(steps)),
         baseline=steps.baseline_reported(),
         budget=wishes.budget,
@@ -86,6 +89,20 @@ def leave(steps: Steps, candidates: Sequence[Candidate], wishes: Wishes, seconds
     )
     report.write(record, out)
     return record
+
+
+def _choice(steps: Steps, candidates: Sequence[Candidate]) -> choice.Choice:
+    """Return what ``resolve`` needs to answer another budget."""
+    return choice.Choice(
+        format=choice.FORMAT,
+        job=steps.job.source,
+        model_digest=steps.model.digest,
+        graph=choice.wiring(steps.model.graph),
+        profile=steps.profile,
+        weight_elements=steps.weight_elements(),
+        candidates=tuple(candidates),
+        chosen_on=choice.drops([made.candidate for made in steps.made.values()]),
+    )
 
 
 def shipped(candidates: Sequence[Candidate]) -> dict[str, Candidate]:

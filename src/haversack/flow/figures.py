@@ -1,0 +1,101 @@
+"""Figures of a candidate and of a forecast as words and as data: a number that was not measured is left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from haversack.base.candidate import Candidate
+from haversack.choose.best import Forecast
+from haversack.choose.verdict import amount
+from haversack.flow.choice import Choice
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Named figures.
+
+    Attributes:
+        words: name -> what a person reads.
+        values: name -> number, string or None, for JSON.
+    """
+
+    words: Mapping[str, str] = field(hash=False)
+    values: Mapping[str, float | str | None] = field(hash=False)
+
+    def lines(self, mark: str = "") -> list[str]:
+        """Return one line a figure, each marked with a word (``forecast``) when one is given."""
+        return [f"{name}: {text}" + (f"  ({mark})" if mark else "") for name, text in self.words.items()]
+
+    def data(self) -> dict[str, float | str | None]:
+        """Return the values; what is not finite is None."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in self.values.items()
+        }
+
+
+def figures(candidate: Candidate, choice: Choice) -> Figures:
+    """Return everything that was measured on a candidate's artefact."""
+    words: dict[str, str] = {}
+    values: dict[str, float | str | None] = {}
+    artifact, latency, memory, parity = candidate.artifact, candidate.latency, candidate.memory, candidate.parity
+    if artifact is not None:
+        file = artifact.files[0]
+        values |= {"path": file.path, "sha256": file.sha256}
+        values |= {"size": artifact.bytes, "download": artifact.download_bytes}
+        words["size"] = f"{amount('size', artifact.bytes)} ({amount('size', artifact.download_bytes)} as a download)"
+        words["sha256"] = file.sha256
+    if latency is not None:
+        values |= {"latency_ratio": latency.ratio, "latency_ms": latency.median_ms}
+        values |= {"latency_p95_ms": latency.p95_ms, "cold_ms": latency.cold_ms}
+        words["latency"] = (
+            f"{latency.ratio:.3f}x of float (quartiles {latency.ratio_low:.3f} to {latency.ratio_high:.3f}), median "
+            f"{latency.median_ms:.3f} ms, p95 {latency.p95_ms:.3f} ms, cold {latency.cold_ms:.1f} ms"
+        )
+    if memory is not None:
+        values["memory"] = memory.peak_bytes
+        words["memory"] = f"{amount('memory', memory.peak_bytes)} at the peak above the bare runtime"
+    _quality(candidate, choice, words, values)
+    if parity is not None:
+        values |= {"agreement": parity.agreement, "relative_error": parity.relative_error}
+        agreement = "" if math.isnan(parity.agreement) else f"agreement {parity.agreement:.4f}, "
+        words["against float"] = f"{agreement}relative error {parity.relative_error:.4f}"
+        if parity.reference_differing >= 0:
+            values["reference_differing"] = parity.reference_differing
+            words["against the reference"] = (
+                f"{parity.reference_differing} of {parity.reference_compared} output values differ"
+            )
+    if candidate.findings:
+        words["findings"] = "; ".join(f"{one.kind}: {one.text}" for one in candidate.findings)
+        values["findings"] = words["findings"]
+    return Figures(words, values)
+
+
+def _quality(
+    candidate: Candidate, choice: Choice, words: dict[str, str], values: dict[str, float | str | None]
+) -> None:
+    quality, drop = candidate.quality, candidate.drop
+    if quality is not None:
+        values["quality"] = quality.value
+        words["quality"] = f"{quality.metric} {quality.value:.4f} on {quality.samples} untouched samples"
+    if drop is not None:
+        earlier = choice.chosen_on.get(candidate.id, math.nan)
+        values |= {"drop": drop.value, "drop_low": drop.low, "drop_high": drop.high, "drop_choosing": earlier}
+        words["drop"] = (
+            f"{drop.value:.4f} (95 %: {drop.low:.4f} to {drop.high:.4f}; {earlier:.4f} on the half that chose)"
+        )
+
+
+def forecast_figures(forecast: Forecast) -> Figures:
+    """Return what the knapsack expects; a NaN, where it expects nothing, is left out of the words."""
+    values = {
+        "size": forecast.bytes,
+        "download": forecast.download_bytes,
+        "latency_ratio": forecast.latency_ratio,
+        "latency_ms": forecast.latency_ms,
+        "relative_error": forecast.relative_error,
+    }
+    words = {name: amount(name, value) for name, value in values.items() if math.isfinite(value)}
+    return Figures(words, values)
