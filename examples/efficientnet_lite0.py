@@ -25,8 +25,7 @@ baseline = 0.85
 input_names = ("image",)
 output_names = ("logits",)
 preprocess = [
-    {"op": "scale", "factor": 1 / 255},
-    {"op": "normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+    {"op": "scale", "factor": 1 / 128, "offset": -127 / 128},
     {"op": "to_chw"},
 ]
 

@@ -32,7 +32,7 @@ from haversack.targets.contract import Target
 from haversack.tools.data import batches
 from haversack.tools.formats import encodings_file
 from haversack.tools.store import atomic
-from haversack.tools.worker.faults import WorkerFault
+from haversack.tools.worker.faults import WorkerError, WorkerFault
 
 ENCODINGS, WEIGHTS = "encodings.safetensors", "weights.safetensors"
 SIGNIFICANT_TIME = 0.02
@@ -340,6 +340,8 @@ def _is_static(plan: Plan) -> bool:
 
 
 def _failure(error: HaversackError) -> Finding:
+    if isinstance(error, WorkerError) and error.type.endswith("ConversionError"):
+        return Finding("unreadable", error.cause, error.where)
     if isinstance(error, WorkerFault):
         return Finding("worker-crashed", error.cause, error.where)
     if isinstance(error, quality.NotFinite):

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from haversack import report
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
@@ -22,7 +20,7 @@ from haversack.flow.steps import Steps
 from haversack.measure.device import Opening
 from haversack.report import facts
 from haversack.report.record import Forecast, ModelFacts, Record, Samples
-from haversack.tools.data import golden
+from haversack.tools.data import golden, golden_file
 from haversack.tools.formats import encodings_file
 from haversack.tools.store import atomic
 
@@ -148,14 +146,12 @@ def write_golden(steps: Steps, opening: Opening, path: Path) -> None:
         lengths = _lengths(steps)
         samples = golden.synthetic(ports, GOLDEN_SEED, GOLDEN_SAMPLES, ranges=ranges, lengths=lengths)
     handle = steps.device.load(opening)
-    arrays: dict[str, np.ndarray] = {}
-    for number, sample in enumerate(samples):
+    vectors = []
+    for sample in samples:
         inputs = {port.name: array for port, array in zip(ports, sample, strict=True)}
-        arrays |= {f"{number}|input|{name}": array for name, array in inputs.items()}
-        arrays |= {f"{number}|output|{name}": array for name, array in steps.device.run(handle, inputs).items()}
+        vectors.append(golden_file.Golden(inputs, steps.device.run(handle, inputs)))
     steps.device.unload(handle)
-    with atomic.replacing(path) as stream:
-        np.savez(stream, allow_pickle=False, **arrays)
+    golden_file.write(vectors, path)
 
 
 def stored_bytes(model: Model, encodings: Encodings) -> int:

@@ -114,17 +114,16 @@ class Steps:
     def preflight(self, plans: int) -> Preflight:
         """Return what is known before anything slow: what targets cannot take, and a forecast."""
         calibration, evaluation = self.data.counts()
-        sample = tuple(array[:1] for array in self.data.first())
-        executor = Executor(self.model)
+        batch = self.data.first()
 
         def timed() -> float:
-            executor.run(sample)
+            self.float_predict(tuple(array[:1] for array in batch))
             start = time.monotonic()
-            executor.run(sample)
-            return time.monotonic() - start
+            self.float_predict(batch)
+            return (time.monotonic() - start) / len(batch[0])
 
         refusals = {name: target.refusals(self.model) for name, target in self.targets.items()}
-        work = Work(forwards=calibration * (plans + 1) + evaluation * (plans + 1), plans=plans, batch=len(sample[0]))
+        work = Work(forwards=calibration * (plans + 1) + evaluation * (plans + 1), plans=plans, batch=len(batch[0]))
         return preflight(self.model, refusals, work, seconds_per_sample=timed)
 
     @cached_property

@@ -1,0 +1,64 @@
+"""Running ``haversack pack`` from nothing, with an account of every process it starts."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build" / "bench"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One run.
+
+    Attributes:
+        out: its folder.
+        report: report.json.
+        cpu_seconds: user and system time of all its processes.
+        peak_bytes: largest sum of the proportional set sizes of its process tree.
+        exit_code: of the command.
+        command: what was typed.
+    """
+
+    out: Path
+    report: dict[str, Any]
+    cpu_seconds: float
+    peak_bytes: int
+    exit_code: int
+    command: str
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The candidate that ships for ONNX Runtime."""
+        wanted = self.report["best"]["onnxruntime"]
+        return next(one for one in self.report["candidates"] if one["id"] == wanted)
+
+
+def pack(name: str, job: str, budget: str) -> Packed:
+    """Pack a job into build/bench/NAME, without anything from earlier runs.
+
+    Raises:
+        SystemExit: the run left no report.
+    """
+    from haversack.measure.tree import PeakOfTree
+
+    out = WORK / name
+    shutil.rmtree(out, ignore_errors=True)
+    arguments = ["pack", job, "--budget", budget, "--target", "onnxruntime", "--out", str(out.relative_to(ROOT))]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with PeakOfTree() as peak:
+        done = subprocess.run([sys.executable, "-m", "haversack.cli", *arguments], cwd=ROOT, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if not (out / "report.json").exists():
+        sys.exit(f"haversack pack {job} ended with {done.returncode} and left no report")
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    return Packed(out, report, cpu, peak.peak_bytes, done.returncode, " ".join(["haversack", *arguments]))

@@ -1,0 +1,98 @@
+"""The peer that runs here: ONNX Runtime's own static quantizer, on the same float file, pictures and interleaving."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from haversack.base.job import Job
+from haversack.base.model import Sample
+from haversack.measure import latency
+from haversack.measure.device import Opening
+from haversack.measure.local import LocalDevice
+from haversack.tools.data.preprocess.pipeline import Pipeline
+
+METHODS = ("MinMax", "Percentile", "Entropy")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What one scheme reached, on all scored pictures.
+
+    Attributes:
+        name: the scheme.
+        relative_error: of the logits against float.
+        agreement: fraction of pictures with float's arg-max.
+        ratio: of its latency to float's, interleaved.
+        bytes: of its file.
+        cpu_seconds: that making it took.
+    """
+
+    name: str
+    relative_error: float
+    agreement: float
+    ratio: float
+    bytes: int
+    cpu_seconds: float
+
+
+def quantize(job: Job, floats: Path, folder: Path, method: str, options: dict[str, str]) -> Peer:
+    """Quantize the float file with one calibration method, and measure the result as haversack measures its own."""
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    pipeline = Pipeline.parse(job.preprocess)
+    path = folder / f"peer-{method}.onnx"
+    start = time.process_time()
+    quantize_static(
+        str(floats),
+        str(path),
+        _Reader(pipeline.over(job.calibration()), job.input_names[0]),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=getattr(CalibrationMethod, method),
+    )
+    spent = time.process_time() - start
+    scored = [pipeline(inputs) for inputs, _ in job.evaluation()]
+    return measure(f"onnxruntime quantize_static, {method}", path, floats, scored, job, options, spent)
+
+
+def measure(
+    name: str, path: Path, floats: Path, scored: list[Sample], job: Job, options: dict[str, str], cpu_seconds: float
+) -> Peer:
+    """Score and time one file beside the float file."""
+    with LocalDevice() as device:
+        mine = device.load(Opening(path, "onnxruntime", options))
+        exact = device.load(Opening(floats, "onnxruntime"))
+        label = job.input_names[0]
+        pairs = [
+            tuple(next(iter(device.run(handle, {label: sample[0]}).values())) for handle in (mine, exact))
+            for sample in scored
+        ]
+        got, wanted = (np.concatenate(each) for each in zip(*pairs, strict=True))
+        timed = latency.compare(device, mine, exact, {label: scored[0][0][:1]}, cold_ms=0.0)
+    return Peer(
+        name,
+        float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted)),
+        float((got.argmax(1) == wanted.argmax(1)).mean()),
+        timed.latency.ratio,
+        path.stat().st_size,
+        cpu_seconds,
+    )
+
+
+class _Reader:
+    """What quantize_static reads calibration data from: one dictionary of inputs at a time, then None."""
+
+    def __init__(self, samples: Iterator[Sample], name: str) -> None:
+        self.rows = ({name: row[None]} for sample in samples for row in sample[0])
+
+    def get_next(self) -> dict[str, Any] | None:
+        """Return the next picture."""
+        return next(self.rows, None)

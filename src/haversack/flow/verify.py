@@ -1,0 +1,245 @@
+"""``haversack verify``: what a finished run left is checked again, on the machine where it is typed. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from haversack import report
+from haversack.base import digest
+from haversack.base.candidate import Artifact
+from haversack.base.errors import (
+    EXIT_MET,
+    EXIT_REFUSED,
+    EXIT_VERIFICATION,
+    Fault,
+    HaversackError,
+    Refused,
+    UsageError,
+    VerificationError,
+)
+from haversack.base.progress import Event, Sink, silent
+from haversack.base.recipe import structure
+from haversack.flow.making import ENCODINGS
+from haversack.flow.outputs import ARTIFACT, BEST, GOLDEN
+from haversack.measure.device import Device, Opening
+from haversack.measure.local import LocalDevice
+from haversack.report.files import JSON_NAME
+from haversack.report.record import CandidateRecord, Record
+from haversack.targets.contract import SHELF as TARGETS
+from haversack.targets.contract import Target, count, differences
+from haversack.tools.data import golden_file
+from haversack.tools.formats import encodings_file
+from haversack.tools.worker.process import Limits
+
+FLOAT_TOLERANCE = 1e-5
+"""Of the largest value of an output, where a plan leaves layers in float; integers are compared bit for bit."""
+CALL_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: what it was, what was found in words, and its faults."""
+
+    target: str
+    name: str
+    text: str
+    faults: tuple[Fault, ...] = ()
+    refused: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Every check of every target.
+
+    Attributes:
+        out: the run's folder.
+        checks: in order.
+    """
+
+    out: Path
+    checks: tuple[Check, ...]
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """All faults."""
+        return tuple(fault for check in self.checks for fault in check.faults)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when nothing is wrong, 7 when a file was refused for security, else 5."""
+        if any(check.refused for check in self.checks):
+            return EXIT_REFUSED
+        return EXIT_VERIFICATION if self.faults else EXIT_MET
+
+    def lines(self) -> list[str]:
+        """Return the answer for a terminal."""
+        lines = []
+        for check in self.checks:
+            mark = "wrong" if check.faults else "ok"
+            lines.append(f"{mark:<6} {check.target}: {check.name}: {check.text}")
+            lines += [f"         - {fault}" for fault in check.faults]
+        if self.faults:
+            lines.append(f"{len(self.faults)} faults: do not use what is in {self.out / BEST}")
+            lines.append(f"next: repeat the run's command into another --out; it stands in {self.out / JSON_NAME}")
+        return lines
+
+    def data(self) -> dict[str, Any]:
+        """Return the answer as JSON-able data."""
+        checks = [
+            {
+                "target": check.target,
+                "check": check.name,
+                "ok": not check.faults,
+                "text": check.text,
+                "faults": [{"where": fault.where, "cause": fault.cause} for fault in check.faults],
+            }
+            for check in self.checks
+        ]
+        return {"out": str(self.out), "ok": not self.faults, "exit_code": self.exit_code, "checks": checks}
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What ships for one target: its folder, what the report says of it, and the layers of the model."""
+
+    folder: Path
+    record: CandidateRecord
+    layers: tuple[str, ...] = field(default=())
+
+    @property
+    def exact(self) -> bool:
+        """Whether every layer runs in integers, so that every machine gives the same bits."""
+        plans = self.record.plan.layers
+        return bool(self.layers) and all(key in plans and plans[key].precision == "int8" for key in self.layers)
+
+    def artifact(self) -> Artifact:
+        """Return what ``artifact.json`` tells.
+
+        Raises:
+            VerificationError: it is missing or cannot be read; all its faults.
+        """
+        path = self.folder / ARTIFACT
+        try:
+            return structure(json.loads(path.read_text(encoding="utf-8")), Artifact, where=str(path))
+        except (OSError, ValueError, RecursionError) as error:
+            raise VerificationError(f"it cannot be read: {error}", where=str(path)) from error
+        except UsageError as error:
+            raise VerificationError(error.cause, where=str(path), faults=error.faults) from error
+
+
+def verify(out: Path, sink: Sink = silent) -> Answer:
+    """Check every artefact that a finished run ships; every check is done, whatever the others find.
+
+    Hashes against report.json; every scale, zero-point and integer that the file holds against
+    encodings.safetensors; the golden vectors in the runtime, in a process of its own: bit for bit where all layers
+    run in integers, else within ``FLOAT_TOLERANCE``.
+
+    Args:
+        out: the folder of a finished run.
+        sink: told about each check.
+
+    Raises:
+        UsageError: there is no finished run in it.
+    """
+    record = report.read(out / JSON_NAME)
+    with LocalDevice(limits=Limits(call_seconds=CALL_SECONDS)) as device:
+        checks = tuple(check for target in record.best for check in _target(out, record, target, device, sink))
+    return Answer(out, checks)
+
+
+def _target(out: Path, record: Record, target: str, device: Device, sink: Sink) -> Iterator[Check]:
+    candidate = record.best_of(target)
+    if candidate is None or candidate.artifact is None:
+        yield Check(target, "report", "it names no artefact", (Fault("report.json", f"best.{target} has no file"),))
+        return
+    part: Target = TARGETS.build(target)
+    shipped = Shipped(out / BEST / target, candidate, tuple(layer.key for layer in record.model.layers))
+    looks = {
+        "hashes": partial(_hashes, out, candidate),
+        "read back": partial(_read_back, part, shipped),
+        "golden vectors": partial(_golden, device, shipped, target),
+    }
+    for number, (name, look) in enumerate(looks.items()):
+        sink(Event("verify", "progress", f"{target}: {name}", number, len(looks)))
+        try:
+            text, faults = look()
+        except HaversackError as error:
+            inner = error.faults or (Fault(error.where, error.cause),)
+            yield Check(target, name, str(Fault(error.where, error.cause)), inner, isinstance(error, Refused))
+        else:
+            yield Check(target, name, text, tuple(faults))
+    sink(Event("verify", "done", f"{target}: checked"))
+
+
+def _hashes(out: Path, candidate: CandidateRecord) -> tuple[str, list[Fault]]:
+    """Compare the bytes of every file with report.json."""
+    files = candidate.artifact.files if candidate.artifact is not None else ()
+    faults = []
+    for file in files:
+        path = out / file.path
+        if not path.is_file():
+            faults.append(Fault(file.path, "it is missing"))
+        elif path.stat().st_size != file.bytes:
+            faults.append(Fault(file.path, f"it has {path.stat().st_size} bytes, report.json says {file.bytes}"))
+        elif (found := digest.of_file(path)) != file.sha256:
+            faults.append(Fault(file.path, f"its sha256 is {found[:16]}…, report.json says {file.sha256[:16]}…"))
+    return f"{len(files)} file(s) against report.json", faults
+
+
+def _read_back(part: Target, shipped: Shipped) -> tuple[str, list[Fault]]:
+    """Compare what the file holds with encodings.safetensors."""
+    artifact = shipped.artifact()
+    path = shipped.folder / ENCODINGS
+    try:
+        asked = encodings_file.read(path)
+        found = part.read(shipped.folder / artifact.files[0].path, artifact)
+    except OSError as error:
+        cause = f"it cannot be read: {error.strerror or error}"
+        raise VerificationError(cause, where=str(error.filename or path)) from error
+    equal, faults = differences(asked, found)
+    return f"{equal} of {count(asked)} scales, zero-points and integers are those of {ENCODINGS}", list(faults)
+
+
+def _golden(device: Device, shipped: Shipped, target: str) -> tuple[str, list[Fault]]:
+    """Run the golden vectors."""
+    artifact = shipped.artifact()
+    vectors = golden_file.read(shipped.folder / GOLDEN)
+    main = shipped.folder / artifact.files[0].path
+    handle = device.load(Opening(main.resolve(), target, artifact.session_options))
+    faults: list[Fault] = []
+    for number, vector in enumerate(vectors):
+        found = device.run(handle, vector.inputs)
+        faults += _differing(number, vector.outputs, found, exact=shipped.exact)
+    device.unload(handle)
+    how = "bit for bit" if shipped.exact else f"within {FLOAT_TOLERANCE:g} (it has float layers)"
+    return f"{len(vectors)} vectors in the runtime, {how}", faults
+
+
+def _differing(
+    number: int, wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], *, exact: bool
+) -> Iterator[Fault]:
+    for name in sorted({*wanted, *found}):
+        where = f"golden vector {number}, output {name}"
+        if name not in wanted or name not in found:
+            yield Fault(where, "the file does not give it" if name in wanted else "nothing is expected of it")
+            continue
+        mine, theirs = wanted[name], found[name]
+        if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
+            yield Fault(where, f"{theirs.dtype} {list(theirs.shape)} instead of {mine.dtype} {list(mine.shape)}")
+        elif mine.tobytes() != theirs.tobytes() and (exact or not _near(mine, theirs)):
+            different = int(np.count_nonzero(~np.equal(mine, theirs)))
+            yield Fault(where, f"{different} of {mine.size} values differ")
+
+
+def _near(wanted: np.ndarray, found: np.ndarray) -> bool:
+    """Say whether no value differs by more than the tolerance of the largest (NaN only where NaN is wanted)."""
+    finite = np.abs(wanted[np.isfinite(wanted)].astype(np.float64))
+    near = np.isclose(found, wanted, rtol=0.0, atol=FLOAT_TOLERANCE * finite.max(initial=0.0), equal_nan=True)
+    return bool(near.all())
