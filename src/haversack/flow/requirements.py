@@ -1,0 +1,113 @@
+"""What an installation needs, by extra, and what of it is there: names and versions only, nothing is imported."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+
+CORE = "core"
+PROJECT = "haversack"
+_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?P<limits>[^;]*)(;(?P<marker>.*))?")
+_EXTRA = re.compile(r"extra\s*==\s*[\"'](?P<extra>[^\"']+)[\"']")
+_LIMIT = re.compile(r"(?P<sign>==|>=|<=|!=|~=|<|>)\s*(?P<version>[0-9][0-9A-Za-z.+]*)")
+State = Literal["installed", "missing", "wrong version"]
+
+
+@dataclass(frozen=True)
+class Package:
+    """One requirement: of which extra, which versions are wanted, which is there (empty when missing)."""
+
+    name: str
+    extra: str
+    wanted: str
+    found: str
+
+    @property
+    def state(self) -> State:
+        """Whether it is there, in a version that is wanted."""
+        if not self.found:
+            return "missing"
+        return "installed" if fits(self.found, self.wanted) else "wrong version"
+
+
+def packages() -> tuple[Package, ...]:
+    """Return every requirement of every extra, core first; of the source tree when it is not installed.
+
+    Returns an empty tuple when neither an installation nor a pyproject.toml tells them.
+    """
+    try:
+        told = requires(PROJECT) or []
+    except PackageNotFoundError:
+        told = _of_tree(Path(__file__).resolve().parents[3] / "pyproject.toml")
+    found = [parsed(line) for line in told]
+    return tuple(sorted(found, key=lambda one: (one.extra != CORE, one.extra, one.name)))
+
+
+def parsed(line: str) -> Package:
+    """Return a requirement as ``importlib.metadata`` writes it: ``onnx>=1.23; extra == "pack"``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _REQUIREMENT.fullmatch(line.strip())
+    if match is None:
+        message = f"not a requirement: {line!r}"
+        raise ValueError(message)
+    extra = _EXTRA.search(match["marker"] or "")
+    name = match["name"]
+    return Package(name, extra["extra"] if extra else CORE, match["limits"].strip(), _installed(name))
+
+
+def fits(found: str, wanted: str) -> bool:
+    """Say whether a version is within limits such as ``>=1.23,<2`` (a local part, ``+cpu``, does not count)."""
+    return all(_holds(release(found), limit["sign"], release(limit["version"])) for limit in _LIMIT.finditer(wanted))
+
+
+def release(text: str) -> tuple[int, ...]:
+    """Return the numbers of a version, trailing zeros left out: ``2.13.0+cpu`` is (2, 13)."""
+    numbers = [int(number) for number in re.findall(r"^[0-9]+|(?<=\.)[0-9]+", text.partition("+")[0])]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def commands(needed: Iterable[Package]) -> Mapping[str, str]:
+    """Return extra -> the pip command that adds what is missing or wrong in it."""
+    wrong = [one for one in needed if one.state != "installed"]
+    return {
+        extra: f"pip install '{PROJECT}{'' if extra == CORE else f'[{extra}]'}'"
+        for extra in dict.fromkeys(one.extra for one in wrong)
+    }
+
+
+def _holds(found: tuple[int, ...], sign: str, limit: tuple[int, ...]) -> bool:
+    if sign == "~=":
+        return found >= limit and found[: len(limit) - 1] == limit[:-1]
+    return {
+        "==": found == limit,
+        "!=": found != limit,
+        ">=": found >= limit,
+        "<=": found <= limit,
+        ">": found > limit,
+        "<": found < limit,
+    }[sign]
+
+
+def _of_tree(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    extras: Mapping[str, list[str]] = project.get("optional-dependencies", {})
+    return [*project["dependencies"], *(f'{one}; extra == "{name}"' for name, ones in extras.items() for one in ones)]
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
