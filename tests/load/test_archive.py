@@ -180,12 +180,10 @@ class TestCode:
     def mark(self, tmp_path):
         return tmp_path / "ran"
 
-    def refuse(self, path, mark, told):
+    def refused(self, path, mark, told):
         with pytest.raises(Refused) as error:
             module_of(path, allow_pickle=False)
-        assert error.value.exit_code == 7
-        assert told in str(error.value)
-        assert not mark.exists(), "code of the file ran"
+        return error.value.exit_code == 7 and told in str(error.value) and not mark.exists()
 
     def pickled(self, mark):
         import torch
@@ -206,7 +204,7 @@ class TestCode:
                 **{f"data/weights/weight_{i}": self.pickled(mark) for i in range(2)},
             }
         )
-        self.refuse(path, mark, "first.bias: is a pickle")
+        assert self.refused(path, mark, "first.bias: is a pickle")
 
     @pytest.mark.parametrize(
         "record, told",
@@ -221,14 +219,16 @@ class TestCode:
         ],
     )
     def test_records_that_are_code(self, rewritten, mark, record, told):
-        self.refuse(rewritten({record: self.pickled(mark)}), mark, f"{record}: {told}")
+        assert self.refused(rewritten({record: self.pickled(mark)}), mark, f"{record}: {told}")
 
     def test_example_inputs(self, rewritten, mark):
-        self.refuse(rewritten({"data/sample_inputs/model.pt": self.pickled(mark)}), mark, "are no plain tensors")
+        assert self.refused(
+            rewritten({"data/sample_inputs/model.pt": self.pickled(mark)}), mark, "are no plain tensors"
+        )
 
     def test_example_inputs_without_zip(self, rewritten, mark):
         path = rewritten({"data/sample_inputs/model.pt": pickle.dumps(Planted(mark))})
-        self.refuse(path, mark, "are no plain tensors")
+        assert self.refused(path, mark, "are no plain tensors")
 
     def test_a_shape_expression(self, rewritten, mark):
         code = f"__import__('pathlib').Path({str(mark)!r}).touch()"
@@ -237,7 +237,7 @@ class TestCode:
             sizes = model["graph_module"]["graph"]["tensor_values"]["x"]["sizes"]
             sizes[0]["as_expr"]["expr_str"] = code
 
-        self.refuse(rewritten({"models/model.json": in_json(plant)}), mark, "no plain arithmetic")
+        assert self.refused(rewritten({"models/model.json": in_json(plant)}), mark, "no plain arithmetic")
 
     @pytest.mark.parametrize(
         "target", ["torch.os.system", "torch.hub.load", "torch.ops.aten.from_file.default", "_operator.call", "#x:y"]
@@ -246,7 +246,7 @@ class TestCode:
         def plant(model):
             model["graph_module"]["graph"]["nodes"][0]["target"] = target
 
-        self.refuse(rewritten({"models/model.json": in_json(plant)}), mark, f"calls {target}")
+        assert self.refused(rewritten({"models/model.json": in_json(plant)}), mark, f"calls {target}")
 
     def test_a_container_that_imports(self, rewritten, mark):
         spec = json.dumps([1, {"type": "collections.defaultdict", "context": {}, "children_spec": []}])
@@ -254,7 +254,7 @@ class TestCode:
         def plant(model):
             model["graph_module"]["module_call_graph"][0]["signature"]["in_spec"] = spec
 
-        self.refuse(rewritten({"models/model.json": in_json(plant)}), mark, "imports a module")
+        assert self.refused(rewritten({"models/model.json": in_json(plant)}), mark, "imports a module")
 
     def test_all_of_it_is_told_at_once(self, rewritten, mark):
         changes = {"data/weights/model.pt": b"x", "data/aotinductor/model/lib.so": b"x"}

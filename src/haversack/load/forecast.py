@@ -2,8 +2,8 @@
 
 The forecast is a plain model, and says so: ``seconds = START + PLAN * plans + seconds_per_sample * forwards`` and
 ``peak = BASE + COPIES * weights + WORKING * batch * activations``. ``seconds_per_sample`` is timed once on the float
-model, or taken as ``macs / MACS_PER_SECOND`` when nobody times it. The constants were read off runs of a vision and a
-language model on two cores; other machines move them by a factor of two or three.
+model, or taken as ``macs / MACS_PER_SECOND`` when nobody times it. The other constants are round numbers for a two-core
+machine, no measurements: expect a factor of two or three.
 """
 
 from __future__ import annotations
