@@ -164,8 +164,8 @@ def kernels(machine: Environment) -> str:
             return "VNNI: int8 kernels sum products in 32 bits, exact and fastest"
         if "avx2" in flags:
             return (
-                "AVX2 without VNNI: int8 kernels sum pairs in 16 bits and may saturate; files made here set the session "
-                "option that keeps them exact"
+                "AVX2 without VNNI: int8 kernels sum pairs in 16 bits and may saturate; files made here set the "
+                "session option that keeps them exact"
             )
         return "x86 without AVX2: int8 kernels are slow here; trust measured latency only"
     if flags & {"i8mm", "asimddp"}:
