@@ -291,3 +291,20 @@ def test_content_decides_the_digest(model_of):
     assert other.graph.digest == a.graph.digest
     assert other.digest != a.digest
     assert model_of(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), torch.randn(2, 3)).graph.digest != a.graph.digest
+
+
+def test_what_no_output_depends_on_is_left_out(model_of):
+    class Unread(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.read = nn.Linear(4, 4)
+            self.unread = nn.Linear(4, 3)
+
+        def forward(self, x):
+            hidden = self.read(x)
+            self.unread(hidden)
+            return torch.relu(hidden)
+
+    model = model_of(Unread(), torch.zeros(2, 4))
+    assert keys(model) == ["x:input#0", "read:linear#0", ":relu#0"]
+    assert model.parameter_count == 4 * 4 + 4

@@ -121,7 +121,8 @@ class _Reader:
         for fx_node in self.program.graph.nodes:
             if fx_node.op == "call_function" and self.produces_tensor(fx_node):
                 nodes.append(self.node(fx_node))
-        return Graph(tuple(nodes), tuple(n.key for n in nodes if n.op == INPUT_OP), self.outputs())
+        outputs = self.outputs()
+        return Graph(_living(nodes, outputs), tuple(n.key for n in nodes if n.op == INPUT_OP), outputs)
 
     def outputs(self) -> tuple[str, ...]:
         """Return the keys of the nodes that the user gets."""
@@ -203,6 +204,15 @@ def fixed(size: Any) -> int | str:  # noqa: ANN401 - int or SymInt
         return size
     known = size.node.maybe_as_int()
     return str(size) if known is None else int(known)
+
+
+def _living(nodes: Sequence[Node], outputs: Sequence[str]) -> tuple[Node, ...]:
+    """Return the inputs and the nodes that an output depends on: exporters drop the others (a pooler nobody reads)."""
+    needed = set(outputs)
+    for node in reversed(nodes):
+        if node.key in needed:
+            needed.update(node.inputs)
+    return tuple(node for node in nodes if node.key in needed or node.op == INPUT_OP)
 
 
 def module_path(fx_node: fx.Node) -> str:
