@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from haversack.base.progress import Event, Sink
@@ -21,7 +21,7 @@ PLAIN_SECONDS = 5.0
 
 def say(text: str = "") -> None:
     """Print one line of a command's result."""
-    print(text)  # noqa: T201 - the one place that prints results
+    print(text)
 
 
 @contextmanager
@@ -38,7 +38,8 @@ def results(*, as_json: bool) -> Iterator[None]:
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # what a job prints; the descriptor is for native libraries
+            yield
     finally:
         sys.stdout.flush()
         os.dup2(kept, 1)
