@@ -33,7 +33,7 @@ def cold_ms(starts: Sequence[Start]) -> float:
 
 
 def memory(device: Device, opening: Opening, inputs: Mapping[str, np.ndarray], starts: Sequence[Start]) -> Memory:
-    """Return the median peak of starts on these inputs (arrays as in ``take``), less that of importing the runtime.
+    """Return the median peak in bytes of starts on one sample, less that of importing the runtime.
 
     Raises:
         WorkerFault: the runtime cannot be imported.

@@ -39,7 +39,7 @@ class Error:
 
 
 def relative_error(y: np.ndarray, exact: np.ndarray) -> float:
-    """Return |y - exact| / |exact| of one array."""
+    """Return |y - exact| / |exact| over all elements of two arrays of one shape."""
     error = Error()
     error.add(y, exact)
     return error.relative

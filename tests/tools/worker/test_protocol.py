@@ -77,7 +77,9 @@ def same(one, other):
 @given(frames)
 @settings(max_examples=60)
 def test_what_is_written_is_read(frame):
-    same(frame, read_frame(io.BytesIO(packed(frame))))
+    stream = io.BytesIO(packed(frame))
+    same(frame, read_frame(stream))
+    assert stream.read() == b""
 
 
 @given(st.lists(frames, max_size=3))

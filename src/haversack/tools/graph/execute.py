@@ -63,7 +63,7 @@ class Executor:
 
 
 def load(module: fx.GraphModule, values: Mapping[str, np.ndarray]) -> None:
-    """Give a module from ``program.module()`` copies of weights, by name; names it does not have are passed over.
+    """Give a module from ``program.module()`` copies of weights, by name, of any shape; names it lacks are passed over.
 
     Its own tensors are replaced, not written into: a program shares them with all its modules, and models with them.
     """
