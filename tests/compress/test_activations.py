@@ -117,14 +117,13 @@ def test_no_code_leaves_the_interval_of_its_clamp(low, high, least, most):
     want = max(low, least), min(high, most)
     step = float(found[A].scale)
     if want[1] - want[0] > 1e-30:
-        clamped = 0.03 * (want[1] - want[0]) if np.isfinite(least) or np.isfinite(most) else 0.0
-        assert got[0] <= want[0] + step + clamped
-        assert got[1] >= want[1] - step - clamped
+        assert got[0] <= want[0] + 2 * step
+        assert got[1] >= want[1] - 2 * step
 
 
 @pytest.mark.parametrize(
     "bounds, ranges, zero, top", [((0.0, 6.0), (0.0, 6.0), 0, 6.0), ((0.0, 6.0), (0.0, 2.5), 0, 2.5),
-                                  ((0.0, np.inf), (0.0, 11.0), 0, 11.0), ((-1.0, 1.0), (-1.0, 1.0), 127, 1.0)],
+                                  ((0.0, np.inf), (0.0, 11.0), 0, 11.0), ((-1.0, 1.0), (-1.0, 1.0), 128, 127 / 128)],
 )  # fmt: skip
 def test_a_clamp_is_the_grid(bounds, ranges, zero, top):
     found, _ = made({A: ranges}, Constraints(bounds={A: bounds}))

@@ -165,13 +165,26 @@ def _grid(group: _Group) -> Affine:
     encoding = from_range(group.low, group.high)
     if group.allows(encoding):
         return encoding
-    zero = int(encoding.zero_point)
-    limits = [-group.least / zero] if zero else []
+    exact = min(-group.low / float(encoding.scale), float(CODES))
+    fitting = [_within(group, int(zero)) for zero in {math.floor(exact), min(math.ceil(exact), CODES)}]
+    return min(fitting, key=lambda encoding: _lost(group, encoding))
+
+
+def _within(group: _Group, zero: int) -> Affine:
+    """Return the widest encoding with a zero-point that stays in the group's interval and needs not be wider."""
+    limits = [float(from_range(group.low, group.high).scale)]
+    limits += [-group.least / zero] if zero else []
     limits += [group.most / (CODES - zero)] if zero < CODES else []
     encoding = _affine(np.array(min(limits), np.float32), zero)
     while not group.allows(encoding):
         encoding = _affine(np.nextafter(encoding.scale, np.float32(0)), zero)
     return encoding
+
+
+def _lost(group: _Group, encoding: Affine) -> float:
+    """Return how much of the group's range no code reaches."""
+    scale, zero = float(encoding.scale), int(encoding.zero_point)
+    return max(-zero * scale - group.low, 0.0) + max(group.high - (CODES - zero) * scale, 0.0)
 
 
 def _rescaled(group: _Group, scale: np.ndarray) -> Affine:

@@ -34,7 +34,7 @@ class BiasCorrect(PrepareStep):
     Layer after layer, each seeing the corrected layers before it: b' = mean of the float output - mean of what the
     quantized layer makes of its quantized input, for each output channel, over samples and positions, before the
     clamp. As a layer is linear, its mean over samples is computed from the sum of its inputs. Layers without a bias
-    of their own are left alone.
+    of their own are left alone. The model that comes in is what counts as float: doing it twice corrects twice.
 
     Attributes:
         samples: rows of calibration samples at most.

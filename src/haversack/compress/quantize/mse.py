@@ -18,28 +18,41 @@ _BLOCK = 1 << 16
 class MeanSquaredError(Quantizer):
     """The range with the least expected squared error, found on a grid of clipping ratios.
 
-    Weights are tried as they are; activations by their histogram, with s^2/12 for the rounding of a step s inside
-    the range (Banner et al. 2019, arXiv:1810.05723, section 3, with the observed distribution for the fitted one).
+    Activations, by their histogram: saturation beyond the range, and s^2/12 for the rounding of a step s inside it
+    (Banner et al. 2019, arXiv:1810.05723, section 3, with the observed distribution for the fitted one).
+
+    Weights, as they are: at 8 bits clipping does not pay, but scales a little above the full one round each channel
+    differently, and where a channel has few weights some scale fits them all. A convolution's taps read neighbouring
+    places, which are much alike: what their errors sum to matters more than each. With ``alike`` = r the error of a
+    channel is (1 - r) * sum(d^2) + r * sum over input channels (sum over taps d)^2, which is what it makes of inputs
+    whose neighbours correlate by r.
 
     Attributes:
-        ratios: how many ratios are tried, evenly from ``least`` to 1.
-        least: the smallest ratio of the whole range.
+        ratios: how many ratios are tried.
+        least: the smallest ratio of an activation's range; they go evenly from it to 1.
+        weight_least, weight_most: the smallest and largest ratio of a weight's full scale; 1 is tried as well.
+        alike: the correlation r, in [0, 1); layers without a kernel do not need it.
 
     Raises:
-        ValueError: there is nothing to try, or ``least`` is not in (0, 1].
+        ValueError: a setting is outside its range.
     """
 
     clips: ClassVar[bool] = True
-    ratios: int = 32
+    ratios: int = 64
     least: float = 0.4
-    alike: float = 0.0
+    weight_least: float = 1.0
+    weight_most: float = 1.4
+    alike: float = 0.9
 
     def __post_init__(self) -> None:
-        if self.ratios < 1 or not 0.0 < self.least <= 1.0:
-            raise ValueError(f"ratios must be at least 1 and least in (0, 1], not {self.ratios} and {self.least}")
-
-    def _grid(self) -> np.ndarray:
-        return np.linspace(1.0, self.least, self.ratios)
+        if self.ratios < 1:
+            raise ValueError(f"ratios must be at least 1, not {self.ratios}")
+        if not 0.0 < self.least <= 1.0:
+            raise ValueError(f"least must be in (0, 1], not {self.least}")
+        if not 0.0 < self.weight_least <= self.weight_most:
+            raise ValueError(f"weight_least must be in (0, weight_most], not {self.weight_least}")
+        if not 0.0 <= self.alike < 1.0:
+            raise ValueError(f"alike must be in [0, 1), not {self.alike}")
 
     def _activation(self, statistics: TensorStatistics, bits: int) -> tuple[float, float]:
         least, most = min(statistics.minimum, 0.0), max(statistics.maximum, 0.0)
@@ -47,7 +60,7 @@ class MeanSquaredError(Quantizer):
             return least, most
         values = np.clip(centers(statistics), least, most)
         probability = statistics.counts / statistics.counts.sum()
-        ratios = self._grid()
+        ratios = np.linspace(1.0, self.least, self.ratios)
         lows, highs = ratios * least, ratios * most
         below = [_excess(low - values, probability) for low in lows]
         above = [_excess(values - high, probability) for high in highs]
@@ -68,7 +81,7 @@ class MeanSquaredError(Quantizer):
         least = np.full(len(weights), np.inf)
         best = full.copy()
         buffer = np.empty_like(weights)
-        for ratio in self._grid():
+        for ratio in (1.0, *np.linspace(self.weight_least, self.weight_most, self.ratios)):
             scale = np.maximum(full * np.float32(ratio), np.finfo(np.float32).tiny)
             np.divide(weights, scale[:, None], out=buffer)
             np.rint(buffer, out=buffer)
