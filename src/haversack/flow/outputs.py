@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -63,7 +64,8 @@ def leave(steps: Steps, candidates: Sequence[Candidate], wishes: Wishes, seconds
     after = {one.id: _ship(steps, target, one) for target, one in best.items()}
     plans = tuple(one.plan for one in best.values())
     with atomic.told(out / "recipe.toml", "write the recipe"):
-        write(Recipe(FORMAT, steps.job.source, steps.model.digest, wishes.budget, plans), out / "recipe.toml")
+        job = _beside(steps.job.source, out)
+        write(Recipe(FORMAT, job, steps.model.digest, wishes.budget, plans), out / "recipe.toml")
     calibration, evaluation = steps.data.counts()
     relocated = [_relocated(one, best) for one in candidates]
     choice.write(_choice(steps, relocated), out)
@@ -101,6 +103,11 @@ def _choice(steps: Steps, candidates: Sequence[Candidate]) -> choice.Choice:
         candidates=tuple(candidates),
         chosen_on=choice.drops([made.candidate for made in steps.made.values()]),
     )
+
+
+def _beside(source: str, out: Path) -> str:
+    """Return a job file's path as seen from the output folder; another source as it was typed."""
+    return os.path.relpath(source, out) if Path(source).is_file() else source
 
 
 def shipped(candidates: Sequence[Candidate]) -> dict[str, Candidate]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from haversack import load, metrics
+from haversack import metrics
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, EXIT_VERIFICATION, ConversionError
@@ -16,6 +16,7 @@ from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose.best import Mixer, best
+from haversack.choose.forecast import hopeless_size
 from haversack.flow.data import Data
 from haversack.flow.outputs import Wishes, leave, shipped
 from haversack.flow.proposals import proposals
@@ -76,9 +77,12 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
     import tempfile
 
     job, _, _ = opened(request)
-    with tempfile.TemporaryDirectory(prefix="haversack-") as folder:
-        with Workshop(Path(folder), job.source, sink) as shop, LocalDevice() as device:
-            return _steps(shop, job, request, device).preflight(PLANS * len(request.targets))
+    with (
+        tempfile.TemporaryDirectory(prefix="haversack-") as folder,
+        Workshop(Path(folder), job.source, sink) as shop,
+        LocalDevice() as device,
+    ):
+        return _steps(shop, job, request, device).preflight(PLANS * len(request.targets))
 
 
 def exit_code(candidates: Sequence[Candidate], allow: Sequence[str]) -> int:
@@ -109,7 +113,8 @@ def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]
     target = steps.targets[name]
     plans = proposals(steps.model.graph, name, target.precisions, tuple(steps.targets))
     mixer = Mixer(steps.model.graph, steps.profile, name, steps.weight_elements())
-    return best(plans, budget, steps.evaluate, mixer=mixer, sink=steps.shop.tell)
+    hopeless = hopeless_size(steps.model.graph, steps.model.weights, budget)
+    return best(plans, budget, steps.evaluate, mixer=mixer, hopeless=hopeless, sink=steps.shop.tell)
 
 
 def _refuse(preflight: Preflight) -> None:

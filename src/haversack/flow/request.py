@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,12 +67,19 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
     source, fixed = request.source, {}
     if source.endswith(".toml"):
         found = recipe.read(Path(source))
-        job = Path(found.job)
-        source = str(job if job.is_absolute() or ":" in found.job else Path(source).parent / job)
+        beside = os.path.normpath(Path(source).parent / found.job)
+        source = beside if Path(beside).is_file() else found.job
         fixed = {plan.target: plan for plan in found.plans}
         limits = limits or found.budget
     if request.plan is not None:
         plan = read_plan(request.plan)
+        if plan.target not in request.targets:
+            chosen = ", ".join(request.targets)
+            raise UsageError(
+                f"the plan is for {plan.target!r}, the run for {chosen}",
+                where=str(request.plan),
+                next_step=f"--target {plan.target}",
+            )
         fixed = {plan.target: plan}
     if limits is not None and not limits.limits():
         limits = None
