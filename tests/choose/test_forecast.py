@@ -72,7 +72,7 @@ def test_hopeless_says_forecast_and_limit_with_units(world):
     hopeless = hopeless_size(world.graph, arrays(world), Budget(size=520_000))
     assert hopeless(world.plan("int8")) == ""
     assert hopeless(world.plan("float16")) == ""
-    assert hopeless(world.plan("float32")) == "forecast size 0.800 MB is over the allowed 0.520 MB"
+    assert hopeless(world.plan("float32")) == "forecast size 800.0 kB is over the allowed 520.0 kB"
 
 
 def test_a_forecast_little_over_its_limit_is_tried(world):

@@ -94,6 +94,8 @@ def test_a_check_in_words():
     [
         ("size", 1_234_567, "1.235 MB"),
         ("download", 1e6, "1.000 MB"),
+        ("download", 26_400, "26.4 kB"),
+        ("memory", 300.0, "300 bytes"),
         ("memory", 4.5e7, "45.000 MB"),
         ("latency_ratio", 0.4567, "0.457x"),
         ("latency_ms", 12.0, "12.000 ms"),
@@ -152,7 +154,7 @@ def test_a_budget_nobody_meets_has_a_nearest(make):
     found = judged([make("far", size=300), make("near", size=150, error=0.9)], Budget(size=100))
     assert names(found) == ["near", "far"]
     assert [one.verdict for one in found] == ["missed", "missed"]
-    assert found[0].reason == "nearest: size is 0.000 MB, allowed is 0.000 MB (50.0% over)"
+    assert found[0].reason == "nearest: size is 150 bytes, allowed is 100 bytes (50.0% over)"
 
 
 def test_overshoots_of_several_limits_add_up(make):

@@ -39,6 +39,8 @@ class Check:
 def amount(limit: str, value: float) -> str:
     """Return a limit's value with its unit, as a person reads it."""
     if limit in ("size", "download", "memory"):
+        if abs(value) < 1e6:
+            return f"{value / 1e3:.1f} kB" if abs(value) >= 1e3 else f"{value:.0f} bytes"
         return f"{value / 1e6:.3f} MB"
     if limit == "latency_ratio":
         return f"{value:.3f}x"
