@@ -22,7 +22,7 @@ def export(module, *examples, names=(), outputs=(), free=True, axes=(0,)):
     import torch
 
     tensors = tuple(torch.from_numpy(np.asarray(array)) for array in examples)
-    shapes = tuple({axis: torch.export.Dim.AUTO for axis in axes} if free else {} for _ in tensors)
+    shapes = tuple(dict.fromkeys(axes, torch.export.Dim.AUTO) if free else {} for _ in tensors)
     program = torch.export.export(module.eval(), tensors, dynamic_shapes=shapes)
     return canonical.to_model(program, "tiny", input_names=names, output_names=outputs)
 
@@ -36,7 +36,9 @@ def encode(model, samples, precision="int8", granularity="channel", only=None, w
     layers = [u for u in units(model.graph) if role(u.head) in (Role.LAYER, Role.EMBEDDING)]
     chosen = {u.head.key for u in layers if only is None or u.head.key in only}
     if precision == "int8":
-        tensors |= activations(model, samples, {u.head.key for u in layers if role(u.head) is Role.LAYER} & chosen, wide)
+        tensors |= activations(
+            model, samples, {u.head.key for u in layers if role(u.head) is Role.LAYER} & chosen, wide
+        )
     for unit in layers:
         node, key = unit.head, f"{unit.head.key}:weight"
         if node.key not in chosen or (precision == "int8" and role(node) is Role.EMBEDDING):
@@ -98,7 +100,8 @@ def _spans(model, samples, wanted):
     def watch(node, value):
         if node.out in wanted:
             low[node.out], high[node.out] = (
-                min(low[node.out], float(value.min())), max(high[node.out], float(value.max())),
+                min(low[node.out], float(value.min())),
+                max(high[node.out], float(value.max())),
             )
 
     runner = execute.Executor(model)
@@ -107,7 +110,7 @@ def _spans(model, samples, wanted):
     return {key: (low[key], high[key]) for key in wanted}
 
 
-def _zoo():
+def _zoo():  # noqa: C901 - one class a model
     """Return name -> (module, inputs) of models that together use every role."""
     import torch
     from torch import nn

@@ -54,9 +54,7 @@ def test_all_faults_are_told_together(zoo, tmp_path):
     assert set(found) == {"one:conv2d#0:in", "two:conv2d#0:out"}
 
 
-@pytest.mark.parametrize(
-    ("codes", "cause"), [(None, "missing"), (np.zeros((2, 2), np.int32), "shape (2, 2)")]
-)
+@pytest.mark.parametrize(("codes", "cause"), [(None, "missing"), (np.zeros((2, 2), np.int32), "shape (2, 2)")])
 def test_integers_that_do_not_fit(zoo, tmp_path, codes, cause):
     model, _ = zoo["residual"]
     key = "head:linear#0:weight"

@@ -66,7 +66,9 @@ def layer_encodings(model, codes, scales=None, source=(0.02, 0), out=(4.0, 128))
     last = model.graph.outputs[0]
     weight = affine.symmetric(np.full(len(codes), 0.01, np.float32) if scales is None else scales, 8, 0)
     tensors = {
-        f"{node.inputs[0]}:out": grid(*source), f"{last}:out": grid(*out), f"{node.key}:weight": weight,
+        f"{node.inputs[0]}:out": grid(*source),
+        f"{last}:out": grid(*out),
+        f"{node.key}:weight": weight,
     }
     return Encodings(tensors, {f"{node.key}:weight": codes.astype(np.int32)})
 
@@ -166,7 +168,9 @@ def test_means_with_tie_free_scales(layers, tmp_path_factory, data):
     source = grid(scale, data.draw(st.integers(0, 255)))
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     x = affine.dequantize(rng.integers(0, 256, shape_of(model)), source).astype(np.float32)
-    got, wanted = both(model, Encodings({ratio.input: source, ratio.output: out}), (x,), tmp_path_factory.mktemp("mean"))
+    got, wanted = both(
+        model, Encodings({ratio.input: source, ratio.output: out}), (x,), tmp_path_factory.mktemp("mean")
+    )
     assert got[0].tobytes() == wanted[0].tobytes()
 
 

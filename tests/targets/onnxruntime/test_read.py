@@ -67,11 +67,16 @@ def test_all_that_was_injected_is_read(lowered, name, precision, granularity):
 def test_the_kinds_that_are_read(lowered):
     _, _, _, artifact, path = lowered("words", "int8_dynamic")
     found = TARGET.read(path, artifact)
-    kinds = {key.rpartition(":")[0].rpartition(".")[2] + ":" + key.rpartition(":")[2]: type(value) for key, value in found.tensors.items()}
+    kinds = {
+        key.rpartition(":")[0].rpartition(".")[2] + ":" + key.rpartition(":")[2]: type(value)
+        for key, value in found.tensors.items()
+    }
     assert kinds == {
         "table:embedding#0:weight": Affine,
-        "up:linear#0:weight": Affine, "up:linear#0:in": Dynamic,
-        "down:linear#0:weight": Affine, "down:linear#0:in": Dynamic,
+        "up:linear#0:weight": Affine,
+        "up:linear#0:in": Dynamic,
+        "down:linear#0:weight": Affine,
+        "down:linear#0:in": Dynamic,
     }
 
 
@@ -90,7 +95,12 @@ def test_a_float_file_holds_no_encodings(zoo, tmp_path):
 
 
 SCALES = [
-    "x:input#0:out", "act:relu6#0:out", "act:hardtanh#0:out", ":add#0:out", ":mean#0:out", "head:linear#0:out",
+    "x:input#0:out",
+    "act:relu6#0:out",
+    "act:hardtanh#0:out",
+    ":add#0:out",
+    ":mean#0:out",
+    "head:linear#0:out",
 ]
 
 
@@ -283,7 +293,10 @@ def test_a_changed_bias_is_located_by_the_tensors_of_the_runtime(lowered):
     model, sample, encodings, artifact, path = lowered()
     edit(path, lambda graph: set_tensor(graph, "one:conv2d#0:bias/codes", lambda b: put(2, b[2] + 50000)(b)))
     finding = locate(
-        model, encodings, TARGET.read(path, artifact), sample,
+        model,
+        encodings,
+        TARGET.read(path, artifact),
+        sample,
         tensors=lambda inputs, keys: TARGET.tensors(path, artifact, inputs, keys),
     )
     assert finding.kind == "large-error-at"
@@ -293,7 +306,10 @@ def test_a_changed_bias_is_located_by_the_tensors_of_the_runtime(lowered):
 def test_nothing_is_located_in_a_good_file(lowered):
     model, sample, encodings, artifact, path = lowered()
     finding = locate(
-        model, encodings, TARGET.read(path, artifact), sample,
+        model,
+        encodings,
+        TARGET.read(path, artifact),
+        sample,
         tensors=lambda inputs, keys: TARGET.tensors(path, artifact, inputs, keys),
     )
     assert finding is None

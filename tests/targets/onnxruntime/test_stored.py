@@ -48,9 +48,7 @@ def wide(exported):
     return exported(Attention(), tokens, axes=(0, 1)), (tokens,)
 
 
-@pytest.mark.parametrize(
-    ("precision", "share"), [("int8_weights", 0.30), ("int8_dynamic", 0.30), ("float16", 0.54)]
-)
+@pytest.mark.parametrize(("precision", "share"), [("int8_weights", 0.30), ("int8_dynamic", 0.30), ("float16", 0.54)])
 def test_the_file_is_as_small_as_its_weights(wide, encoded, tmp_path, precision, share):
     model, sample = wide
     whole = TARGET.lower(model, Encodings.none(), tmp_path / "float")

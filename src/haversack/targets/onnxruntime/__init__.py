@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,20 +62,21 @@ class OnnxRuntime(Target):
         frame = skeleton(model)
         written = write(frame, model, encodings)
         path = folder / self.file
-        _replace(path, written.data)
         features = cpu.features()
         options = cpu.session_options(features) if _multiplies_integers(encodings) else {}
-        session = self.open_session(path, options)
-        content = read(path, written.tensor_names, written.absorbed)
-        equal, faults = differences(encodings, content.encodings())
-        biases, wrong = _biases(model, encodings, content.biases)
-        if faults or wrong:
-            raise VerificationError(
-                "the file does not hold what was injected",
-                where=str(path),
-                faults=(*faults, *wrong),
-                next_step="report this: the file was written by this very run",
-            )
+        with _draft(path) as draft:
+            draft.write_bytes(written.data)
+            session = self.open_session(draft, options)
+            content = read(draft, written.tensor_names, written.absorbed)
+            equal, faults = differences(encodings, content.encodings())
+            biases, wrong = _biases(model, encodings, content.biases)
+            if faults or wrong:
+                raise VerificationError(
+                    "the file does not hold what was injected",
+                    where=str(path),
+                    faults=(*faults, *wrong),
+                    next_step="report this: the file was written by this very run",
+                )
         return Artifact(
             target="onnxruntime",
             files=(artifact_file(path, folder),),
@@ -117,11 +119,12 @@ class OnnxRuntime(Target):
         return unfused(path, artifact.session_options)
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
+@contextlib.contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """Give a file beside ``path`` that takes its place only if the block ends well."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_bytes(data)
+        yield draft
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,14 @@ _FLOAT_LAYERS = frozenset(
     {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Add", "GlobalAveragePool"}
 )
 _LAYERS = frozenset({"Conv", "Gemm", "Add", "GlobalAveragePool"})
+_ADDED = re.compile(r"(_nchwc|_token_[0-9]+)+$")
+"""What ONNX Runtime appends to the name of a tensor where it makes a node's name of it."""
+_MULTIPLIERS = {
+    "Conv": frozenset({"Conv"}),
+    "Gemm": frozenset({"Gemm", "MatMul"}),
+    "MatMul": frozenset({"MatMul", "Gemm", "MatMulInteger"}),
+}
+"""A word in a kernel's operator -> operators of the file that it computes."""
 
 
 def unfused(path: Path, settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -55,8 +65,7 @@ def layer_seconds(path: Path, settings: Mapping[str, str], inputs: Sample, runs:
     """Return node key -> median seconds a call, from ONNX Runtime's profiler; "" for kernels without a layer."""
     import onnx
 
-    graph = onnx.load(path, load_external_data=False).graph
-    known = frozenset(filter(None, (key_of(node.name) for node in graph.node)))
+    owners = Owners(onnx.load(path, load_external_data=False).graph.node)
     calls: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         chosen = options(settings, 1)
@@ -67,32 +76,66 @@ def layer_seconds(path: Path, settings: Mapping[str, str], inputs: Sample, runs:
         for _ in range(runs + 1):
             session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    for total in _by_call(events, known)[-runs:]:
+    for total in by_call(events, owners)[-runs:]:
         for key, seconds in total.items():
             calls[key].append(seconds)
     return {key: median(each + [0.0] * (runs - len(each))) for key, each in sorted(calls.items())}
 
 
-def _by_call(events: Sequence[Mapping[str, object]], known: frozenset[str]) -> list[Counter[str]]:
+class Owners:
+    """Whose kernel it is. A kernel that does a layer and the clamp behind it may bear the name of the clamp.
+
+    Args:
+        nodes: of the file (onnx.NodeProto), in order.
+    """
+
+    def __init__(self, nodes: Iterable[Any]) -> None:
+        self.ops: dict[str, set[str]] = defaultdict(set)
+        self.before: dict[str, list[str]] = defaultdict(list)
+        self.makers: dict[str, str] = {}
+        makers = self.makers
+        for node in nodes:
+            key = key_of(node.name)
+            self.ops[key].add(node.op_type)
+            for name in node.input:
+                if makers.get(name, key) != key:
+                    self.before[key].append(makers[name])
+            makers |= dict.fromkeys(node.output, key)
+        self.known = frozenset(filter(None, self.ops))
+
+    def key(self, kernel: str, op: str) -> str:
+        """Return the node key of a kernel by its name and its operator, or an empty string."""
+        found = key_within(kernel, self.known) or self.makers.get(_ADDED.sub("", kernel), "")
+        wanted = next((ops for word, ops in _MULTIPLIERS.items() if word in op), frozenset())
+        waiting, seen = [found], {found, ""}
+        while wanted and waiting:
+            key = waiting.pop(0)
+            if self.ops[key] & wanted:
+                return key
+            fresh = [each for each in self.before[key] if each not in seen]
+            waiting += fresh
+            seen.update(fresh)
+        return found
+
+
+def by_call(events: Sequence[Mapping[str, Any]], owners: Owners) -> list[Counter[str]]:
     """Return node key -> seconds for each call, in order (an event ``model_run`` covers the kernels of one)."""
     runs = sorted((e for e in events if e.get("name") == "model_run"), key=_begin)
-    kernels = sorted(
-        (e for e in events if e.get("cat") == "Node" and str(e["name"]).endswith("_kernel_time")), key=_begin
-    )
+    kernels = sorted((e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")), key=_begin)
     found: list[Counter[str]] = []
     for run in runs:
-        begin, end = _begin(run), _begin(run) + float(run["dur"])  # type: ignore[arg-type]  # microseconds
+        begin, end = _begin(run), _begin(run) + float(run["dur"])
         total: Counter[str] = Counter()
         for event in kernels:
             if begin <= _begin(event) < end:
-                name = str(event["name"]).removesuffix("_kernel_time")
-                total[key_within(name, known)] += float(event["dur"]) * 1e-6  # type: ignore[arg-type, assignment]
+                key = owners.key(event["name"].removesuffix("_kernel_time"), event["args"]["op_name"])
+                total[key] += float(event["dur"]) * 1e-6  # type: ignore[assignment]  # Counter is typed for ints
         found.append(total)
     return found
 
 
-def _begin(event: Mapping[str, object]) -> float:
-    return float(event["ts"])  # type: ignore[arg-type]  # microseconds
+def _begin(event: Mapping[str, Any]) -> float:
+    return float(event["ts"])  # microseconds
 
 
 def tensors(path: Path, names: Mapping[str, str], settings: Mapping[str, str], inputs: Sample) -> dict[str, np.ndarray]:

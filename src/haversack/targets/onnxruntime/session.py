@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _ERRORS_ONLY = 3
 _TYPES = {"float": "float32", "double": "float64"}
-_NAME = re.compile(r"[Nn]ame:? ?'([^']+)'|[Nn]ode \(([^)]*#[0-9]+[^)]*)\)")
+_NAME = re.compile(r"""["'(]([^"':#()]*:[A-Za-z_][A-Za-z0-9_]*#[0-9]+)[^0-9]""")
 
 
 def options(settings: Mapping[str, str], threads: int) -> onnxruntime.SessionOptions:
@@ -66,10 +66,9 @@ def start(model: str | bytes, chosen: onnxruntime.SessionOptions, where: str) ->
     except refused as error:
         text = str(error)
         named = _NAME.search(text)
-        layer = next((group for group in named.groups() if group), "") if named else ""
         raise ConversionError(
             f"ONNX Runtime does not open it: {text.splitlines()[0] if text else type(error).__name__}",
-            where=layer or where,
+            where=named[1] if named else where,
             tried="onnxruntime.InferenceSession on the file just written",
             next_step="keep this layer in float32",
         ) from error
