@@ -84,10 +84,12 @@ def read(path: Path) -> Recipe:
     """Read a recipe.toml.
 
     Raises:
-        UsageError: not TOML (with its line), an unknown format, or wrong fields, all told at once.
+        UsageError: no such file, not TOML (with its line), an unknown format, or wrong fields, all told at once.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"it cannot be read: {error.strerror}", where=str(path)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not TOML: {error}", where=str(path)) from error
     if data.get("format") not in (FORMAT, FORMAT - 1):

@@ -40,10 +40,17 @@ def app() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (DESIGN: 0 met, 2 usage, 3 budget missed, 4 to 7, 130)."""
-    from haversack.base.errors import EXIT_INTERRUPTED, HaversackError
+    from cyclopts import CycloptsError
 
+    from haversack.base.errors import EXIT_INTERRUPTED, EXIT_USAGE, HaversackError
+
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = app()(list(sys.argv[1:] if arguments is None else arguments), result_action="return_value")
+        result = app()(words, result_action="return_value", exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        verb = words[0] if words and words[0] in COMMANDS else ""
+        sys.stderr.write(f"haversack: {error}\n  next: haversack {f'{verb} --help'.lstrip()}\n")
+        return EXIT_USAGE
     except HaversackError as error:
         sys.stderr.write(f"haversack: {error}\n")
         return error.exit_code

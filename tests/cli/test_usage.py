@@ -1,0 +1,169 @@
+"""What is typed wrongly: exit code 2, the cause, the place, the nearest name, and nothing written."""
+
+from __future__ import annotations
+
+import pytest
+
+from haversack.cli import main
+
+JOB = """
+import numpy as np
+import torch
+metric = "top1"
+def model():
+    return torch.nn.Linear(3, 2).eval()
+def calibration():
+    yield (np.ones((4, 3), np.float32),)
+def evaluation():
+    yield (np.ones((4, 3), np.float32),), np.zeros(4, np.int64)
+"""
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.py").write_text(JOB)
+    return tmp_path
+
+
+def refused(capfd, folder, *words: str) -> str:
+    """Type a command that is exit code 2 and writes nothing; return what it says."""
+    before = sorted(path.name for path in folder.iterdir() if path.name != "__pycache__")
+    code = main([*words])
+    told = capfd.readouterr()
+    assert code == 2, told.err
+    assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == before
+    assert "Traceback" not in told.err
+    return told.err + told.out
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["pack", "job.py", "--bugdet", "size=1MB"], "--budget"),
+        (["pakc", "job.py"], "pack"),
+        (["pack"], "--job"),
+        (["resolve", "out"], "--budget"),
+        (["pack", "job.py", "--out"], "--out"),
+    ],
+)
+def test_an_unknown_flag_or_verb_or_a_missing_argument(job, capfd, words, said):
+    assert said in refused(capfd, job, *words)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--budget", "sise=5MB"], ["--budget", "sise", "did you mean size?"]),
+        (["--budget", "size=5MB,size=6MB"], ["size", "given twice"]),
+        (["--budget", "size=5parsec,latency=3"], ["size", "parsec", "latency", "unit"]),
+        (["--budget", "size"], ["has no value"]),
+        (["--budget", "size=0MB"], ["no limit that anything can meet"]),
+        (["--target", "onxruntime"], ["onxruntime", "did you mean onnxruntime?", "haversack parts"]),
+        (["--target", "reference"], ["there is no target named 'reference'"]),
+        (["--allow", "slower-then-float"], ["--allow", "did you mean slower-than-float?"]),
+        (["--plan", "absent.toml"], ["absent.toml", "plan cannot be read"]),
+    ],
+)
+def test_a_word_that_is_not_known_is_told_with_the_nearest_one(job, capfd, words, said):
+    told = refused(capfd, job, "pack", "job.py", "--out", "out", *words)
+    for one in said:
+        assert one in told
+
+
+def test_all_faults_of_a_budget_are_told_at_once(job, capfd):
+    told = refused(capfd, job, "pack", "job.py", "--budget", "sise=1MB,latency=3,drop=1parsec")
+    assert [line.split(":")[0].strip(" -") for line in told.splitlines() if line.startswith("  - ")] == [
+        "sise", "latency", "drop",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("this is = not [toml", ["not TOML", "line 1"]),
+        ("format = 99\n", ["format 99"]),
+        ('format = 1\njob = "job.py"\nmodel_digest = ""\n[budget]\nsise = 3\n', ["sise", "did you mean size?", "plans"]),
+    ],
+)
+def test_a_recipe_that_cannot_be_read(job, capfd, text, said):
+    (job / "recipe.toml").write_text(text)
+    told = refused(capfd, job, "pack", "recipe.toml", "--out", "out")
+    assert "recipe.toml" in told
+    for one in said:
+        assert one in told
+
+
+def test_a_recipe_that_is_not_there(job, capfd):
+    assert "absent.toml" in refused(capfd, job, "pack", "absent.toml", "--out", "out")
+
+
+def test_a_plan_with_unknown_fields(job, capfd):
+    (job / "plan.toml").write_text('target = "onnxruntime"\nlayer = 3\n')
+    told = refused(capfd, job, "pack", "job.py", "--plan", "plan.toml", "--out", "out")
+    assert "plan.toml" in told
+    assert "did you mean layers?" in told
+
+
+def test_a_plan_for_a_target_that_was_not_chosen_is_no_silent_search(job, capfd):
+    (job / "plan.toml").write_text('target = "elsewhere"\n')
+    told = refused(capfd, job, "pack", "job.py", "--plan", "plan.toml", "--out", "out")
+    assert "the plan is for 'elsewhere'" in told
+    assert "--target elsewhere" in told
+
+
+def test_a_foreign_folder_is_refused_and_stays_as_it_is(job, capfd):
+    (job / "mine").mkdir()
+    (job / "mine" / "thesis.txt").write_text("years of work")
+    told = refused(capfd, job, "pack", "job.py", "--out", "mine")
+    assert "not a folder that haversack made" in told
+    assert "--out" in told
+    assert [path.name for path in (job / "mine").iterdir()] == ["thesis.txt"]
+    assert (job / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_file_as_the_output_folder(job, capfd):
+    (job / "file").write_text("x")
+    assert "file" in refused(capfd, job, "pack", "job.py", "--out", "file")
+    assert (job / "file").read_text() == "x"
+
+
+def test_the_folder_of_another_job_is_refused(job, capfd, packed):
+    before = (packed.out / "recipe.toml").read_bytes()
+    told = refused(capfd, job, "pack", "job.py", "--out", str(packed.out))
+    assert "another job" in told
+    assert "tiny_job.py" in told
+    assert (packed.out / "recipe.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["report", "verify"])
+def test_a_folder_without_a_report(job, capfd, verb):
+    told = refused(capfd, job, verb, str(job / "nowhere"))
+    assert "there is no report" in told
+    assert "haversack pack" in told
+
+
+def test_a_report_that_is_cut_off(job, capfd, packed):
+    text = (packed.out / "report.json").read_text()
+    (job / "report.json").write_text(text[: len(text) // 2])
+    told = refused(capfd, job, "report", str(job))
+    assert "not JSON" in told
+    assert "report.json:" in told
+
+
+def test_an_unknown_shelf(job, capfd):
+    assert "metric" in refused(capfd, job, "parts", "metrix")
+
+
+def test_help_names_every_verb(capfd):
+    assert main(["--help"]) == 0
+    told = capfd.readouterr().out
+    for verb in ("pack", "resolve", "verify", "report", "parts", "doctor"):
+        assert f"  {verb}" in told or f" {verb} " in told
+
+
+def test_version(capfd):
+    from haversack import __version__
+
+    assert main(["--version"]) == 0
+    assert __version__ in capfd.readouterr().out
