@@ -5,8 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from haversack.cli.terminal import clock, display, results, say, say_json
+
+if TYPE_CHECKING:
+    from haversack.flow.request import Request
 
 
 def pack(
@@ -47,11 +51,7 @@ def pack(
     json:
         Print the report as JSON, and nothing else, on standard output.
     """
-    from haversack.base.recipe import unstructure
-    from haversack.flow.pack import pack as run
-    from haversack.flow.pack import preflight
     from haversack.flow.request import Request
-    from haversack.report import text
 
     request = Request(
         source=job,
@@ -63,14 +63,26 @@ def pack(
         allow_pickle=allow_pickle,
         command=shlex.join(["haversack", *sys.argv[1:]]),
     )
+    return _looked(request, json=json) if dry_run else _packed(request, json=json)
+
+
+def _looked(request: Request, *, json: bool) -> int:
+    from haversack.base.recipe import unstructure
+    from haversack.flow.pack import preflight
+
     with results(as_json=json), display(quiet=json) as sink:
-        if dry_run:
-            forecast = preflight(request, sink)
-        else:
-            outcome = run(request, sink)
-    if dry_run:
-        say_json(unstructure(forecast)) if json else say("\n".join(forecast.lines()))
-        return 0
+        forecast = preflight(request, sink)
+    say_json(unstructure(forecast)) if json else say("\n".join(forecast.lines()))
+    return 0
+
+
+def _packed(request: Request, *, json: bool) -> int:
+    from haversack.base.recipe import unstructure
+    from haversack.flow.pack import pack as run
+    from haversack.report import text
+
+    with results(as_json=json), display(quiet=json) as sink:
+        outcome = run(request, sink)
     if json:
         say_json(unstructure(outcome.record))
     else:

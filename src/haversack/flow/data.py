@@ -58,9 +58,7 @@ class Data:
         """
         if self._calibration is not None:
             return iter(self._calibration)
-        checked = samples.checked(
-            self.pipeline.over(self.job.calibration()), self._ports, what="calibration()"
-        )
+        checked = samples.checked(self.pipeline.over(self.job.calibration()), self._ports, what="calibration()")
         kept, rest = _up_to(checked, lambda sample: sum(array.nbytes for array in sample))
         if rest is None:
             self._calibration = kept

@@ -15,7 +15,9 @@ FOLD = (Step("fold_norm"),)
 CORRECTED = (Step("fold_norm"), Step("bias_correct"))
 
 
-def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constrained_by: tuple[str, ...]) -> list[Plan]:
+def proposals(
+    graph: Graph, target: str, precisions: Iterable[Precision], constrained_by: tuple[str, ...]
+) -> list[Plan]:
     """Return uniform plans for one target, the most promising first.
 
     Args:
@@ -40,7 +42,8 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
         add("int8_weights", "int8 weights, float arithmetic")
     else:
         add("int8", "int8, min-max ranges, bias corrected", CORRECTED)
-        add("int8", "int8, mean squared error ranges, bias corrected", CORRECTED, ranges=Step("mse"), weights=Step("mse"))
+        least = {"ranges": Step("mse"), "weights": Step("mse")}
+        add("int8", "int8, mean squared error ranges, bias corrected", CORRECTED, **least)
         add("int8_weights", "int8 weights, float arithmetic")
     add("float16", "float16 weights, float arithmetic")
     add("float32", "float")

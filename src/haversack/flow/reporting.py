@@ -38,8 +38,8 @@ def _confirmed(steps: Steps, candidate: Candidate, budget: Budget) -> Candidate:
     drop = candidate.drop
     if drop is not None and budget.drop is not None and not bootstrap.established(drop, budget.drop):
         text = (
-            f"the drop is {drop.value:.4f} with 95 % between {drop.low:.4f} and {drop.high:.4f}: {drop.samples} samples "
-            f"do not establish that it is within {budget.drop:.4f}"
+            f"the drop is {drop.value:.4f} with 95 % between {drop.low:.4f} and {drop.high:.4f}: "
+            f"{drop.samples} samples do not establish that it is within {budget.drop:.4f}"
         )
         candidate = replace(candidate, findings=(*candidate.findings, Finding("not-established", text)))
     return candidate

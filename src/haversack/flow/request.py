@@ -17,6 +17,7 @@ from haversack.base.finding import KINDS
 from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.shelf import nearest
+from haversack.flow import requirements
 from haversack.targets.contract import SHELF as TARGETS
 
 DEFAULT_BUDGET = Budget(drop=0.01)
@@ -81,6 +82,7 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
                 next_step=f"--target {plan.target}",
             )
         fixed = {plan.target: plan}
+    requirements.demand("pack", purpose="packing a model")
     if limits is not None and not limits.limits():
         limits = None
     return load.open_job(source, allow_pickle=request.allow_pickle), limits or DEFAULT_BUDGET, fixed

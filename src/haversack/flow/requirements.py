@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
+from haversack.base.errors import MissingExtra
+
 CORE = "core"
 PROJECT = "haversack"
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?P<limits>[^;]*)(;(?P<marker>.*))?")
@@ -46,6 +48,17 @@ def packages() -> tuple[Package, ...]:
         told = _of_tree(Path(__file__).resolve().parents[3] / "pyproject.toml")
     found = [parsed(line) for line in told]
     return tuple(sorted(found, key=lambda one: (one.extra != CORE, one.extra, one.name)))
+
+
+def demand(extra: str, *, purpose: str) -> None:
+    """Make sure that every package of an extra is installed, before anything slow begins.
+
+    Raises:
+        MissingExtra: names all that are missing, and the command that adds them.
+    """
+    missing = [one.name for one in packages() if one.extra == extra and one.state == "missing"]
+    if missing:
+        raise MissingExtra(", ".join(missing), extra, purpose=purpose)
 
 
 def parsed(line: str) -> Package:

@@ -1,4 +1,4 @@
-"""The steps of a run, each remembered by the content that made it: what an interrupted run has done is not done again."""
+"""The steps of a run, each remembered by the content that made it: an interrupted run does nothing twice."""
 
 from __future__ import annotations
 
@@ -133,14 +133,21 @@ class Steps:
         def make() -> np.ndarray:
             names = [port.name for port in self.model.outputs]
             state = quality.score(
-                self.float_predict, self.data.evaluation(), self.metric,
-                float_predict=self.float_predict, names=names,
+                self.float_predict,
+                self.data.evaluation(),
+                self.metric,
+                float_predict=self.float_predict,
+                names=names,
             )
             return state.rows()
 
         rows = self.shop.remember(
-            "measure", "baseline of the float model", self.content, make,
-            save=lambda made: ({}, {"rows": made}), load=lambda _, arrays: arrays["rows"],
+            "measure",
+            "baseline of the float model",
+            self.content,
+            make,
+            save=lambda made: ({}, {"rows": made}),
+            load=lambda _, arrays: arrays["rows"],
         )
         return Baseline(rows, self.float_predict)
 
@@ -185,7 +192,10 @@ class Steps:
             return Profile(seconds, losses)
 
         return self.shop.remember(
-            "profile", "time and sensitivity of layers", [*self.content, *self.targets, *precisions], make,
+            "profile",
+            "time and sensitivity of layers",
+            [*self.content, *self.targets, *precisions],
+            make,
             save=lambda made: ({"profile": unstructure(made)}, {}),
             load=lambda data, _: structure(data["profile"], Profile, where="ledger"),
         )
@@ -197,8 +207,12 @@ class Steps:
             return {key: TensorStatistics(counts=arrays[key], **fields) for key, fields in data["tensors"].items()}
 
         return self.shop.remember(
-            "profile", "activation ranges", [model.digest, *self.content],
-            lambda: dict(ranges(model, self.data.calibration(), self.shop.tell)), save=_save_ranges, load=load_back,
+            "profile",
+            "activation ranges",
+            [model.digest, *self.content],
+            lambda: dict(ranges(model, self.data.calibration(), self.shop.tell)),
+            save=_save_ranges,
+            load=load_back,
         )
 
     @cached_property
@@ -274,9 +288,7 @@ class Steps:
 
     def weight_elements(self) -> dict[str, int]:
         """Return node key -> number of weight elements, for nodes with a weight."""
-        return {
-            node.key: int(self.model.weights[node.weight].size) for node in self.model.graph.nodes if node.weight
-        }
+        return {node.key: int(self.model.weights[node.weight].size) for node in self.model.graph.nodes if node.weight}
 
     def _precisions(self) -> tuple[Precision, ...]:
         """Return the precisions whose loss is worth knowing: those of the integer proposals."""
@@ -307,9 +319,7 @@ def whole(folder: Path, artifact: Artifact) -> bool:
 
 
 def _save_ranges(made: Mapping[str, TensorStatistics]) -> Saved:
-    fields = {
-        key: {name: value for name, value in vars(one).items() if name != "counts"} for key, one in made.items()
-    }
+    fields = {key: {name: value for name, value in vars(one).items() if name != "counts"} for key, one in made.items()}
     return {"tensors": fields}, {key: one.counts for key, one in made.items()}
 
 

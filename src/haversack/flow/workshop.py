@@ -50,15 +50,16 @@ class Workshop:
         self.blobs.remove_leftovers()
         self.seconds: dict[str, float] = defaultdict(float)
         self._sink = sink
-        self._events = (out / "events.jsonl").open("a", encoding="utf-8")
+        # Without a buffer: what a full disk refused once is not tried again on closing.
+        with atomic.told(out / "events.jsonl", "write the events"):
+            self._events = (out / "events.jsonl").open("ab", buffering=0)
         for fault in self.ledger.faults:
             self.tell(Event("pack", "note", str(fault)))
 
     def tell(self, event: Event) -> None:
         """Pass an event on, and write it down."""
         with atomic.told(self.out / "events.jsonl", "write the events"):
-            self._events.write(json.dumps(asdict(event), default=str) + "\n")
-            self._events.flush()
+            self._events.write(json.dumps(asdict(event), default=str).encode() + b"\n")
         self._sink(event)
 
     @contextmanager
@@ -86,7 +87,7 @@ class Workshop:
             stage, text: for progress and the clock.
             parts: JSON-able content that decides the thing: digests, versions, settings; never a name or a time.
             make: makes it.
-            save: takes it apart for the ledger.
+            save: takes it apart for the ledger: JSON-able data, and arrays of any shape and dtype.
             load: puts it together again; None when what it refers to is gone, and it is made again.
         """
         key = digest.of_data([stage, text, *parts])
@@ -108,7 +109,10 @@ class Workshop:
         return made
 
     def keep(self, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-        """Put arrays into one blob (safetensors, so reading it back runs no code) and return its reference."""
+        """Put arrays of any shape and dtype into one blob and return its reference.
+
+        The blob is a safetensors file, so reading it back runs no code.
+        """
         from safetensors.numpy import save
 
         if not arrays:
@@ -116,7 +120,7 @@ class Workshop:
         return {"arrays": self.blobs.put(save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))}
 
     def arrays(self, blobs: Mapping[str, str]) -> Mapping[str, np.ndarray] | None:
-        """Return the arrays of a record; None when the blob is gone."""
+        """Return the arrays of a record, shapes and dtypes as they were kept; None when the blob is gone."""
         from safetensors.numpy import load
 
         if "arrays" not in blobs:

@@ -36,7 +36,7 @@ class Session(Protocol):
     outputs: tuple[Port, ...]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return output name -> array for input name -> array."""
+        """Return output name -> array for input name -> array, batch first, dtypes as the file has them."""
 
     def close(self) -> None:
         """Let go of the runtime's memory; later calls of ``run`` raise."""

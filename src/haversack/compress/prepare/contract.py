@@ -101,7 +101,7 @@ class PrepareStep(abc.ABC):
 
 
 def relative_error(outputs: Iterable[np.ndarray], exact: Iterable[np.ndarray]) -> float:
-    """Return |outputs - exact| / |exact| over all arrays; 0 when both are zero."""
+    """Return |outputs - exact| / |exact| over all elements of all arrays; 0 when both are zero."""
     pairs = [(y.astype(np.float64), x.astype(np.float64)) for y, x in zip(outputs, exact, strict=True)]
     moved = sum(float(np.square(y - x).sum()) for y, x in pairs)
     size = sum(float(np.square(x).sum()) for _, x in pairs)

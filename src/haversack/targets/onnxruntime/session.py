@@ -84,7 +84,7 @@ class OrtSession:
         self._names = [port.name for port in self.outputs]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return output name -> array for input name -> array.
+        """Return output name -> array for input name -> array, shapes and dtypes as ``inputs`` and ``outputs`` say.
 
         Raises:
             UsageError: the session is closed, an input is missing or unknown, or does not fit.

@@ -45,7 +45,7 @@ class Sheet:
             value.name = f"{name}/parameter" if name in taken else name
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
-        """Return the initializer of this name, made on first use."""
+        """Return the initializer of this name, made on first use with the array's shape and dtype."""
         import onnx_ir as ir
 
         if name not in self.graph.initializers:

@@ -42,4 +42,3 @@ def settle(steps: torch.Tensor, encoding: Affine, low: int, high: int) -> torch.
 def snap(x: torch.Tensor, encoding: Affine) -> torch.Tensor:
     """Return float32 values quantized and dequantized."""
     return settle(x.div(float(encoding.scale)), encoding, *limits(encoding))
-

@@ -79,9 +79,7 @@ def product(node: Node, codes: np.ndarray, bias: np.ndarray | None, low: int, hi
         message = f"sums of up to {largest} are not exact in float64"
         raise ValueError(message)
     dtype = torch.float32 if largest <= EXACT_FLOAT32 else torch.float64
-    return Product(
-        node, torch.from_numpy(codes).to(dtype), None if bias is None else torch.from_numpy(bias).to(dtype)
-    )
+    return Product(node, torch.from_numpy(codes).to(dtype), None if bias is None else torch.from_numpy(bias).to(dtype))
 
 
 class IntegerLayer:

@@ -24,9 +24,7 @@ ENTRY = "haversack"
 LARGEST_FILE = 16 << 30
 LARGEST_HEADER = 64 << 20
 
-_KINDS: Mapping[str, type[Encoding]] = {
-    kind.__name__: kind for kind in (Float, Dynamic, Affine, BlockAffine, Codebook)
-}
+_KINDS: Mapping[str, type[Encoding]] = {kind.__name__: kind for kind in (Float, Dynamic, Affine, BlockAffine, Codebook)}
 _ARRAYS = frozenset({"scale", "zero_point", "minimum", "scale_of_scales", "entries"})
 _OPTIONAL = frozenset({"minimum", "scale_of_scales"})
 _PLAIN: Mapping[str, tuple[type, ...]] = {

@@ -110,9 +110,7 @@ def bias_codes(bias: np.ndarray, scale_in: np.ndarray, scale_weight: np.ndarray)
     return np.asarray(codes).astype(np.int32)
 
 
-def raise_for_bias(
-    scale_weight: np.ndarray, bias: np.ndarray, scale_in: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def raise_for_bias(scale_weight: np.ndarray, bias: np.ndarray, scale_in: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return weight scales under which no bias code passes 2^22, and which of them were raised.
 
     A dead channel (all weights near 0) has a tiny scale, at which its bias would overflow int32 or drown the sum.
