@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "pack": "Fit a model into its budgets, verified and measured on the artefact itself.",
     "resolve": "Answer another budget from a finished run: measured where it can, else a forecast.",
-    "verify": "Check the artefacts of a finished run: hashes, golden vectors, the bits of the reference.",
+    "verify": "Check the artefacts of a finished run: hashes, what the file holds, golden vectors in the runtime.",
     "report": "Tell what a finished run found, or write its page anew.",
     "parts": "List the parts on every shelf: targets, metrics, methods, preprocessing.",
     "doctor": "Tell what is installed, what each target can do here, and what adds the rest.",

@@ -8,7 +8,7 @@ from haversack.cli.terminal import display, results, say, say_json
 
 
 def verify(out: Path, *, json: bool = False) -> int:
-    """Check the artefacts of a finished run: hashes, golden vectors, the bits of the reference.
+    """Check the artefacts of a finished run: hashes, what the file holds, golden vectors in the runtime.
 
     Parameters
     ----------
