@@ -1,141 +1,138 @@
-"""Cross-layer equalization: channels that differ in range share one scale badly; neighbours can even them out."""
+"""Equalization: channels that differ in range share one scale badly; the layers around them can even them out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import islice
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from haversack.base.graph import Graph, Node
+from haversack.base.graph import Node
 from haversack.base.model import Model
-from haversack.compress.prepare.contract import PrepareContext, PrepareStep, only_reader
-from haversack.tools.graph.roles import Role, clamp_bounds, role
-from haversack.tools.numerics.granularity import by_channel
+from haversack.compress.prepare.channels import Group, groups, groups_of
+from haversack.compress.prepare.contract import PrepareContext, PrepareStep
+from haversack.tools.graph.batches import rebatch
+from haversack.tools.graph.execute import Executor
+from haversack.tools.numerics.granularity import output_axis
 
-_COPIES = frozenset({"dropout", "clone", "contiguous", "detach", "alias"})
-_POOLS = frozenset({"max_pool1d", "max_pool2d", "adaptive_avg_pool2d", "mean"})
-_RESHAPES = frozenset({"view", "reshape", "flatten", "squeeze", "_unsafe_view"})
-_RELU = (0.0, float("inf"))
+if TYPE_CHECKING:
+    import torch
+
+BATCH = 8
 
 
 @dataclass(frozen=True)
 class Equalize(PrepareStep):
-    """Evens out the channels of neighbouring layers' weights (Nagel et al. 2019, arXiv:1906.04721, section 4.1).
+    """Evens out the channels of activations against the weights that read them, through relu, adds and linear paths.
 
-    For layers 1 and 2 with nothing but relu, padding, pooling or dropout between them, output channel i of the first
-    is divided, and what the second reads of it multiplied, by the power of two nearest to sqrt(range_1 / range_2):
-    powers of two leave every bit of the float output as it was. A clamp with an upper limit (relu6) is no such path,
-    for it does not scale with its input: those pairs are left alone.
+    Cross-layer equalization (Nagel et al. 2019, arXiv:1906.04721, section 4.1) of every group of channels that can be
+    scaled together (see ``channels``), a residual stream with all its makers and readers included. As weights have a
+    scale for each output channel, what counts is the range of the activations (Xiao et al. 2022, arXiv:2211.10438):
+    channel i is divided by a power of two near sqrt(activation range / range of the weights that read it), the
+    latter relative to the largest weight of the same output channel. Powers of two leave every bit of the float
+    output as it was. Through relu6 nothing scales: its groups are left alone.
 
     Attributes:
-        rounds: passes over all pairs at most; fewer when nothing changes any more.
-        limit: largest factor of one channel in all, as a power of two.
+        samples: rows of calibration samples at most, from which activation ranges are taken.
+        rounds: passes over a group at most; fewer when nothing changes any more.
+        limit: largest factor of one channel, as a power of two.
 
     Raises:
-        ValueError: a setting is negative.
+        ValueError: a setting is negative, or there are no samples to take.
     """
 
     leaves: ClassVar[frozenset[str]] = frozenset({"outputs", "graph"})
+    samples: int = 32
     rounds: int = 8
     limit: int = 8
 
     def __post_init__(self) -> None:
-        if self.rounds < 0 or self.limit < 0:
-            raise ValueError(f"rounds and limit must not be negative, not {self.rounds} and {self.limit}")
+        if self.samples < 1 or self.rounds < 0 or self.limit < 0:
+            text = f"{self.samples}, {self.rounds} and {self.limit}"
+            raise ValueError(f"samples must be positive, rounds and limit must not be negative, not {text}")
 
-    def _inner(self, model: Model, context: PrepareContext) -> Model:  # noqa: ARG002 - weights say it all
-        pairs = list(equal_pairs(model))
+    def _inner(self, model: Model, context: PrepareContext) -> Model:
+        found = list(groups(model))
+        if not found or not self.rounds:
+            return model
+        peaks = self._peaks(model, context, found)
         weights = dict(model.weights)
-        moved: dict[str, np.ndarray] = {}
-        for _ in range(self.rounds):
-            changes = [self._even(weights, first, second, moved) for first, second in pairs]
-            if not any(changes):
-                break
+        moved = 0
+        for group, peak in zip(found, peaks, strict=True):
+            power = self._powers(weights, group, peak)
+            moved += bool(power.any())
+            _apply(weights, group, power)
         changed = {name: value for name, value in weights.items() if value is not model.weights[name]}
-        return model.with_weights(changed, f"equalize: {len(moved)} pairs of layers") if changed else model
+        return model.with_weights(changed, f"equalize: {moved} groups of channels") if moved else model
 
-    def _even(self, weights: dict[str, np.ndarray], first: Node, second: Node, moved: dict[str, np.ndarray]) -> bool:
-        """Even out one pair in place; say whether anything changed."""
-        assert first.weight is not None
-        assert second.weight is not None
-        made, read = weights[first.weight], weights[second.weight]
-        range_made = np.abs(by_channel(made, 0)).max(axis=1)
-        range_read = np.abs(_by_input(read, _groups(second))).max(axis=1)
-        alive = (range_made > 0) & (range_read > 0)
-        ratio = np.where(alive, range_made, 1.0) / np.where(alive, range_read, 1.0)
-        before = moved.get(first.key, np.zeros(len(ratio), np.int64))
-        after = np.clip(before + np.rint(np.log2(ratio) / 2).astype(np.int64), -self.limit, self.limit)
-        power = after - before
-        if not power.any():
-            return False
-        moved[first.key] = after
-        weights[first.weight] = np.ldexp(made, -power.reshape(-1, *[1] * (made.ndim - 1))).astype(np.float32)
-        if first.bias is not None:
-            weights[first.bias] = np.ldexp(weights[first.bias], -power).astype(np.float32)
-        weights[second.weight] = _scaled(read, power, _groups(second))
-        return True
+    def _peaks(self, model: Model, context: PrepareContext, found: list[Group]) -> list[np.ndarray]:
+        """Return the largest absolute activation of each channel of each group, float64 [channels]."""
+        peaks = [np.zeros(group.channels) for group in found]
+        of_tensor = {key: index for index, group in enumerate(found) for key in group.tensors}
+        axes = {key: output_axis(group.makers[0].op) for group in found for key in group.tensors}
 
+        def observe(node: Node, value: torch.Tensor) -> None:
+            if node.key in of_tensor:
+                axis = axes[node.key] if value.ndim > 2 else -1
+                largest = value.abs().movedim(axis, 0).flatten(1).amax(dim=1).double().numpy()
+                index = of_tensor[node.key]
+                peaks[index] = np.maximum(peaks[index], largest)
 
-def equal_pairs(model: Model) -> Iterator[tuple[Node, Node]]:
-    """Yield the pairs of layers whose channels can be scaled against each other without changing the model."""
-    for first in model.graph.nodes:
-        if role(first) is not Role.LAYER or not _own(model, first, with_bias=True):
-            continue
-        second = _next_layer(model.graph, first)
-        if second is None or not _own(model, second, with_bias=False):
-            continue
-        assert first.weight is not None
-        assert second.weight is not None
-        made = model.weights[first.weight].shape[0]
-        if made == model.weights[second.weight].shape[1] * _groups(second):
-            yield first, second
+        executor = Executor(model)
+        for batch in islice(rebatch(model, context.samples(), BATCH), -(-self.samples // BATCH)):
+            executor.run(batch, observe=observe)
+        return peaks
 
-
-def _own(model: Model, node: Node, *, with_bias: bool) -> bool:
-    names = [node.weight, node.bias] if with_bias else [node.weight]
-    return all(name is None or only_reader(model, node, name) for name in names)
+    def _powers(self, weights: dict[str, np.ndarray], group: Group, peak: np.ndarray) -> np.ndarray:
+        """Return the power of two by which each channel is divided, int64 [channels]."""
+        power = np.zeros(group.channels, np.int64)
+        alive = (peak > 0) & (_reading(weights, group, power) > 0)
+        if not alive.any():
+            return power
+        for _ in range(self.rounds):
+            made = np.ldexp(peak, -power)[alive]
+            ratio = np.log2(made / _reading(weights, group, power)[alive])
+            step = np.zeros_like(power)
+            step[alive] = np.rint((ratio - np.median(ratio)) / 2).astype(np.int64)
+            after = np.clip(power + step, -self.limit, self.limit)
+            if (after == power).all():
+                break
+            power = after
+        return power
 
 
-def _next_layer(graph: Graph, first: Node) -> Node | None:
-    """Return the layer that alone reads what ``first`` makes, through ops that keep channels and scale with them."""
-    node, clamped = first, False
-    while len(graph.consumers[node.key]) == 1 and node.key not in graph.outputs:
-        before, node = node, graph.consumers[node.key][0]
-        if role(node) is Role.LAYER:
-            return node
-        if clamp_bounds(node) == _RELU and not clamped:
-            clamped = True
-        elif not _keeps_channels(before, node, first):
-            return None
-    return None
+def _reading(weights: dict[str, np.ndarray], group: Group, power: np.ndarray) -> np.ndarray:
+    """Return how large the weights that read each channel are, relative to their row's largest: float64 [channels]."""
+    largest = np.zeros(group.channels)
+    for reader in group.readers:
+        parts = np.abs(_by_input(_scaled(weights[str(reader.weight)], power, groups_of(reader)), groups_of(reader)))
+        rows = parts.max(axis=(2, 3), keepdims=True)
+        relative = np.divide(parts, rows, out=np.zeros_like(parts), where=rows > 0)
+        largest = np.maximum(largest, relative.max(axis=(1, 3)).reshape(-1))
+    return largest
 
 
-def _keeps_channels(before: Node, node: Node, first: Node) -> bool:
-    if first.op == "linear":
-        return node.op in _COPIES
-    if node.op in _RESHAPES:
-        spatial = before.output.shape[2:]
-        return all(size == 1 for size in spatial) and node.output.shape == before.output.shape[:2]
-    if node.op in ("pad", "constant_pad_nd"):
-        inner = len(node.output.shape) - 2
-        return role(node) is Role.SAME and not any(node.attributes["pad"][2 * inner :])
-    return node.op in _COPIES | _POOLS and role(node) in (Role.SAME, Role.MEAN)
+def _apply(weights: dict[str, np.ndarray], group: Group, power: np.ndarray) -> None:
+    """Divide what makers give by 2^power, and multiply what readers take by it, in place of the named weights."""
+    if not power.any():
+        return
+    for maker in group.makers:
+        weight = weights[str(maker.weight)]
+        shape = (-1, *[1] * (weight.ndim - 1))
+        weights[str(maker.weight)] = np.ldexp(weight, -power.reshape(shape)).astype(np.float32)
+        if maker.bias is not None:
+            weights[maker.bias] = np.ldexp(weights[maker.bias], -power).astype(np.float32)
+    for reader in group.readers:
+        weights[str(reader.weight)] = _scaled(weights[str(reader.weight)], power, groups_of(reader))
 
 
-def _groups(node: Node) -> int:
-    return int(node.attributes.get("groups", 1))
+def _by_input(weight: np.ndarray, count: int) -> np.ndarray:
+    """Return a weight [out, in / groups, ...] as [groups, out / groups, in / groups, taps]."""
+    return weight.reshape(count, weight.shape[0] // count, weight.shape[1], -1)
 
 
-def _by_input(weight: np.ndarray, groups: int) -> np.ndarray:
-    """Return a weight [out, in / groups, ...] as [in, all values that read the channel]."""
-    parts = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    return parts.transpose(0, 2, 1, 3).reshape(groups * weight.shape[1], -1)
-
-
-def _scaled(weight: np.ndarray, power: np.ndarray, groups: int) -> np.ndarray:
+def _scaled(weight: np.ndarray, power: np.ndarray, count: int) -> np.ndarray:
     """Return a weight with what it reads of each input channel multiplied by 2^power."""
-    parts = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    scaled = np.ldexp(parts, power.reshape(groups, 1, weight.shape[1], 1))
+    scaled = np.ldexp(_by_input(weight, count), power.reshape(count, 1, weight.shape[1], 1))
     return np.asarray(scaled, np.float32).reshape(weight.shape)
