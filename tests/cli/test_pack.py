@@ -147,7 +147,7 @@ def test_the_result_is_told_in_words(on_a_terminal):
 
 @pytest.fixture(scope="module")
 def replayed(packed, tmp_path_factory, environment):
-    """The recipe of the run, packed again in a copy of its folder: first under an impossible budget, then a loose one."""
+    """The recipe of the run, packed again in a copy of its folder: under an impossible budget, then a loose one."""
     copy = tmp_path_factory.mktemp("replayed") / "copy"
     shutil.copytree(packed.out, copy)
     found = {}

@@ -83,7 +83,10 @@ def test_all_faults_of_a_budget_are_told_at_once(job, capfd):
     [
         ("this is = not [toml", ["not TOML", "line 1"]),
         ("format = 99\n", ["format 99"]),
-        ('format = 1\njob = "job.py"\nmodel_digest = ""\n[budget]\nsise = 3\n', ["sise", "did you mean size?", "plans"]),
+        (
+            'format = 1\njob = "job.py"\nmodel_digest = ""\n[budget]\nsise = 3\n',
+            ["sise", "did you mean size?", "plans"],
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_read(job, capfd, text, said):

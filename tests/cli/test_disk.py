@@ -1,0 +1,92 @@
+"""Folders that cannot be written: exit code 6 with cause, place and next step; room made, the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+
+from haversack.cli import main
+
+JOB = """
+import numpy as np
+import torch
+metric = "top1"
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Linear(64, 64).eval()
+def calibration():
+    yield (np.ones((4, 64), np.float32),)
+def evaluation():
+    yield (np.ones((4, 64), np.float32),), np.zeros(4, np.int64)
+"""
+
+
+@contextmanager
+def mounted(folder, size: str, *, read_only: bool = False):
+    """A small file system of its own; skipped where we may not mount."""
+    folder.mkdir()
+    options = f"size={size}" + (",ro" if read_only else "")
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"mounting is not possible here: {done.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def job(tmp_path):
+    (tmp_path / "job.py").write_text(JOB)
+    return str(tmp_path / "job.py")
+
+
+def test_a_read_only_folder(tmp_path, job, capfd):
+    with mounted(tmp_path / "disk", "1M", read_only=True) as disk:
+        code = main(["pack", job, "--out", str(disk / "out")])
+        told = capfd.readouterr().err
+    assert code == 6, told
+    assert "read-only" in told
+    assert str(disk / "out") in told
+    assert "--out" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("size", ["4k", "12k", "40k"])
+def test_a_full_disk(tmp_path, job, capfd, size):
+    with mounted(tmp_path / "disk", size) as disk:
+        code = main(["pack", job, "--budget", "size=1MB", "--out", str(disk / "out")])
+        told = capfd.readouterr().err
+        left = sorted(path.name for path in disk.rglob("*") if path.name.endswith(".part"))
+        whole = (disk / "out" / "report.json").exists()
+    assert code == 6, told
+    assert "the disk is full" in told or "No space left" in told
+    assert "next:" in told
+    assert "Traceback" not in told
+    assert left == []
+    assert not whole
+
+
+def test_a_folder_that_may_not_be_written(tmp_path, job, capfd):
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere; the read-only file system above is its case")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert main(["pack", job, "--out", str(tmp_path / "locked" / "out")]) == 6
+    assert "permission denied" in capfd.readouterr().err
+
+
+def test_a_report_into_a_read_only_folder(packed, tmp_path, capfd):
+    with mounted(tmp_path / "disk", "8M") as disk:
+        subprocess.run(["cp", "-r", str(packed.out), str(disk / "out")], check=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        code = main(["report", str(disk / "out"), "--page"])
+        told = capfd.readouterr().err
+    assert code == 6, told
+    assert "read-only" in told
