@@ -1,0 +1,106 @@
+"""The job's data as the model takes them: preprocessed, checked, kept while small, streamed anew when large."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from haversack import metrics
+from haversack.base.errors import JobError
+from haversack.base.graph import TensorSpec
+from haversack.base.job import Job
+from haversack.base.model import Port
+from haversack.flow import data as data_module
+from haversack.flow.data import Data
+
+PORTS = (Port("x", TensorSpec(("batch", 3), "float32")),)
+
+
+def job(calibration=None, evaluation=None, **fields):
+    ones = np.ones((4, 3), np.float32)
+    return Job(
+        "job",
+        model=lambda: None,
+        calibration=lambda: iter(calibration if calibration is not None else [(ones,), (2 * ones,)]),
+        evaluation=lambda: iter(evaluation if evaluation is not None else [((ones,), np.zeros(4, np.int64))]),
+        metric="top1",
+        **fields,
+    )
+
+
+def made(ports=PORTS, **fields):
+    return Data(job(**fields), ports, metrics.resolve("top1"))
+
+
+def test_samples_are_counted():
+    assert made().counts() == (8, 4)
+    assert made().first()[0].shape == (4, 3)
+
+
+def test_preprocessing_is_applied_to_both_sets():
+    found = made(preprocess=({"op": "scale", "factor": 2.0, "offset": 1.0},))
+    assert next(iter(found.calibration()))[0].max() == 3.0
+    ((inputs, expected),) = found.evaluation()
+    assert inputs[0].max() == 3.0
+    assert expected.shape == (4,)
+    assert found.prepared_job().preprocess == ()
+    assert next(iter(found.prepared_job().calibration()))[0].max() == 3.0
+
+
+@pytest.mark.parametrize("kept", [1 << 30, 0])
+def test_small_data_are_read_once_and_large_ones_for_every_pass(monkeypatch, kept):
+    monkeypatch.setattr(data_module, "KEPT_BYTES", kept)
+    reads = []
+
+    def calibration():
+        reads.append(1)
+        yield (np.ones((4, 3), np.float32),)
+        yield (np.full((4, 3), 2, np.float32),)
+
+    found = Data(Job("j", lambda: None, calibration, list, "top1"), PORTS, metrics.resolve("top1"))
+    passes = [[float(sample[0][0, 0]) for sample in found.calibration()] for _ in range(3)]
+    assert passes == [[1.0, 2.0]] * 3
+    assert len(reads) == (1 if kept else 3)
+
+
+def test_the_digest_is_the_content_as_the_model_takes_it():
+    same = made().digest()
+    assert made().digest() == same
+    assert made(preprocess=({"op": "scale", "factor": 2.0, "offset": 0.0},)).digest() != same
+    other = [((np.ones((4, 3), np.float32),), np.array([0, 0, 0, 1]))]
+    assert made(evaluation=other).digest() != same
+    # What preprocessing makes equal is equal.
+    halves = [(np.full((4, 3), 0.5, np.float32),), (np.ones((4, 3), np.float32),)]
+    halved = [((np.full((4, 3), 0.5, np.float32),), np.zeros(4, np.int64))]
+    scaled = made(calibration=halves, evaluation=halved, preprocess=({"op": "scale", "factor": 2.0, "offset": 0.0},))
+    assert scaled.digest() == same
+
+
+@pytest.mark.parametrize(
+    "fields, where",
+    [
+        ({"calibration": []}, "calibration()"),
+        ({"calibration": [(np.ones((4, 5), np.float32),)]}, "calibration()"),
+        ({"calibration": [(np.ones((4, 3), np.int64),)]}, "calibration()"),
+        ({"calibration": [(np.full((4, 3), np.nan, np.float32),)]}, "calibration()"),
+        ({"evaluation": []}, "evaluation()"),
+        ({"evaluation": [((np.ones((4, 3), np.float32),), np.zeros(3, np.int64))]}, "evaluation()"),
+    ],
+)
+def test_data_that_do_not_fit_are_told_with_their_place(fields, where):
+    with pytest.raises(JobError) as caught:
+        made(**fields).counts()
+    assert where in str(caught.value)
+
+
+def test_no_first_batch():
+    with pytest.raises(JobError, match="calibration"):
+        made(calibration=[]).first()
+
+
+def test_what_is_expected_changes_once_the_model_is_known():
+    found = made(ports=None, calibration=[(np.ones((4, 5), np.float32),)])
+    assert found.first()[0].shape == (4, 5)
+    found.expect(PORTS)
+    with pytest.raises(JobError):
+        found.first()

@@ -1,0 +1,226 @@
+"""Another budget, held against what a run has measured; forecast where nothing measured fits; without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from haversack.base.errors import EnvironmentFault, UsageError
+from haversack.base.plan import LayerPlan
+from haversack.flow import choice
+from haversack.flow.request import read_plan
+from haversack.flow.resolve import GONE, resolve
+
+
+def changed(run, change) -> None:
+    """Write the run's choice with candidates changed."""
+    found = choice.read(run)
+    choice.write(replace(found, candidates=tuple(map(change, found.candidates))), run)
+
+
+@pytest.fixture
+def searched(packed, tmp_path):
+    import shutil
+
+    shutil.copytree(packed.out, tmp_path / "searched")
+    return tmp_path / "searched"
+
+
+def smallest(run):
+    return min((one for one in choice.read(run).candidates if one.artifact), key=lambda one: one.artifact.bytes)
+
+
+def test_a_measured_file_that_meets_it(packed):
+    small = smallest(packed.out)
+    answer = resolve(packed.out, f"size={small.artifact.bytes}B")
+    assert answer.exit_code == 0
+    assert answer.plan is None
+    text = "\n".join(answer.lines())
+    assert small.artifact.files[0].path in text
+    assert small.artifact.files[0].sha256 in text
+    assert "forecast" not in text
+
+
+def test_a_limit_one_byte_below_the_smallest_is_missed(packed):
+    answer = resolve(packed.out, f"size={smallest(packed.out).artifact.bytes - 1}B")
+    assert answer.exit_code == 3
+    text = "\n".join(answer.lines())
+    assert "no measured artefact meets" in text
+    assert "nearest measured:" in text
+
+
+def test_a_budget_must_hold_on_both_halves(searched):
+    small = smallest(searched)
+    budget = f"size={small.artifact.bytes}B,drop=5pt"
+    assert resolve(searched, budget).exit_code == 0
+    found = choice.read(searched)
+    choice.write(replace(found, chosen_on={**found.chosen_on, small.id: 0.2}), searched)
+    assert resolve(searched, budget).exit_code == 3
+    choice.write(found, searched)
+    changed(searched, lambda one: one if one.id != small.id else replace(one, drop=replace(one.drop, value=0.2)))
+    assert resolve(searched, budget).exit_code == 3
+
+
+def test_figures_told_are_those_of_the_untouched_half(searched):
+    found = choice.read(searched)
+    choice.write(replace(found, chosen_on=dict.fromkeys(found.chosen_on, 0.01)), searched)
+    data = resolve(searched, "size=1MB,drop=50pt").data()
+    measured = data["targets"]["onnxruntime"]["measured"]
+    known = next(one for one in found.candidates if one.id == measured["id"])
+    assert measured["drop"] == known.drop.value
+    assert measured["drop_choosing"] == 0.01
+
+
+@pytest.mark.parametrize("how", ["missing", "changed"])
+def test_a_file_that_is_not_the_measured_one_does_not_count(searched, how):
+    small = smallest(searched)
+    path = searched / small.artifact.files[0].path
+    path.unlink() if how == "missing" else path.write_bytes(path.read_bytes() + b"\0")
+    answer = resolve(searched, f"size={small.artifact.bytes}B")
+    assert answer.exit_code == 3
+    assert any(one.reason == GONE for one in answer.found["onnxruntime"].candidates)
+
+
+def only(run, precision: str) -> None:
+    """Leave one uniform candidate with all layers in this precision."""
+    found = choice.read(run)
+
+    def is_it(one) -> bool:
+        return one.artifact is not None and {layer.precision for layer in one.plan.layers.values()} == {precision}
+
+    kept = [one for one in found.candidates if is_it(one) and len(one.plan.layers) == 3]
+    choice.write(replace(found, candidates=tuple(kept[:1])), run)
+
+
+@pytest.fixture
+def forecast(searched):
+    """A run whose one candidate, small, misses the drop: the knapsack must give some layers back to float."""
+    only(searched, "int8_weights")
+    changed(searched, lambda one: replace(one, drop=replace(one.drop, value=0.5)))
+    return searched
+
+
+def test_a_forecast_says_that_it_is_one(forecast):
+    answer = resolve(forecast, "size=12KB,drop=1pt")
+    assert answer.exit_code == 3
+    assert answer.plan is not None
+    lines = answer.lines()
+    text = "\n".join(lines)
+    assert "a forecast: nothing of it was made or measured" in text
+    assert sum("(forecast)" in line for line in lines) >= 3
+    assert "drop: not forecast" in text
+    assert any(" -> " in line for line in lines), "which layers differ from the measured plan"
+
+
+def test_the_forecast_plan_is_written_and_read_back(forecast, tmp_path):
+    answer = resolve(forecast, "size=12KB,drop=1pt")
+    path = tmp_path / "plan.toml"
+    answer.write(path)
+    assert read_plan(path) == answer.plan
+    assert f"--plan {path}" in answer.next_command(path)
+    assert "haversack pack" in "\n".join(answer.lines(path))
+    assert "write the plan: haversack resolve" in "\n".join(answer.lines())
+
+
+def test_the_forecast_as_data_is_json(forecast):
+    data = json.loads(json.dumps(resolve(forecast, "size=12KB,drop=1pt").data(), allow_nan=False))
+    target = data["targets"]["onnxruntime"]
+    assert target["met"] is False
+    assert target["forecast"]["size"] <= 12_000
+    assert target["plan"]["target"] == "onnxruntime"
+    assert data["next"].startswith("haversack pack")
+
+
+def test_without_a_forecast_there_is_nothing_to_write(packed, tmp_path):
+    answer = resolve(packed.out, "size=1MB")
+    with pytest.raises(UsageError, match="no forecast plan"):
+        answer.write(tmp_path / "plan.toml")
+    assert not (tmp_path / "plan.toml").exists()
+
+
+def test_a_plan_that_cannot_be_written(forecast, tmp_path):
+    with pytest.raises(EnvironmentFault, match="write the plan|No such file"):
+        resolve(forecast, "size=12KB,drop=1pt").write(tmp_path / "nowhere" / "plan.toml")
+
+
+@pytest.mark.parametrize("budget, said", [("", "limits nothing"), ("sise=1MB", "did you mean size")])
+def test_a_budget_that_cannot_be_read(packed, budget, said):
+    with pytest.raises(UsageError, match=said):
+        resolve(packed.out, budget)
+
+
+def test_a_folder_that_is_not_there_or_not_ours(tmp_path):
+    with pytest.raises(UsageError, match="no such folder"):
+        resolve(tmp_path / "nowhere", "size=1MB")
+    with pytest.raises(UsageError, match="no run of haversack"):
+        resolve(tmp_path, "size=1MB")
+
+
+def test_a_run_that_is_not_finished(searched):
+    (searched / ".haversack" / "choice.json").unlink()
+    with pytest.raises(UsageError, match="not finished") as caught:
+        resolve(searched, "size=1MB")
+    assert "tiny_job.py" in caught.value.next_step
+    assert str(searched) in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("{", "cannot be read"),
+        ("[]", "no object"),
+        ('{"format": 7}', "format 7"),
+        ('{"format": 1, "job": 3, "grpah": {}}', "did you mean graph"),
+    ],
+)
+def test_a_file_that_was_spoiled(searched, text, said):
+    (searched / ".haversack" / "choice.json").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        resolve(searched, "size=1MB")
+    assert said in str(caught.value)
+    assert "choice.json" in str(caught.value)
+
+
+def test_a_spoiled_marker(searched):
+    (searched / ".haversack" / "job.json").write_text("no json")
+    with pytest.raises(UsageError, match="job.json"):
+        resolve(searched, "size=1MB")
+
+
+def test_what_is_kept_reads_back_as_it_was_written(packed, tmp_path):
+    found = choice.read(packed.out)
+    (tmp_path / ".haversack").mkdir()
+    (tmp_path / ".haversack" / "job.json").write_text('{"source": "job.py"}')
+    choice.write(found, tmp_path)
+    again = choice.read(tmp_path)
+    assert choice.unstructure(again) == choice.unstructure(found)
+    assert [one.plan for one in again.candidates] == [one.plan for one in found.candidates]
+
+
+def test_the_graph_that_is_kept_says_what_flows_where_and_no_more(packed):
+    found = choice.read(packed.out)
+    layers = [node for node in found.graph.nodes if node.weight]
+    assert [node.op for node in layers] == ["conv2d", "conv2d", "linear"]
+    assert {node.key for node in layers} == set(found.weight_elements)
+    assert all(not node.attributes and not node.parameters for node in found.graph.nodes)
+    assert found.weight_elements[layers[1].key] == 16 * 32 * 9
+    assert set(found.profile.sensitivity) == set(found.weight_elements)
+
+
+def test_severe_takes_the_worse_half(packed):
+    found = choice.read(packed.out)
+    one = next(one for one in found.candidates if one.drop is not None)
+    worse = replace(found, candidates=(one,), chosen_on={one.id: one.drop.value + 0.1})
+    better = replace(found, candidates=(one,), chosen_on={one.id: one.drop.value - 0.1})
+    assert worse.severe()[0].drop.value == pytest.approx(one.drop.value + 0.1)
+    assert better.severe()[0].drop.value == one.drop.value
+    unscored = replace(one, drop=None)
+    assert replace(found, candidates=(unscored,)).severe() == [unscored]
+
+
+def test_a_layer_plan_of_the_run_is_one_of_the_words_we_know(packed):
+    precisions = {layer.precision for one in choice.read(packed.out).candidates for layer in one.plan.layers.values()}
+    assert precisions <= {"int8", "int8_weights", "float16", "int8_dynamic"}
+    assert LayerPlan().precision in precisions
