@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from haversack.base.budget import Budget
 from haversack.base.graph import Graph
 from haversack.base.plan import PRECISIONS, LayerPlan, Plan
-from haversack.choose.forecast import TOLERANCE, hopeless_size, least_bytes
+from haversack.choose.forecast import FLOAT_RATIO, TOLERANCE, hopeless, least_bytes
 from haversack.choose.options import BYTES_PER_WEIGHT
 
 
@@ -69,20 +69,45 @@ def test_a_plan_for_layers_elsewhere_is_all_float(world):
 
 
 def test_hopeless_says_forecast_and_limit_with_units(world):
-    hopeless = hopeless_size(world.graph, arrays(world), Budget(size=520_000))
-    assert hopeless(world.plan("int8")) == ""
-    assert hopeless(world.plan("float16")) == ""
-    assert hopeless(world.plan("float32")) == "forecast size 800.0 kB is over the allowed 520.0 kB"
+    why = hopeless(world.graph, arrays(world), Budget(size=520_000))
+    assert why(world.plan("int8")) == ""
+    assert why(world.plan("float16")) == ""
+    assert why(world.plan("float32")) == "forecast size 800.0 kB is over the allowed 520.0 kB"
 
 
 def test_a_forecast_little_over_its_limit_is_tried(world):
     size = sum(world.elements)
     just = Budget(size=round(size / TOLERANCE) + 1)
     over = Budget(size=round(size / TOLERANCE) - 1)
-    assert hopeless_size(world.graph, arrays(world), just)(world.plan("int8")) == ""
-    assert hopeless_size(world.graph, arrays(world), over)(world.plan("int8")) != ""
+    assert hopeless(world.graph, arrays(world), just)(world.plan("int8")) == ""
+    assert hopeless(world.graph, arrays(world), over)(world.plan("int8")) != ""
 
 
 @pytest.mark.parametrize("budget", [Budget(), Budget(download=1, memory=1, latency_ms=0.1, drop=0.0)])
 def test_other_limits_make_nothing_hopeless(world, budget):
-    assert hopeless_size(world.graph, arrays(world), budget)(world.plan("float32")) == ""
+    assert hopeless(world.graph, arrays(world), budget)(world.plan("float32")) == ""
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8_weights"])
+@pytest.mark.parametrize("ratio, refused", [(0.5, True), (FLOAT_RATIO - 1e-6, True), (FLOAT_RATIO, False), (2, False)])
+def test_what_computes_in_float_is_not_faster_than_float(world, precision, ratio, refused):
+    why = hopeless(world.graph, arrays(world), Budget(latency_ratio=ratio))
+    assert bool(why(world.plan(precision))) is refused
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8_dynamic"])
+def test_what_computes_in_integers_may_be_as_fast_as_it_likes(world, precision):
+    why = hopeless(world.graph, arrays(world), Budget(latency_ratio=0.01))
+    assert why(world.plan(precision)) == ""
+    assert why(world.plan("float32", "float32", "float32", precision)) == ""
+
+
+def test_a_hopeless_ratio_is_said_in_words(world):
+    why = hopeless(world.graph, arrays(world), Budget(latency_ratio=0.55))
+    assert why(world.plan("float16")) == "it computes in float: forecast latency 1.000x is over the allowed 0.550x"
+
+
+def test_size_is_told_before_latency(world):
+    why = hopeless(world.graph, arrays(world), Budget(size=300_000, latency_ratio=0.5))
+    assert why(world.plan("float16")).startswith("forecast size")
+    assert why(world.plan("int8_weights")).startswith("it computes in float")
