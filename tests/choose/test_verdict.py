@@ -234,3 +234,27 @@ def test_the_order_does_not_depend_on_the_order_given(make, order):
     worths = [(sum(check.overshoot for check in checks(one, budget)), loss(one)) for one in ranked(candidates, budget)]
     assert worths == sorted(worths)
     assert len(worths) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("quartiles", "first"),
+    [
+        (((0.90, 1.04), (0.98, 1.05)), "exact"),
+        (((0.70, 0.75), (0.98, 1.05)), "rough"),
+        (((0.70, 0.98), (0.98, 1.05)), "exact"),
+    ],
+    ids=["overlapping quartiles: the smaller error", "clearly faster: the faster", "touching quartiles are equal"],
+)
+def test_misses_of_latency_are_not_ranked_inside_the_noise(make, quartiles, first):
+    made = []
+    for name, ratio, error, (low, high) in zip(("rough", "exact"), (0.7, 1.0), (0.09, 0.08), quartiles, strict=True):
+        one = make(name, ratio=ratio, error=error)
+        made.append(replace(one, latency=replace(one.latency, ratio_low=low, ratio_high=high)))
+    order = ranked(made, Budget(latency_ratio=0.55, size=5_000_000))
+    assert order[0].plan.origin == first
+    assert len(order) == 2
+
+
+def test_noise_in_latency_excuses_no_other_miss(make):
+    big, small = make("big", ratio=1.0, error=0.01, size=9_000_000), make("small", ratio=1.0, error=0.5)
+    assert names(ranked([big, small], Budget(latency_ratio=0.55, size=5_000_000))) == ["small", "big"]

@@ -115,6 +115,7 @@ def best(
     budget: Budget,
     evaluate: Callable[[Plan], Candidate],
     *,
+    fallbacks: Sequence[Plan] = (),
     mixer: Mixer | None = None,
     rounds: int = ROUNDS,
     hopeless: Callable[[Plan], str] | None = None,
@@ -126,21 +127,24 @@ def best(
         proposals: uniform plans of one target, made real first, in order; the most promising one comes first.
         budget: the limits.
         evaluate: makes a plan real and measures it; a failure is a candidate with the verdict ``failed``.
+        fallbacks: uniform plans that are made real, in order, only while nothing made before meets the budget.
         mixer: proposes mixed plans, or None to stop after the proposals.
         rounds: how many mixed plans are made real at most.
         hopeless: says why a plan cannot meet the budget, or returns an empty string; such a plan is not made real.
             If all proposals are hopeless, the first is made all the same: a best effort is owed.
         sink: told about each candidate.
     """
-    refused = {plan.digest: hopeless(plan) for plan in proposals} if hopeless is not None else {}
-    if proposals and all(refused.get(plan.digest) for plan in proposals):
-        refused[proposals[0].digest] = ""
+    plans = [*proposals, *fallbacks]
+    refused = {plan.digest: hopeless(plan) for plan in plans} if hopeless is not None else {}
+    if plans and all(refused.get(plan.digest) for plan in plans):
+        refused[plans[0].digest] = ""
     made: dict[str, Candidate] = {}
-    for index, plan in enumerate(proposals):
-        sink(Event("choose", "progress", f"candidate {plan.origin or plan.id}", index, len(proposals)))
-        if plan.digest not in made:
-            reason = refused.get(plan.digest, "")
-            made[plan.digest] = _not_made(plan, reason) if reason else evaluate(plan)
+    for index, plan in enumerate(plans):
+        if plan.digest in made or (index >= len(proposals) and any(_meets(one, budget) for one in made.values())):
+            continue
+        sink(Event("choose", "progress", f"candidate {plan.origin or plan.id}", index, len(plans)))
+        reason = refused.get(plan.digest, "")
+        made[plan.digest] = _not_made(plan, reason) if reason else evaluate(plan)
     margin = MARGIN
     for _ in range(rounds if mixer is not None else 0):
         proposal = _mixed(mixer, made, budget, margin)
@@ -157,6 +161,10 @@ def best(
             break
         margin += max((over for over in missed if math.isfinite(over)), default=0.0)
     return judged(list(made.values()), budget)
+
+
+def _meets(candidate: Candidate, budget: Budget) -> bool:
+    return candidate.verdict != "failed" and all(check.met for check in checks(candidate, budget))
 
 
 def _not_made(plan: Plan, reason: str) -> Candidate:

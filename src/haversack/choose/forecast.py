@@ -14,6 +14,8 @@ from haversack.choose.verdict import amount
 
 TOLERANCE = 1.02
 """A forecast over its limit by less than this factor is tried: measurement decides."""
+FLOAT_RATIO = 0.9
+"""A file that computes in float is not expected to take less than this fraction of the float file's time."""
 
 
 def least_bytes(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan) -> float:
@@ -35,19 +37,27 @@ def least_bytes(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan) -> 
     return sum(weights[name].size * width for name, width in widths.items() if weights[name].dtype.kind == "f")
 
 
-def hopeless_size(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) -> Callable[[Plan], str]:
-    """Return what says why a plan cannot meet the limit on size, in words; an empty string when it may.
+def hopeless(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) -> Callable[[Plan], str]:
+    """Return what says why a plan cannot meet the limits on size or latency, in words; an empty string when it may.
 
     Args:
         graph: the model's graph.
         weights: parameter name -> float array of any shape.
-        budget: only its ``size``, in bytes, is looked at: a lower bound says nothing about the others.
+        budget: its ``size``, in bytes, against a lower bound; its ``latency_ratio``, for plans that compute in float
+            alone and so take float's time. It says nothing about the other limits.
     """
 
-    def hopeless(plan: Plan) -> str:
+    def why(plan: Plan) -> str:
         size = least_bytes(graph, weights, plan)
-        if budget.size is None or size <= budget.size * TOLERANCE:
-            return ""
-        return f"forecast size {amount('size', size)} is over the allowed {amount('size', budget.size)}"
+        if budget.size is not None and size > budget.size * TOLERANCE:
+            return f"forecast size {amount('size', size)} is over the allowed {amount('size', budget.size)}"
+        ratio = budget.latency_ratio
+        if ratio is not None and ratio < FLOAT_RATIO and not _computes_integers(plan):
+            return f"it computes in float: forecast latency 1.000x is over the allowed {amount('latency_ratio', ratio)}"
+        return ""
 
-    return hopeless
+    return why
+
+
+def _computes_integers(plan: Plan) -> bool:
+    return any(layer.precision in ("int8", "int8_dynamic") for layer in plan.layers.values())

@@ -84,6 +84,8 @@ def ranked(candidates: Iterable[Candidate], budget: Budget) -> list[Candidate]:
     """Return candidates from best to worst: by overshoot, then by loss; those that failed later, those not made last.
 
     When nothing but the drop is limited, candidates within it are ranked by size times latency instead of loss.
+    Misses of latency are not ranked inside the noise: those whose quartiles overlap with the leader's are its equals,
+    and their loss decides.
     """
     only_quality = set(budget.limits()) <= {"drop"}
 
@@ -92,7 +94,31 @@ def ranked(candidates: Iterable[Candidate], budget: Budget) -> list[Candidate]:
         worth = cost(candidate) if only_quality and not over else loss(candidate)
         return unmade(candidate), candidate.verdict == "failed", over, worth
 
-    return sorted(candidates, key=order)
+    found = sorted(candidates, key=order)
+    equals = [one for one in found if _equal_misses(one, found[0], budget)]
+    return [*sorted(equals, key=loss), *(one for one in found if all(one is not other for other in equals))]
+
+
+def _equal_misses(one: Candidate, leader: Candidate, budget: Budget) -> bool:
+    """Say whether both miss the latency, by amounts that the noise does not tell apart, and the rest by the same."""
+    if one is leader:
+        return True
+    if one.latency is None or leader.latency is None or "failed" in (one.verdict, leader.verdict):
+        return False
+    mine, theirs = (_misses(each, budget) for each in (one, leader))
+    slow = {name for name in mine if name.startswith("latency")}
+    rest = [{name: over for name, over in each.items() if name not in slow} for each in (mine, theirs)]
+    overlap = one.latency.ratio_low <= leader.latency.ratio_high and leader.latency.ratio_low <= one.latency.ratio_high
+    return (
+        bool(slow)
+        and slow == {name for name in theirs if name.startswith("latency")}
+        and overlap
+        and (rest[0] == rest[1])
+    )
+
+
+def _misses(candidate: Candidate, budget: Budget) -> dict[str, float]:
+    return {check.limit: check.overshoot for check in checks(candidate, budget) if not check.met}
 
 
 def judged(candidates: Sequence[Candidate], budget: Budget) -> list[Candidate]:

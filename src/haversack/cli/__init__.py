@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ def app() -> App:
         version=__version__,
         help_format="plaintext",
         default_parameter=Parameter(negative=""),
+        suppress_keyboard_interrupt=False,  # we say what comes next
     )
     for name, line in COMMANDS.items():
         application.command(f"haversack.cli.{name}:{name}", name=name, help=line)
@@ -44,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from haversack.base.errors import EXIT_INTERRUPTED, EXIT_USAGE, HaversackError
 
+    # Read when torch loads its thread pool: idle threads sleep instead of spinning, so that measuring has the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         result = app()(words, result_action="return_value", exit_on_error=False, print_error=False)

@@ -43,7 +43,7 @@ CHOOSE, REPORT = slice(0, None, 2), slice(1, None, 2)
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """The float model in PyTorch: the metric's rows by sample of the evaluation set, and the model as a predictor."""
+    """The float artefact: the metric's rows by sample of the evaluation set, and itself as a predictor."""
 
     rows: np.ndarray
     predict: Predict

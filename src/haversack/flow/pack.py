@@ -16,7 +16,7 @@ from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose.best import Mixer, best
-from haversack.choose.forecast import hopeless_size
+from haversack.choose.forecast import hopeless
 from haversack.flow.data import Data
 from haversack.flow.outputs import Wishes, leave, shipped
 from haversack.flow.proposals import proposals
@@ -56,7 +56,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     wish = request if isinstance(request, Request) else Request(request, **wishes)
     started = time.monotonic()
     job, budget, fixed = opened(wish)
-    with Workshop(wish.out, job.source, sink) as shop, LocalDevice() as device:
+    with Workshop(wish.out, _owner(job), sink) as shop, LocalDevice() as device:
         steps = _steps(shop, job, wish, device)
         preflight = steps.preflight(PLANS * len(wish.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
@@ -79,7 +79,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
     job, _, _ = opened(request)
     with (
         tempfile.TemporaryDirectory(prefix="haversack-") as folder,
-        Workshop(Path(folder), job.source, sink) as shop,
+        Workshop(Path(folder), _owner(job), sink) as shop,
         LocalDevice() as device,
     ):
         return _steps(shop, job, request, device).preflight(PLANS * len(request.targets))
@@ -100,6 +100,11 @@ def exit_code(candidates: Sequence[Candidate], allow: Sequence[str]) -> int:
     return max(codes) if codes else EXIT_BUDGET_MISSED if missed else EXIT_MET
 
 
+def _owner(job: Job) -> str:
+    """Return what the output folder belongs to: a job file by its whole path, however it was typed."""
+    return str(Path(job.source).resolve()) if Path(job.source).is_file() else job.source
+
+
 def _steps(shop: Workshop, job: Job, wish: Request, device: LocalDevice) -> Steps:
     metric = metrics.resolve(job.metric)
     targets = {name: TARGETS.build(name) for name in wish.targets}
@@ -113,8 +118,15 @@ def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]
     target = steps.targets[name]
     plans = proposals(steps.model.graph, name, target.precisions, tuple(steps.targets))
     mixer = Mixer(steps.model.graph, steps.profile, name, steps.weight_elements())
-    hopeless = hopeless_size(steps.model.graph, steps.model.weights, budget)
-    return best(plans, budget, steps.evaluate, mixer=mixer, hopeless=hopeless, sink=steps.shop.tell)
+    return best(
+        plans.promising,
+        budget,
+        steps.evaluate,
+        fallbacks=plans.fallbacks,
+        mixer=mixer,
+        hopeless=hopeless(steps.model.graph, steps.model.weights, budget),
+        sink=steps.shop.tell,
+    )
 
 
 def _refuse(preflight: Preflight) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from haversack.base.graph import Graph
 from haversack.base.plan import Plan, Precision, Step
@@ -15,10 +16,21 @@ FOLD = (Step("fold_norm"),)
 CORRECTED = (Step("fold_norm"), Step("bias_correct"))
 
 
-def proposals(
-    graph: Graph, target: str, precisions: Iterable[Precision], constrained_by: tuple[str, ...]
-) -> list[Plan]:
-    """Return uniform plans for one target, the most promising first.
+@dataclass(frozen=True)
+class Proposals:
+    """Uniform plans for one target.
+
+    Attributes:
+        promising: are made real in any case, the most promising first.
+        fallbacks: are made real, in order, only while nothing meets the budget.
+    """
+
+    promising: tuple[Plan, ...]
+    fallbacks: tuple[Plan, ...]
+
+
+def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constrained_by: tuple[str, ...]) -> Proposals:
+    """Return uniform plans for one target.
 
     Args:
         graph: the folded model's graph.
@@ -27,27 +39,23 @@ def proposals(
         constrained_by: the targets whose constraints the encodings satisfy.
     """
     able = set(precisions)
-    plans: list[Plan] = []
 
-    def add(precision: Precision, origin: str, prepare: tuple[Step, ...] = FOLD, **settings: Step) -> None:
-        if precision not in able:
-            return
-        layers = uniform(graph, precision, weights=settings.get("weights", Step("minmax")))
-        ranges = settings.get("ranges", Step("minmax"))
-        if layers or precision == "float32":
-            plans.append(Plan(target, layers, prepare, ranges, constrained_by, origin))
+    def plan(precision: Precision, origin: str, prepare: tuple[Step, ...] = FOLD, part: str = "minmax") -> list[Plan]:
+        layers = uniform(graph, precision, weights=Step(part)) if precision in able else {}
+        made = Plan(target, layers, prepare, Step(part), constrained_by, origin)
+        return [made] if layers or precision == "float32" else []
 
+    dynamic = plan("int8_dynamic", "int8 weights, activations quantized at run time", part="mse")
+    static = plan("int8", "int8, mean squared error ranges, bias corrected", CORRECTED, "mse")
+    floats = [
+        *plan("int8_weights", "int8 weights, float arithmetic", part="mse"),
+        *plan("float16", "float16 weights, float arithmetic"),
+        *plan("float32", "float"),
+    ]
     if mostly_linear(graph):
-        add("int8_dynamic", "int8 weights, activations quantized at run time")
-        add("int8_weights", "int8 weights, float arithmetic")
-    else:
-        add("int8", "int8, min-max ranges, bias corrected", CORRECTED)
-        least = {"ranges": Step("mse"), "weights": Step("mse")}
-        add("int8", "int8, mean squared error ranges, bias corrected", CORRECTED, **least)
-        add("int8_weights", "int8 weights, float arithmetic")
-    add("float16", "float16 weights, float arithmetic")
-    add("float32", "float")
-    return plans
+        return Proposals(tuple(dynamic), tuple(floats))
+    covering = plan("int8", "int8, min-max ranges, bias corrected", CORRECTED)
+    return Proposals(tuple(static), (*covering, *floats))
 
 
 def mostly_linear(graph: Graph) -> bool:

@@ -18,9 +18,9 @@ from haversack.base import digest
 from haversack.base.candidate import Artifact, Candidate
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
-from haversack.base.errors import JobError
+from haversack.base.errors import JobError, VerificationError
 from haversack.base.job import Job
-from haversack.base.model import Model
+from haversack.base.model import Model, Sample
 from haversack.base.plan import Plan, Precision
 from haversack.base.profile import Profile, TensorStatistics
 from haversack.base.progress import Event
@@ -32,7 +32,7 @@ from haversack.compress.prepare.contract import PrepareContext
 from haversack.flow.data import Data
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.proposals import mostly_linear
-from haversack.flow.replay import Replay
+from haversack.flow.replay import Predict, Replay
 from haversack.flow.workshop import Saved, Workshop
 from haversack.load.forecast import Preflight, Work, preflight
 from haversack.lower.emit import emit
@@ -49,6 +49,8 @@ from haversack.tools.graph.execute import Executor
 PACKAGES = ("haversack", "torch", "onnx", "onnxruntime", "numpy")
 SEARCH_EXACT_SAMPLES, SHIPPED_EXACT_SAMPLES = 8, 64
 """Samples compared bit for bit with the reference: for each candidate of the search, and for what ships."""
+PYTORCH_SAMPLES, PYTORCH_ERROR = 8, 1e-3
+"""The float artefact may leave PyTorch by this relative error, on so many samples."""
 BELIEVABLE_ERRORS = 2.0
 """A stated baseline is missed when the float model falls short of it by more than so many standard errors."""
 PROFILE_RUNS = 20
@@ -103,8 +105,21 @@ class Steps:
 
     @cached_property
     def float_predict(self) -> Replay:
-        """The float model in PyTorch, as a predictor."""
-        return Replay(Executor(self.model).run)
+        """The float artefact of the first target as a predictor; it is compared with PyTorch first.
+
+        Raises:
+            VerificationError: it computes something else than the model does in PyTorch.
+        """
+        floats = next(iter(self.floats.values()))
+        handle = self.device.load(floats.opening)
+        names, outputs = ([port.name for port in ports] for ports in (self.model.inputs, self.model.outputs))
+
+        def run(sample: Sample) -> tuple[np.ndarray, ...]:
+            found = self.device.run(handle, dict(zip(names, sample, strict=True)))
+            return tuple(found[name] for name in outputs)
+
+        _check_float(self.model, run, tuple(array[:PYTORCH_SAMPLES] for array in self.data.first()))
+        return Replay(run)
 
     @cached_property
     def floats(self) -> dict[str, FloatFile]:
@@ -124,11 +139,12 @@ class Steps:
 
         refusals = {name: target.refusals(self.model) for name, target in self.targets.items()}
         work = Work(forwards=calibration * (plans + 1) + evaluation * (plans + 1), plans=plans, batch=len(batch[0]))
-        return preflight(self.model, refusals, work, seconds_per_sample=timed)
+        taken = not any(refusals.values())
+        return preflight(self.model, refusals, work, seconds_per_sample=timed if taken else None)
 
     @cached_property
     def baseline(self) -> Baseline:
-        """The float model scored in PyTorch, on both halves."""
+        """The float artefact scored, on both halves."""
 
         def make() -> np.ndarray:
             names = [port.name for port in self.model.outputs]
@@ -167,7 +183,7 @@ class Steps:
                     f"the float model scores {whole.value:.4f} (± {error:.4f}, {whole.samples} samples) where the job "
                     f"states {stated:.4f}",
                     where="baseline",
-                    tried=f"scoring the exported model in PyTorch with {whole.metric}",
+                    tried=f"scoring the float artefact with {whole.metric}",
                     next_step="look at preprocess, labels and weights before compressing anything, or mend baseline",
                 )
         return whole
@@ -291,8 +307,8 @@ class Steps:
         return {node.key: int(self.model.weights[node.weight].size) for node in self.model.graph.nodes if node.weight}
 
     def _precisions(self) -> tuple[Precision, ...]:
-        """Return the precisions whose loss is worth knowing: those of the integer proposals."""
-        return ("int8_dynamic", "int8_weights", "float16") if mostly_linear(self.model.graph) else ("int8", "float16")
+        """Return the precision of the integer proposals, whose loss is worth knowing: float16 loses next to none."""
+        return ("int8_dynamic",) if mostly_linear(self.model.graph) else ("int8",)
 
     def _float(self, name: str) -> FloatFile:
         folder = self.shop.inside / "float" / name
@@ -309,6 +325,20 @@ class Steps:
             save=lambda made: ({"artifact": unstructure(made.artifact)}, {}),
             load=load_back,
         )
+
+
+def _check_float(model: Model, predict: Predict, sample: Sample) -> None:
+    """Compare the float artefact with the exported model in PyTorch; arrays batch first."""
+    exact, got = Executor(model).run(sample), predict(sample)
+    for port, mine, theirs in zip(model.outputs, got, exact, strict=True):
+        error = float(np.linalg.norm(mine.astype(np.float64) - theirs) / (np.linalg.norm(theirs) or 1.0))
+        if not error <= PYTORCH_ERROR:
+            raise VerificationError(
+                f"the float artefact's relative error against PyTorch is {error:.2g}, allowed is {PYTORCH_ERROR}",
+                where=port.name,
+                tried=f"running both on {len(sample[0])} calibration samples",
+                next_step="choose another --target; the exporter or the runtime is at fault",
+            )
 
 
 def whole(folder: Path, artifact: Artifact) -> bool:
