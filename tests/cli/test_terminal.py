@@ -12,7 +12,6 @@ from haversack.base.progress import Event
 from haversack.cli import terminal
 from haversack.cli.terminal import _Left, _Plain, clock, display, results, say, say_json
 
-
 DURATIONS = [
     (0, "0 s"),
     (59.4, "59 s"),

@@ -97,7 +97,7 @@ def only(run, precision: str) -> None:
 @pytest.fixture
 def forecast(searched):
     """A run whose one candidate, small, misses the drop: the knapsack must give some layers back to float."""
-    only(searched, "int8_weights")
+    only(searched, "int8")
     changed(searched, lambda one: replace(one, drop=replace(one.drop, value=0.5)))
     return searched
 
@@ -224,3 +224,10 @@ def test_a_layer_plan_of_the_run_is_one_of_the_words_we_know(packed):
     precisions = {layer.precision for one in choice.read(packed.out).candidates for layer in one.plan.layers.values()}
     assert precisions <= {"int8", "int8_weights", "float16", "int8_dynamic"}
     assert LayerPlan().precision in precisions
+
+
+def test_a_run_without_candidates_meets_nothing(searched):
+    choice.write(replace(choice.read(searched), candidates=()), searched)
+    answer = resolve(searched, "size=1MB")
+    assert answer.exit_code == 3
+    assert answer.lines()

@@ -48,7 +48,8 @@ class Answer:
     @property
     def exit_code(self) -> int:
         """0 when every target has a measured artefact that meets the budget, else 3."""
-        return EXIT_MET if all(one.met for one in self.found.values()) else EXIT_BUDGET_MISSED
+        met = bool(self.found) and all(one.met for one in self.found.values())
+        return EXIT_MET if met else EXIT_BUDGET_MISSED
 
     @property
     def plan(self) -> Plan | None:

@@ -62,14 +62,17 @@ def read(path: Path, tensor_names: Mapping[str, str], absorbed: Mapping[str, str
     import onnx_ir as ir
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
 
+    # Spoiled bytes can put any type and any number anywhere in the graph.
+    strange = (DecodeError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ArithmeticError)
     try:
-        graph = ir.load(path).graph
-    except (DecodeError, ValueError, TypeError, AttributeError) as error:
-        raise VerificationError(f"not an ONNX file: {error}", where=str(path)) from error
-    reader = _Reader(graph)
-    reader.activations({**tensor_names, **absorbed})
-    reader.weights()
-    reader.strays()
+        reader = _Reader(ir.load(path).graph)
+        reader.activations({**tensor_names, **absorbed})
+        reader.weights()
+        reader.strays()
+        reader.content.encodings()
+    except strange as error:
+        cause = f"not an ONNX file that we have written: {type(error).__name__}: {error}"
+        raise VerificationError(cause, where=str(path)) from error
     content = reader.content
     if content.faults:
         raise VerificationError(

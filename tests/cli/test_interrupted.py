@@ -1,0 +1,96 @@
+"""Ctrl-C and kill -9 at any moment: the same command goes on, and ends with the same bytes as a run left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+SAME = ("recipe.toml", "best/onnxruntime/encodings.safetensors", "best/onnxruntime/model.onnx")
+KILLS = 2
+
+
+def candidates_made(out) -> list[str]:
+    path = out / "events.jsonl"
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    found = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if event["stage"] == "choose" and event["kind"] == "done":
+            found.append(event["text"])
+    return found
+
+
+def events(out) -> int:
+    path = out / "events.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def stopped(command, out, environment, after: int, what: signal.Signals) -> tuple[int, str]:
+    """Run until ``after`` more events were told, and send a signal; return the exit code and what was said."""
+    goal = events(out) + after
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, env=environment, text=True) as run:
+        until = time.monotonic() + 200
+        while events(out) < goal and run.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        run.send_signal(what)
+        said = run.communicate()[1]
+    return run.returncode, said
+
+
+@pytest.fixture(scope="module")
+def interrupted(packed, environment):
+    """The tiny job interrupted, killed at random moments, and finished; and what each of these said."""
+    # A sibling of the other run: the recipe names the job as seen from its folder.
+    out = packed.out.parent / f"interrupted-{os.getpid()}"
+    command = packed.command(out)
+    moments = random.Random(20260101)
+    first = stopped(command, out, environment, moments.randint(12, 25), signal.SIGINT)
+    killed = [stopped(command, out, environment, moments.randint(14, 30), signal.SIGKILL)[0] for _ in range(KILLS)]
+    last = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return out, first, killed, last
+
+
+def test_ctrl_c_is_exit_code_130_and_says_that_the_run_goes_on(interrupted):
+    _, (code, said), _, _ = interrupted
+    assert code == 130, said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+
+
+def test_it_was_killed_in_the_middle(interrupted):
+    _, _, killed, _ = interrupted
+    assert killed == [-signal.SIGKILL] * KILLS
+
+
+def test_the_same_command_ends_well(interrupted):
+    _, _, _, last = interrupted
+    assert last.returncode == 0, last.stderr
+    assert "(from the last run)" in last.stderr
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_it_ends_with_the_bytes_of_a_run_left_alone(interrupted, packed, name):
+    out, *_ = interrupted
+    assert (out / name).read_bytes() == (packed.out / name).read_bytes()
+
+
+def test_no_candidate_is_made_twice(interrupted):
+    out, *_ = interrupted
+    made = candidates_made(out)
+    assert len(made) == len(set(made))
+
+
+def test_nothing_half_written_is_left(interrupted):
+    out, *_ = interrupted
+    assert list(out.rglob("*.part")) == []
+    assert list((out / "best").rglob(".*")) == []

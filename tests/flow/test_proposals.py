@@ -1,0 +1,61 @@
+"""The plans that are tried first: only what the target can do, fitting the kind of model, each with its reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from haversack.base.graph import Graph, Node, TensorSpec
+from haversack.base.plan import PRECISIONS
+from haversack.flow.proposals import mostly_linear, proposals
+
+SPEC = TensorSpec(("batch", 3), "float32")
+
+
+def graph(convolutions: int, linears: int) -> Graph:
+    nodes = (
+        Node("x:input#0", "input", "x", (), SPEC),
+        Node("a:conv2d#0", "conv2d", "a", ("x:input#0",), SPEC, weight="a.w", macs=convolutions),
+        Node("b:linear#0", "linear", "b", ("a:conv2d#0",), SPEC, weight="b.w", macs=linears),
+    )
+    return Graph(nodes, ("x:input#0",), ("b:linear#0",))
+
+
+def plans_of(found):
+    return [*found.promising, *found.fallbacks]
+
+
+def precisions(plan) -> set[str]:
+    return {layer.precision for layer in plan.layers.values()}
+
+
+@pytest.mark.parametrize(
+    "convolutions, linears, is_linear", [(10, 0, False), (0, 10, True), (6, 4, False), (4, 6, True), (0, 0, False)]
+)
+def test_what_most_multiplications_are_in(convolutions, linears, is_linear):
+    assert mostly_linear(graph(convolutions, linears)) is is_linear
+
+
+@pytest.mark.parametrize("convolutions, first, never", [(100, "int8", "int8_dynamic"), (0, "int8_dynamic", "int8")])
+def test_the_kind_of_network_decides_what_comes_first(convolutions, first, never):
+    found = proposals(graph(convolutions, 10), "onnxruntime", PRECISIONS, ())
+    assert precisions(found.promising[0]) == {first}
+    assert not any(never in precisions(plan) for plan in plans_of(found))
+
+
+@pytest.mark.parametrize("able", [(), ("float16",), ("int8",), ("float32", "int8_weights")])
+def test_only_what_the_target_can_do(able):
+    found = plans_of(proposals(graph(100, 10), "onnxruntime", able, ()))
+    assert set().union(*map(precisions, found)) <= set(able)
+
+
+def test_every_plan_is_another_and_says_why():
+    found = plans_of(proposals(graph(100, 10), "onnxruntime", PRECISIONS, ("onnxruntime", "other")))
+    assert len({plan.digest for plan in found}) == len(found)
+    assert all(plan.origin and plan.target == "onnxruntime" for plan in found)
+    assert all(plan.constrained_by == ("onnxruntime", "other") for plan in found)
+
+
+def test_float_is_the_last_resort():
+    found = proposals(graph(100, 10), "onnxruntime", PRECISIONS, ())
+    assert found.fallbacks[-1].layers == {}
+    assert all(plan.layers for plan in found.promising)

@@ -1,0 +1,251 @@
+"""A finished run with one planted fault each: verify tells it, by file, tensor key or golden number."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from haversack import report
+from haversack.base import digest
+from haversack.base.errors import Fault, UsageError, VerificationError
+from haversack.flow.verify import FLOAT_TOLERANCE, Answer, Check, Shipped, _differing, verify
+from haversack.report.files import to_json
+from haversack.targets.contract import SHELF
+from haversack.tools.data import golden_file
+
+
+def where(answer: Answer) -> str:
+    return "\n".join(answer.lines())
+
+
+def forged(run, path) -> None:
+    """Let report.json name the hash of a spoiled file: the other checks must find it by what it holds."""
+    record = report.read(run)
+    name = str(path.relative_to(run))
+
+    def mend(one):
+        if one.artifact is None or one.artifact.path != name:
+            return one
+        size, sha = path.stat().st_size, digest.of_file(path)
+        files = tuple(replace(file, bytes=size, sha256=sha) for file in one.artifact.files)
+        return replace(one, artifact=replace(one.artifact, bytes=size, sha256=sha, files=files))
+
+    (run / "report.json").write_text(to_json(replace(record, candidates=tuple(map(mend, record.candidates)))))
+
+
+def edited(path, change) -> str:
+    """Change the first scale of a DequantizeLinear, or integers of a weight; return the initializer's name."""
+    model = onnx.load(path)
+    name = change(model)
+    onnx.save(model, path)
+    return name
+
+
+def initializer(model, name, change):
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), name))
+
+
+def test_a_plan_makes_just_that_plan(static):
+    record = report.read(static)
+    (only,) = record.candidates
+    assert {layer.precision for layer in only.plan.layers.values()} == {"int8"}
+    assert only.parity.reference_differing == 0
+    assert only.parity.reference_compared > 0
+
+
+def test_an_untouched_run_is_right(static):
+    answer = verify(static)
+    assert answer.exit_code == 0, where(answer)
+    assert [check.name for check in answer.checks] == ["hashes", "read back", "golden vectors"]
+    assert "bit for bit" in answer.checks[2].text
+    assert answer.data()["ok"] is True
+
+
+def test_a_flipped_byte(run, best):
+    data = bytearray((best / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (best / "model.onnx").write_bytes(data)
+    answer = verify(run)
+    assert answer.exit_code == 5
+    assert "best/onnxruntime/model.onnx: its sha256 is" in where(answer)
+
+
+def test_a_doubled_scale_is_named_by_its_tensor_key(run, best):
+    def double(model):
+        stored = {tensor.name for tensor in model.graph.initializer}
+        node = next(
+            node for node in model.graph.node
+            if node.op_type in ("DequantizeLinear", "Mul") and len(node.input) > 1 and node.input[1] in stored
+        )  # fmt: skip
+        initializer(model, node.input[1], lambda scale: (scale * 2).astype(scale.dtype))
+        return node.input[1]
+
+    name = edited(best / "model.onnx", double)
+    forged(run, best / "model.onnx")
+    answer = verify(run)
+    assert answer.exit_code == 5
+    read_back = next(check for check in answer.checks if check.name == "read back")
+    assert read_back.faults, f"{name} was doubled"
+    assert all("#" in fault.where or "model.onnx" in fault.where for fault in read_back.faults)
+    assert any(key in where(answer) for key in (":weight", ":out"))
+    assert not answer.checks[0].faults, "the hash was forged"
+
+
+def test_a_changed_integer_of_a_weight_is_named(run, best):
+    def flip(model):
+        tensor = next(
+            one for one in model.graph.initializer if numpy_helper.to_array(one).dtype == np.int8 and len(one.dims) > 1
+        )
+
+        def change(codes):
+            codes.flat[0] = codes.flat[0] - 1 if codes.flat[0] > 0 else codes.flat[0] + 1
+            return codes
+
+        initializer(model, tensor.name, change)
+        return tensor.name
+
+    edited(best / "model.onnx", flip)
+    forged(run, best / "model.onnx")
+    answer = verify(run)
+    assert answer.exit_code == 5
+    assert "1 of" in where(answer)
+    assert "integers differ" in where(answer)
+    assert ":weight" in where(answer)
+
+
+def test_golden_values_that_the_file_does_not_give_are_named_by_number(run, best):
+    vectors = list(golden_file.read(best / "golden.npz"))
+    wrong = {name: array + np.float32(0.5) for name, array in vectors[2].outputs.items()}
+    vectors[2] = golden_file.Golden(vectors[2].inputs, wrong)
+    golden_file.write(vectors, best / "golden.npz")
+    answer = verify(run)
+    assert answer.exit_code == 5
+    assert [fault.where for fault in answer.faults] == ["golden vector 2, output scores"]
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_a_truncated_golden_file(run, best, keep):
+    data = (best / "golden.npz").read_bytes()
+    (best / "golden.npz").write_bytes(data[: int(keep * len(data)) if keep < 1 else keep])
+    answer = verify(run)
+    assert answer.exit_code == 5
+    assert "golden.npz: it is no file of golden vectors" in where(answer)
+
+
+@pytest.mark.parametrize("how", ["inside", "bare"])
+def test_a_pickle_in_place_of_golden_vectors_is_refused(run, best, tmp_path, how):
+    path = best / "golden.npz"
+    if how == "inside":
+        np.savez(path, **{"0|input|image": np.array([{"code": "here"}], dtype=object)})
+    else:
+        path.write_bytes(pickle.dumps({"code": "here"}))
+    answer = verify(run)
+    assert answer.exit_code == 7
+    assert "pickle" in where(answer)
+    assert answer.data()["ok"] is False
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden.npz", "encodings.safetensors", "artifact.json"])
+def test_a_missing_file(run, best, name):
+    (best / name).unlink()
+    answer = verify(run)
+    assert answer.exit_code == 5
+    assert name in where(answer)
+    assert "missing" in where(answer) or "No such file" in where(answer)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "encodings.safetensors", "artifact.json"])
+def test_a_file_cut_in_half(run, best, name):
+    data = (best / name).read_bytes()
+    (best / name).write_bytes(data[: len(data) // 2])
+    answer = verify(run)
+    assert answer.exit_code == 5
+    assert name in where(answer)
+
+
+def test_a_run_with_float_layers_is_compared_within_a_tolerance(packed):
+    answer = verify(packed.out)
+    assert answer.exit_code == 0, where(answer)
+    assert "it has float layers" in answer.checks[2].text
+
+
+def test_everything_wrong_is_told_at_once(run, best):
+    (best / "golden.npz").unlink()
+    (best / "encodings.safetensors").write_bytes(b"nothing")
+    with (best / "model.onnx").open("ab") as stream:
+        stream.write(b"\0")
+    answer = verify(run)
+    assert all(check.faults for check in answer.checks)
+    assert len(answer.faults) >= 3
+    assert f"{len(answer.faults)} faults" in where(answer)
+
+
+def test_no_flipped_byte_is_ever_more_than_a_fault(run, best):
+    data = (best / "model.onnx").read_bytes()
+    random = np.random.default_rng(5)
+    part = SHELF.build("onnxruntime")
+    artifact = Shipped(best, report.read(run).best_of("onnxruntime")).artifact()
+    told = 0
+    for place in random.integers(0, len(data), 150):
+        spoiled = bytearray(data)
+        spoiled[place] ^= 1 << int(random.integers(0, 8))
+        (best / "model.onnx").write_bytes(spoiled)
+        try:
+            part.read(best / "model.onnx", artifact)
+        except VerificationError:
+            told += 1
+    assert told > 0
+
+
+def test_a_run_that_is_not_finished(run):
+    (run / "report.json").unlink()
+    with pytest.raises(UsageError, match="there is no report"):
+        verify(run)
+
+
+def test_the_worst_of_the_checks_is_the_exit_code(tmp_path):
+    fine = Check("t", "a", "fine")
+    wrong = Check("t", "b", "bad", (Fault("x", "is wrong"),))
+    refused = Check("t", "c", "bad", (Fault("y", "is a pickle"),), refused=True)
+    assert Answer(tmp_path, (fine,)).exit_code == 0
+    assert Answer(tmp_path, (fine, wrong)).exit_code == 5
+    assert Answer(tmp_path, (wrong, refused, fine)).exit_code == 7
+    lines = Answer(tmp_path, (wrong,)).lines()
+    assert lines[0] == "wrong  t: b: bad"
+    assert lines[1].strip() == "- x: is wrong"
+
+
+@pytest.mark.parametrize(
+    "change, exact, faults",
+    [
+        (0.0, True, 0),
+        (1e-7, True, 1),
+        (FLOAT_TOLERANCE / 2, False, 0),
+        (FLOAT_TOLERANCE * 2, False, 1),
+        (np.nan, False, 1),
+    ],
+)
+def test_tolerance_is_for_float_layers_alone_and_of_the_largest_value(change, exact, faults):
+    wanted = np.array([[1.0, -0.25, 0.0]], np.float32)
+    found = wanted.copy()
+    found[0, 1] += np.float32(change)
+    assert len(list(_differing(0, {"y": wanted}, {"y": found}, exact=exact))) == faults
+
+
+def test_outputs_of_another_name_shape_or_dtype():
+    one = np.ones((1, 2), np.float32)
+    found = {"b": one[0], "c": one.astype(np.float64), "d": one}
+    faults = _differing(3, {"a": one, "b": one, "c": one}, found, exact=False)
+    assert [fault.cause for fault in faults] == [
+        "the file does not give it",
+        "float32 [2] instead of float32 [1, 2]",
+        "float64 [1, 2] instead of float32 [1, 2]",
+        "nothing is expected of it",
+    ]
