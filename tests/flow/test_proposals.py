@@ -38,7 +38,7 @@ def test_what_most_multiplications_are_in(convolutions, linears, is_linear):
 @pytest.mark.parametrize("convolutions, first, never", [(100, "int8", "int8_dynamic"), (0, "int8_dynamic", "int8")])
 def test_the_kind_of_network_decides_what_comes_first(convolutions, first, never):
     found = proposals(graph(convolutions, 10), "onnxruntime", PRECISIONS, ())
-    assert precisions(found.promising[0]) == {first}
+    assert first in precisions(found.promising[0])
     assert not any(never in precisions(plan) for plan in plans_of(found))
 
 
