@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from haversack.base.errors import EXIT_VERIFICATION, JobError
 from haversack.measure.device import Opening
-from haversack.measure.quality import NotFinite, score, take_half
+from haversack.measure.quality import NotFinite, score
 from haversack.metrics.agreement import Agreement
 from haversack.metrics.custom import from_callable
 from haversack.metrics.top1 import Top1
@@ -35,70 +35,47 @@ sizes = st.lists(st.integers(0, 7), max_size=8)
 
 
 @given(sizes, st.integers(1, 3))
-def test_the_halves_are_disjoint_and_together_everything_in_order(sizes, group):
-    seen = {}
-    for half in ("choose", "report", "all"):
-        taken = list(take_half(batches(sizes, group), half, group))
-        seen[half] = [int(n) for _, expected in taken for n in expected]
-        for inputs, expected in taken:
-            rows = np.repeat(expected, group)
-            assert inputs[0][:, 0].tolist() == rows.tolist()
-            assert inputs[1][:, 0, 0].tolist() == (rows * 2).tolist()
-    assert seen["choose"] == list(range(0, sum(sizes), 2))
-    assert seen["report"] == list(range(1, sum(sizes), 2))
-    assert seen["all"] == list(range(sum(sizes)))
+def test_every_sample_counts_once_in_order_with_all_its_rows(sizes, group):
+    seen = []
 
+    def predict(sample):
+        rows, double = (array.reshape(len(array), -1)[:, 0] for array in sample)
+        assert (double == 2 * rows).all()
+        seen.extend(rows.tolist())
+        return (sample[0],)
 
-@given(sizes, sizes)
-def test_how_samples_are_batched_does_not_change_the_halves(one, other):
-    total = min(sum(one), sum(other))
+    def first_rows(outputs, expected):
+        return (outputs[0][::group, 0] == expected).astype(float)
 
-    def numbers(sizes):
-        taken = take_half(batches(sizes), "report")
-        return [int(n) for _, expected in taken for n in expected if n < total]
-
-    assert numbers(one) == numbers(other)
-
-
-def test_batches_without_a_sample_of_the_half_are_left_out():
-    taken = list(take_half(batches([1, 1, 1, 1]), "report"))
-    assert [expected.tolist() for _, expected in taken] == [[1], [3]]
-
-
-def test_dtypes_survive_the_split():
-    (inputs, _), *_ = take_half([((np.arange(4, dtype=np.int64),), np.arange(4))], "choose")
-    assert inputs[0].dtype == np.int64
+    evaluation = [pair for pair in batches(sizes, group) if len(pair[1])]
+    if evaluation:
+        state = score(predict, evaluation, from_callable(first_rows, group=group))
+        assert state.samples == sum(sizes)
+        assert state.scores().tolist() == [1.0] * sum(sizes)
+    assert seen == np.repeat(np.arange(sum(sizes)), group).tolist()
 
 
 @pytest.mark.parametrize(
     "inputs", [(np.zeros((3, 1)),), (np.zeros((2, 1)), np.zeros((4, 1))), (np.float32(1) * np.ones(()),)]
 )
 def test_inputs_that_do_not_belong_to_their_expected_values_are_told(inputs):
-    evaluation = [((np.zeros((2, 1)),), np.zeros(2)), (inputs, np.zeros(2))]
+    evaluation = [((np.zeros((2, 1)),), np.zeros(2, np.int64)), (inputs, np.zeros(2, np.int64))]
     with pytest.raises(JobError, match="do not belong to 2 expected values") as caught:
-        list(take_half(evaluation, "all"))
+        score(lambda sample: (np.zeros((2, 3)),), evaluation, Top1())
     assert "after sample 2" in caught.value.where
 
 
 def test_a_score_is_the_metric_s_with_its_samples_and_error():
     labels = np.arange(100) % 10
-    labels[:20] = (labels[:20] + 1) % 10  # ten of each half are wrong
+    labels[:20] = (labels[:20] + 1) % 10  # these are wrong
     evaluation = [((np.arange(n, n + 25, dtype=np.float32)[:, None],), labels[n : n + 25]) for n in (0, 25, 50, 75)]
-    for half, samples in (("choose", 50), ("report", 50), ("all", 100)):
-        state = score(one_hot, evaluation, Top1(), half=half)
-        quality = state.quality()
-        assert quality.value == pytest.approx(0.8)
-        assert quality.samples == samples
-        assert quality.standard_error == pytest.approx(np.sqrt(0.8 * 0.2 / (samples - 1)))
-        assert (quality.metric, quality.unit, quality.direction) == ("top1", "fraction", "higher")
-        assert state.scores().tolist() == [0] * (samples // 5) + [1] * (samples - samples // 5)
-
-
-def test_the_halves_score_different_samples():
-    labels = (np.arange(40) + np.arange(40) % 2) % 10  # every odd sample is wrong
-    evaluation = [((np.arange(40, dtype=np.float32)[:, None],), labels)]
-    assert score(one_hot, evaluation, Top1(), half="choose").value() == 1
-    assert score(one_hot, evaluation, Top1(), half="report").value() == 0
+    state = score(one_hot, evaluation, Top1())
+    quality = state.quality()
+    assert quality.value == pytest.approx(0.8)
+    assert quality.samples == 100
+    assert quality.standard_error == pytest.approx(np.sqrt(0.8 * 0.2 / 99))
+    assert (quality.metric, quality.unit, quality.direction) == ("top1", "fraction", "higher")
+    assert state.scores().tolist() == [0] * 20 + [1] * 80
 
 
 def test_float_and_artefact_give_a_paired_drop():
@@ -131,8 +108,8 @@ def test_a_metric_of_groups_gets_whole_groups():
         return (outputs[0][:, 0].reshape(-1, 2).mean(axis=1) == expected).astype(float)
 
     metric = from_callable(mean_of_pairs, group=2)
-    assert score(identity, batches([5, 4], group=2), metric, half="report").value() == 1
-    assert score(identity, batches([5, 4], group=2), metric, half="report").samples == 4
+    assert score(identity, batches([5, 4], group=2), metric).value() == 1
+    assert score(identity, batches([5, 4], group=2), metric).samples == 9
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -151,17 +128,9 @@ def test_an_output_that_is_not_finite_is_told_by_name_before_any_metric_sees_it(
     assert caught.value.where == "output 1"
 
 
-@pytest.mark.parametrize(
-    ("evaluation", "half", "cause"),
-    [
-        ([], "all", "the evaluation set is empty"),
-        ([], "choose", "no samples to choose"),
-        (batches([1]), "report", "no samples to report"),
-    ],
-)
-def test_an_empty_half_is_told(evaluation, half, cause):
-    with pytest.raises(JobError, match=cause) as caught:
-        score(one_hot, evaluation, Top1(), half=half)
+def test_an_empty_set_is_told():
+    with pytest.raises(JobError, match="the evaluation set is empty") as caught:
+        score(one_hot, [], Top1())
     assert "evaluation()" in caught.value.next_step
 
 
@@ -170,6 +139,6 @@ def test_a_real_artefact_is_scored_by_the_same_metric(local_device, onnx_file):
     x = np.random.default_rng(0).standard_normal((30, 16)).astype(np.float32)
     evaluation = [((x[n : n + 7],), oracle(x[n : n + 7]).argmax(axis=1)) for n in range(0, 30, 7)]
     predict = local_device.predict(local_device.load(Opening(path, "openers:real")), ["x"])
-    state = score(predict, evaluation, Top1(), half="report")
+    state = score(predict, evaluation, Top1())
     assert state.value() == 1
-    assert state.samples == 15
+    assert state.samples == 30

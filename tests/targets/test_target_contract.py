@@ -147,7 +147,7 @@ def test_lowering_checks_what_was_read_back(model, tmp_path):
 
 
 def test_a_full_disk(model, tmp_path):
-    with pytest.raises(EnvironmentFault, match="No space left on device") as caught:
+    with pytest.raises(EnvironmentFault, match="the disk is full") as caught:
         Planted(error=28).lower(model, Encodings(), tmp_path)
     assert caught.value.where == str(tmp_path)
 

@@ -15,13 +15,14 @@ from haversack.base import digest
 from haversack.base.candidate import Artifact, ArtifactFile
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Affine, Encoding, Encodings
-from haversack.base.errors import ConversionError, EnvironmentFault, Fault, UsageError, VerificationError
+from haversack.base.errors import ConversionError, Fault, UsageError, VerificationError
 from haversack.base.graph import Graph
 from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Port, Sample
 from haversack.base.plan import PRECISIONS, Precision
 from haversack.base.shelf import Shelf
 from haversack.tools.graph.law import equal
+from haversack.tools.store import atomic
 
 SHELF = Shelf("haversack.targets", "target", also=frozenset({"reference"}))
 
@@ -96,15 +97,8 @@ class Target:
                 faults=faults,
                 next_step="encode the model again from its plan",
             )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            artifact = self._lower(model, encodings, folder)
-        except OSError as error:
-            raise EnvironmentFault(
-                f"the file cannot be written: {error.strerror or error}",
-                where=str(folder),
-                next_step="free some space there, or give another --out",
-            ) from error
+        with atomic.told(folder, "write the file"):
+            artifact = self._lower(model, encodings, atomic.make_folder(folder))
         if artifact.read_back != artifact.injected:
             raise VerificationError(
                 f"{artifact.injected - artifact.read_back} of {artifact.injected} values do not read back",

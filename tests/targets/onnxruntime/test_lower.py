@@ -250,20 +250,22 @@ def test_a_folder_that_is_a_file_is_the_machines_fault(zoo, tmp_path):
     assert "taken" in str(caught.value)
 
 
-def test_a_full_disk_leaves_the_file_that_was_there(zoo, encoded, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_file_that_was_there(zoo, encoded, tmp_path):
+    import resource
+
     model, sample = zoo["residual"]
-    TARGET.lower(model, Encodings.none(), tmp_path)
-    before = (tmp_path / "model.onnx").read_bytes()
-    real = Path.write_bytes
-
-    def full(self, data):
-        real(self, data[: len(data) // 2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(EnvironmentFault, match="No space left"):
-        TARGET.lower(model, encoded(model, [sample]), tmp_path)
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("model.onnx", before)]
+    encodings = encoded(model, [sample])
+    size = TARGET.lower(model, encodings, tmp_path / "elsewhere").bytes
+    TARGET.lower(model, Encodings.none(), tmp_path / "here")
+    before = (tmp_path / "here" / "model.onnx").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, hard))
+    try:
+        with pytest.raises(EnvironmentFault, match="limit on file sizes"):
+            TARGET.lower(model, encodings, tmp_path / "here")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [(p.name, p.read_bytes()) for p in (tmp_path / "here").iterdir()] == [("model.onnx", before)]
 
 
 def test_a_model_over_two_gigabytes_is_refused(zoo, monkeypatch):

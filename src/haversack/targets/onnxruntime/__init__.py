@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from haversack.base.model import Model, Sample
 from haversack.targets.contract import Session, Target, artifact_file, count, differences
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics import affine
+from haversack.tools.store import atomic
 
 _MINIMUM = "1.18"
 """The first release that reads opset 20 in IR version 10."""
@@ -64,8 +63,10 @@ class OnnxRuntime(Target):
         path = folder / self.file
         features = cpu.features()
         options = cpu.session_options(features) if _multiplies_integers(encodings) else {}
-        with _draft(path) as draft:
-            draft.write_bytes(written.data)
+        with atomic.replacing(path) as stream:
+            stream.write(written.data)
+            stream.flush()
+            draft = Path(stream.name)
             session = self.open_session(draft, options)
             content = read(draft, written.tensor_names, written.absorbed)
             equal, faults = differences(encodings, content.encodings())
@@ -117,17 +118,6 @@ class OnnxRuntime(Target):
         from haversack.targets.onnxruntime.observe import unfused
 
         return unfused(path, artifact.session_options)
-
-
-@contextlib.contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """Give a file beside ``path`` that takes its place only if the block ends well."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _multiplies_integers(encodings: Encodings) -> bool:

@@ -1,1 +1,1 @@
-"""Data on its way into a model: checked samples, batches, the split, preprocessing, synthetic inputs."""
+"""Data on its way into a model: checked samples, batches, preprocessing, synthetic inputs."""
