@@ -8,7 +8,6 @@ import platform
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from accounting import ROOT, Packed, pack
 from peers import METHODS, Peer, quantize
@@ -41,18 +40,32 @@ def lite0(packed: Packed) -> list[Row]:
     megabytes = best["artifact"]["bytes"] / 1e6
     differing, compared = parity["reference_differing"], parity["reference_compared"]
     return [
-        Row("Lite0 int8: relative logit error", "≤ .087", f"{parity['relative_error']:.4f}",
-            parity["relative_error"] <= 0.087),
+        Row(
+            "Lite0 int8: relative logit error",
+            "≤ .087",
+            f"{parity['relative_error']:.4f}",
+            parity["relative_error"] <= 0.087,
+        ),
         Row("Lite0 int8: agreement with float", "≥ 98.3 %", f"{parity['agreement']:.2%}", parity["agreement"] >= 0.983),
-        Row("Lite0 int8: latency against float", "≤ ×0.53",
-            f"×{cost['ratio']:.3f} (quartiles {cost['ratio_low']:.3f} to {cost['ratio_high']:.3f})",
-            cost["ratio"] <= 0.53),
+        Row(
+            "Lite0 int8: latency against float",
+            "≤ x0.53",
+            f"x{cost['ratio']:.3f} (quartiles {cost['ratio_low']:.3f} to {cost['ratio_high']:.3f})",
+            cost["ratio"] <= 0.53,
+        ),
         Row("Lite0 int8: file", "≤ 5.05 MB", f"{megabytes:.3f} MB", megabytes <= 5.05),
-        Row("Lite0 int8: output values that differ from the reference", "0 of 64 images",
-            f"{differing} of {compared}", differing == 0 and compared == 64_000),
-        Row("whole `pack` of Lite0 without cache", "≤ 120 CPU s, ≤ 2.5 GB",
+        Row(
+            "Lite0 int8: output values that differ from the reference",
+            "0 of 64 images",
+            f"{differing} of {compared}",
+            differing == 0 and compared == 64_000,
+        ),
+        Row(
+            "whole `pack` of Lite0 without cache",
+            "≤ 120 CPU s, ≤ 2.5 GB",
             f"{packed.cpu_seconds:.0f} CPU s, {packed.peak_bytes / 1e9:.2f} GB (PSS of the process tree)",
-            packed.cpu_seconds <= 120 and packed.peak_bytes <= 2.5e9),
+            packed.cpu_seconds <= 120 and packed.peak_bytes <= 2.5e9,
+        ),
     ]
 
 
@@ -62,10 +75,18 @@ def minilm(packed: Packed) -> list[Row]:
     megabytes = best["artifact"]["bytes"] / 1e6
     drop = best["quality"]["drop"]
     return [
-        Row("MiniLM int8: Spearman on STS-B dev against float", "within 0.5 points",
-            f"drop {100 * drop:+.2f} points, {best['quality']['samples']} pairs", drop <= 0.005),
-        Row("MiniLM int8: latency against float", "< ×1",
-            f"×{cost['ratio']:.3f} (quartiles {cost['ratio_low']:.3f} to {cost['ratio_high']:.3f})", cost["ratio"] < 1),
+        Row(
+            "MiniLM int8: Spearman on STS-B dev against float",
+            "within 0.5 points",
+            f"drop {100 * drop:+.2f} points, {best['quality']['samples']} pairs",
+            drop <= 0.005,
+        ),
+        Row(
+            "MiniLM int8: latency against float",
+            "< x1",
+            f"x{cost['ratio']:.3f} (quartiles {cost['ratio_low']:.3f} to {cost['ratio_high']:.3f})",
+            cost["ratio"] < 1,
+        ),
         Row("MiniLM int8: file", "≤ 24 MB", f"{megabytes:.2f} MB", megabytes <= 24),
     ]
 
@@ -78,7 +99,8 @@ def page(sections: list[tuple[Packed, list[Row]]], peers: list[Peer]) -> str:
         "",
         f"Written by `make bench` (`bench/run.py`) on {datetime.now(UTC):%Y-%m-%d}. Machine: {machine.cpu}, "
         f"{os.cpu_count()} cores, {', '.join(machine.cpu_flags)}; Python {platform.python_version()}, "
-        + ", ".join(f"{name} {number}" for name, number in machine.versions.items()) + ".",
+        + ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+        + ".",
         "",
         "Every figure was measured on the artefact in its runtime. Speeds are medians of ratios to the same runtime's",
         "float file, batch 1, one thread, calls interleaved in one process. Quality figures of the chosen artefact are",
@@ -89,12 +111,16 @@ def page(sections: list[tuple[Packed, list[Row]]], peers: list[Peer]) -> str:
         lines += [str(row) for row in rows]
     if peers:
         lines += [
-            "", "## The peer on the same float file, pictures and machine", "",
-            "ONNX Runtime's own `quantize_static` (QDQ, per channel, uint8 activations), by `bench/peers.py`:", "",
-            "| scheme | relative error | agreement | latency | MB | CPU s |", "|---|---|---|---|---|---|",
+            "",
+            "## The peer on the same float file, pictures and machine",
+            "",
+            "ONNX Runtime's own `quantize_static` (QDQ, per channel, uint8 activations), by `bench/peers.py`:",
+            "",
+            "| scheme | relative error | agreement | latency | MB | CPU s |",
+            "|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {one.name} | {one.relative_error:.4f} | {one.agreement:.2%} | ×{one.ratio:.3f} | {one.bytes / 1e6:.3f} "
+            f"| {one.name} | {one.relative_error:.4f} | {one.agreement:.2%} | x{one.ratio:.3f} | {one.bytes / 1e6:.3f} "
             f"| {one.cpu_seconds:.0f} |"
             for one in peers
         ]

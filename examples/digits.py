@@ -1,6 +1,6 @@
 """Handwritten digits, from training to a verified int8 file: ``python examples/digits.py`` (or ``make demo``).
 
-This file is also the job file: ``haversack pack examples/digits.py --budget size=120KB,latency=0.8x,drop=1pt``.
+This file is also the job file: ``haversack pack examples/digits.py --budget size=140KB,drop=1pt``.
 Data are scikit-learn's 1,797 digits of 8 x 8 pixels, enlarged to 32 x 32 by the declared preprocessing.
 """
 
@@ -45,6 +45,7 @@ class Residual(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return features of the same shape, [n, channels, height, width]."""
         y = torch.relu(self.norm1(self.conv1(x)))
         return torch.relu(x + self.norm2(self.conv2(y)))
 
@@ -62,6 +63,7 @@ class Digits(nn.Module):
         self.classify = nn.Linear(64, 10)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return scores [n, 10] for pixels float32 [n, 1, 32, 32]."""
         x = self.block2(self.widen(self.block1(self.stem(image))))
         return self.classify(self.pool(x).flatten(1))
 
@@ -125,6 +127,7 @@ def train() -> None:
 
 if __name__ == "__main__":
     model()
-    budget = "size=140KB,latency=0.9x,drop=1pt"
-    command = ["haversack", "pack", __file__, "--budget", budget, "--target", "onnxruntime", "--out", str(OUT)]
-    sys.exit(subprocess.run([sys.executable, "-m", "haversack.cli", *command[1:]], check=False).returncode)
+    # A net this small gains bytes, not time: on processors without VNNI exact int8 takes as long as float.
+    wishes = ["--budget", "size=140KB,drop=1pt", "--allow", "slower-than-float", "--out", str(OUT)]
+    command = [sys.executable, "-m", "haversack.cli", "pack", __file__, *wishes]
+    sys.exit(subprocess.run(command, check=False).returncode)

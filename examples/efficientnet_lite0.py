@@ -47,7 +47,8 @@ def _pictures(*, calibrating: bool) -> list[tuple[Path, int]]:
     wanted = int(os.environ.get("HAVERSACK_IMAGES", len(rows)))
     rows = [rows[i * len(rows) // wanted] for i in range(wanted)]
     marks = [int((i + 1) * CALIBRATION_SHARE) > int(i * CALIBRATION_SHARE) for i in range(len(rows))]
-    return [(DATA / "images" / file, label) for (file, label), mark in zip(rows, marks, strict=True) if mark is calibrating]
+    chosen = [row for row, mark in zip(rows, marks, strict=True) if mark is calibrating]
+    return [(DATA / "images" / file, label) for file, label in chosen]
 
 
 def _batches(pictures: list[tuple[Path, int]]) -> Iterator[tuple[tuple[np.ndarray], np.ndarray]]:

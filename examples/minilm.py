@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from haversack.metrics.spearman import Spearman
 from torch import nn
+
+from haversack.metrics.spearman import Spearman
 
 DATA = Path(os.environ.get("HAVERSACK_DATA", Path(__file__).parents[2] / "shared" / "data")) / "stsb"
 PAIRS = 16
@@ -32,10 +33,13 @@ class SentenceEncoder(nn.Module):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         from transformers import AutoModel
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         self.bert = AutoModel.from_pretrained(folder, attn_implementation="eager", local_files_only=True)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return embeddings float32 [n, 384] for ids and mask int64 [n, length]."""
         tokens = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         weight = attention_mask.unsqueeze(-1).to(tokens.dtype)
         mean = (tokens * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
@@ -73,7 +77,8 @@ def _tokens(sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
 def _batches(pairs: list[tuple[str, str, float]]) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
     for start in range(0, len(pairs), PAIRS):
         some = pairs[start : start + PAIRS]
-        yield _tokens([text for first, second, _ in some for text in (first, second)]), np.array([s for _, _, s in some])
+        sentences = [text for first, second, _ in some for text in (first, second)]
+        yield _tokens(sentences), np.array([score for _, _, score in some])
 
 
 def calibration() -> Iterator[tuple[np.ndarray, np.ndarray]]:

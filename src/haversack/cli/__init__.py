@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -45,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError
 
     from haversack.base.errors import EXIT_INTERRUPTED, EXIT_USAGE, HaversackError
+    from haversack.cli import process
 
-    # Read when torch loads its thread pool: idle threads sleep instead of spinning, so that measuring has the cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    process.settle()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         result = app()(words, result_action="return_value", exit_on_error=False, print_error=False)
