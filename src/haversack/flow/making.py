@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -199,7 +200,7 @@ class Maker:
         from safetensors.numpy import save
 
         changed = {
-            name: np.ascontiguousarray(value)
+            name: np.asarray(value, order="C")
             for name, value in compressed.model.weights.items()
             if name not in self.model.weights or value.tobytes() != self.model.weights[name].tobytes()
         }
@@ -259,7 +260,7 @@ class Maker:
         return state.rows()
 
     def _parity(self, compressed: Compressed, predict: Predict, *, exact: bool) -> Parity:
-        return verify.compare(
+        found = verify.compare(
             compressed.model,
             compressed.encodings,
             predict,
@@ -268,6 +269,8 @@ class Maker:
             reference_samples=self.exact_samples if exact else 0,
             float_model=self.model,
         )
+        # The arg-max of an embedding means nothing: agreement is told where labels are classes, or may be.
+        return replace(found, agreement=math.nan) if self.metric.kind == "real" else found
 
     def _exactness(
         self, parity: Parity, compressed: Compressed, opening: Opening, artifact: Artifact

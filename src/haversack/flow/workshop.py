@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from haversack.base import digest
-from haversack.base.errors import UsageError
+from haversack.base.errors import EnvironmentFault, UsageError
 from haversack.base.progress import Event, Sink
 from haversack.tools.store import atomic
 from haversack.tools.store.blobs import Blobs
@@ -117,17 +117,22 @@ class Workshop:
 
         if not arrays:
             return {}
-        return {"arrays": self.blobs.put(save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))}
+        return {"arrays": self.blobs.put(save({name: np.asarray(value, order="C") for name, value in arrays.items()}))}
 
     def arrays(self, blobs: Mapping[str, str]) -> Mapping[str, np.ndarray] | None:
-        """Return the arrays of a record, shapes and dtypes as they were kept; None when the blob is gone."""
+        """Return the arrays of a record, shapes and dtypes as they were kept; None when the blob is gone or damaged."""
         from safetensors.numpy import load
 
         if "arrays" not in blobs:
             return {}
         if not self.blobs.has(blobs["arrays"]):
             return None
-        found: Mapping[str, np.ndarray] = load(self.blobs.get(blobs["arrays"]))
+        try:
+            content = self.blobs.get(blobs["arrays"])
+        except EnvironmentFault as fault:  # putting it again repairs it
+            self.tell(Event("pack", "note", f"{fault.where}: {fault.cause}; it is made again"))
+            return None
+        found: Mapping[str, np.ndarray] = load(content)
         return found
 
     def close(self) -> None:
@@ -153,7 +158,7 @@ def _claim(out: Path, source: str) -> None:
     """
     marker = out / FOLDER / MARKER
     if marker.exists():
-        owner = str(json.loads(marker.read_text(encoding="utf-8")).get("source"))
+        owner = _owner(marker)
         if owner != source:
             raise UsageError(
                 f"the folder holds the results of another job: {owner}",
@@ -161,7 +166,8 @@ def _claim(out: Path, source: str) -> None:
                 next_step="choose another folder with --out, or delete this one",
             )
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    # A run that was killed before it wrote its mark leaves its own folder and nothing else.
+    if out.exists() and (not out.is_dir() or any(path.name != FOLDER for path in out.iterdir())):
         raise UsageError(
             "it exists and is not a folder that haversack made",
             where=str(out),
@@ -169,3 +175,19 @@ def _claim(out: Path, source: str) -> None:
         )
     atomic.make_folder(marker.parent)
     atomic.write_text(marker, json.dumps({"source": source}))
+
+
+def _owner(marker: Path) -> str:
+    """Return the job that a marker names.
+
+    Raises:
+        UsageError: somebody else wrote the file.
+    """
+    try:
+        return str(json.loads(marker.read_text(encoding="utf-8"))["source"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            "it does not say whose results the folder holds",
+            where=str(marker),
+            next_step="choose another folder with --out",
+        ) from error

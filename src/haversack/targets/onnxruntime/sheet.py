@@ -106,7 +106,7 @@ class Sheet:
         for name, value in self.parameters.items():
             self.graph.inputs.remove(value)
             if value.uses():
-                value.const_value = ir.tensor(np.ascontiguousarray(weights[name]), name=value.name)
+                value.const_value = ir.tensor(np.asarray(weights[name], order="C"), name=value.name)
                 self.graph.register_initializer(value)
         for name in [name for name, value in self.graph.initializers.items() if not value.uses()]:
             self.graph.initializers.pop(name)
