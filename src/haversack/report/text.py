@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from haversack.report import headline, wording
-from haversack.report.record import CandidateRecord, Record
+from haversack.report.record import CandidateRecord, FindingRecord, Record
 
 SEVERITIES = ("error", "warning", "note")
 
@@ -46,15 +46,18 @@ def _figures(best: CandidateRecord, unit: str) -> list[str]:
 
 
 def _findings(record: Record) -> list[str]:
-    found = [
-        (SEVERITIES.index(finding.severity), target, finding)
-        for target in record.targets
-        if (best := record.best_of(target))
-        for finding in best.findings
-    ]
-    return [
-        f"{finding.severity}{' (allowed)' if finding.allowed else ''}: {target}: {finding.kind}"
-        + (f" at {finding.layer}" if finding.layer else "")
-        + f": {finding.text}"
-        for _, target, finding in sorted(found, key=lambda item: item[0])
-    ]
+    found: dict[tuple[int, str, str], list[FindingRecord]] = {}
+    for target in record.targets:
+        best = record.best_of(target)
+        for finding in best.findings if best else ():
+            found.setdefault((SEVERITIES.index(finding.severity), target, finding.kind), []).append(finding)
+    return [_finding(target, found[rank, target, kind]) for rank, target, kind in sorted(found)]
+
+
+def _finding(target: str, alike: list[FindingRecord]) -> str:
+    """Return one line for findings of one kind: the first, and how many more (the page has them all)."""
+    first = alike[0]
+    place = f" at {first.layer}" if first.layer else ""
+    more = f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
+    allowed = " (allowed)" if first.allowed else ""
+    return f"{first.severity}{allowed}: {target}: {first.kind}{place}: {first.text}{more}"
