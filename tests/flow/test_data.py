@@ -104,3 +104,49 @@ def test_what_is_expected_changes_once_the_model_is_known():
     found.expect(PORTS)
     with pytest.raises(JobError):
         found.first()
+
+
+def test_how_data_are_batched_changes_neither_digest_nor_counts():
+    rows, labels = np.arange(24, dtype=np.float32).reshape(8, 3), np.arange(8)
+
+    def cut(size):
+        parts = [slice(start, start + size) for start in range(0, 8, size)]
+        return made(
+            calibration=[(rows[part],) for part in parts], evaluation=[((rows[part],), labels[part]) for part in parts]
+        )
+
+    assert len({cut(size).digest() for size in (1, 3, 8)}) == 1
+    assert {cut(size).counts() for size in (1, 3, 8)} == {(8, 8)}
+    assert len(list(cut(3).evaluation())) == 3
+
+
+def test_the_same_rows_in_the_other_set_are_other_data():
+    zeros, ones = np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32)
+    labels = np.zeros(2, np.int64)
+    one = made(calibration=[(zeros,)], evaluation=[((ones,), labels)])
+    other = made(calibration=[(ones,)], evaluation=[((zeros,), labels)])
+    assert one.digest() != other.digest()
+
+
+def test_one_sample_cannot_choose_and_be_reported():
+    one = [((np.ones((1, 3), np.float32),), np.zeros(1, np.int64))]
+    with pytest.raises(JobError, match="it gives 1 sample") as caught:
+        made(evaluation=one).counts()
+    assert caught.value.where == "evaluation()"
+    assert made(evaluation=[*one, *one]).counts() == (8, 2)
+
+
+def test_a_pass_that_was_left_early_spoils_no_later_one(monkeypatch):
+    monkeypatch.setattr(data_module, "KEPT_BYTES", 0)
+    found = made()
+    next(iter(found.calibration()))
+    next(iter(found.evaluation()))
+    assert found.counts() == (8, 4)
+
+
+def test_a_fault_in_a_late_batch_is_told_in_every_pass():
+    good, bad = (np.ones((4, 3), np.float32),), (np.ones((4, 2), np.float32),)
+    found = made(calibration=[good, bad])
+    for _ in range(2):
+        with pytest.raises(JobError, match="batch 1 cannot be used"):
+            list(found.calibration())

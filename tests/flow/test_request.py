@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from haversack.base.budget import Budget
 from haversack.base.errors import UsageError
 from haversack.base.plan import LayerPlan, Plan, Step
+from haversack.base.recipe import FORMAT, Recipe, write
 from haversack.flow.request import DEFAULT_BUDGET, Request, opened, read_plan, write_plan
 
 JOB = str(Path(__file__).with_name("tiny_job.py"))
@@ -72,3 +74,61 @@ def test_what_cannot_be_read(fields, said):
     with pytest.raises(UsageError) as caught:
         opened(Request(JOB, **fields))
     assert said in str(caught.value)
+
+
+def test_a_plan_for_a_target_that_was_not_asked_for(tmp_path):
+    write_plan(Plan("reference"), tmp_path / "plan.toml")
+    with pytest.raises(UsageError, match="the plan is for 'reference', the run for onnxruntime") as caught:
+        opened(Request(JOB, plan=tmp_path / "plan.toml"))
+    assert caught.value.next_step == "--target reference"
+
+
+def test_a_plan_file_goes_before_the_recipes_plan(packed, tmp_path):
+    write_plan(PLAN, tmp_path / "plan.toml")
+    _, _, fixed = opened(Request(str(packed.out / "recipe.toml"), plan=tmp_path / "plan.toml"))
+    assert fixed == {"onnxruntime": PLAN}
+
+
+@pytest.mark.parametrize(
+    "text, faults",
+    [
+        ("target = 3", {"target"}),
+        ('target = "onnxruntime"\nrangs = "mse"\nprepare = 7', {"rangs", "prepare"}),
+        ('target = "onnxruntime"\n[layers."a:linear#0"]\nprecision = "int7"\ngranularity = "row"',
+         {"layers['a:linear#0'].precision", "layers['a:linear#0'].granularity"}),
+    ],
+)  # fmt: skip
+def test_all_faults_of_a_plan_are_told_at_once(tmp_path, text, faults):
+    path = tmp_path / "plan.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_plan(path)
+    assert {fault.where for fault in caught.value.faults} == faults
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize("content", [b"[", b"\xff\xfe", b"a = 1 b = 2"])
+def test_a_plan_that_is_no_toml(tmp_path, content):
+    path = tmp_path / "plan.toml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="the plan cannot be read"):
+        read_plan(path)
+
+
+def test_all_faults_of_a_budget_are_told_at_once():
+    with pytest.raises(UsageError) as caught:
+        opened(Request(JOB, "sice=5MB,latency=3,drop=1pt"))
+    assert [fault.where for fault in caught.value.faults] == ["sice", "latency"]
+    assert "did you mean size" in str(caught.value)
+
+
+def test_a_recipe_without_limits_means_the_default(tmp_path):
+    write(Recipe(FORMAT, JOB, "digest", Budget(), ()), tmp_path / "recipe.toml")
+    assert opened(Request(str(tmp_path / "recipe.toml")))[1] == DEFAULT_BUDGET
+
+
+def test_the_words_are_checked_before_the_job_is_run(tmp_path):
+    job = tmp_path / "job.py"
+    job.write_text("raise SystemError")
+    with pytest.raises(UsageError, match="no target named 'nowhere'"):
+        opened(Request(str(job), targets=("nowhere",)))

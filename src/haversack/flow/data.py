@@ -19,6 +19,8 @@ from haversack.tools.data.preprocess.pipeline import Pipeline
 
 KEPT_BYTES = 400 << 20
 """Data up to so many bytes are read and preprocessed once; larger sets are streamed anew for every pass."""
+LEAST_SCORED = 2
+"""One sample chooses, the other is reported."""
 
 Pair = tuple[Sample, np.ndarray]
 Item = TypeVar("Item")
@@ -97,11 +99,20 @@ class Data:
         return digest.of_data([calibration, inputs, expected])
 
     def counts(self) -> tuple[int, int]:
-        """Return how many samples calibrate and how many are scored."""
-        return (
-            sum(len(sample[0]) for sample in self.calibration()),
-            sum(len(expected) for _, expected in self.evaluation()),
-        )
+        """Return how many samples calibrate and how many are scored.
+
+        Raises:
+            JobError: a batch that does not fit the model, or too few samples to choose by some and report on others.
+        """
+        calibrating = sum(len(sample[0]) for sample in self.calibration())
+        scored = sum(len(expected) for _, expected in self.evaluation())
+        if scored < LEAST_SCORED:
+            raise JobError(
+                f"it gives {scored} sample, and at least {LEAST_SCORED} are needed",
+                where="evaluation()",
+                next_step="give a few hundred: every other one chooses between candidates, the rest is reported",
+            )
+        return calibrating, scored
 
 
 def _up_to(items: Iterable[Item], size: Callable[[Item], int]) -> tuple[list[Item], Iterator[Item] | None]:
