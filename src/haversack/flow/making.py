@@ -133,15 +133,18 @@ class Maker:
         """Return where a plan's files are made."""
         return self.folder / plan.id
 
-    def confirmed(self, candidate: Candidate, samples: int) -> Candidate:
-        """Return a made candidate compared with the reference on so many samples.
+    def confirmed(self, candidate: Candidate, samples: int) -> tuple[Parity, tuple[Finding, ...]]:
+        """Return the parity of a measured candidate, compared with the reference on so many samples, and what it tells.
 
         Raises:
+            ValueError: the candidate was not measured.
             WorkerFault: the runtime failed.
         """
         artifact, parity, plan = candidate.artifact, candidate.parity, candidate.plan
-        if artifact is None or parity is None or not _is_static(plan):
-            return candidate
+        if artifact is None or parity is None:
+            raise ValueError(f"{candidate.id} was not measured")
+        if not _is_static(plan):
+            return parity, ()
         self.sink(Event("verify", "start", f"{samples} samples bit for bit against the reference"))
         kept = self._kept(plan)
         opening = self._opening(plan, artifact)
@@ -154,22 +157,13 @@ class Maker:
                 batches.take((inputs for inputs, _ in self.data.evaluation()), samples),
                 float_predict=self.baseline.predict,
                 reference_samples=samples,
-                float_model=self.model,
+                layer_samples=0,
             )
         finally:
             self.device.unload(handle)
-        exact = replace(
-            parity,
-            reference_differing=found.reference_differing,
-            reference_compared=found.reference_compared,
-            layers=found.layers,
-        )
-        told = tuple(self._exactness(exact, kept, opening, artifact))
-        fails = any(finding.kind not in self.allow for finding in told)
-        reason = "; ".join(finding.text for finding in told) if fails else candidate.reason
-        findings_all = tuple(dict.fromkeys((*candidate.findings, *told)))
-        verdict = "failed" if fails else candidate.verdict
-        return replace(candidate, parity=exact, findings=findings_all, verdict=verdict, reason=reason)
+        differing, compared = found.reference_differing, found.reference_compared
+        exact = replace(parity, reference_differing=differing, reference_compared=compared)
+        return exact, tuple(self._exactness(exact, kept, opening, artifact))
 
     def compressed(self, plan: Plan) -> Compressed:
         """Return the prepared model and its encodings."""

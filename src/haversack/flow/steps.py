@@ -15,10 +15,11 @@ import numpy as np
 
 from haversack import load
 from haversack.base import digest
-from haversack.base.candidate import Artifact, Candidate
+from haversack.base.candidate import Artifact, Candidate, Parity
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
 from haversack.base.errors import JobError, VerificationError
+from haversack.base.finding import Finding
 from haversack.base.job import Job
 from haversack.base.model import Model, Sample
 from haversack.base.plan import Plan, Precision
@@ -283,20 +284,28 @@ class Steps:
 
     def confirmed(self, candidate: Candidate) -> Candidate:
         """Return a candidate compared with the reference on all the samples that a shipped artefact is compared on."""
-        if candidate.artifact is None or candidate.parity is None:
+        artifact = candidate.artifact
+        if artifact is None or candidate.parity is None:
             return candidate
+        maker = self.makers[candidate.plan.target]
 
-        def load_back(data: Mapping[str, Any], _: Mapping[str, np.ndarray]) -> Candidate:
-            return structure(data["candidate"], Candidate, where="ledger")
+        def load_back(data: Mapping[str, Any], _: Mapping[str, np.ndarray]) -> tuple[Parity, tuple[Finding, ...]]:
+            told = tuple(structure(one, Finding, where="ledger") for one in data["findings"])
+            return structure(data["parity"], Parity, where="ledger"), told
 
-        return self.shop.remember(
+        parity, told = self.shop.remember(
             "verify",
             "the chosen artefact against the reference",
-            [candidate.plan.digest, candidate.artifact.files[0].sha256, SHIPPED_EXACT_SAMPLES, *self.content],
-            lambda: self.makers[candidate.plan.target].confirmed(candidate, SHIPPED_EXACT_SAMPLES),
-            save=lambda made: ({"candidate": unstructure(made)}, {}),
+            [candidate.plan.digest, artifact.files[0].sha256, SHIPPED_EXACT_SAMPLES, *self.content],
+            lambda: maker.confirmed(candidate, SHIPPED_EXACT_SAMPLES),
+            save=lambda made: ({"parity": unstructure(made[0]), "findings": unstructure(list(made[1]))}, {}),
             load=load_back,
         )
+        candidate = replace(candidate, parity=parity, findings=tuple(dict.fromkeys((*candidate.findings, *told))))
+        wrong = [finding for finding in told if finding.severity == "error" and finding.kind not in self.allow]
+        if not wrong:
+            return candidate
+        return replace(candidate, verdict="failed", reason="; ".join(finding.text for finding in wrong))
 
     def baseline_reported(self) -> Quality:
         """Return the float model's quality on the untouched half."""
