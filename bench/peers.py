@@ -17,7 +17,7 @@ from haversack.measure.device import Opening
 from haversack.measure.local import LocalDevice
 from haversack.tools.data.preprocess.pipeline import Pipeline
 
-METHODS = ("MinMax", "Percentile", "Entropy")
+METHODS = ("MinMax", "Percentile")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Peer:
         agreement: fraction of pictures with float's arg-max.
         ratio: of its latency to float's, interleaved.
         bytes: of its file.
-        cpu_seconds: that making it took.
+        cpu_seconds: that making it took, or None when it was made elsewhere.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Peer:
     agreement: float
     ratio: float
     bytes: int
-    cpu_seconds: float
+    cpu_seconds: float | None
 
 
 def quantize(job: Job, floats: Path, folder: Path, method: str, options: dict[str, str]) -> Peer:
@@ -59,14 +59,15 @@ def quantize(job: Job, floats: Path, folder: Path, method: str, options: dict[st
         calibrate_method=getattr(CalibrationMethod, method),
     )
     spent = time.process_time() - start
-    scored = [pipeline(inputs) for inputs, _ in job.evaluation()]
-    return measure(f"onnxruntime quantize_static, {method}", path, floats, scored, job, options, spent)
+    return measure(f"ONNX Runtime's quantize_static, {method}", path, floats, job, options, spent)
 
 
 def measure(
-    name: str, path: Path, floats: Path, scored: list[Sample], job: Job, options: dict[str, str], cpu_seconds: float
+    name: str, path: Path, floats: Path, job: Job, options: dict[str, str], cpu_seconds: float | None = None
 ) -> Peer:
-    """Score and time one file beside the float file."""
+    """Score and time one file beside the float file, on all scored pictures."""
+    pipeline = Pipeline.parse(job.preprocess)
+    scored: list[Sample] = [pipeline(inputs) for inputs, _ in job.evaluation()]
     with LocalDevice() as device:
         mine = device.load(Opening(path, "onnxruntime", options))
         exact = device.load(Opening(floats, "onnxruntime"))
