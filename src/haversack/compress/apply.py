@@ -37,7 +37,8 @@ def apply(
     """Return the model with a plan applied.
 
     In order: the preparation steps that need no encodings; the ranges of the prepared model's activations; the
-    encodings; the steps that need them. These may change biases, so weights whose bias no longer fits are stored anew.
+    encodings; the steps that need them. These may change biases and
+    weights, which are then stored anew with the scales that they have (raised where a bias has outgrown its room).
 
     Args:
         model: the float model.
@@ -65,7 +66,7 @@ def apply(
         model = _run(part, model, replace(context, encodings=encodings))
     if late:
         affine = {key: value for key, value in encodings.tensors.items() if isinstance(value, Affine)}
-        tensors, integers, told = store_weights(model, plan, affine)
+        tensors, integers, told = store_weights(model, plan, affine, keep_scales=True)
         encodings = Encodings({**encodings.tensors, **tensors}, integers)
         findings = tuple(dict.fromkeys((*findings, *told)))
     sink(Event("compress", "done", f"{len(plan.layers)} layers encoded"))

@@ -47,21 +47,23 @@ def encode(
 
 
 def store_weights(
-    model: Model, plan: Plan, affine: Mapping[str, Affine]
+    model: Model, plan: Plan, affine: Mapping[str, Affine], *, keep_scales: bool = False
 ) -> tuple[dict[str, Encoding], dict[str, np.ndarray], tuple[Finding, ...]]:
     """Return encodings and integers of every planned weight, in execution order, and findings.
 
     Args:
         model: has the weights.
         plan: what each layer becomes.
-        affine: the encodings of activations, by tensor key.
+        affine: the encodings by tensor key: of activations, and of weights where their scales are kept.
+        keep_scales: whether weights that have an encoding in ``affine`` keep its scales.
     """
     tensors: dict[str, Encoding] = {}
     integers: dict[str, np.ndarray] = {}
     findings: list[Finding] = []
     for node in model.graph.nodes:
         if node.key in plan.layers:
-            stored = store(model, node, plan.layers[node.key], affine.get(f"{node.inputs[0]}:out"))
+            kept = affine.get(f"{node.key}:weight") if keep_scales else None
+            stored = store(model, node, plan.layers[node.key], affine.get(f"{node.inputs[0]}:out"), kept)
             tensors.update(stored.tensors)
             integers.update(stored.integers)
             findings += stored.findings

@@ -30,7 +30,7 @@ class Stored:
     findings: tuple[Finding, ...] = ()
 
 
-def store(model: Model, node: Node, layer: LayerPlan, source: Affine | None) -> Stored:
+def store(model: Model, node: Node, layer: LayerPlan, source: Affine | None, kept: Affine | None = None) -> Stored:
     """Return how a layer's weight is stored.
 
     Args:
@@ -39,6 +39,7 @@ def store(model: Model, node: Node, layer: LayerPlan, source: Affine | None) -> 
         layer: its precision, granularity and quantizer.
         source: the encoding of its input when it runs in integers, so that the bias fits: where |bias| is more than
             2^22 accumulator steps the channel's scale is raised (a dead channel) and told.
+        kept: the encoding that it has already, whose scales stay (but for dead channels); None to set them.
 
     Raises:
         JobError: the weight holds NaN or an infinity.
@@ -51,14 +52,7 @@ def store(model: Model, node: Node, layer: LayerPlan, source: Affine | None) -> 
     assert node.weight is not None, "a layer has a weight"
     weight = np.asarray(model.weights[node.weight], np.float32)
     axis = channel_axis(node.op) if layer.granularity == "channel" else None
-    try:
-        quantizer = SHELF.build(layer.weights.part, layer.weights.settings)
-        taps = int(np.prod(weight.shape[2:])) if node.op.startswith("conv") else 1
-        scales = quantizer.weight_scales(by_channel(weight, axis), BITS, taps)
-    except JobError as error:
-        place = split_node(node.key)[0] or node.key
-        raise JobError(error.cause, where=place, tried=f"reading {node.weight}") from error
-    scales = scales if axis is not None else scales.reshape(())
+    scales = kept.scale if kept is not None else _scales(node, layer, weight, axis)
     findings: tuple[Finding, ...] = ()
     if layer.precision == "int8" and source is not None and node.bias is not None:
         scales, raised = raise_for_bias(scales, np.asarray(model.weights[node.bias], np.float32), source.scale)
@@ -68,6 +62,18 @@ def store(model: Model, node: Node, layer: LayerPlan, source: Affine | None) -> 
     if layer.precision == "int8_dynamic":
         tensors[f"{node.key}:in"] = Dynamic()
     return Stored(tensors, {key: quantize(weight, encoding)}, findings)
+
+
+def _scales(node: Node, layer: LayerPlan, weight: np.ndarray, axis: int | None) -> np.ndarray:
+    """Return the scales that a layer's quantizer sets, float32 [channels] or []."""
+    quantizer = SHELF.build(layer.weights.part, layer.weights.settings)
+    taps = int(np.prod(weight.shape[2:])) if node.op.startswith("conv") else 1
+    try:
+        scales: np.ndarray = quantizer.weight_scales(by_channel(weight, axis), BITS, taps)
+    except JobError as error:
+        place = split_node(node.key)[0] or node.key
+        raise JobError(error.cause, where=place, tried=f"reading {node.weight}") from error
+    return scales if axis is not None else scales.reshape(())
 
 
 def _dead(node: Node, raised: np.ndarray) -> tuple[Finding, ...]:

@@ -47,8 +47,9 @@ def ranges(model: Model, samples: Iterable[Sample], sink: Sink = silent) -> Mapp
     def observe(node: Node, value: torch.Tensor) -> None:
         if node.key in wanted and value.is_floating_point():
             _check(node, value)
-            histogram = seen.setdefault(node.out, Histogram())
-            histogram.add(value)
+            if node.out not in seen:
+                seen[node.out] = Histogram()
+            seen[node.out].add(value)
 
     executor = Executor(model)
     count = 0

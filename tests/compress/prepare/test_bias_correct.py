@@ -13,7 +13,6 @@ from haversack.compress.encode import encode
 from haversack.compress.plans import uniform
 from haversack.compress.prepare.bias_correct import BiasCorrect
 from haversack.compress.prepare.contract import PrepareContext
-from haversack.profile.ranges import ranges
 from haversack.tools.graph.simulate import Simulator
 from haversack.tools.numerics.affine import symmetric
 
@@ -174,13 +173,13 @@ def test_samples_and_memory_are_bounded(make_model, settings, used):
 
 
 def test_codes_take_a_byte_and_floats_four(folded, folded_ranges, images, all_constraints):
-    from haversack.compress.prepare.bias_correct import _FloatMeans
+    from haversack.compress.prepare.means import FloatMeans
     from haversack.tools.graph.execute import Executor
 
     encodings, _ = encode(
         folded, Plan("t", uniform(folded.graph, "int8")), folded_ranges, all_constraints(folded.graph)
     )
-    taken = _FloatMeans({})
+    taken = FloatMeans({})
     taken.start()
     Executor(folded).run(images[0], observe=taken.observe)
     in_float, in_codes = taken.row_bytes(folded, Encodings.none()), taken.row_bytes(folded, encodings)

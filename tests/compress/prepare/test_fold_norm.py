@@ -65,7 +65,7 @@ def test_folded_it_computes_the_same(make_model, parts, shape):
     assert after.notes[-1] == f"fold_norm: {count} norms folded"
 
 
-def test_keys_of_layers_stay_and_every_layer_has_a_bias(small_model, folded_small=None):
+def test_keys_of_layers_stay_and_every_layer_has_a_bias(small_model):
     context = PrepareContext(lambda: [(np.zeros((1, 3, 9, 9), np.float32),)])
     after = FoldNorm().apply(small_model, context)
     layers = [node.key for node in small_model.graph.nodes if node.weight and node.op != "batch_norm"]

@@ -119,13 +119,13 @@ def test_a_signed_encoding_of_another_width(net, x):
 
 
 def test_arrive_sees_every_batch_before_the_layer_and_may_change_its_bias(net, x):
-    from haversack.tools.graph.simulate import Simulator
+    from haversack.tools.graph.simulate import Mended, Simulator
 
     seen = {}
 
     def arrive(node, inputs):
         seen[node.key] = [tuple(value.shape) for value in inputs]
-        return np.full(3, 2.0) if node.key == SECOND else None
+        return Mended(bias=np.full(3, 2.0)) if node.key == SECOND else None
 
     made = Simulator(net).run(Encodings.none(), [(x,), (x[:1],)], arrive=arrive)
     assert seen == {FIRST: [(5, 4), (1, 4)], SECOND: [(5, 6), (1, 6)]}

@@ -8,7 +8,7 @@ caller may look at what arrives at a layer over all samples, and mend the layer 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,17 @@ if TYPE_CHECKING:
     import torch
     from torch import fx
 
-Arrive = Callable[[Node, "Iterator[torch.Tensor]"], "np.ndarray | None"]
-"""Called before each layer with its input in every batch; what it returns replaces the layer's bias."""
+
+@dataclass(frozen=True)
+class Mended:
+    """What replaces a layer's parameters in a run, float32 in their shapes; None leaves them."""
+
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+
+
+Arrive = Callable[[Node, "Iterable[torch.Tensor]"], "Mended | None"]
+"""Called before each layer with its input in every batch (iterable many times); it may mend the layer."""
 
 
 class Simulator:
@@ -139,10 +148,10 @@ class _Walk:
                 found[names[canonical.weight]] = torch.from_numpy(stored)
         if self.arrive is not None and role(canonical) is Role.LAYER:
             source = node.all_input_nodes[0].name
-            inputs = (self._arriving(canonical, source, index) for index in range(len(self.batches)))
-            bias = self.arrive(canonical, inputs)
-            if bias is not None and canonical.bias is not None:
-                found[names[canonical.bias]] = torch.from_numpy(np.array(bias, np.float32))
+            mended = self.arrive(canonical, _Inputs(self, canonical, source)) or Mended()
+            for name, value in ((canonical.weight, mended.weight), (canonical.bias, mended.bias)):
+                if name is not None and value is not None:
+                    found[names[name]] = torch.from_numpy(np.array(value, np.float32))
         return found
 
     def _stored(self, node: Node) -> np.ndarray | None:
@@ -190,6 +199,19 @@ class _Walk:
         for used in node.all_input_nodes:
             if self.last_use[used.name] == node.name:
                 self.held.pop(used.name, None)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What arrives at a layer, batch by batch, as often as asked for."""
+
+    walk: _Walk
+    node: Node
+    source: str
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for index in range(len(self.walk.batches)):
+            yield self.walk._arriving(self.node, self.source, index)  # noqa: SLF001 - the walk's other half
 
 
 def _codes(value: torch.Tensor, encoding: Affine) -> torch.Tensor:

@@ -1,0 +1,159 @@
+"""Means of layers' outputs: in float over calibration samples, and of a quantized layer from what arrives at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from haversack.base.encodings import Encodings
+from haversack.base.graph import Node
+from haversack.base.model import Model, Sample
+from haversack.base.progress import steps
+from haversack.compress.prepare.contract import PrepareContext, only_reader
+from haversack.tools.graph.batches import rebatch
+from haversack.tools.graph.execute import Executor
+from haversack.tools.graph.roles import Role, role, units
+from haversack.tools.numerics.granularity import output_axis
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH = 8
+
+
+def correctable(model: Model, encodings: Encodings) -> dict[str, Node]:
+    """Return the layers with an integer weight and a bias of their own, by node key."""
+    return {
+        node.key: node
+        for node in model.graph.nodes
+        if role(node) is Role.LAYER
+        and encodings.affine(f"{node.key}:weight") is not None
+        and node.bias is not None
+        and only_reader(model, node, node.bias)
+    }
+
+
+def float_means(
+    model: Model, layers: Mapping[str, Node], context: PrepareContext, rows: int, megabytes: float
+) -> tuple[list[Sample], dict[str, np.ndarray]]:
+    """Return calibration batches, and over them the mean float output of every layer, float64 [channels], by node key.
+
+    Args:
+        model: the float model.
+        layers: layers by node key.
+        context: has the samples and the encodings under which the batches are to be run side by side.
+        rows: of samples, at most.
+        megabytes: that the activations of all batches may take in that run; fewer batches where they do not fit.
+    """
+    assert context.encodings is not None, "steps that need encodings run after these exist"
+    means = FloatMeans(layers)
+    batches: list[Sample] = []
+    executor = Executor(model)
+    total = -(-rows // BATCH)
+    source = islice(rebatch(model, context.samples(), BATCH), total)
+    taken = 0
+    for batch in steps(source, context.sink, "compress", "mean outputs of layers", total):
+        means.start()
+        executor.run(batch, observe=means.observe)
+        taken += batch[0].shape[0]
+        if batches and taken * means.row_bytes(model, context.encodings) > megabytes * 1e6:
+            means.drop()
+            break
+        batches.append(batch)
+    return batches, means.mean()
+
+
+@dataclass
+class FloatMeans:
+    """Sums of every layer's float output by channel, kept apart by batch so that a batch can be left out."""
+
+    layers: Mapping[str, Node]
+    sums: list[dict[str, np.ndarray]] = field(default_factory=list)
+    counts: list[dict[str, int]] = field(default_factory=list)
+    elements: dict[str, int] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Begin a batch."""
+        self.sums.append({})
+        self.counts.append({})
+
+    def drop(self) -> None:
+        """Forget the last batch."""
+        self.sums.pop()
+        self.counts.pop()
+
+    def observe(self, node: Node, value: torch.Tensor) -> None:
+        """Take in what a node made of the batch, of any shape and dtype."""
+        size = value.numel() // max(1, value.shape[0] if value.ndim else 1)
+        self.elements[node.key] = max(self.elements.get(node.key, 0), size)
+        if node.key in self.layers:
+            axis = output_axis(node.op) % value.ndim
+            others = [index for index in range(value.ndim) if index != axis]
+            self.sums[-1][node.key] = value.sum(dim=others).double().numpy()
+            self.counts[-1][node.key] = value.numel() // value.shape[axis]
+
+    def mean(self) -> dict[str, np.ndarray]:
+        """Return the mean output of every layer, float64 [channels], by node key."""
+        return {
+            key: np.sum([part[key] for part in self.sums], axis=0) / sum(part[key] for part in self.counts)
+            for key in self.layers
+        }
+
+    def row_bytes(self, model: Model, encodings: Encodings) -> int:
+        """Return the most bytes that one row's activations take at once, when run unit by unit under encodings."""
+        parts = units(model.graph)
+        made = {unit.last.key for unit in parts}
+        last_use = {key: index for index, unit in enumerate(parts) for key in unit.head.inputs}
+        held, peak = 0, 0
+        for index, unit in enumerate(parts):
+            held += self._bytes(unit.last.key, encodings)
+            peak = max(peak, held)
+            done = {key for key in unit.head.inputs if last_use[key] == index and key in made}
+            held -= sum(self._bytes(key, encodings) for key in done)
+        return peak
+
+    def _bytes(self, key: str, encodings: Encodings) -> int:
+        return self.elements.get(key, 0) * (4 if encodings.affine(f"{key}:out") is None else 1)
+
+
+def mean_output(node: Node, weight: np.ndarray, inputs: Iterable[torch.Tensor]) -> np.ndarray:
+    """Return a layer's mean output without bias over all inputs, float64 [channels], from the inputs' sum.
+
+    A layer is linear: the sum of its outputs is its output for the sum of its inputs.
+
+    Args:
+        node: a layer.
+        weight: float32, as the layer has it.
+        inputs: float32 batches; those of one shape are summed.
+    """
+    import torch
+
+    operate = _linear(node, torch.from_numpy(weight).double())
+    sums: dict[tuple[int, ...], torch.Tensor] = {}
+    rows: dict[tuple[int, ...], int] = {}
+    for value in inputs:
+        flat = value.reshape(-1, value.shape[-1]) if node.op == "linear" else value
+        shape = tuple(flat.shape[1:])
+        part = flat.sum(dim=0, keepdim=True).double()
+        sums[shape] = sums[shape] + part if shape in sums else part
+        rows[shape] = rows.get(shape, 0) + flat.shape[0]
+    total, count = np.zeros(weight.shape[0]), 0
+    for shape, value in sums.items():
+        made = operate(value).reshape(weight.shape[0], -1)
+        total += made.sum(dim=1).numpy()
+        count += rows[shape] * made.shape[1]
+    return total / count
+
+
+def _linear(node: Node, weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    import torch.nn.functional as F  # noqa: N812 - the name that the field uses
+
+    if node.op == "linear":
+        return lambda value: F.linear(value, weight)
+    convolve = F.conv1d if node.op == "conv1d" else F.conv2d
+    settings = {name: node.attributes[name] for name in ("stride", "padding", "dilation", "groups")}
+    return lambda value: convolve(value, weight, None, **settings)
