@@ -67,17 +67,20 @@ def test_what_does_not_open_names_its_layer(model, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [], "what does not open is not left behind"
 
 
-def test_a_read_only_folder(model, tmp_path, monkeypatch):
-    from pathlib import Path
-
-    def refuse(self, *_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "write_bytes", refuse)
-    with pytest.raises(EnvironmentFault, match="Permission denied") as caught:
+def test_a_place_that_is_taken_is_the_machines_fault(model, tmp_path):
+    (tmp_path / "model.onnx").mkdir()
+    with pytest.raises(EnvironmentFault, match="it is a folder, not a file") as caught:
         emit(model, Encodings.none(), "onnxruntime", tmp_path)
-    assert (caught.value.exit_code, caught.value.where) == (6, str(tmp_path))
-    assert list(tmp_path.iterdir()) == []
+    assert (caught.value.exit_code, caught.value.where) == (6, str(tmp_path / "model.onnx"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["model.onnx"]
+
+
+def test_a_folder_that_cannot_be_made_is_the_machines_fault(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentFault, match="not a folder") as caught:
+        emit(model, Encodings.none(), "onnxruntime", tmp_path / "file" / "below")
+    assert caught.value.exit_code == 6
+    assert "--out" in caught.value.next_step
 
 
 def test_every_artifact_was_opened(model, tmp_path, monkeypatch):
