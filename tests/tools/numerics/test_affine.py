@@ -113,8 +113,15 @@ def test_what_is_no_range(low, high):
 
 
 @pytest.mark.parametrize(
-    "scales, axis", [(np.ones(3), None), (np.float32(1.0), 0), (np.ones((2, 2)), 0), (np.array([1.0, 0.0]), 0),
-                     (np.array([1.0, np.nan]), 0), (np.float32(-1.0), None)]
+    "scales, axis",
+    [
+        (np.ones(3), None),
+        (np.float32(1.0), 0),
+        (np.ones((2, 2)), 0),
+        (np.array([1.0, 0.0]), 0),
+        (np.array([1.0, np.nan]), 0),
+        (np.float32(-1.0), None),
+    ],
 )
 def test_what_are_no_scales(scales, axis):
     with pytest.raises(ValueError, match="scale"):
