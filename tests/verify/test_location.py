@@ -189,3 +189,23 @@ def test_nan_is_located(network, coded, batch):
 
     found = locate(network, coded, coded, batch, tensors=runtime(network, coded, spoil=spoil))
     assert found.layer == "3:relu#0:out"
+
+
+def test_bits_are_demanded_where_integers_alone_compute(network, coded):
+    import torch
+    from torch import nn
+
+    from haversack.tools.graph import canonical
+    from haversack.verify import is_exact
+
+    assert not is_exact(network, coded)  # a softmax stands between
+    module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten()).eval()
+    program = torch.export.export(module, (torch.zeros(2, 2, 8, 8),))
+    plain = canonical.to_model(program, "plain")
+    weight = "0:conv2d#0:weight"
+    tensors = {key: affine.from_range(0.0, 1.0) for key in ("input:input#0:out", "1:relu#0:out", "2:flatten#0:out")}
+    tensors = {key.replace("input:input", plain.inputs[0].name + ":input"): value for key, value in tensors.items()}
+    codes = np.ones(plain.weights["0.weight"].shape, np.int32)
+    whole = Encodings({**tensors, weight: affine.symmetric(np.ones(4, np.float32), 8, 0)}, {weight: codes})
+    assert is_exact(plain, whole)
+    assert not is_exact(plain, Encodings(tensors))  # the layer's weight stays in float

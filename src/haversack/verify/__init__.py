@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from haversack.verify.location import locate
+from haversack.verify.location import is_exact, locate
 from haversack.verify.parity import compare
 
-__all__ = ["compare", "locate"]
+__all__ = ["compare", "is_exact", "locate"]

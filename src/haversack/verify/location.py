@@ -145,6 +145,12 @@ def _first_departure(
     return None
 
 
+def is_exact(model: Model, encodings: Encodings, reference: Reference | None = None) -> bool:
+    """Say whether every output is computed in integers all the way from the inputs, so that bits can be demanded."""
+    exact = _exact_tensors(model, (reference or Reference()).opened(model, encodings))
+    return all(f"{key}:out" in exact for key in model.graph.outputs)
+
+
 def _exact_tensors(model: Model, interpreter: Interpreter) -> frozenset[str]:
     """Return the tensors that no float op has touched on their way from the inputs."""
     exact: set[str] = set()
