@@ -217,3 +217,13 @@ def test_the_same_again():
     first, second = made(ranges, constraints)[0], made(dict(reversed(ranges.items())), constraints)[0]
     assert list(first) == list(second)
     assert all(first[key].scale == second[key].scale for key in first)
+
+
+def test_the_models_outputs_are_never_clipped():
+    from haversack.compress.quantize.percentile import Percentile
+
+    counts = np.array([1, 98, 1])
+    taken = {key: TensorStatistics(-3.0, 3.0, counts, -3.0, 3.0, 1) for key in (A, P)}
+    found, _ = encode(GRAPH, frozenset({A, P}), taken, Percentile(90.0), Constraints())
+    assert interval(found[P]) == pytest.approx((-3.0, 3.0), abs=0.03)
+    assert interval(found[A]) == pytest.approx((-1.0, 1.0), abs=0.03)

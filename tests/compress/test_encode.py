@@ -71,7 +71,7 @@ def test_without_static_layers_no_ranges_are_read(folded, precision, activations
 def test_the_ranges_part_of_the_plan_decides(folded, folded_ranges, all_constraints, int8):
     plan = Plan("t", uniform(folded.graph, "int8"), ranges=Step("percentile", {"percentile": 90.0}))
     clipped, _ = encode(folded, plan, folded_ranges, all_constraints(folded.graph))
-    key = "head:linear#0:out"
+    key = "block:add#0:out"
     assert clipped.affine(key).scale < int8[0].affine(key).scale
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from haversack.base.plan import LayerPlan, Step
-from haversack.compress.plans import uniform
+from haversack.compress.plans import float_first, uniform
 
 
 class Everything(nn.Module):
@@ -51,3 +51,21 @@ def test_granularity_and_quantizer_reach_the_layers_and_tables_keep_rows(graph):
 
 def test_the_order_is_the_graphs(graph):
     assert list(uniform(graph, "int8")) == [TABLE, CONV, LAYER]
+
+
+def test_the_layers_that_read_an_input_may_stay_in_float(make_model):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.near = nn.Conv2d(2, 3, 3)
+            self.far = nn.Conv2d(3, 3, 1)
+            self.side = nn.Conv2d(2, 3, 3)
+
+        def forward(self, x):
+            padded = nn.functional.pad(x, [1, 1, 1, 1])
+            return self.far(self.near(padded)) + self.side(padded)
+
+    graph = make_model(Two(), (2, 4, 4)).graph
+    layers = uniform(graph, "int8")
+    assert list(layers) == ["near:conv2d#0", "far:conv2d#0", "side:conv2d#0"]
+    assert float_first(graph, layers) == {"far:conv2d#0": layers["far:conv2d#0"]}

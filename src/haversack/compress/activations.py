@@ -16,6 +16,7 @@ from haversack.base.graph import Graph
 from haversack.base.keys import split_node, split_tensor
 from haversack.base.profile import TensorStatistics
 from haversack.compress.quantize.contract import Quantizer
+from haversack.compress.quantize.minmax import MinMax
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics.affine import from_range
 from haversack.tools.numerics.ties import is_tie_free, tie_free
@@ -64,7 +65,8 @@ def encode(
         keys: tensor keys (``…:out``).
         ranges: statistics by tensor key; a tensor without its own, made by a node that only moves values, has its
             source's.
-        quantizer: sets ranges from statistics.
+        quantizer: sets ranges from statistics, but for the model's outputs: those are never clipped, for it is their
+            largest values that are read.
         constraints: of the targets; what they say of tensors outside ``keys`` does not count.
 
     Raises:
@@ -96,7 +98,8 @@ def _ranges(
         while source not in ranges and role(node := graph.by_key[split_tensor(source)[0]]) is Role.SAME:
             source = f"{node.inputs[0]}:out"
         if source in ranges:
-            found[key] = quantizer.activation_range(ranges[source])
+            part = MinMax() if split_tensor(key)[0] in graph.outputs else quantizer
+            found[key] = part.activation_range(ranges[source])
         else:
             faults.append(Fault(key, "no range is known"))
     if faults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from haversack.base.graph import Graph, Node
@@ -39,6 +40,26 @@ def uniform(
         if nearest != "float32":
             rows = role(node) is Role.EMBEDDING
             found[node.key] = LayerPlan(nearest, "channel" if rows else granularity, weights)
+    return found
+
+
+def float_first(graph: Graph, layers: Mapping[str, LayerPlan]) -> dict[str, LayerPlan]:
+    """Return the layers of a plan but for those that read the model's inputs: these run in float32.
+
+    Such a layer is small, its input has a wide range, and every error that it makes passes through the whole model:
+    kept in float it costs little time and takes much of the error away.
+
+    Args:
+        graph: the prepared model's.
+        layers: of a plan.
+    """
+    near = set(graph.inputs)
+    found = dict(layers)
+    for node in graph.nodes:
+        if near.intersection(node.inputs):
+            if role(node) is Role.SAME:
+                near.add(node.key)
+            found.pop(node.key, None)
     return found
 
 

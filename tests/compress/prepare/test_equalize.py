@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from haversack.compress.prepare.contract import PrepareContext
 from haversack.compress.prepare.channels import groups
+from haversack.compress.prepare.contract import PrepareContext
 from haversack.compress.prepare.equalize import Equalize, _reading
 from haversack.tools.graph.execute import Executor
 
