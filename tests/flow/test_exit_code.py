@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from haversack.base.candidate import Artifact, Candidate
+from haversack.base.budget import Budget
+from haversack.base.candidate import Artifact, ArtifactFile, Candidate
 from haversack.base.finding import Finding
 from haversack.base.plan import Plan
 from haversack.flow.outputs import shipped
@@ -40,7 +41,23 @@ def other(candidate):
     ],
 )
 def test_the_worst_of_what_ships_decides(candidates, allow, code):
-    assert exit_code(candidates, allow) == code
+    assert exit_code(candidates, allow, Budget()) == code
+
+
+@pytest.mark.parametrize(
+    ("findings", "size", "code"),
+    [((SLOW,), 10, 3), ((SLOW, UNREADABLE), 10, 4), ((SLOW,), 1000, 5), ((), 10, 3)],
+    ids=[
+        "a missed budget is the miss",
+        "but no excuse for the rest",
+        "within the budget slowness fails",
+        "a miss alone",
+    ],
+)
+def test_a_missed_budget_excuses_slowness_alone(findings, size, code):
+    file = ArtifactFile("model.onnx", 100, 90, "0" * 64)
+    candidate = replace(GOOD, artifact=Artifact("one", (file,), (), (), "1"), verdict="failed", findings=findings)
+    assert exit_code([candidate], (), Budget(size=size)) == code
 
 
 def test_the_first_with_an_artefact_ships_for_each_target():

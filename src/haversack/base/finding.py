@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[Severity, int, str]] = {
     "not-established": ("warning", 0, "the interval of the drop crosses its limit at this number of samples"),
     "nondeterministic": ("warning", 0, "two runs of the same artefact differ"),
     "float-rounding": ("note", 0, "behind float layers, output values differ from the reference's in their last bits"),
+    "not-compared": ("note", 0, "no bits to compare: scales are found at run time, or it computes in float"),
     "export-only": ("note", 0, "written and its structure checked, but not run here"),
     "noisy": ("note", 0, "the machine was too noisy to tell the speeds apart"),
 }

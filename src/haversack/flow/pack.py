@@ -17,6 +17,7 @@ from haversack.base.plan import Plan
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose.best import Mixer, best
 from haversack.choose.forecast import hopeless
+from haversack.choose.verdict import checks
 from haversack.flow.data import Data
 from haversack.flow.outputs import Wishes, leave, shipped
 from haversack.flow.proposals import proposals
@@ -65,7 +66,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         candidates = [one for name in wish.targets for one in _searched(steps, name, budget, fixed)]
         final = confirmed(steps, candidates, budget)
         record = leave(steps, final, Wishes(budget, wish.allow, wish.command), shop.seconds)
-    return Outcome(record, wish.out / "report.html", time.monotonic() - started, exit_code(final, wish.allow))
+    return Outcome(record, wish.out / "report.html", time.monotonic() - started, exit_code(final, wish.allow, budget))
 
 
 def preflight(request: Request, sink: Sink = silent) -> Preflight:
@@ -85,19 +86,22 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
         return _steps(shop, job, request, device).preflight(PLANS * len(request.targets))
 
 
-def exit_code(candidates: Sequence[Candidate], allow: Sequence[str]) -> int:
-    """Return 0 when every target's best meets its budget, else the worst of what is wrong: a finding, then a miss."""
+def exit_code(candidates: Sequence[Candidate], allow: Sequence[str], budget: Budget) -> int:
+    """Return 0 when every target's best meets its budget, else the worst of what is wrong: a finding, then a miss.
+
+    A file that misses its budget anyway is not failed for being slower than float as well: that is the miss.
+    """
     best = shipped(candidates)
     if not best:
         return max((f.exit_code for one in candidates for f in one.findings), default=EXIT_VERIFICATION)
-    codes = [
-        finding.exit_code
-        for one in best.values()
-        for finding in one.findings
-        if finding.severity == "error" and finding.kind not in allow
-    ]
-    missed = [one for one in best.values() if one.verdict != "chosen"]
-    return max(codes) if codes else EXIT_BUDGET_MISSED if missed else EXIT_MET
+    codes = [EXIT_MET]
+    for one in best.values():
+        missed = any(not check.met for check in checks(one, budget))
+        excused = {*allow, "slower-than-float"} if missed else set(allow)
+        codes += [f.exit_code for f in one.findings if f.severity == "error" and f.kind not in excused]
+        if missed or one.verdict != "chosen":
+            codes.append(EXIT_BUDGET_MISSED if missed or one.verdict == "missed" else EXIT_MET)
+    return max(codes)
 
 
 def _owner(job: Job) -> str:

@@ -22,9 +22,24 @@ def confirmed(steps: Steps, candidates: Sequence[Candidate], budget: Budget) -> 
     result: list[Candidate] = []
     for target in steps.targets:
         order = judged([one for one in candidates if one.plan.target == target], budget)
-        reported = [steps.reported(one) for one in order]
-        result += [_confirmed(steps, reported[0], budget), *reported[1:]]
+        result += _first_that_holds(steps, [steps.reported(one) for one in order], budget)
     return result
+
+
+def _first_that_holds(steps: Steps, order: list[Candidate], budget: Budget) -> list[Candidate]:
+    """Return the order with the first candidate that its confirmation does not fail in front; the failed go last."""
+    failed: list[Candidate] = []
+    for place, candidate in enumerate(order):
+        if candidate.verdict == "failed" or candidate.artifact is None:
+            return [*order[place:], *failed]
+        confirmed_one = _confirmed(steps, candidate, budget)
+        if confirmed_one.verdict != "failed":
+            rest = order[place + 1 :]
+            if failed and confirmed_one.verdict == "met":
+                confirmed_one = replace(confirmed_one, verdict="chosen")
+            return [confirmed_one, *rest, *failed]
+        failed.append(confirmed_one)
+    return failed
 
 
 def _confirmed(steps: Steps, candidate: Candidate, budget: Budget) -> Candidate:
@@ -32,7 +47,7 @@ def _confirmed(steps: Steps, candidate: Candidate, budget: Budget) -> Candidate:
     if candidate.verdict == "failed":
         return candidate
     missed = [check for check in checks(candidate, budget) if not check.met]
-    if missed and candidate.verdict == "chosen":
+    if missed and candidate.verdict in ("chosen", "met"):
         words = "; ".join(str(check) for check in missed)
         candidate = replace(candidate, verdict="missed", reason=f"on the untouched half: {words}")
     drop = candidate.drop
