@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from haversack.base.graph import Graph
 from haversack.base.plan import Plan, Precision, Step
-from haversack.compress.plans import uniform
+from haversack.compress.plans import float_first, uniform
 from haversack.tools.graph.roles import Role, role
 
 DYNAMIC_SHARE = 0.5
@@ -54,8 +54,11 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
     ]
     if mostly_linear(graph):
         return Proposals(tuple(dynamic), tuple(floats))
-    covering = plan("int8", "int8, min-max ranges, bias corrected", CORRECTED)
-    return Proposals(tuple(static), (*covering, *floats))
+    careful = [
+        replace(one, layers=float_first(graph, one.layers), origin=f"{one.origin}, the first layer in float")
+        for one in static
+    ]
+    return Proposals(tuple(static), (*careful, *floats))
 
 
 def mostly_linear(graph: Graph) -> bool:
