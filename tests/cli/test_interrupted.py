@@ -38,7 +38,10 @@ def stopped(command, out, environment, after: int, what: signal.Signals) -> tupl
     """Run until ``after`` more events were told, and send a signal; return the exit code and what was said."""
     goal = events(out) + after
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    # A shell starts background jobs with SIGINT ignored, and children inherit that.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, **pipes, env=environment, text=True) as run:
+        signal.signal(signal.SIGINT, heard)
         until = time.monotonic() + 200
         while events(out) < goal and run.poll() is None and time.monotonic() < until:
             time.sleep(0.01)

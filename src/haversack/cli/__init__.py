@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from cyclopts import App
 
+PURPOSE = "haversack fits a large model into a small device and keeps it healthy there."
 COMMANDS = {
     "pack": "Fit a model into its budgets, verified and measured on the artefact itself.",
     "resolve": "Answer another budget from a finished run: measured where it can, else a forecast.",
@@ -28,7 +29,7 @@ def app() -> App:
 
     application = App(
         name="haversack",
-        help="haversack fits a large model into a small device and keeps it healthy there.",
+        help=PURPOSE,
         version=__version__,
         help_format="plaintext",
         default_parameter=Parameter(negative=""),
@@ -39,15 +40,26 @@ def app() -> App:
     return application
 
 
+def overview() -> str:
+    """Return what ``haversack --help`` says, without loading what reads a verb's own flags."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {line}" for name, line in COMMANDS.items()]
+    usage = "Usage: haversack COMMAND [OPTIONS]    (haversack COMMAND --help tells them; --version)"
+    return "\n".join([usage, "", PURPOSE, "", "Commands:", *lines]) + "\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (DESIGN: 0 met, 2 usage, 3 budget missed, 4 to 7, 130)."""
-    from cyclopts import CycloptsError
-
     from haversack.base.errors import EXIT_INTERRUPTED, EXIT_USAGE, HaversackError
     from haversack.cli import process
 
     process.settle()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words in ([], ["--help"], ["-h"]):
+        sys.stdout.write(overview())
+        return 0
+    from cyclopts import CycloptsError  # a sixth of a second that the overview above does not need
+
     try:
         result = app()(words, result_action="return_value", exit_on_error=False, print_error=False)
     except CycloptsError as error:

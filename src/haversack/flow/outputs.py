@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from haversack import report
+from haversack.base import digest
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.encodings import Affine, Encodings, Float
@@ -87,8 +88,16 @@ def leave(steps: Steps, candidates: Sequence[Candidate], wishes: Wishes, seconds
         after=after,
         forecasts={one.id: _forecast(one) for one in candidates if "forecast" in one.extra},
     )
+    record = replace(record, proofs=_proofs(out, best))
     report.write(record, out)
     return record
+
+
+def _proofs(out: Path, targets: Iterable[str]) -> dict[str, str]:
+    """Return path below the output folder -> sha256, of what lies beside each target's file."""
+    paths = [f"{BEST}/{target}/{name}" for target in targets for name in (ENCODINGS, GOLDEN, ARTIFACT)]
+    with atomic.told(out, "read what was written"):
+        return {path: digest.of_file(out / path) for path in paths}
 
 
 def _choice(steps: Steps, candidates: Sequence[Candidate]) -> choice.Choice:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from typing import Any
 import numpy as np
 
 from haversack import report
-from haversack.base import digest
-from haversack.base.candidate import Artifact
 from haversack.base.errors import (
     EXIT_MET,
     EXIT_REFUSED,
@@ -21,19 +18,18 @@ from haversack.base.errors import (
     Fault,
     HaversackError,
     Refused,
-    UsageError,
     VerificationError,
 )
 from haversack.base.progress import Event, Sink, silent
-from haversack.base.recipe import structure
 from haversack.flow.making import ENCODINGS
-from haversack.flow.outputs import ARTIFACT, BEST, GOLDEN
+from haversack.flow.outputs import BEST, GOLDEN
+from haversack.flow.shipped import Shipped
 from haversack.measure.device import Device, Opening
 from haversack.measure.local import LocalDevice
 from haversack.report.files import JSON_NAME
-from haversack.report.record import CandidateRecord, Record
+from haversack.report.record import Record
 from haversack.targets.contract import SHELF as TARGETS
-from haversack.targets.contract import Target, count, differences
+from haversack.targets.contract import count, differences
 from haversack.tools.data import golden_file
 from haversack.tools.formats import encodings_file
 from haversack.tools.worker.process import Limits
@@ -105,40 +101,11 @@ class Answer:
         return {"out": str(self.out), "ok": not self.faults, "exit_code": self.exit_code, "checks": checks}
 
 
-@dataclass(frozen=True)
-class Shipped:
-    """What ships for one target: its folder, what the report says of it, and the layers of the model."""
-
-    folder: Path
-    record: CandidateRecord
-    layers: tuple[str, ...] = field(default=())
-
-    @property
-    def exact(self) -> bool:
-        """Whether every layer runs in integers, so that every machine gives the same bits."""
-        plans = self.record.plan.layers
-        return bool(self.layers) and all(key in plans and plans[key].precision == "int8" for key in self.layers)
-
-    def artifact(self) -> Artifact:
-        """Return what ``artifact.json`` tells.
-
-        Raises:
-            VerificationError: it is missing or cannot be read; all its faults.
-        """
-        path = self.folder / ARTIFACT
-        try:
-            return structure(json.loads(path.read_text(encoding="utf-8")), Artifact, where=str(path))
-        except (OSError, ValueError, RecursionError) as error:
-            raise VerificationError(f"it cannot be read: {error}", where=str(path)) from error
-        except UsageError as error:
-            raise VerificationError(error.cause, where=str(path), faults=error.faults) from error
-
-
 def verify(out: Path, sink: Sink = silent) -> Answer:
     """Check every artefact that a finished run ships; every check is done, whatever the others find.
 
-    Hashes against report.json; every scale, zero-point and integer that the file holds against
-    encodings.safetensors; the golden vectors in the runtime, in a process of its own: bit for bit where all layers
+    Hashes of every file against report.json, and artifact.json's words against it; every scale, zero-point and
+    integer that the file holds against encodings.safetensors, its biases against artifact.json; the golden vectors in the runtime, in a process of its own: bit for bit where all layers
     run in integers, else within ``FLOAT_TOLERANCE``.
 
     Args:
@@ -159,12 +126,11 @@ def _target(out: Path, record: Record, target: str, device: Device, sink: Sink) 
     if candidate is None or candidate.artifact is None:
         yield Check(target, "report", "it names no artefact", (Fault("report.json", f"best.{target} has no file"),))
         return
-    part: Target = TARGETS.build(target)
-    shipped = Shipped(out / BEST / target, candidate, tuple(layer.key for layer in record.model.layers))
+    shipped = Shipped.of(out, record, TARGETS.build(target), candidate)
     looks = {
-        "hashes": partial(_hashes, out, candidate),
-        "read back": partial(_read_back, part, shipped),
-        "golden vectors": partial(_golden, device, shipped, target),
+        "hashes": partial(_hashes, shipped),
+        "read back": partial(_read_back, shipped),
+        "golden vectors": partial(_golden, device, shipped),
     }
     for number, (name, look) in enumerate(looks.items()):
         sink(Event("verify", "progress", f"{target}: {name}", number, len(looks)))
@@ -178,28 +144,19 @@ def _target(out: Path, record: Record, target: str, device: Device, sink: Sink) 
     sink(Event("verify", "done", f"{target}: checked"))
 
 
-def _hashes(out: Path, candidate: CandidateRecord) -> tuple[str, list[Fault]]:
+def _hashes(shipped: Shipped) -> tuple[str, list[Fault]]:
     """Compare the bytes of every file with report.json."""
-    files = candidate.artifact.files if candidate.artifact is not None else ()
-    faults = []
-    for file in files:
-        path = out / file.path
-        if not path.is_file():
-            faults.append(Fault(file.path, "it is missing"))
-        elif path.stat().st_size != file.bytes:
-            faults.append(Fault(file.path, f"it has {path.stat().st_size} bytes, report.json says {file.bytes}"))
-        elif (found := digest.of_file(path)) != file.sha256:
-            faults.append(Fault(file.path, f"its sha256 is {found[:16]}…, report.json says {file.sha256[:16]}…"))
-    return f"{len(files)} file(s) against report.json", faults
+    files, faults = shipped.hashes()
+    return f"{files} files against report.json", faults
 
 
-def _read_back(part: Target, shipped: Shipped) -> tuple[str, list[Fault]]:
+def _read_back(shipped: Shipped) -> tuple[str, list[Fault]]:
     """Compare what the file holds with encodings.safetensors."""
     artifact = shipped.artifact()
     path = shipped.folder / ENCODINGS
     try:
         asked = encodings_file.read(path)
-        found = part.read(shipped.folder / artifact.files[0].path, artifact)
+        found = shipped.part.read(shipped.folder / artifact.files[0].path, artifact)
     except OSError as error:
         cause = f"it cannot be read: {error.strerror or error}"
         raise VerificationError(cause, where=str(error.filename or path)) from error
@@ -207,12 +164,12 @@ def _read_back(part: Target, shipped: Shipped) -> tuple[str, list[Fault]]:
     return f"{equal} of {count(asked)} scales, zero-points and integers are those of {ENCODINGS}", list(faults)
 
 
-def _golden(device: Device, shipped: Shipped, target: str) -> tuple[str, list[Fault]]:
+def _golden(device: Device, shipped: Shipped) -> tuple[str, list[Fault]]:
     """Run the golden vectors."""
     artifact = shipped.artifact()
     vectors = golden_file.read(shipped.folder / GOLDEN)
     main = shipped.folder / artifact.files[0].path
-    handle = device.load(Opening(main.resolve(), target, artifact.session_options))
+    handle = device.load(Opening(main.resolve(), shipped.target, artifact.session_options))
     faults: list[Fault] = []
     for number, vector in enumerate(vectors):
         found = device.run(handle, vector.inputs)

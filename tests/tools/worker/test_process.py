@@ -289,9 +289,12 @@ def test_calls_of_several_threads_wait_for_each_other(shared_worker):
 
 def test_an_interrupt_in_a_call_ends_the_worker(start_worker):
     worker = start_worker()
+    # Jobs that a shell starts in the background inherit an ignored SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         worker.call("hang")
+    signal.signal(signal.SIGINT, before)
     assert gone(worker.pid)
 
 
