@@ -22,7 +22,7 @@ help: ## this list
 $(STAMP): pyproject.toml constraints.txt
 	@python=$$($(FIND_PYTHON)); \
 	if [ -z "$$python" ]; then echo "haversack needs Python 3.11, 3.12 or 3.13; none was found on the PATH" >&2; exit 6; fi; \
-	echo "making .venv with $$($$python --version) (about two minutes, 3 GB)"; \
+	echo "making .venv with $$($$python --version) (two to seven minutes, 2 GB)"; \
 	$$python -m venv --clear .venv
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[pack,lm,dev,demo]'
 	@touch $@

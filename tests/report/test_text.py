@@ -74,3 +74,11 @@ def test_every_line_is_one_line(request, fixture):
     told = lines(request.getfixturevalue(fixture))
     assert all(line.strip() == line and "\n" not in line for line in told)
     assert len(told) >= 1 + len(request.getfixturevalue(fixture).targets)
+
+
+def test_candidates_that_failed_are_told_though_another_ships(record):
+    failed = [one for one in record.candidates if one.verdict == "failed"]
+    told = [line for line in lines(record) if "candidates failed" in line]
+    assert failed
+    assert told == [line for line in told if line.startswith(f"{len(failed)} of {len(record.candidates)} candidates")]
+    assert len(told) == 1

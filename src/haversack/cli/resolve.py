@@ -32,11 +32,14 @@ def resolve(
     from haversack.flow import resolve as flow
 
     answer = flow.resolve(out, budget)
-    if write is not None and answer.plan is not None:
-        answer.write(write)
+    written = write if write is not None and answer.plan is not None else None
+    if written is not None:
+        answer.write(written)
     if json:
         say_json(answer.data())
     else:
-        for line in answer.lines(write):
+        for line in answer.lines(written):
             say(line)
+        if write is not None and written is None:
+            say(f"{write} was not written: there is no forecast plan (what was measured needs none)")
     return answer.exit_code

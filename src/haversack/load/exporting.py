@@ -142,7 +142,8 @@ def _dtype_hint(module: nn.Module, example: Sample) -> str:
     weight = next((value for value in module.parameters() if value.is_floating_point()), None)
     name = str(weight.dtype).removeprefix("torch.") if weight is not None else ""
     wrong = {str(array.dtype) for array in example if array.dtype.kind == "f" and name not in ("", str(array.dtype))}
-    return f"the data are {', '.join(sorted(wrong))}, the weights {name}: array.astype(np.{name})" if wrong else ""
+    fix = f"array.astype(np.{name})" if name in ("float32", "float64") else "return model.float() from model()"
+    return f"the data are {', '.join(sorted(wrong))}, the weights {name}: {fix}" if wrong else ""
 
 
 def _export(module: nn.Module, interface: Interface) -> ExportedProgram:

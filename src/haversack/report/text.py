@@ -13,6 +13,7 @@ def lines(record: Record) -> tuple[str, ...]:
     told = [headline.of(record).sentence]
     told += [_target(record, target) for target in record.targets]
     told += _findings(record)
+    told += _failures(record)
     if record.next_step:
         told.append(f"next: {record.next_step}")
     return tuple(told)
@@ -43,6 +44,16 @@ def _figures(best: CandidateRecord, unit: str) -> list[str]:
     elif best.parity:
         figures.append(f"relative error {wording.error(best.parity.relative_error)}")
     return figures
+
+
+def _failures(record: Record) -> list[str]:
+    """Return one line for candidates that failed and do not ship: the search was told, and so is the user."""
+    failed = [
+        one for one in record.candidates if one.verdict == "failed" and record.best.get(one.target, one.id) != one.id
+    ]
+    kinds = dict.fromkeys(f.kind for one in failed for f in one.findings if f.severity == "error" and not f.allowed)
+    why = f": {', '.join(kinds)}" if kinds else ""
+    return [f"{len(failed)} of {len(record.candidates)} candidates failed{why} (the report says why)"] if failed else []
 
 
 def _findings(record: Record) -> list[str]:
