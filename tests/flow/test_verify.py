@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import replace
 
@@ -13,9 +14,11 @@ from onnx import numpy_helper
 from haversack import report
 from haversack.base import digest
 from haversack.base.errors import Fault, UsageError, VerificationError
-from haversack.flow.verify import FLOAT_TOLERANCE, Answer, Check, Shipped, _differing, verify
+from haversack.flow.shipped import Shipped
+from haversack.flow.verify import FLOAT_TOLERANCE, Answer, Check, _differing, verify
 from haversack.report.files import to_json
 from haversack.targets.contract import SHELF
+from haversack.targets.onnxruntime.cpu import PRECISION
 from haversack.tools.data import golden_file
 
 
@@ -24,18 +27,34 @@ def where(answer: Answer) -> str:
 
 
 def forged(run, path) -> None:
-    """Let report.json name the hash of a spoiled file: the other checks must find it by what it holds."""
+    """Let report.json and artifact.json name the hash of a spoiled file: other checks must find it by what it holds."""
     record = report.read(run)
     name = str(path.relative_to(run))
+    size, sha = path.stat().st_size, digest.of_file(path)
+    beside = path.parent / "artifact.json"
 
     def mend(one):
         if one.artifact is None or one.artifact.path != name:
             return one
-        size, sha = path.stat().st_size, digest.of_file(path)
         files = tuple(replace(file, bytes=size, sha256=sha) for file in one.artifact.files)
         return replace(one, artifact=replace(one.artifact, bytes=size, sha256=sha, files=files))
 
-    (run / "report.json").write_text(to_json(replace(record, candidates=tuple(map(mend, record.candidates)))))
+    if path.suffix == ".onnx":
+        told = json.loads(beside.read_text())
+        told["files"][0] |= {"bytes": size, "sha256": sha}
+        beside.write_text(json.dumps(told))
+    proofs = {one: digest.of_file(run / one) for one in record.proofs}
+    record = replace(record, candidates=tuple(map(mend, record.candidates)), proofs=proofs)
+    (run / "report.json").write_text(to_json(record))
+
+
+def told_by(run, best, change):
+    """Change what artifact.json tells, and let report.json name its new hash."""
+    told = json.loads((best / "artifact.json").read_text())
+    change(told)
+    (best / "artifact.json").write_text(json.dumps(told))
+    forged(run, best / "artifact.json")
+    return verify(run)
 
 
 def edited(path, change) -> str:
@@ -125,6 +144,7 @@ def test_golden_values_that_the_file_does_not_give_are_named_by_number(run, best
     wrong = {name: array + np.float32(0.5) for name, array in vectors[2].outputs.items()}
     vectors[2] = golden_file.Golden(vectors[2].inputs, wrong)
     golden_file.write(vectors, best / "golden.npz")
+    forged(run, best / "golden.npz")
     answer = verify(run)
     assert answer.exit_code == 5
     assert [fault.where for fault in answer.faults] == ["golden vector 2, output scores"]
@@ -191,7 +211,8 @@ def test_no_flipped_byte_is_ever_more_than_a_fault(run, best):
     data = (best / "model.onnx").read_bytes()
     random = np.random.default_rng(5)
     part = SHELF.build("onnxruntime")
-    artifact = Shipped(best, report.read(run).best_of("onnxruntime")).artifact()
+    record = report.read(run)
+    artifact = Shipped.of(run, record, part, record.best_of("onnxruntime")).artifact()
     told = 0
     for place in random.integers(0, len(data), 150):
         spoiled = bytearray(data)
@@ -202,6 +223,71 @@ def test_no_flipped_byte_is_ever_more_than_a_fault(run, best):
         except VerificationError:
             told += 1
     assert told > 0
+
+
+@pytest.mark.parametrize("name", ["encodings.safetensors", "golden.npz", "artifact.json"])
+def test_what_lies_beside_the_file_has_its_hash_too(run, best, name):
+    with (best / name).open("ab") as stream:
+        stream.write(b" ")
+    answer = verify(run)
+    assert answer.exit_code == 5
+    assert f"best/onnxruntime/{name}: its sha256 is" in where(answer)
+    assert [fault.where for fault in answer.checks[0].faults] == [f"best/onnxruntime/{name}"]
+
+
+def test_a_report_that_proves_nothing_beside_the_file(run):
+    record = report.read(run)
+    assert len(record.proofs) == 3
+    (run / "report.json").write_text(to_json(replace(record, proofs={})))
+    answer = verify(run)
+    assert answer.exit_code == 5
+    assert [fault.where for fault in answer.checks[0].faults] == ["report.json"] * 3
+
+
+@pytest.mark.parametrize("path", ["../../../x.onnx", "/tmp/x.onnx", "sub/../../x.onnx", "link/x.onnx", "x\0.onnx"])
+@pytest.mark.parametrize("place", ["artifact.json", "report.json"])
+def test_a_path_that_leaves_the_folder_is_refused(run, best, tmp_path, path, place):
+    (best / "link").symlink_to(tmp_path)
+    for folder in (tmp_path, best.parents[1]):
+        (folder / "x.onnx").write_bytes((best / "model.onnx").read_bytes())
+    if place == "artifact.json":
+        answer = told_by(run, best, lambda told: told["files"][0].update(path=path))
+    else:
+        data = json.loads((run / "report.json").read_text())
+        for one in data["candidates"]:
+            if one["id"] == data["best"]["onnxruntime"]:
+                one["artifact"]["files"][0]["path"] = path if path[0] == "/" else f"best/onnxruntime/{path}"
+        (run / "report.json").write_text(json.dumps(data))
+        answer = verify(run)
+    assert answer.exit_code == 7, where(answer)
+    assert "outside the folder of its target" in where(answer)
+
+
+def test_a_session_option_that_no_run_sets_is_refused(run, best):
+    option = "session.use_env_allocators"
+    answer = told_by(run, best, lambda told: told["session_options"].update({option: "1"}))
+    assert answer.exit_code == 7
+    assert [check.refused for check in answer.checks] == [False, True, True]
+    assert f"session_options.{option}: onnxruntime never sets it" in where(answer)
+
+
+@pytest.mark.parametrize(
+    "field, change",
+    [
+        ("files", lambda told: told["files"].append({**told["files"][0], "path": "other.onnx"})),
+        ("files", lambda told: told["files"].clear()),
+        ("files", lambda told: told["files"][0].update(bytes=1)),
+        ("files", lambda told: told["files"][0].update(sha256="0" * 64)),
+        ("target", lambda told: told.update(target="reference")),
+        ("session_options", lambda told: told["session_options"].update({PRECISION: "other"})),
+    ],
+)
+def test_an_artifact_that_says_otherwise_than_the_report(run, best, field, change):
+    answer = told_by(run, best, change)
+    assert answer.exit_code == 5
+    assert [bool(check.faults) for check in answer.checks] == [False, True, True]
+    assert field in {fault.where for fault in answer.faults}
+    assert "it contradicts report.json" in where(answer)
 
 
 def test_a_run_that_is_not_finished(run):

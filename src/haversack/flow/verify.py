@@ -104,9 +104,9 @@ class Answer:
 def verify(out: Path, sink: Sink = silent) -> Answer:
     """Check every artefact that a finished run ships; every check is done, whatever the others find.
 
-    Hashes of every file against report.json, and artifact.json's words against it; every scale, zero-point and
-    integer that the file holds against encodings.safetensors, its biases against artifact.json; the golden vectors in the runtime, in a process of its own: bit for bit where all layers
-    run in integers, else within ``FLOAT_TOLERANCE``.
+    Hashes of every file against report.json, and what artifact.json tells against it; every scale, zero-point and
+    integer that the file holds against encodings.safetensors; the golden vectors in the runtime, in a process of its
+    own: bit for bit where all layers run in integers, else within ``FLOAT_TOLERANCE``.
 
     Args:
         out: the folder of a finished run.

@@ -285,6 +285,7 @@ class Record:
     Attributes:
         best: target -> id of the candidate that ships for it (also the best effort, when a limit was missed).
         floats: target -> its float artefact.
+        proofs: path below the output folder -> sha256, of what lies beside the artefacts that ship.
         seconds: stage -> seconds it took.
         command: what repeats the run.
         created: when, ISO 8601 in UTC; empty when not told.
@@ -306,6 +307,7 @@ class Record:
     next_step: str = ""
     allowed: tuple[str, ...] = ()
     floats: Mapping[str, FloatFile] = field(default_factory=dict, hash=False)
+    proofs: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -49,10 +49,12 @@ class Target:
     Attributes:
         runs_here: whether the runtime opens files on this machine (otherwise export only).
         precisions: what a layer can be in its files.
+        session_settings: the only session options that its artefacts may ask for.
     """
 
     runs_here: ClassVar[bool] = True
     precisions: ClassVar[tuple[Precision, ...]] = PRECISIONS
+    session_settings: ClassVar[frozenset[str]] = frozenset()
 
     def constraints(self, graph: Graph) -> Constraints:
         """Return what the runtime demands of the encodings of this graph; every key in it is one of the graph's.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from haversack.base.errors import ConversionError, Fault, VerificationError
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.targets.contract import Session, Target, artifact_file, count, differences
+from haversack.targets.onnxruntime.cpu import PRECISION
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics import affine
 from haversack.tools.store import atomic
@@ -33,6 +35,7 @@ class OnnxRuntime(Target):
         file: name of the written file.
     """
 
+    session_settings: ClassVar[frozenset[str]] = frozenset({PRECISION})
     file: str = "model.onnx"
 
     def _constraints(self, graph: Graph) -> Constraints:
