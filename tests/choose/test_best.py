@@ -336,17 +336,21 @@ def made_in_order(world, found):
 
 
 @pytest.mark.parametrize(
-    "size, made",
+    "budget, made",
     [
-        (10**6, ["int8"]),
-        (207_000, ["int8"]),
-        (206_999, ["int8", "float16", "float32"]),
+        (Budget(size=10**6), ["int8"]),
+        (Budget(size=207_000), ["int8"]),
+        (Budget(size=206_999), ["int8"]),
+        (Budget(size=10**6, drop=0.001), ["int8", "float16"]),
+        (Budget(size=206_999, drop=0.001), ["int8", "float16", "float32"]),
+        (Budget(latency_ratio=0.1, size=10**6), ["int8"]),
     ],
+    ids=["met", "met at the limit", "too big, and gentler is bigger", "loses too much", "both", "too slow, but faster"],
 )
-def test_fallbacks_wait_until_nothing_meets_the_budget(world, size, made):
+def test_fallbacks_wait_until_they_may_help(world, budget, made):
     found = best(
         [world.plan("int8")],
-        Budget(size=size),
+        budget,
         world.evaluate,
         fallbacks=[world.plan("float16"), world.plan("float32")],
     )

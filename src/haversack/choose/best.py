@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from haversack.base.budget import Budget
@@ -127,7 +127,8 @@ def best(
         proposals: uniform plans of one target, made real first, in order; the most promising one comes first.
         budget: the limits.
         evaluate: makes a plan real and measures it; a failure is a candidate with the verdict ``failed``.
-        fallbacks: uniform plans that are made real, in order, only while nothing made before meets the budget.
+        fallbacks: gentler uniform plans that are made real, in order, while they may help: nothing made before meets
+            the budget, and what misses it fails, loses too much, or is no faster than float.
         mixer: proposes mixed plans, or None to stop after the proposals.
         rounds: how many mixed plans are made real at most.
         hopeless: says why a plan cannot meet the budget, or returns an empty string; such a plan is not made real.
@@ -140,7 +141,7 @@ def best(
         refused[plans[0].digest] = ""
     made: dict[str, Candidate] = {}
     for index, plan in enumerate(plans):
-        if plan.digest in made or (index >= len(proposals) and any(_meets(one, budget) for one in made.values())):
+        if plan.digest in made or (index >= len(proposals) and _settled(made.values(), budget)):
             continue
         sink(Event("choose", "progress", f"candidate {plan.origin or plan.id}", index, len(plans)))
         reason = refused.get(plan.digest, "")
@@ -163,8 +164,15 @@ def best(
     return judged(list(made.values()), budget)
 
 
-def _meets(candidate: Candidate, budget: Budget) -> bool:
-    return candidate.verdict != "failed" and all(check.met for check in checks(candidate, budget))
+def _settled(made: Iterable[Candidate], budget: Budget) -> bool:
+    """Say whether gentler plans cannot help: one meets, or misses by bytes or time though it is faster than float."""
+    for one in made:
+        missed = {check.limit for check in checks(one, budget) if not check.met}
+        if one.verdict != "failed" and not missed:
+            return True
+        if one.verdict != "failed" and "drop" not in missed and one.latency is not None and one.latency.ratio < 1.0:
+            return True
+    return False
 
 
 def _not_made(plan: Plan, reason: str) -> Candidate:
