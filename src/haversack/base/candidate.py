@@ -37,6 +37,7 @@ class Artifact:
         tensor_names: activation tensor key -> name in the file, for those that exist there.
         absorbed: encoded activation tensor key -> name in the file of the codes that serve it, for those that do not
             exist there by themselves (what a pad gives that a convolution does itself).
+        bias_digests: node key -> digest of the int32 codes and the scale of its derived bias, as they were written.
         injected, read_back: how many encodings and weight integers were written, and how many read back equal.
     """
 
@@ -50,6 +51,7 @@ class Artifact:
     session_options: Mapping[str, str] = field(default_factory=dict, hash=False)
     tensor_names: Mapping[str, str] = field(default_factory=dict, hash=False)
     absorbed: Mapping[str, str] = field(default_factory=dict, hash=False)
+    bias_digests: Mapping[str, str] = field(default_factory=dict, hash=False)
     injected: int = 0
     read_back: int = 0
 

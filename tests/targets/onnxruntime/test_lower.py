@@ -307,27 +307,34 @@ def test_a_writer_that_lies_is_caught(zoo, encoded, tmp_path, monkeypatch):
     assert "1 of" in caught.value.faults[0].cause
 
 
-def test_a_writer_that_moves_a_bias_is_caught(zoo, encoded, tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["moved", "left out", "in float"])
+def test_a_writer_that_spoils_biases_is_caught(zoo, encoded, tmp_path, monkeypatch, how):
     from haversack.targets.onnxruntime import integers
 
     model, sample = zoo["residual"]
-    encodings = encoded(model, [sample])
-    real = integers.affine.bias_codes
-    monkeypatch.setattr("haversack.targets.onnxruntime._biases", _with(real, "haversack.targets.onnxruntime"))
-    with pytest.raises(VerificationError, match="bias"):
-        TARGET.lower(model, encodings, tmp_path)
+    real = integers.Codes.bias
 
+    def wrong(codes, node, source):
+        value = real(codes, node, source)
+        if value is None or how == "left out":
+            return None
+        stored = value.producer().inputs[0]
+        if how == "in float":
+            numbers = stored.const_value.numpy() * value.producer().inputs[1].const_value.numpy()
+            return codes.sheet.constant(f"{node.key}:bias/float", numbers.astype(np.float32))
+        import onnx_ir as ir
 
-def _with(real, package):
-    """Return the check of biases against a model whose biases are one greater."""
-    import importlib
+        stored.const_value = ir.tensor(stored.const_value.numpy() + 1, name=stored.name)
+        return value
 
-    check = importlib.import_module(package)._biases
-
-    def shifted(model, encodings, found):
-        return check(model, encodings, {key: (codes + 1, scale) for key, (codes, scale) in found.items()})
-
-    return shifted
+    monkeypatch.setattr(integers.Codes, "bias", wrong)
+    with pytest.raises(VerificationError) as caught:
+        TARGET.lower(model, encoded(model, [sample]), tmp_path)
+    layers = {node.key for node in model.graph.nodes if node.bias}
+    told = {fault.where: fault.cause for fault in caught.value.faults}
+    assert layers <= set(told)
+    assert all(("a code" if how == "moved" else "not stored as int32") in told[key] for key in layers)
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_an_unsupported_operation_names_its_layer(exported):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -274,28 +276,81 @@ def test_a_truncated_file(lowered):
         TARGET.read(path, artifact)
 
 
-def test_a_bias_at_another_value_is_told_by_lowering_only(lowered):
-    """A bias is derived, so ``read`` gives none; ``lower`` compares it (test_lower). Its effect is located."""
-    from haversack.targets.onnxruntime.read import read
+def as_float(graph):
+    """Let a convolution read its bias as float32, with the values that the integers had."""
+    from onnx import numpy_helper
 
-    model, _, encodings, artifact, path = lowered()
-    edit(path, lambda graph: set_tensor(graph, "head:linear#0:bias/codes", lambda b: put(2, b[2] + 9)(b)))
-    content = read(path, artifact.tensor_names, artifact.absorbed)
-    assert content.encodings().digest == encodings.digest
-    assert set(content.biases) == {node.key for node in model.graph.nodes if node.bias}
-    from haversack.targets.onnxruntime import _biases
+    graph.initializer.append(numpy_helper.from_array(np.zeros(8, np.float32), "float_bias"))
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name == "one:conv2d#0:bias/value":
+                node.input[index] = "float_bias"
+    kept = [node for node in graph.node if node.name != "one:conv2d#0:bias/DequantizeLinear"]
+    del graph.node[:]
+    graph.node.extend(kept)
 
-    _, faults = _biases(model, encodings, content.biases)
-    assert [fault.where for fault in faults] == ["head:linear#0:weight"]
+
+def without(graph):
+    """Let a convolution have no bias."""
+    for node in graph.node:
+        if "one:conv2d#0:bias/value" in node.input:
+            del node.input[2]
+    kept = [node for node in graph.node if node.name != "one:conv2d#0:bias/DequantizeLinear"]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+BIAS_FAULTS = {
+    "scale doubled": (lambda graph: set_tensor(graph, "one:conv2d#0:bias/scale", lambda s: s * 2), "or the scale"),
+    "one scale": (lambda graph: set_tensor(graph, "one:conv2d#0:bias/scale", lambda s: put(3, s[3] * 2)(s)), "or the"),
+    "one code": (lambda graph: set_tensor(graph, "one:conv2d#0:bias/codes", lambda b: put(2, b[2] + 1)(b)), "a code"),
+    "float": (as_float, "not stored as int32 codes"),
+    "none": (without, "not stored as int32 codes"),
+}
+
+
+@pytest.mark.parametrize("how", BIAS_FAULTS)
+def test_a_bias_that_is_not_the_one_written_names_its_layer(lowered, how):
+    *_, artifact, path = lowered()
+    change, cause = BIAS_FAULTS[how]
+    edit(path, change)
+    with pytest.raises(VerificationError) as caught:
+        TARGET.read(path, artifact)
+    assert [fault.where for fault in caught.value.faults] == ["one:conv2d#0"]
+    assert cause in caught.value.faults[0].cause
+    assert caught.value.exit_code == 5
+
+
+def test_every_bias_in_integers_has_its_digest(lowered):
+    model, _, _, artifact, _ = lowered()
+    assert set(artifact.bias_digests) == {node.key for node in model.graph.nodes if node.bias}
+    assert len(set(artifact.bias_digests.values())) == len(artifact.bias_digests)
+
+
+@pytest.mark.parametrize("precision", ["int8_weights", "int8_dynamic", "float16"])
+def test_a_float_bias_has_no_digest(lowered, precision):
+    *_, artifact, _ = lowered("residual", precision)
+    assert artifact.bias_digests == {}
+
+
+def test_a_bias_that_nobody_asked_for(lowered):
+    *_, artifact, path = lowered()
+    told = {key: value for key, value in artifact.bias_digests.items() if key != "one:conv2d#0"}
+    with pytest.raises(VerificationError) as caught:
+        TARGET.read(path, replace(artifact, bias_digests=told))
+    assert [(f.where, f.cause) for f in caught.value.faults] == [
+        ("one:conv2d#0", "it has a bias in integers that nobody asked for")
+    ]
 
 
 def test_a_changed_bias_is_located_by_the_tensors_of_the_runtime(lowered):
+    """What a kernel adds wrongly shows as a changed bias would, in a file that reads back well."""
     model, sample, encodings, artifact, path = lowered()
     edit(path, lambda graph: set_tensor(graph, "one:conv2d#0:bias/codes", lambda b: put(2, b[2] + 50000)(b)))
     finding = locate(
         model,
         encodings,
-        TARGET.read(path, artifact),
+        encodings,
         sample,
         tensors=lambda inputs, keys: TARGET.tensors(path, artifact, inputs, keys),
     )

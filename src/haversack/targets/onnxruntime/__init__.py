@@ -17,8 +17,6 @@ from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.targets.contract import Session, Target, artifact_file, count, differences
 from haversack.targets.onnxruntime.cpu import PRECISION
-from haversack.tools.graph.roles import Role, role
-from haversack.tools.numerics import affine
 from haversack.tools.store import atomic
 
 _MINIMUM = "1.18"
@@ -56,7 +54,7 @@ class OnnxRuntime(Target):
         return ()
 
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
-        from haversack.targets.onnxruntime import cpu
+        from haversack.targets.onnxruntime import biases, cpu
         from haversack.targets.onnxruntime.read import read
         from haversack.targets.onnxruntime.skeleton import skeleton
         from haversack.targets.onnxruntime.write import write
@@ -73,7 +71,8 @@ class OnnxRuntime(Target):
             session = self.open_session(draft, options)
             content = read(draft, written.tensor_names, written.absorbed)
             equal, faults = differences(encodings, content.encodings())
-            biases, wrong = _biases(model, encodings, content.biases)
+            wanted = biases.derived(model, encodings)
+            wrong = biases.differences(biases.digests(wanted), content.biases)
             if faults or wrong:
                 raise VerificationError(
                     "the file does not hold what was injected",
@@ -81,6 +80,7 @@ class OnnxRuntime(Target):
                     faults=(*faults, *wrong),
                     next_step="report this: the file was written by this very run",
                 )
+        numbers = sum(codes.size for codes, _ in wanted.values())
         return Artifact(
             target="onnxruntime",
             files=(artifact_file(path, folder),),
@@ -92,14 +92,19 @@ class OnnxRuntime(Target):
             session_options=options,
             tensor_names=written.tensor_names,
             absorbed=written.absorbed,
-            injected=count(encodings) + biases,
-            read_back=equal + biases,
+            bias_digests=biases.digests(wanted),
+            injected=count(encodings) + numbers,
+            read_back=equal + numbers,
         )
 
     def _read(self, path: Path, artifact: Artifact) -> Encodings:
+        from haversack.targets.onnxruntime import biases
         from haversack.targets.onnxruntime.read import read
 
-        return read(path, artifact.tensor_names, artifact.absorbed).encodings()
+        content = read(path, artifact.tensor_names, artifact.absorbed)
+        if faults := biases.differences(artifact.bias_digests, content.biases):
+            raise VerificationError("biases are not those that were written", where=str(path), faults=faults)
+        return content.encodings()
 
     def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
         from haversack.targets.onnxruntime.session import OrtSession
@@ -129,25 +134,3 @@ def _multiplies_integers(encodings: Encodings) -> bool:
         isinstance(encoding, Dynamic) or (isinstance(encoding, Affine) and key.endswith(":out"))
         for key, encoding in encodings.tensors.items()
     )
-
-
-def _biases(
-    model: Model, encodings: Encodings, found: Mapping[str, tuple[np.ndarray, np.ndarray]]
-) -> tuple[int, tuple[Fault, ...]]:
-    """Compare derived biases: (how many integers are equal, faults)."""
-    same, faults = 0, []
-    for key, (codes, scale) in found.items():
-        node = model.graph.by_key[key]
-        source = encodings.affine(f"{node.inputs[0]}:out")
-        weight = encodings.affine(f"{key}:weight")
-        if role(node) is not Role.LAYER or node.bias is None or source is None or weight is None:
-            faults.append(Fault(key, "it has a bias in integers that nobody asked for"))
-            continue
-        wanted = affine.bias_codes(model.weights[node.bias], source.scale, weight.scale)
-        if (
-            not np.array_equal(wanted, codes)
-            or affine.bias_scale(source.scale, weight.scale).tobytes() != scale.tobytes()
-        ):
-            faults.append(Fault(f"{key}:weight", "its bias or the scale of its bias differs"))
-        same += codes.size
-    return same, tuple(faults)
