@@ -28,21 +28,3 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise(given, policy):
 
 def test_it_loads_no_framework():
     assert told("print('torch' in sys.modules or 'numpy' in sys.modules)") == "False"
-
-
-FAULTS = """
-import resource, numpy
-def touch():
-    numpy.ones(12_000_000, numpy.float32)  # 48 MB: above glibc's own limit, below ours
-touch()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20): touch()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_freed_memory_is_used_again_without_page_faults():
-    kept = int(told(f"exec({FAULTS!r})"))
-    returned = int(told(f"exec({FAULTS!r})", MALLOC_MMAP_THRESHOLD_="131072"))
-    assert kept * 5 < returned

@@ -39,7 +39,7 @@ ENCODINGS, WEIGHTS = "encodings.safetensors", "weights.safetensors"
 SIGNIFICANT_TIME = 0.02
 """A layer left in float is a finding when such layers take more than this fraction of the measured time."""
 FLOAT_TOLERANCE = 1e-2
-"""Relative error against the reference that a tensor may have behind a float layer, or half of the quantization's own
+"""Relative error against the reference that a tensor may have behind a float layer, or the quantization's own
 error where that is more: a last bit of float flips a rounding now and then, and a flip is a whole step."""
 CHOOSE, REPORT = slice(0, None, 2), slice(1, None, 2)
 """Rows of the evaluation set by sample: even ones choose, odd ones are reported."""
@@ -288,7 +288,7 @@ class Maker:
             self.target.read(opening.path, artifact),
             self.data.first(),
             tensors=lambda inputs, keys: self.target.tensors(opening.path, artifact, inputs, keys),
-            float_tolerance=max(FLOAT_TOLERANCE, parity.relative_error / 2),
+            float_tolerance=max(FLOAT_TOLERANCE, parity.relative_error),
         )
         if place is None and not verify.is_exact(compressed.model, compressed.encodings):
             yield Finding("float-rounding", text)
