@@ -169,6 +169,23 @@ PLANTS = {
         {f"{SRC}/load/hides.py": function("    try:\n        pass\n    except (OSError, Exception):\n        pass")},
         "a broad except that does not raise again",
     ),
+    "a broad except behind a name": Plant(
+        "habits.check_broad_except",
+        {
+            f"{SRC}/load/hides.py": f"{DOC}SOME = (ValueError, TypeError, LookupError)\n"
+            + function("    try:\n        pass\n    except SOME:\n        pass").removeprefix(DOC)
+        },
+        "a broad except that does not raise again",
+    ),
+    "a broad except behind a name of the function": Plant(
+        "habits.check_broad_except",
+        {
+            f"{SRC}/load/hides.py": function(
+                "    some = (OSError, TypeError, KeyError)\n    try:\n        pass\n    except some:\n        pass"
+            )
+        },
+        "a broad except that does not raise again",
+    ),
     "a bare except": Plant(
         "habits.check_broad_except",
         {f"{SRC}/load/hides.py": function("    try:\n        pass\n    except:\n        x = 1")},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from rules.source import modules, place
@@ -12,6 +14,13 @@ from rules.source import modules, place
 BOUNDARIES = ("tools/worker",)
 WRITES = frozenset({"print", "sys.stdout.write", "sys.stderr.write"})
 BROAD = frozenset({"Exception", "BaseException"})
+# So many classes of Python's own in one except catch what nobody thought of, whatever the tuple is called.
+MANY = 3
+BUILTIN = frozenset(
+    name
+    for name, value in vars(builtins).items()
+    if isinstance(value, type) and issubclass(value, Exception) and not issubclass(value, Warning)
+)
 UNFINISHED = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X")) + r")\b")
 TEXTS = ("src", "tests", "docs", "examples", "bench")
 
@@ -32,9 +41,10 @@ def check_broad_except(root: Path) -> list[str]:
     """A broad except raises again, or stands at a named boundary and does something with what it caught."""
     faults = []
     for module in modules(root):
+        tuples = _tuples(module.tree)
         boundary = any("/".join(module.parts).startswith(name) for name in BOUNDARIES)
         for node in ast.walk(module.tree):
-            if isinstance(node, ast.ExceptHandler) and _is_broad(node.type):
+            if isinstance(node, ast.ExceptHandler) and _is_broad(node.type, tuples):
                 if isinstance(node.body[-1], ast.Raise):
                     continue
                 if not boundary:
@@ -42,7 +52,7 @@ def check_broad_except(root: Path) -> list[str]:
                 elif not any(isinstance(inner, ast.Call) for line in node.body for inner in ast.walk(line)):
                     faults.append(f"{place(root, module.path, node)}: a broad except that tells nobody")
             if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "suppress":
-                broad = [ast.unparse(argument) for argument in node.args if _is_broad(argument)]
+                broad = [ast.unparse(argument) for argument in node.args if _is_broad(argument, tuples)]
                 faults += [f"{place(root, module.path, node)}: suppress({name}) hides" for name in broad]
     return faults
 
@@ -65,8 +75,22 @@ def check_unfinished(root: Path) -> list[str]:
     return faults
 
 
-def _is_broad(kind: ast.expr | None) -> bool:
+def _tuples(tree: ast.Module) -> dict[str, ast.Tuple]:
+    """Return the tuples that have a name, in the module or in a function: what ``except NAME`` may mean."""
+    return {
+        target.id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Tuple)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+
+
+def _is_broad(kind: ast.expr | None, tuples: Mapping[str, ast.Tuple]) -> bool:
     if kind is None:
         return True
-    kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind]
-    return any(isinstance(one, ast.Name) and one.id in BROAD for one in kinds)
+    named = tuples.get(kind.id) if isinstance(kind, ast.Name) else None
+    found = named or kind
+    kinds = found.elts if isinstance(found, ast.Tuple) else [found]
+    names = {one.id for one in kinds if isinstance(one, ast.Name)}
+    return bool(names & BROAD) or (named is not None and len(names & BUILTIN) >= MANY)

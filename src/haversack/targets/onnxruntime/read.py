@@ -15,6 +15,8 @@ import numpy as np
 
 from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import Fault, VerificationError
+from haversack.targets.onnxruntime.foreign import Foreign, constant, guarded
+from haversack.targets.onnxruntime.foreign import axis as axis_of
 from haversack.targets.onnxruntime.integers import MOVES
 from haversack.targets.onnxruntime.naming import CODES, key_of
 from haversack.tools.graph.law import equal
@@ -59,21 +61,7 @@ def read(path: Path, tensor_names: Mapping[str, str], absorbed: Mapping[str, str
     Raises:
         VerificationError: it is no ONNX file, or not one that we have written; all faults together.
     """
-    import onnx_ir as ir
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
-
-    # Spoiled bytes can put any type and any number anywhere in the graph.
-    strange = (DecodeError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ArithmeticError)
-    try:
-        reader = _Reader(ir.load(path).graph)
-        reader.activations({**tensor_names, **absorbed})
-        reader.weights()
-        reader.strays()
-        reader.content.encodings()
-    except strange as error:
-        cause = f"not an ONNX file that we have written: {type(error).__name__}: {error}"
-        raise VerificationError(cause, where=str(path)) from error
-    content = reader.content
+    content = guarded(path, lambda graph: _content(graph, {**tensor_names, **absorbed}))
     if content.faults:
         raise VerificationError(
             "the file is not as it was written",
@@ -82,6 +70,18 @@ def read(path: Path, tensor_names: Mapping[str, str], absorbed: Mapping[str, str
             next_step="lower the model again",
         )
     return content
+
+
+def _content(graph: ir.Graph, names: Mapping[str, str]) -> Content:
+    reader = _Reader(graph)
+    reader.activations(names)
+    reader.weights()
+    reader.strays()
+    try:
+        reader.content.encodings()
+    except ValueError as error:
+        raise Foreign(str(error)) from error
+    return reader.content
 
 
 class _Reader:
@@ -124,20 +124,24 @@ class _Reader:
 
     def makers(self, codes: ir.Value) -> Iterator[ir.Node]:
         """Yield the QuantizeLinear nodes whose codes arrive in a value by being moved or clamped."""
-        node = codes.producer()
-        if node is None:
-            return
-        if node.op_type == "QuantizeLinear":
-            yield node
-        elif node.op_type in MOVES | {"Clip"}:
-            for value in node.inputs if node.op_type == "Concat" else node.inputs[:1]:
-                if value is not None:
-                    yield from self.makers(value)
+        waiting, seen = [codes], set()
+        while waiting:
+            node = waiting.pop().producer()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if node.op_type == "QuantizeLinear":
+                yield node
+            elif node.op_type in MOVES | {"Clip"}:
+                sources = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+                waiting += [value for value in reversed(sources) if value is not None]
 
     def affine(self, node: ir.Node, key: str) -> Affine | None:
         """Return what a Q or DQ node of an activation says, or None where it is not constant."""
-        scale, zero_point = (_constant(value) for value in (*node.inputs[1:3], None, None)[:2])
-        if scale is None or zero_point is None or zero_point.dtype != np.uint8 or scale.ndim:
+        scale, zero_point = (constant(value) for value in (*node.inputs[1:3], None, None)[:2])
+        if scale is None or zero_point is None or zero_point.dtype != np.uint8:
+            return None
+        if scale.dtype != np.float32 or scale.ndim or zero_point.ndim:
             return None
         try:
             return Affine(8, signed=False, axis=None, scale=scale, zero_point=zero_point.astype(np.int32))
@@ -165,20 +169,19 @@ class _Reader:
     def stored(self, key: str, value: ir.Value) -> None:
         """Read a weight: int8 with DequantizeLinear or with a product of cast and scale, or float16."""
         node = value.producer()
+        while node is not None and node.op_type == "Transpose" and node.inputs[0] is not None:
+            node = node.inputs[0].producer()
         if node is None or not node.inputs:
             return
-        codes = _constant(node.inputs[0])
-        if node.op_type == "Transpose":
-            self.stored(key, node.inputs[0])  # type: ignore[arg-type]  # Transpose has an input
-        elif node.op_type == "DequantizeLinear" and codes is not None:
+        codes = constant(node.inputs[0])
+        if node.op_type == "DequantizeLinear" and codes is not None:
             self.known.add(node)
-            zeros = _constant(node.inputs[2]) if len(node.inputs) > 2 else None
-            axis = node.attributes["axis"].as_int() if "axis" in node.attributes else None
-            self.integer_weight(key, codes, _constant(node.inputs[1]), axis, zeros)
+            zeros = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+            self.integer_weight(key, codes, constant(node.inputs[1]), axis_of(node), zeros)
         elif node.op_type == "Mul":
             cast = node.inputs[0].producer() if node.inputs[0] is not None else None
-            codes = _constant(cast.inputs[0]) if cast is not None and cast.op_type == "Cast" else None
-            scale = _constant(node.inputs[1])
+            codes = constant(cast.inputs[0]) if cast is not None and cast.op_type == "Cast" else None
+            scale = constant(node.inputs[1])
             if codes is not None and scale is not None:
                 self.integer_weight(key, codes, scale.reshape(-1) if scale.ndim else scale, 0 if scale.ndim else None)
         elif node.op_type == "Cast" and codes is not None and codes.dtype == np.float16:
@@ -187,7 +190,7 @@ class _Reader:
     def integer_weight(
         self, key: str, codes: np.ndarray, scale: np.ndarray | None, axis: int | None, zeros: np.ndarray | None = None
     ) -> None:
-        if scale is None or codes.dtype != np.int8 or (zeros is not None and zeros.any()):
+        if scale is None or scale.dtype != np.float32 or codes.dtype != np.int8 or (zeros is not None and zeros.any()):
             self.fault(key, "it is not symmetric int8 with constant scales")
             return
         if codes.size and codes.min() < -_LARGEST_CODE:
@@ -205,14 +208,14 @@ class _Reader:
 
     def dynamic(self, key: str, node: ir.Node) -> None:
         """Read a layer whose input is quantized at run time: its scale is a factor of the scale behind it."""
-        codes = _constant(node.inputs[1])
+        codes = constant(node.inputs[1])
         maker = node.inputs[0].producer() if node.inputs[0] is not None else None
         scale = None
         for cast in _readers(node, "Cast"):
             for product in _readers(cast, "Mul"):
                 factor = product.inputs[1].producer() if product.inputs[1] is not None else None
                 if factor is not None and factor.op_type == "Mul":
-                    scale = _constant(factor.inputs[1])
+                    scale = constant(factor.inputs[1])
         if maker is None or maker.op_type != "DynamicQuantizeLinear" or codes is None or scale is None:
             self.fault(key, "MatMulInteger without DynamicQuantizeLinear before it or a constant scale behind it")
             return
@@ -222,7 +225,7 @@ class _Reader:
 
     def rows(self, key: str, node: ir.Node) -> None:
         """Read an embedding's table, where it is stored in fewer bits."""
-        table = _constant(node.inputs[0])
+        table = constant(node.inputs[0])
         casts = _readers(node, "Cast")
         if table is None or not casts:
             return
@@ -232,16 +235,16 @@ class _Reader:
         for product in _readers(casts[0], "Mul"):
             found = product.inputs[1]
             gather = found.producer() if found is not None else None
-            scale = _constant(gather.inputs[0]) if gather is not None else _constant(found)
+            scale = constant(gather.inputs[0]) if gather is not None else constant(found)
             flat = scale.reshape(-1) if scale is not None and scale.ndim else scale
             self.integer_weight(f"{key}:weight", table, flat, 0)
 
     def bias(self, key: str, value: ir.Value | None) -> None:
         node = value.producer() if value is not None else None
-        codes = _constant(node.inputs[0]) if node is not None and node.op_type == "DequantizeLinear" else None
+        codes = constant(node.inputs[0]) if node is not None and node.op_type == "DequantizeLinear" else None
         if node is None or codes is None or codes.dtype != np.int32:
             return
-        scale = _constant(node.inputs[1])
+        scale = constant(node.inputs[1])
         if scale is not None:
             self.known.add(node)
             self.content.biases[key] = (codes, scale)
@@ -259,12 +262,6 @@ class _Reader:
         own = self.affine(node, key_of(node.name or ""))
         made = [self.affine(maker, "") for maker in makers if maker in self.known]
         return own is not None and bool(made) and all(found is not None and equal(own, found) for found in made)
-
-
-def _constant(value: ir.Value | None) -> np.ndarray | None:
-    if value is None or not value.is_initializer() or value.const_value is None:
-        return None
-    return np.array(value.const_value.numpy())
 
 
 def _readers(node: ir.Node, op: str) -> list[ir.Node]:
