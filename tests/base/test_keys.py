@@ -72,31 +72,3 @@ def test_a_port_of_no_node():
         keys.tensor_key("a", "in")
 
 
-@pytest.mark.parametrize(
-    "pattern, key, expected",
-    [
-        ("blocks.*.conv", "blocks.3.conv:conv2d#0", True),
-        ("blocks.*.conv", "blocks.3.conv1:conv2d#0", False),
-        ("blocks.*", "blocks.3.conv:conv2d#0:weight", True),
-        ("*", ":add#0", True),
-        ("", ":add#0", True),
-        ("", "a:add#0", False),
-        ("*:conv2d#*", "blocks.3.conv:conv2d#0", True),
-        ("*:conv2d#*", "blocks.3.conv:linear#0", False),
-        ("a:add#1", "a:add#1", True),
-        ("a:add#1", "a:add#10", False),
-        ("Blocks.*", "blocks.0:conv2d#0", False),
-        ("layer?", "layer1:linear#0", True),
-        ("layer[12]", "layer2:linear#0", True),
-        ("layer[12]", "layer3:linear#0", False),
-    ],
-)
-def test_globs(pattern, key, expected):
-    assert keys.matches(pattern, key) is expected
-
-
-@given(MODULES, OPS)
-def test_every_key_matches_itself_and_its_module(module, op):
-    key = keys.node_key(module, op, 0)
-    assert keys.matches(key, key)
-    assert keys.matches(module, key)

@@ -65,7 +65,7 @@ def test_limits_typed_beside_a_recipe_count(packed):
     "fields, said",
     [
         ({"targets": ("onnx",)}, "did you mean onnxruntime"),
-        ({"allow": ("fallbak",)}, "did you mean fallback"),
+        ({"allow": ("flaot-op",)}, "did you mean float-op"),
         ({"budget": "size"}, "no value"),
         ({"plan": Path("nowhere.toml")}, "nowhere.toml"),
     ],

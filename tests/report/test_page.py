@@ -231,9 +231,9 @@ def test_findings_by_severity_gravest_first(values):
 
 
 def test_an_allowed_finding_is_marked(values):
-    first = replace(values["candidates"][0], findings=(Finding("fallback", "2 layers in float"),))
-    text = Page(render(build(**{**values, "candidates": (first,), "allowed": ("fallback",)}))).text
-    assert "fallback on onnxruntime allowed 2 layers in float" in text
+    first = replace(values["candidates"][0], findings=(Finding("float-op", "2 layers in float"),))
+    text = Page(render(build(**{**values, "candidates": (first,), "allowed": ("float-op",)}))).text
+    assert "float-op on onnxruntime allowed 2 layers in float" in text
 
 
 def test_findings_of_rejected_candidates_stay_with_them(record, page_of):

@@ -12,7 +12,6 @@ Severity = Literal["error", "warning", "note"]
 KINDS: dict[str, tuple[Severity, int, str]] = {
     "slower-than-float": ("error", EXIT_VERIFICATION, "the artefact is slower than the same runtime's float file"),
     "float-op": ("error", EXIT_VERIFICATION, "a layer meant for integers runs in float for over 2 % of the time"),
-    "fallback": ("error", EXIT_VERIFICATION, "the runtime did not use the kernel that was asked for"),
     "scale-changed": ("error", EXIT_VERIFICATION, "a scale or zero-point read back is not the one injected"),
     "weight-changed": ("error", EXIT_VERIFICATION, "an integer of a weight read back is not the one injected"),
     "not-exact": ("error", EXIT_VERIFICATION, "the artefact's logits are not the reference's, bit for bit"),
@@ -22,7 +21,6 @@ KINDS: dict[str, tuple[Severity, int, str]] = {
     "not-finite": ("error", EXIT_VERIFICATION, "the artefact returns NaN or an infinity"),
     "dead-channel": ("warning", 0, "weight channels too small for their bias; their scale was raised"),
     "range-mixing": ("warning", 0, "tensors of different range share one scale"),
-    "saturation-risk": ("warning", 0, "16-bit sums may saturate in this CPU's int8 kernels"),
     "rounding-ties": ("warning", 0, "a scale ratio that leaves rounding ties to the runtime"),
     "not-established": ("warning", 0, "the interval of the drop crosses its limit at this number of samples"),
     "nondeterministic": ("warning", 0, "two runs of the same artefact differ"),

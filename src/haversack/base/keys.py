@@ -7,7 +7,6 @@ the same op by the same module, in execution order, so reused modules, residual 
 
 from __future__ import annotations
 
-import fnmatch
 import re
 
 PORTS = ("in", "out", "weight")
@@ -65,9 +64,3 @@ def split_tensor(key: str) -> tuple[str, str]:
         raise ValueError(message)
     split_node(node)
     return node, port
-
-
-def matches(pattern: str, key: str) -> bool:
-    """Say whether a glob over module paths (``blocks.*.conv``) or over whole keys (``*:conv2d#*``) takes ``key``."""
-    module = key.partition(":")[0]
-    return fnmatch.fnmatchcase(key if ":" in pattern else module, pattern)

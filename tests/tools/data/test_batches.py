@@ -28,14 +28,13 @@ def numbers(pairs):
     return [int(entry) for _, expected in pairs for entry in expected]
 
 
-@given(SIZES, st.integers(1, 9), st.integers(1, 3))
-def test_rebatch_keeps_rows_and_fills_batches(sizes, size, group):
-    got = list(batches.rebatch_pairs(cut(sizes, group), size, group))
-    assert numbers(got) == list(range(sum(sizes)))
-    assert all(len(expected) == size for _, expected in got[:-1])
-    for inputs, expected in got:
-        assert inputs[0][:, 0].tolist() == np.repeat(expected, group).tolist()
-        assert inputs[1].tolist() == np.repeat(-expected, group).tolist()
+@given(SIZES, st.integers(1, 9))
+def test_rebatch_keeps_rows_and_fills_batches(sizes, size):
+    got = list(batches.rebatch((inputs for inputs, _ in cut(sizes)), size))
+    assert [int(row) for column, _ in got for row in column[:, 0]] == list(range(sum(sizes)))
+    assert all(len(column) == size for column, _ in got[:-1])
+    for column, negative in got:
+        assert negative.tolist() == (-column[:, 0]).tolist()
 
 
 @given(SIZES, st.integers(1, 60), st.integers(1, 3))

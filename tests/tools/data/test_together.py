@@ -71,7 +71,7 @@ def test_how_a_set_is_batched_changes_no_score():
     values = []
     for size in (1, 4, 41):
         state = resolve("top1").start()
-        for inputs, expected in batches.rebatch_pairs(prepared(), size):
+        for *inputs, expected in batches.rebatch(((*x, y) for x, y in prepared()), size):
             state.update(brightest(inputs), expected)
         values.append((state.value(), state.standard_error(), state.samples))
     assert len(set(values)) == 1

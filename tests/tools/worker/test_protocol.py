@@ -19,7 +19,6 @@ from haversack.tools.worker.protocol import (
     encode,
     read_frame,
     send,
-    write_frame,
 )
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
@@ -55,7 +54,7 @@ class Dribble(io.RawIOBase):
 
 def packed(frame):
     stream = io.BytesIO()
-    write_frame(stream, frame)
+    send(stream, encode(frame))
     return stream.getvalue()
 
 
@@ -196,7 +195,7 @@ def test_the_writer_keeps_the_same_bounds(bounds, reason):
     frame = Frame({}, {"a": np.zeros(2, np.float32), "b": np.zeros(1, np.float32)})
     stream = io.BytesIO()
     with pytest.raises(BadFrame, match=reason):
-        write_frame(stream, frame, bounds)
+        send(stream, encode(frame, bounds))
     assert stream.getvalue() == b""
     with pytest.raises(BadFrame):
         read_frame(io.BytesIO(packed(frame)), bounds)

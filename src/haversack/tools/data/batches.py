@@ -32,16 +32,24 @@ def rebatch(samples: Iterable[Sample], size: int) -> Iterator[Sample]:
     Raises:
         ValueError: ``size`` is below 1.
     """
-    yield from _rebatch(samples, size, 1)
-
-
-def rebatch_pairs(pairs: Iterable[Pair], size: int, group: int = 1) -> Iterator[Pair]:
-    """Yield the same pairs in batches of ``size`` expected entries, as ``rebatch`` does.
-
-    Raises:
-        ValueError: ``size`` is below 1.
-    """
-    yield from _pairs(_rebatch(_blocks(pairs), size, group))
+    if size < 1:
+        raise ValueError(f"a batch has at least one row, not {size}")
+    pending: list[Sample] = []
+    held = 0
+    for sample in samples:
+        if pending and _kind(pending[0]) != _kind(sample):
+            yield _joined(pending)
+            pending, held = [], 0
+        start, stop = 0, len(sample[-1])
+        while start < stop:
+            part = tuple(array[start : start + size - held] for array in sample)
+            pending.append(part)
+            start, held = start + size - held, held + len(part[-1])
+            if held == size:
+                yield _joined(pending)
+                pending, held = [], 0
+    if pending:
+        yield _joined(pending)
 
 
 def digest(samples: Iterable[Sample]) -> str:
@@ -94,27 +102,6 @@ def _take(blocks: Iterable[Sample], entries: int | None, group: int) -> Iterator
         left -= min(left, len(block[-1]))
         if left == 0:
             return
-
-
-def _rebatch(blocks: Iterable[Sample], size: int, group: int) -> Iterator[Sample]:
-    if size < 1:
-        raise ValueError(f"a batch has at least one row, not {size}")
-    pending: list[Sample] = []
-    held = 0
-    for block in blocks:
-        if pending and _kind(pending[0]) != _kind(block):
-            yield _joined(pending)
-            pending, held = [], 0
-        start, stop = 0, len(block[-1])
-        while start < stop:
-            part = _cut(block, start, start + size - held, group)
-            pending.append(part)
-            start, held = start + size - held, held + len(part[-1])
-            if held == size:
-                yield _joined(pending)
-                pending, held = [], 0
-    if pending:
-        yield _joined(pending)
 
 
 def _kind(block: Sample) -> list[tuple[object, object]]:

@@ -139,21 +139,3 @@ def raise_for_bias(scale_weight: np.ndarray, bias: np.ndarray, scale_in: np.ndar
 def multiplier(scale_in: np.ndarray, scale_weight: np.ndarray, scale_out: np.ndarray) -> np.ndarray:
     """Return float32(float32(scale_in * scale_weight) / scale_out), what an accumulator is multiplied by."""
     return np.asarray(bias_scale(scale_in, scale_weight) / np.float32(scale_out), np.float32)
-
-
-def requantize(
-    acc: np.ndarray, scale_in: np.ndarray, scale_weight: np.ndarray, out: Affine, *, axis: int = 1
-) -> np.ndarray:
-    """Return the int32 codes of an accumulator: float32(acc) * multiplier, rint, + zero_point, clamp.
-
-    Args:
-        acc: exact integers (int32, int64 or float64), bias included.
-        scale_in: the input's scale, [].
-        scale_weight: the weight's, [channels] or [].
-        out: per tensor.
-        axis: the axis of ``acc`` that counts channels (1 after a convolution, -1 after a linear layer).
-    """
-    factor = along(multiplier(scale_in, scale_weight, out.scale), axis, acc.ndim)
-    with np.errstate(over="ignore"):
-        codes = np.rint(acc.astype(np.float32) * factor) + out.zero_point.astype(np.float32)
-    return np.asarray(np.clip(codes, out.low, out.high)).astype(np.int32)

@@ -100,16 +100,6 @@ def encode(frame: Frame, bounds: Bounds = DEFAULT_BOUNDS) -> list[memoryview]:
     return [memoryview(_PREFIX.pack(MAGIC, len(text)) + text), *buffers]
 
 
-def write_frame(drain: Drain, frame: Frame, bounds: Bounds = DEFAULT_BOUNDS) -> None:
-    """Write one frame whole; nothing is written when it cannot be encoded.
-
-    Raises:
-        TypeError, ValueError, BadFrame: see ``encode``.
-        OSError: the other end is gone.
-    """
-    send(drain, encode(frame, bounds))
-
-
 def send(drain: Drain, pieces: list[memoryview]) -> None:
     """Write the pieces of an encoded frame, however small the steps are in which the stream takes them.
 
