@@ -70,5 +70,3 @@ def test_a_port_that_is_none():
 def test_a_port_of_no_node():
     with pytest.raises(ValueError, match="not a node key"):
         keys.tensor_key("a", "in")
-
-

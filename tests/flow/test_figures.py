@@ -44,6 +44,17 @@ def test_everything_measured_is_told():
     assert (data["size"], data["latency_ratio"], data["drop"], data["memory"]) == (1_500_000, 0.5, 0.01, 7_000_000)
 
 
+def test_findings_of_one_kind_are_one_line():
+    dead = [Finding("dead-channel", f"{count} channels", f"layer.{count}:conv2d#0") for count in range(27)]
+    one = replace(FULL, findings=(*dead[:20], Finding("not-exact", "3 bits differ"), *dead[20:]))
+    lines = figures(one, EMPTY).lines()[-2:]
+    assert lines == [
+        "warning dead-channel at layer.0:conv2d#0: 0 channels (and 26 more)",
+        "error not-exact: 3 bits differ",
+    ]
+    assert figures(one, EMPTY).data()["findings"].count("dead-channel") == 27
+
+
 def test_nothing_measured_is_nothing_told():
     assert figures(NOTHING, EMPTY).lines() == []
     assert figures(NOTHING, EMPTY).data() == {}

@@ -235,6 +235,15 @@ def test_what_lies_beside_the_file_has_its_hash_too(run, best, name):
     assert [fault.where for fault in answer.checks[0].faults] == [f"best/onnxruntime/{name}"]
 
 
+def test_a_file_that_the_runtime_refuses_is_told_without_advice_to_a_maker(run, best):
+    (best / "model.onnx").write_bytes(b"no file of any kind")
+    answer = verify(run)
+    assert answer.exit_code == 5
+    assert "ONNX Runtime does not open it" in where(answer)
+    assert "just written" not in where(answer)
+    assert "float32" not in where(answer)
+
+
 def test_a_report_that_proves_nothing_beside_the_file(run):
     record = report.read(run)
     assert len(record.proofs) == 3

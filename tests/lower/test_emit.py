@@ -64,6 +64,8 @@ def test_what_does_not_open_names_its_layer(model, tmp_path, monkeypatch):
     assert caught.value.where == "2:linear#0"
     assert caught.value.exit_code == 4
     assert "does not open" in caught.value.cause
+    assert "just written" in caught.value.tried
+    assert caught.value.next_step == "keep this layer in float32"
     assert list(tmp_path.iterdir()) == [], "what does not open is not left behind"
 
 

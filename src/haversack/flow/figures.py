@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from haversack.base.candidate import Candidate
+from haversack.base.finding import Finding
 from haversack.choose.best import Forecast
 from haversack.choose.verdict import amount
 from haversack.flow.choice import Choice
@@ -68,9 +69,22 @@ def figures(candidate: Candidate, choice: Choice) -> Figures:
                 f"{parity.reference_differing} of {parity.reference_compared} output values differ"
             )
     if candidate.findings:
-        words["findings"] = "; ".join(f"{one.kind}: {one.text}" for one in candidate.findings)
-        values["findings"] = words["findings"]
+        words |= _findings(candidate)
+        values["findings"] = "; ".join(f"{one.kind}: {one.text}" for one in candidate.findings)
     return Figures(words, values)
+
+
+def _findings(candidate: Candidate) -> dict[str, str]:
+    """Return one line a kind: its first finding, and how many more there are."""
+    alike: dict[str, list[Finding]] = {}
+    for finding in candidate.findings:
+        alike.setdefault(finding.kind, []).append(finding)
+    lines = {}
+    for kind, (first, *others) in alike.items():
+        place = f" at {first.layer}" if first.layer else ""
+        more = f" (and {len(others)} more)" if others else ""
+        lines[f"{first.severity} {kind}{place}"] = f"{first.text}{more}"
+    return lines
 
 
 def _quality(

@@ -80,6 +80,7 @@ def test_a_file_that_the_runtime_refuses(tmp_path, data):
         TARGET.open_session(path)
     assert caught.value.where == str(path)
     assert caught.value.exit_code == 4
+    assert (caught.value.tried, caught.value.next_step) == ("", ""), "nobody here wrote it"
 
 
 def test_a_missing_file(tmp_path):

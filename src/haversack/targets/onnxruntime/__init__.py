@@ -68,7 +68,7 @@ class OnnxRuntime(Target):
             stream.write(written.data)
             stream.flush()
             draft = Path(stream.name)
-            session = self.open_session(draft, options)
+            session = self._opened(draft, options)
             content = read(draft, written.tensor_names, written.absorbed)
             equal, faults = differences(encodings, content.encodings())
             wanted = biases.derived(model, encodings)
@@ -96,6 +96,18 @@ class OnnxRuntime(Target):
             injected=count(encodings) + numbers,
             read_back=equal + numbers,
         )
+
+    def _opened(self, draft: Path, options: Mapping[str, str]) -> Session:
+        """Open a file just written."""
+        try:
+            return self.open_session(draft, options)
+        except ConversionError as error:
+            raise ConversionError(
+                error.cause,
+                where=error.where,
+                tried="onnxruntime.InferenceSession on the file just written",
+                next_step="keep this layer in float32",
+            ) from error
 
     def _read(self, path: Path, artifact: Artifact) -> Encodings:
         from haversack.targets.onnxruntime import biases

@@ -69,8 +69,6 @@ def start(model: str | bytes, chosen: onnxruntime.SessionOptions, where: str) ->
         raise ConversionError(
             f"ONNX Runtime does not open it: {text.splitlines()[0] if text else type(error).__name__}",
             where=named[1] if named else where,
-            tried="onnxruntime.InferenceSession on the file just written",
-            next_step="keep this layer in float32",
         ) from error
 
 
