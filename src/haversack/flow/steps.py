@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-import haversack
 from haversack import load
 from haversack.base import digest
 from haversack.base.candidate import Artifact, Candidate, Parity
@@ -371,7 +370,7 @@ def _save_made(made: Made) -> Saved:
 @cache
 def _code() -> str:
     """Return the digest of haversack's own source: what another version of a part made is made again."""
-    root = Path(haversack.__file__).parent
+    root = Path(__file__).parents[1]
     return digest.of_data({str(path.relative_to(root)): digest.of_file(path) for path in sorted(root.rglob("*.py"))})
 
 
