@@ -258,3 +258,14 @@ def test_misses_of_latency_are_not_ranked_inside_the_noise(make, quartiles, firs
 def test_noise_in_latency_excuses_no_other_miss(make):
     big, small = make("big", ratio=1.0, error=0.01, size=9_000_000), make("small", ratio=1.0, error=0.5)
     assert names(ranked([big, small], Budget(latency_ratio=0.55, size=5_000_000))) == ["small", "big"]
+
+
+def test_what_equals_the_reference_comes_first(make):
+    exact, better = make("exact", error=0.08), make("better", error=0.04)
+    better = replace(better, parity=replace(better.parity, reference_differing=3, reference_compared=80))
+    found = judged([better, exact], Budget(size=5_000_000))
+    assert names(found) == ["exact", "better"]
+    assert "does not equal the reference" in found[1].reason
+    assert (
+        names(judged([better, replace(exact, drop=replace(exact.drop, value=0.5))], Budget(drop=0.01)))[0] == "better"
+    )

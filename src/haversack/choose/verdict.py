@@ -80,23 +80,32 @@ def cost(candidate: Candidate) -> float:
     return candidate.artifact.bytes * candidate.latency.ratio
 
 
+def inexact(candidate: Candidate) -> bool:
+    """Say whether outputs were compared with the reference and some bits differ (behind float layers)."""
+    return candidate.parity is not None and candidate.parity.reference_differing > 0
+
+
 def ranked(candidates: Iterable[Candidate], budget: Budget) -> list[Candidate]:
     """Return candidates from best to worst: by overshoot, then by loss; those that failed later, those not made last.
 
+    What equals the reference bit for bit comes before what does not, within the same overshoot.
     When nothing but the drop is limited, candidates within it are ranked by size times latency instead of loss.
     Misses of latency are not ranked inside the noise: those whose quartiles overlap with the leader's are its equals,
     and their loss decides.
     """
     only_quality = set(budget.limits()) <= {"drop"}
 
-    def order(candidate: Candidate) -> tuple[bool, bool, float, float]:
+    def order(candidate: Candidate) -> tuple[bool, bool, float, bool, float]:
         over = sum(check.overshoot for check in checks(candidate, budget))
         worth = cost(candidate) if only_quality and not over else loss(candidate)
-        return unmade(candidate), candidate.verdict == "failed", over, worth
+        return unmade(candidate), candidate.verdict == "failed", over, inexact(candidate), worth
 
     found = sorted(candidates, key=order)
     equals = [one for one in found if _equal_misses(one, found[0], budget)]
-    return [*sorted(equals, key=loss), *(one for one in found if all(one is not other for other in equals))]
+    return [
+        *sorted(equals, key=lambda one: (inexact(one), loss(one))),
+        *(one for one in found if all(one is not other for other in equals)),
+    ]
 
 
 def _equal_misses(one: Candidate, leader: Candidate, budget: Budget) -> bool:
@@ -155,6 +164,8 @@ def _why_first(best: Candidate, order: Sequence[Candidate], budget: Budget) -> s
 
 
 def _why_not(candidate: Candidate, best: Candidate, budget: Budget) -> str:
+    if inexact(candidate) and not inexact(best):
+        return f"met, but unlike {best.id} it does not equal the reference bit for bit"
     if set(budget.limits()) <= {"drop"}:
         return f"met, but size times latency is {cost(candidate) / cost(best):.2f} times that of {best.id}"
     return f"met, but its output error {loss(candidate):.4f} is not below {loss(best):.4f} of {best.id}"
