@@ -6,5 +6,5 @@ import os
 
 
 def settle() -> None:
-    """Let idle threads sleep, unless the user's environment says otherwise: spinning ones take the cores from others."""
+    """Let idle threads sleep, unless the environment says otherwise: spinning ones take the cores from others."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
