@@ -98,6 +98,21 @@ def test_fallbacks_wait_until_they_may_help(world, budget, made):
     assert len(found) == len(made)
 
 
+def test_integers_that_are_no_faster_than_float_are_not_tried_in_a_gentler_mixture(make_world):
+    world = make_world(speed=1.2)
+    budget = Budget(latency_ratio=1.0, size=10**6)
+    careful = world.plan("float32", *["int8"] * (len(world.layers) - 1))
+    found = best([world.plan("int8")], budget, world.evaluate, fallbacks=[careful, world.plan("float16")])
+    assert made_in_order(world, found) == ["int8", "float16"]
+
+
+def test_integers_that_lose_too_much_are_tried_in_a_gentler_mixture(make_world):
+    world = make_world(speed=1.2)
+    careful = world.plan("float32", *["int8"] * (len(world.layers) - 1))
+    found = best([world.plan("int8")], Budget(drop=1e-9), world.evaluate, fallbacks=[careful])
+    assert made_in_order(world, found) == ["int8", careful.origin]
+
+
 def test_fallbacks_end_with_the_first_that_meets_the_budget(world):
     proposals, *fallbacks = (world.plan(name) for name in ("int8", "float16", "float32"))
     found = best([proposals], Budget(drop=1e-4), world.evaluate, fallbacks=fallbacks)

@@ -13,8 +13,9 @@ from haversack.base.plan import Plan, Precision
 from haversack.base.profile import Profile
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose import knapsack
+from haversack.choose.forecast import computes_integers
 from haversack.choose.options import Option, borders, options
-from haversack.choose.verdict import checks, judged, ranked
+from haversack.choose.verdict import checks, judged, ranked, unmade
 
 ROUNDS = 3
 MARGIN = 0.01
@@ -128,7 +129,8 @@ def best(
         budget: the limits.
         evaluate: makes a plan real and measures it; a failure is a candidate with the verdict ``failed``.
         fallbacks: gentler uniform plans that are made real, in order, while they may help: nothing made before meets
-            the budget, and what misses it fails, loses too much, or is no faster than float.
+            the budget, and what misses it fails or loses too much; or it is no faster than float, and the plan
+            computes in float.
         mixer: proposes mixed plans, or None to stop after the proposals.
         rounds: how many mixed plans are made real at most.
         hopeless: says why a plan cannot meet the budget, or returns an empty string; such a plan is not made real.
@@ -141,7 +143,7 @@ def best(
         refused[plans[0].digest] = ""
     made: dict[str, Candidate] = {}
     for index, plan in enumerate(plans):
-        if plan.digest in made or (index >= len(proposals) and _settled(made.values(), budget)):
+        if plan.digest in made or (index >= len(proposals) and not _may_help(plan, made.values(), budget)):
             continue
         sink(Event("choose", "progress", f"candidate {plan.origin or plan.id}", index, len(plans)))
         reason = refused.get(plan.digest, "")
@@ -164,15 +166,21 @@ def best(
     return judged(list(made.values()), budget)
 
 
-def _settled(made: Iterable[Candidate], budget: Budget) -> bool:
-    """Say whether gentler plans cannot help: one meets, or misses by bytes or time though it is faster than float."""
+def _may_help(plan: Plan, made: Iterable[Candidate], budget: Budget) -> bool:
+    """Say whether a gentler plan may meet what nothing made so far meets.
+
+    It cannot where one meets the budget. Where one keeps the drop and misses by bytes or time, losing less is of no
+    use; only if integers are no faster than float may a plan help that computes in float.
+    """
     for one in made:
         missed = {check.limit for check in checks(one, budget) if not check.met}
-        if one.verdict != "failed" and not missed:
-            return True
-        if one.verdict != "failed" and "drop" not in missed and one.latency is not None and one.latency.ratio < 1.0:
-            return True
-    return False
+        if one.verdict == "failed" or unmade(one) or "drop" in missed:
+            continue
+        if not missed or (one.latency is not None and one.latency.ratio < 1.0):
+            return False
+        if computes_integers(one.plan) and computes_integers(plan):
+            return False
+    return True
 
 
 def _not_made(plan: Plan, reason: str) -> Candidate:

@@ -52,12 +52,13 @@ def hopeless(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) ->
         if budget.size is not None and size > budget.size * TOLERANCE:
             return f"forecast size {amount('size', size)} is over the allowed {amount('size', budget.size)}"
         ratio = budget.latency_ratio
-        if ratio is not None and ratio < FLOAT_RATIO and not _computes_integers(plan):
+        if ratio is not None and ratio < FLOAT_RATIO and not computes_integers(plan):
             return f"it computes in float: forecast latency 1.000x is over the allowed {amount('latency_ratio', ratio)}"
         return ""
 
     return why
 
 
-def _computes_integers(plan: Plan) -> bool:
+def computes_integers(plan: Plan) -> bool:
+    """Say whether some layer computes in integers, and so does not take float's time."""
     return any(layer.precision in ("int8", "int8_dynamic") for layer in plan.layers.values())

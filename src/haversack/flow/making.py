@@ -32,6 +32,7 @@ from haversack.metrics.contract import Metric
 from haversack.targets.contract import Target
 from haversack.tools.data import batches
 from haversack.tools.formats import encodings_file
+from haversack.tools.graph.batches import rebatch
 from haversack.tools.store import atomic
 from haversack.tools.worker.faults import WorkerError, WorkerFault
 
@@ -41,6 +42,8 @@ SIGNIFICANT_TIME = 0.02
 FLOAT_TOLERANCE = 1e-2
 """Relative error against the reference that a tensor may have behind a float layer, or the quantization's own
 error where that is more: a last bit of float flips a rounding now and then, and a flip is a whole step."""
+LOCATED_ROWS = 2
+"""Rows on which all tensors of an artefact are shown side by side with the reference's."""
 CHOOSE, REPORT = slice(0, None, 2), slice(1, None, 2)
 """Rows of the evaluation set by sample: even ones choose, odd ones are reported."""
 
@@ -286,7 +289,7 @@ class Maker:
             compressed.model,
             compressed.encodings,
             self.target.read(opening.path, artifact),
-            self.data.first(),
+            next(iter(rebatch(self.model, [self.data.first()], LOCATED_ROWS))),
             tensors=lambda inputs, keys: self.target.tensors(opening.path, artifact, inputs, keys),
             float_tolerance=max(FLOAT_TOLERANCE, parity.relative_error),
         )

@@ -78,6 +78,21 @@ def test_the_models_weights_count(model_of, noise):
     assert np.abs(Executor(model).run((x,))[0] - bias).max() > 0, "neither changed the model"
 
 
+def test_executors_of_one_program_do_not_share_weights(model_of, noise):
+    model = model_of(nn.Linear(3, 2), torch.randn(2, 3))
+    x = noise(2, 3)
+    (before,) = Executor(model).run((x,))
+    other = Executor(model, {"weight": 2 * model.weights["weight"], "bias": 2 * model.weights["bias"]})
+    np.testing.assert_array_equal(other.run((x,))[0], 2 * before)
+    np.testing.assert_array_equal(Executor(model).run((x,))[0], before)
+
+
+def test_executors_of_one_program_share_its_graph(model_of, noise):
+    model = model_of(nn.Linear(3, 2), torch.randn(2, 3))
+    changed = model.with_weights({"bias": np.ones(2, np.float32)})
+    assert Executor(changed).module is Executor(model).module
+
+
 def test_tied_weights_change_together(model_of, noise):
     class Tied(nn.Module):
         def __init__(self):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -14,9 +15,12 @@ from haversack.tools.graph.writes import without_writes
 if TYPE_CHECKING:
     import torch
     from torch import fx
+    from torch.export import ExportedProgram
 
 Compute = Callable[[Node, "tuple[torch.Tensor, ...]"], "torch.Tensor | None"]
 Observe = Callable[[Node, "torch.Tensor"], "torch.Tensor | None"]
+_modules: WeakKeyDictionary[ExportedProgram, fx.GraphModule] = WeakKeyDictionary()
+"""Unlifting a program takes a third of a second, and a run executes one program under many weights."""
 
 
 class Executor:
@@ -25,19 +29,31 @@ class Executor:
     Args:
         model: its ``weights`` count, not the values inside its program.
         weights: values that replace some of the model's for this executor.
+
+    Attributes:
+        module: the program's graph; all executors of a program share it, so its own values do not count.
     """
 
     def __init__(self, model: Model, weights: Mapping[str, np.ndarray] | None = None) -> None:
         self.model = model
-        self.module = model.program.module(check_guards=False)
-        without_writes(self.module)
-        load(self.module, {**model.weights, **(weights or {})})
+        self.module = _unlifted(model.program)
+        self._values = {**model.weights, **(weights or {})}
+        self._tensors: dict[str, torch.Tensor] = {}
         self._nodes = {node.name: node for node in model.graph.nodes}
         # The module renames an argument that hides a builtin (``input``): inputs are told by their order.
         arguments = (node for node in self.module.graph.nodes if node.op == "placeholder")
         self._nodes.update(
             {node.name: model.graph.by_key[key] for node, key in zip(arguments, model.graph.inputs, strict=True)}
         )
+
+    def constant(self, path: str) -> Any:  # noqa: ANN401 - tensors, and what else a program keeps
+        """Return what a ``get_attr`` node of the module fetches: the model's current weight where it has one."""
+        if path not in self._values:
+            owner, _, leaf = path.rpartition(".")
+            return getattr(self.module.get_submodule(owner), leaf)
+        if path not in self._tensors:
+            self._tensors[path] = _tensor(self._values[path])
+        return self._tensors[path]
 
     def run(
         self, inputs: Sample, *, compute: Compute | None = None, observe: Observe | None = None
@@ -62,21 +78,19 @@ class Executor:
         return tuple(value.numpy() for value in _tensors(flat))
 
 
-def load(module: fx.GraphModule, values: Mapping[str, np.ndarray]) -> None:
-    """Give a module from ``program.module()`` copies of weights, by name, of any shape; names it lacks are passed over.
+def _unlifted(program: ExportedProgram) -> fx.GraphModule:
+    """Return the program as a module whose ops do not change their arguments."""
+    if program not in _modules:
+        module = program.module(check_guards=False)
+        without_writes(module)
+        _modules[program] = module
+    return _modules[program]
 
-    Its own tensors are replaced, not written into: a program shares them with all its modules, and models with them.
-    """
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
     import torch
 
-    for registry in (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)):
-        for name, old in list(registry):
-            if name in values:
-                owner, _, leaf = name.rpartition(".")
-                new = torch.from_numpy(np.array(values[name]))
-                is_parameter = isinstance(old, torch.nn.Parameter)
-                value = torch.nn.Parameter(new, requires_grad=False) if is_parameter else new
-                setattr(module.get_submodule(owner), leaf, value)
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def _tensors(values: Any) -> list[Any]:  # noqa: ANN401 - nested outputs
@@ -94,6 +108,9 @@ def _interpreter(executor: Executor, compute: Compute | None, observe: Observe |
     names = {node.key: name for name, node in nodes.items()}
 
     class Interpreter(fx.Interpreter):
+        def fetch_attr(self, target: str) -> Any:  # noqa: ANN401 - torch's signature
+            return executor.constant(target)
+
         def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - torch's signature
             node = nodes.get(n.name)
             value: Any = None

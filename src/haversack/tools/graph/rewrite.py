@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from haversack.base.model import Model
 from haversack.tools.graph.canonical import fixed, to_model, user_inputs
-from haversack.tools.graph.execute import load
 
 if TYPE_CHECKING:
     from torch import fx
@@ -26,7 +27,7 @@ def rewrite(model: Model, edit: Callable[[fx.GraphModule], None], note: str) -> 
     import torch
 
     module = model.program.module(check_guards=False)
-    load(module, model.weights)
+    _load(module, model.weights)
     edit(module)
     module.graph.eliminate_dead_code()
     module.graph.lint()
@@ -71,3 +72,20 @@ def free_shapes(program: ExportedProgram) -> tuple[object, ...]:
                 axes[axis] = dims.setdefault(str(size), torch.export.Dim.AUTO)
         found.append(axes)
     return tuple(found)
+
+
+def _load(module: fx.GraphModule, values: Mapping[str, np.ndarray]) -> None:
+    """Give a module from ``program.module()`` copies of weights, by name, of any shape; names it lacks are passed over.
+
+    Its own tensors are replaced, not written into: a program shares them with all its modules, and models with them.
+    """
+    import torch
+
+    for registry in (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)):
+        for name, old in list(registry):
+            if name in values:
+                owner, _, leaf = name.rpartition(".")
+                new = torch.from_numpy(np.array(values[name]))
+                is_parameter = isinstance(old, torch.nn.Parameter)
+                value = torch.nn.Parameter(new, requires_grad=False) if is_parameter else new
+                setattr(module.get_submodule(owner), leaf, value)

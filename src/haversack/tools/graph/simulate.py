@@ -47,7 +47,8 @@ class Simulator:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.module = Executor(model).module
+        self.executor = Executor(model)
+        self.module = self.executor.module
         self.nodes = {node.name: node for node in model.graph.nodes}
         arguments = (node for node in self.module.graph.nodes if node.op == "placeholder")
         self.inputs = {node.name: key for node, key in zip(arguments, model.graph.inputs, strict=True)}
@@ -137,7 +138,7 @@ class _Walk:
         import torch
 
         found = {
-            n.name: _attribute(self.simulator.module, str(n.target)) for n in node.all_input_nodes if n.op == "get_attr"
+            n.name: self.simulator.executor.constant(str(n.target)) for n in node.all_input_nodes if n.op == "get_attr"
         }
         if canonical is None:
             return found
@@ -226,12 +227,6 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     import torch
 
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
-
-
-def _attribute(module: Any, path: str) -> Any:  # noqa: ANN401 - a module's tensor
-    for name in path.split("."):
-        module = getattr(module, name)
-    return module
 
 
 def _with_first(node: fx.Node, value: torch.Tensor) -> tuple[Any, ...]:
