@@ -274,3 +274,17 @@ def test_each_proposal_is_told(world):
 
 def test_nothing_proposed_nothing_found(world):
     assert best([], Budget(size=1), world.evaluate, mixer=world.mixer, hopeless=lambda plan: "no") == []
+
+
+def test_a_mixture_that_is_far_too_slow_by_forecast_is_not_made(make_world):
+    world = make_world(speed=1.1)
+    found = best(uniforms(world), Budget(size=300_000, latency_ratio=0.5), world.evaluate, mixer=world.mixer)
+    given_up = [one for one in found if one.plan.origin == MIXED]
+    assert [one.reason[:27] for one in given_up] == ["not made: forecast latency "]
+    assert not any(one.plan.digest in world.calls for one in given_up)
+
+
+def test_a_mixture_that_is_nearly_fast_enough_by_forecast_is_made(make_world):
+    world = make_world(speed=1.1)
+    found = best(uniforms(world), Budget(size=300_000, latency_ratio=1.0), world.evaluate, mixer=world.mixer)
+    assert any(one.plan.digest in world.calls for one in found if one.plan.origin == MIXED)

@@ -6,7 +6,7 @@ import pytest
 
 from haversack.base.graph import Graph, Node, TensorSpec
 from haversack.base.plan import PRECISIONS
-from haversack.flow.proposals import mostly_linear, proposals
+from haversack.flow.proposals import careful, mostly_linear, proposals
 
 SPEC = TensorSpec(("batch", 3), "float32")
 
@@ -21,7 +21,7 @@ def graph(convolutions: int, linears: int) -> Graph:
 
 
 def plans_of(found):
-    return [*found.promising, *found.fallbacks]
+    return [*found.variants, *found.fallbacks]
 
 
 def precisions(plan) -> set[str]:
@@ -38,7 +38,7 @@ def test_what_most_multiplications_are_in(convolutions, linears, is_linear):
 @pytest.mark.parametrize("convolutions, first, never", [(100, "int8", "int8_dynamic"), (0, "int8_dynamic", "int8")])
 def test_the_kind_of_network_decides_what_comes_first(convolutions, first, never):
     found = proposals(graph(convolutions, 10), "onnxruntime", PRECISIONS, ())
-    assert first in precisions(found.promising[0])
+    assert first in precisions(found.variants[0])
     assert not any(never in precisions(plan) for plan in plans_of(found))
 
 
@@ -58,4 +58,17 @@ def test_every_plan_is_another_and_says_why():
 def test_float_is_the_last_resort():
     found = proposals(graph(100, 10), "onnxruntime", PRECISIONS, ())
     assert found.fallbacks[-1].layers == {}
-    assert all(plan.layers for plan in found.promising)
+    assert all(plan.layers for plan in found.variants)
+
+
+def test_a_careful_plan_keeps_the_layer_at_the_input_in_float():
+    network = graph(100, 10)
+    static = proposals(network, "onnxruntime", PRECISIONS, ()).variants[0]
+    (found,) = careful(network, static)
+    assert set(static.layers) - set(found.layers) == {"a:conv2d#0"}
+    assert found.origin.startswith(static.origin)
+
+
+def test_where_nothing_is_static_nothing_is_careful():
+    network = graph(0, 10)
+    assert careful(network, proposals(network, "onnxruntime", PRECISIONS, ()).variants[0]) == []

@@ -15,11 +15,13 @@ from haversack.base.progress import Event, Sink, silent
 from haversack.choose import knapsack
 from haversack.choose.forecast import computes_integers
 from haversack.choose.options import Option, borders, options
-from haversack.choose.verdict import checks, judged, ranked, unmade
+from haversack.choose.verdict import amount, checks, judged, ranked, unmade
 
 ROUNDS = 3
 MARGIN = 0.01
 """The knapsack aims this far inside a limit; each miss by measurement widens it."""
+REACH = 1.25
+"""A mixture whose forecast latency is over the limit by more than this factor is not made real."""
 MIXED = "knapsack over layers"
 """The origin of a plan that the knapsack mixed."""
 
@@ -154,7 +156,8 @@ def best(
         if proposal is None:
             break
         plan, forecast = proposal
-        if hopeless is not None and (reason := hopeless(plan)):
+        reason = (hopeless(plan) if hopeless is not None else "") or _out_of_reach(forecast, budget)
+        if reason:
             made[plan.digest] = _not_made(plan, reason)
             break
         candidate = evaluate(plan)
@@ -181,6 +184,19 @@ def _may_help(plan: Plan, made: Iterable[Candidate], budget: Budget) -> bool:
         if computes_integers(one.plan) and computes_integers(plan):
             return False
     return True
+
+
+def _out_of_reach(forecast: Forecast, budget: Budget) -> str:
+    """Say why the mixture with the least loss that the knapsack found is not worth making, or nothing where it is.
+
+    The knapsack minimises what is over a limit that nothing meets. What is far over it even so meets nothing when it
+    is made; the uniform plan that was measured is the best effort then.
+    """
+    limits = budget.limits()
+    for name, value in (("latency_ratio", forecast.latency_ratio), ("latency_ms", forecast.latency_ms)):
+        if name in limits and value > limits[name] * REACH:
+            return f"forecast latency {amount(name, value)} is over the allowed {amount(name, limits[name])}"
+    return ""
 
 
 def _not_made(plan: Plan, reason: str) -> Candidate:

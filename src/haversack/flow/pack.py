@@ -20,7 +20,8 @@ from haversack.choose.forecast import hopeless
 from haversack.choose.verdict import checks
 from haversack.flow.data import Data
 from haversack.flow.outputs import Wishes, leave, shipped
-from haversack.flow.proposals import proposals
+from haversack.flow.proposals import careful, proposals
+from haversack.flow.race import race
 from haversack.flow.reporting import confirmed
 from haversack.flow.request import Request, opened
 from haversack.flow.steps import Steps
@@ -122,13 +123,15 @@ def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]
     target = steps.targets[name]
     plans = proposals(steps.model.graph, name, target.precisions, tuple(steps.targets))
     mixer = Mixer(steps.model.graph, steps.profile, name, steps.weight_elements())
+    raced = race(steps, plans.variants)
+    over = hopeless(steps.model.graph, steps.model.weights, budget)
     return best(
-        plans.promising,
+        raced.order,
         budget,
         steps.evaluate,
-        fallbacks=plans.fallbacks,
+        fallbacks=[*(one for first in raced.order[:1] for one in careful(steps.model.graph, first)), *plans.fallbacks],
         mixer=mixer,
-        hopeless=hopeless(steps.model.graph, steps.model.weights, budget),
+        hopeless=lambda plan: raced.lost.get(plan.digest) or over(plan),
         sink=steps.shop.tell,
     )
 

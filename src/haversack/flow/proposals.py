@@ -13,6 +13,10 @@ from haversack.tools.graph.roles import Role, role
 DYNAMIC_SHARE = 0.5
 """Above this share of the multiply-accumulates in linear layers a model is proposed in dynamic int8 first."""
 FOLD = (Step("fold_norm"),)
+STATIC = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minmax"), ("percentile", "mse"))
+"""Parts for the ranges of activations and the scales of weights in static plans; the first is preferred."""
+WEIGHTS = ("mse", "minmax")
+"""Parts for the scales of weights where activations are quantized at run time."""
 CORRECTED = (Step("fold_norm"), Step("bias_correct"))
 
 
@@ -21,11 +25,11 @@ class Proposals:
     """Uniform plans for one target.
 
     Attributes:
-        promising: are made real in any case, the most promising first.
-        fallbacks: are made real, in order, only while nothing meets the budget.
+        variants: of the most promising plan, by the parts that set ranges and scales; one of them is made real.
+        fallbacks: are made real, in order, only while they may help.
     """
 
-    promising: tuple[Plan, ...]
+    variants: tuple[Plan, ...]
     fallbacks: tuple[Plan, ...]
 
 
@@ -40,25 +44,44 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
     """
     able = set(precisions)
 
-    def plan(precision: Precision, origin: str, prepare: tuple[Step, ...] = FOLD, part: str = "minmax") -> list[Plan]:
-        layers = uniform(graph, precision, weights=Step(part)) if precision in able else {}
-        made = Plan(target, layers, prepare, Step(part), constrained_by, origin)
+    def plan(
+        precision: Precision, origin: str, prepare: tuple[Step, ...] = FOLD, weights: str = "mse", ranges: str = "mse"
+    ) -> list[Plan]:
+        layers = uniform(graph, precision, weights=Step(weights)) if precision in able else {}
+        made = Plan(target, layers, prepare, Step(ranges), constrained_by, origin)
         return [made] if layers or precision == "float32" else []
 
-    dynamic = plan("int8_dynamic", "int8 weights, activations quantized at run time", part="mse")
-    static = plan("int8", "int8, mean squared error ranges, bias corrected", CORRECTED, "mse")
     floats = [
-        *plan("int8_weights", "int8 weights, float arithmetic", part="mse"),
+        *plan("int8_weights", "int8 weights, float arithmetic"),
         *plan("float16", "float16 weights, float arithmetic"),
         *plan("float32", "float"),
     ]
     if mostly_linear(graph):
-        return Proposals(tuple(dynamic), tuple(floats))
-    careful = [
-        replace(one, layers=float_first(graph, one.layers), origin=f"{one.origin}, the first layer in float")
-        for one in static
+        variants = [
+            made
+            for weights in WEIGHTS
+            for made in plan(
+                "int8_dynamic", f"int8 weights ({weights}), activations quantized at run time", FOLD, weights
+            )
+        ]
+        return Proposals(tuple(variants), tuple(floats))
+    variants = [
+        made
+        for ranges, weights in STATIC
+        for made in plan(
+            "int8", f"int8, {ranges} ranges, {weights} weights, bias corrected", CORRECTED, weights, ranges
+        )
     ]
-    return Proposals(tuple(static), (*careful, *floats))
+    return Proposals(tuple(variants), tuple(floats))
+
+
+def careful(graph: Graph, plan: Plan) -> list[Plan]:
+    """Return a static plan with its first layer in float; nothing where the plan has no static layer to leave out."""
+    layers = float_first(graph, plan.layers)
+    static = any(layer.precision == "int8" for layer in plan.layers.values())
+    if not static or layers == dict(plan.layers):
+        return []
+    return [replace(plan, layers=layers, origin=f"{plan.origin}, the first layer in float")]
 
 
 def mostly_linear(graph: Graph) -> bool:

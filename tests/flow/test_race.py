@@ -1,0 +1,105 @@
+"""The race of variants, on a tiny network with one channel that no common range fits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from haversack import metrics
+from haversack.base.job import Job
+from haversack.base.plan import LayerPlan, Plan, Step
+from haversack.base.progress import silent
+from haversack.flow import race as racing
+from haversack.flow.data import Data
+from haversack.flow.proposals import CORRECTED, proposals
+from haversack.flow.race import race
+from haversack.flow.steps import Steps
+from haversack.flow.workshop import Workshop
+from haversack.measure.local import LocalDevice
+from haversack.targets.contract import SHELF as TARGETS
+
+
+def job(tmp_path):
+    def model():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 5)).eval()
+
+    random = np.random.default_rng(0)
+    images = random.normal(0, 1, (24, 2, 6, 6)).astype(np.float32)
+    images[0, 0, 0, 0] = 60.0  # one far value: a range over all of them leaves few codes for the rest
+    return Job(
+        name="tiny",
+        source=str(tmp_path / "job.py"),
+        model=model,
+        calibration=lambda: ((images[start : start + 8],) for start in range(0, 24, 8)),
+        evaluation=lambda: iter([((images,), np.zeros(24, np.int64))]),
+        metric="top1",
+    )
+
+
+@pytest.fixture
+def steps(tmp_path):
+    made = job(tmp_path)
+    with Workshop(tmp_path / "out", "job", silent) as shop, LocalDevice() as device:
+        metric = metrics.resolve("top1")
+        targets = {"onnxruntime": TARGETS.build("onnxruntime")}
+        yield Steps(shop, made, Data(made, None, metric), metric, targets, device)
+
+
+def variant(steps, ranges, origin, weights="mse"):
+    keys = [node.key for node in steps.model.graph.nodes if node.weight]
+    layers = {key: LayerPlan("int8", weights=Step(weights)) for key in keys}
+    return Plan("onnxruntime", layers, CORRECTED, Step(ranges), ("onnxruntime",), origin)
+
+
+def test_the_variant_with_the_least_simulated_error_is_first(steps):
+    clipped, whole = variant(steps, "percentile", "clipped"), variant(steps, "minmax", "whole")
+    clipped = replace(clipped, ranges=Step("percentile", {"percentile": 60.0}))
+    found = race(steps, [clipped, whole])
+    assert [plan.origin for plan in found.order] == ["whole", "clipped"], "60 % of the values cannot serve"
+    assert set(found.lost) == {clipped.digest}
+    assert found.lost[clipped.digest].startswith("forecast output error ")
+    assert "no better than whole" in found.lost[clipped.digest]
+
+
+def test_what_differs_by_chance_does_not_overtake(steps, monkeypatch):
+    plans = [variant(steps, "minmax", str(index), weights) for index, weights in enumerate(("mse", "minmax"))]
+    monkeypatch.setattr(racing, "_errors", lambda *_: [0.100, 0.098])
+    assert [plan.origin for plan in race(steps, plans).order] == ["0", "1"]
+    monkeypatch.setattr(racing, "_errors", lambda *_: [0.100, 0.096])
+    assert [plan.origin for plan in race(steps, plans).order] == ["1", "0"]
+
+
+def test_one_variant_needs_no_race(steps, monkeypatch):
+    monkeypatch.setattr(racing, "_errors", lambda *_: pytest.fail("nothing is simulated"))
+    only = variant(steps, "minmax", "only")
+    assert race(steps, [only]).order == (only,)
+    assert race(steps, []).order == ()
+
+
+def test_the_result_is_read_from_the_ledger(steps, monkeypatch):
+    plans = [variant(steps, "minmax", "a"), variant(steps, "mse", "b")]
+    first = race(steps, plans)
+    monkeypatch.setattr(racing, "_error", lambda *_: pytest.fail("it was simulated before"))
+    assert race(steps, plans) == first
+
+
+def test_simulated_errors_are_close_to_what_the_reference_measures(steps):
+    """Without bias correction the simulation and the integers of the artefact say nearly the same."""
+    plain = replace(variant(steps, "mse", "plain"), prepare=())
+    (forecast, _) = racing._errors(steps, [plain, replace(plain, ranges=Step("minmax"))])
+    measured = steps.evaluate(plain).parity.relative_error
+    assert math.isclose(forecast, measured, rel_tol=0.35)
+
+
+def test_every_proposed_variant_can_run_in_the_race(steps):
+    offered = proposals(steps.model.graph, "onnxruntime", ("int8", "float32"), ("onnxruntime",))
+    found = race(steps, offered.variants)
+    assert len(offered.variants) == 5
+    assert len(found.lost) == 4
+    assert {plan.digest for plan in found.order} == {plan.digest for plan in offered.variants}
