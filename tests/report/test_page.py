@@ -12,7 +12,7 @@ import pytest
 from haversack.base.errors import MissingExtra
 from haversack.base.finding import Finding
 from haversack.report import build, render
-from haversack.report.page import FILTERS, TEMPLATES, _environment, bars, groups
+from haversack.report.page import FILTERS, SHOWN, TEMPLATES, _environment, bars, groups
 from haversack.report.record import LayerRecord
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -222,12 +222,24 @@ def test_findings_by_severity_gravest_first(values):
     first = values["candidates"][0]
     grave = Finding("not-exact", "12 of 186,000 values differ")
     made = build(**{**values, "candidates": (replace(first, findings=(*first.findings, grave)),)})
-    assert [(group.severity, len(group.findings)) for group in groups(made)] == [
+    assert [(group.severity, sum(alike.count for alike in group.kinds)) for group in groups(made)] == [
         ("error", 1),
         ("warning", 2),
         ("note", 1),
     ]
     assert headings(render(made), 3)[:3] == ["Error", "Warnings", "Note"]
+
+
+def test_many_findings_of_a_kind_are_folded_away_but_there(values):
+    many = tuple(Finding("dead-channel", f"{index} scales were raised", f"layer{index}:conv2d#0") for index in range(9))
+    first = replace(values["candidates"][0], findings=many)
+    page = render(build(**{**values, "candidates": (first,)}))
+    assert page.count("<details>") == 1
+    assert f"<summary>{9 - SHOWN} more of dead-channel on onnxruntime</summary>" in page
+    before, folded = page.split("<details>")
+    assert [f"layer{index}<" in before for index in range(9)] == [index < SHOWN for index in range(9)]
+    assert all(f"layer{index}<" in folded for index in range(SHOWN, 9))
+    assert "warning: dead-channel (9)" in page
 
 
 def test_an_allowed_finding_is_marked(values):
@@ -237,7 +249,7 @@ def test_an_allowed_finding_is_marked(values):
 
 
 def test_findings_of_rejected_candidates_stay_with_them(record, page_of):
-    assert not [f for group in groups(record) for _, f in group.findings if f.kind == "worker-crashed"]
+    assert not [alike for group in groups(record) for alike in group.kinds if alike.kind == "worker-crashed"]
     assert "worker-crashed" in page_of("record")
 
 

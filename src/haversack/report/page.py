@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TEMPLATES = ("page.html.j2", "page.css.j2", "parts.html.j2")
 WORST_LAYERS = 5
+SHOWN = 3
+"""Findings of one kind that stand open; the others are folded away."""
 FILTERS: tuple[Callable[..., str], ...] = (
     wording.size,
     wording.milliseconds,
@@ -49,11 +51,26 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Alike:
+    """The findings of one kind on what ships for one target; ``allowed`` as in ``FindingRecord``."""
+
+    target: str
+    kind: str
+    allowed: bool
+    findings: tuple[FindingRecord, ...]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.findings)
+
+
+@dataclass(frozen=True)
 class Group:
-    """The findings of one severity, each with its target."""
+    """The findings of one severity, by kind."""
 
     severity: str
-    findings: tuple[tuple[str, FindingRecord], ...]
+    kinds: tuple[Alike, ...]
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,7 @@ def render(record: Record) -> str:
             sections=tuple(_section(record, target) for target in record.targets),
             groups=groups(record),
             dash=wording.DASH,
+            SHOWN=SHOWN,
         )
     )
 
@@ -108,17 +126,33 @@ def _environment() -> Environment:
     made = Jinja(
         loader=DictLoader(texts), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters.update({word.__name__: word for word in FILTERS})
+    made.filters.update({word.__name__: word for word in (*FILTERS, kinds)})
     return made
 
 
 def groups(record: Record) -> tuple[Group, ...]:
     """Return the findings on what ships, gravest severity first; a severity without findings is left out."""
-    found = [
-        (target, finding) for target in record.targets if (best := record.best_of(target)) for finding in best.findings
-    ]
-    made = (Group(severity, tuple(pair for pair in found if pair[1].severity == severity)) for severity in SEVERITIES)
-    return tuple(group for group in made if group.findings)
+    found: dict[str, dict[tuple[str, str, bool], list[FindingRecord]]] = {severity: {} for severity in SEVERITIES}
+    for target in record.targets:
+        best = record.best_of(target)
+        for finding in best.findings if best else ():
+            found[finding.severity].setdefault((target, finding.kind, finding.allowed), []).append(finding)
+    return tuple(
+        Group(severity, tuple(Alike(*which, tuple(alike)) for which, alike in kinds.items()))
+        for severity, kinds in found.items()
+        if kinds
+    )
+
+
+def kinds(findings: tuple[FindingRecord, ...]) -> tuple[str, ...]:
+    """Return one line a kind of finding: severity, kind, and where, or how often."""
+    found: dict[tuple[str, str], list[str | None]] = {}
+    for finding in findings:
+        found.setdefault((finding.severity, finding.kind), []).append(finding.layer)
+    return tuple(
+        f"{severity}: {kind}" + (f" ({len(where)})" if len(where) > 1 else f" at {where[0]}" if where[0] else "")
+        for (severity, kind), where in found.items()
+    )
 
 
 def bars(layers: tuple[LayerRecord, ...]) -> tuple[Bar, ...]:
