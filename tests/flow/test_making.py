@@ -12,7 +12,7 @@ from haversack import metrics
 from haversack.base.errors import ConversionError, VerificationError
 from haversack.base.finding import KINDS
 from haversack.base.plan import LayerPlan, Plan
-from haversack.flow.making import CHOOSE, REPORT, Baseline, Maker, _Clock, _failure, _is_static, quality_of
+from haversack.flow.making import CHOOSE, REPORT, Baseline, Maker, _Clock, _failure, is_static, quality_of
 from haversack.measure.quality import NotFinite
 from haversack.tools.worker.faults import WorkerCrashed, WorkerError, WorkerTimeout
 
@@ -47,8 +47,7 @@ def maker(rows):
             "target",
             "floats",
             "device",
-            "ranges",
-            "constraints",
+            "squeeze",
             "folder",
             "exact_samples",
             "allow",
@@ -107,7 +106,7 @@ def test_what_failed_is_a_finding_of_its_kind(error, kind, code):
 )
 def test_a_static_plan_has_a_layer_that_runs_in_integers(precisions, static):
     layers = {f"{index}:linear#0": LayerPlan(name) for index, name in enumerate(precisions)}
-    assert _is_static(Plan("onnxruntime", layers)) is static
+    assert is_static(Plan("onnxruntime", layers)) is static
 
 
 def test_a_clock_adds_up_by_stage_even_when_a_stage_fails(monkeypatch):

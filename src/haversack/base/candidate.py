@@ -37,6 +37,7 @@ class Artifact:
         tensor_names: activation tensor key -> name in the file, for those that exist there.
         absorbed: encoded activation tensor key -> name in the file of the codes that serve it, for those that do not
             exist there by themselves (what a pad gives that a convolution does itself).
+        layouts: port name -> layout of the file where it is not the model's (``NHWC``).
         bias_digests: node key -> digest of the int32 codes and the scale of its derived bias, as they were written.
         injected, read_back: how many encodings and weight integers were written, and how many read back equal.
     """
@@ -51,6 +52,7 @@ class Artifact:
     session_options: Mapping[str, str] = field(default_factory=dict, hash=False)
     tensor_names: Mapping[str, str] = field(default_factory=dict, hash=False)
     absorbed: Mapping[str, str] = field(default_factory=dict, hash=False)
+    layouts: Mapping[str, str] = field(default_factory=dict, hash=False)
     bias_digests: Mapping[str, str] = field(default_factory=dict, hash=False)
     injected: int = 0
     read_back: int = 0
@@ -145,3 +147,21 @@ class Candidate:
     def id(self) -> str:
         """The plan's identity."""
         return self.plan.id
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs of the same samples, compared: artefacts by their target's name, the float model, the reference.
+
+    Attributes:
+        first, second: their names.
+        differing: how many output values are not the same bits.
+        compared: how many output values there are.
+        relative_error: |first - second| / |second| over all outputs; NaN when nothing was compared.
+    """
+
+    first: str
+    second: str
+    differing: int
+    compared: int
+    relative_error: float

@@ -19,6 +19,7 @@ KINDS: dict[str, tuple[Severity, int, str]] = {
     "unreadable": ("error", EXIT_CONVERSION, "the runtime does not open what was written"),
     "worker-crashed": ("error", EXIT_VERIFICATION, "the runtime crashed or hung on this artefact"),
     "not-finite": ("error", EXIT_VERIFICATION, "the artefact returns NaN or an infinity"),
+    "runtimes-differ": ("warning", 0, "runtimes that hold the same integers do not give the same output values"),
     "dead-channel": ("warning", 0, "weight channels too small for their bias; their scale was raised"),
     "range-mixing": ("warning", 0, "tensors of different range share one scale"),
     "rounding-ties": ("warning", 0, "a scale ratio that leaves rounding ties to the runtime"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,17 +14,17 @@ import numpy as np
 
 from haversack import verify
 from haversack.base.candidate import Artifact, Candidate, Latency, Memory, Parity
-from haversack.base.constraints import Constraints
 from haversack.base.errors import ConversionError, HaversackError, VerificationError
 from haversack.base.finding import Finding
-from haversack.base.model import Model, Sample
+from haversack.base.model import Model
 from haversack.base.plan import Plan
-from haversack.base.profile import TensorStatistics
 from haversack.base.progress import Event, Sink
 from haversack.base.quality import Drop, Quality
-from haversack.compress.apply import Compressed, apply
+from haversack.compress.apply import Compressed
 from haversack.flow.data import Data
 from haversack.flow.replay import Predict, Replay
+from haversack.flow.running import Running, feeds
+from haversack.flow.squeeze import Squeezer
 from haversack.lower.emit import emit
 from haversack.measure import findings, latency, quality, starts
 from haversack.measure.device import Device, Handle, Opening
@@ -84,14 +84,13 @@ class Maker:
 
     Attributes:
         model: the folded float model.
+        squeeze: applies a plan to it.
         data: calibration and evaluation.
         metric: the job's.
         target: the runtime.
         floats: its float artefact.
         baseline: the float model's scores and outputs.
         device: where artefacts run.
-        ranges: gives a model's activation ranges.
-        constraints: of all selected targets together.
         folder: candidates are written below it, by plan identity.
         exact_samples: how many samples are compared with the reference bit for bit.
         allow: kinds of findings that do not fail a candidate.
@@ -99,14 +98,13 @@ class Maker:
     """
 
     model: Model
+    squeeze: Squeezer
     data: Data
     metric: Metric
     target: Target
     floats: FloatFile
     baseline: Baseline
     device: Device
-    ranges: Callable[[Model], Mapping[str, TensorStatistics]]
-    constraints: Constraints
     folder: Path
     exact_samples: int
     allow: tuple[str, ...]
@@ -123,7 +121,7 @@ class Maker:
         found: list[Finding] = []
         try:
             with clock.of("compress"):
-                compressed = self.compressed(plan)
+                compressed = self.squeeze(plan, self.sink)
             found += compressed.findings
             with clock.of("lower"):
                 self.sink(Event("lower", "start", f"the {plan.target} file"))
@@ -134,6 +132,22 @@ class Maker:
             found.append(_failure(error))
             candidate = Candidate(plan, artifact, None, None, None, None, None, tuple(found), dict(clock.seconds))
             return Made(replace(candidate, verdict="failed", reason=str(error)))
+
+    @contextmanager
+    def running(self, candidate: Candidate) -> Iterator[Predict]:
+        """Open a measured candidate as a predictor, inputs and outputs as the model has them.
+
+        Raises:
+            ValueError: it has no artefact.
+            WorkerFault: the runtime failed.
+        """
+        if candidate.artifact is None:
+            raise ValueError(f"{candidate.id} was not made")
+        handle = self.device.load(self._opening(candidate.plan, candidate.artifact))
+        try:
+            yield self._predict(handle, candidate.artifact)
+        finally:
+            self.device.unload(handle)
 
     def folder_of(self, plan: Plan) -> Path:
         """Return where a plan's files are made."""
@@ -149,10 +163,10 @@ class Maker:
         artifact, parity, plan = candidate.artifact, candidate.parity, candidate.plan
         if artifact is None or parity is None:
             raise ValueError(f"{candidate.id} was not measured")
-        if not _is_static(plan):
+        if not is_static(plan):
             return parity, ()
         self.sink(Event("verify", "start", f"{samples} samples bit for bit against the reference"))
-        kept = self._kept(plan)
+        kept = self.kept(plan)
         opening = self._opening(plan, artifact)
         handle = self.device.load(opening)
         try:
@@ -171,29 +185,12 @@ class Maker:
         exact = replace(parity, reference_differing=differing, reference_compared=compared)
         return exact, tuple(self._exactness(exact, kept, opening, artifact))
 
-    def compressed(self, plan: Plan) -> Compressed:
-        """Return the prepared model and its encodings."""
-        return apply(
-            self.model,
-            plan,
-            ranges=self.ranges,
-            constraints=self.constraints,
-            samples=self.data.calibration,
-            sink=self.sink,
-        )
-
     def _opening(self, plan: Plan, artifact: Artifact) -> Opening:
         return Opening(self.folder_of(plan) / artifact.files[0].path, plan.target, artifact.session_options)
 
     def _predict(self, handle: Handle, artifact: Artifact) -> Replay:
-        """Return the artefact as a predictor, inputs and outputs in the model's order."""
-        names = [port.name for port in artifact.inputs]
-
-        def run(sample: Sample) -> tuple[np.ndarray, ...]:
-            found = self.device.run(handle, dict(zip(names, sample, strict=True)))
-            return tuple(found[port.name] for port in self.model.outputs)
-
-        return Replay(run)
+        """Return the artefact as a predictor, inputs and outputs as the model has them."""
+        return Replay(Running(self.device, handle, artifact, self.model.outputs))
 
     def _keep(self, plan: Plan, compressed: Compressed) -> None:
         """Write down what the artefact was made from: encodings, and the weights that preparation changed."""
@@ -207,7 +204,8 @@ class Maker:
         atomic.write_bytes(self.folder_of(plan) / WEIGHTS, save(changed))
         atomic.write_bytes(self.folder_of(plan) / ENCODINGS, encodings_file.to_bytes(compressed.encodings))
 
-    def _kept(self, plan: Plan) -> Compressed:
+    def kept(self, plan: Plan) -> Compressed:
+        """Return what a plan's artefact was made from, as it was written down."""
         from safetensors.numpy import load
 
         changed = load((self.folder_of(plan) / WEIGHTS).read_bytes())
@@ -226,11 +224,11 @@ class Maker:
                 rows = self._rows(predict)
             with clock.of("verify"):
                 self.sink(Event("verify", "start", "parity with float and with the reference"))
-                parity = self._parity(compressed, predict, exact=_is_static(plan))
+                parity = self._parity(compressed, predict, exact=is_static(plan))
                 found += self._exactness(parity, compressed, opening, artifact)
             with clock.of("measure"):
                 self.sink(Event("measure", "start", "latency and memory"))
-                cost, memory, told = self._costs(opening, handle)
+                cost, memory, told = self._costs(opening, handle, artifact)
                 found += [*told, *self._left_in_float(plan, opening, artifact)]
         finally:
             self.device.unload(handle)
@@ -300,8 +298,10 @@ class Maker:
         if place is not None:
             yield place
 
-    def _costs(self, opening: Opening, handle: Handle) -> tuple[Latency, Memory, tuple[Finding, ...]]:
-        inputs = {port.name: array[:1] for port, array in zip(self.model.inputs, self.data.first(), strict=True)}
+    def _costs(
+        self, opening: Opening, handle: Handle, artifact: Artifact
+    ) -> tuple[Latency, Memory, tuple[Finding, ...]]:
+        inputs = feeds(artifact, tuple(array[:1] for array in self.data.first()))
         told = findings.of_outputs(self.device.run(handle, inputs), self.device.run(handle, inputs))
         begun = starts.take(self.device, opening, inputs)
         memory = starts.memory(self.device, opening, inputs, begun)
@@ -314,7 +314,7 @@ class Maker:
 
     def _left_in_float(self, plan: Plan, opening: Opening, artifact: Artifact) -> Iterator[Finding]:
         """Tell layers that were meant for integers and run in float, when together they take a significant time."""
-        unfused = self.target.unfused(opening.path, artifact) if _is_static(plan) else ()
+        unfused = self.target.unfused(opening.path, artifact) if is_static(plan) else ()
         if not unfused:
             return
         inputs = tuple(array[:1] for array in self.data.first())
@@ -348,7 +348,8 @@ class _Clock:
             self.seconds[stage] += time.monotonic() - start
 
 
-def _is_static(plan: Plan) -> bool:
+def is_static(plan: Plan) -> bool:
+    """Say whether some layer computes in integers whose scales are fixed beforehand."""
     return any(layer.precision == "int8" for layer in plan.layers.values())
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from haversack import report
 from haversack.base import digest
 from haversack.base.budget import Budget
-from haversack.base.candidate import Candidate
+from haversack.base.candidate import Artifact, Candidate, Pair
 from haversack.base.encodings import Affine, Encodings, Float
 from haversack.base.model import Model, Sample
 from haversack.base.recipe import FORMAT, Recipe, unstructure, write
 from haversack.flow import choice
 from haversack.flow.making import ENCODINGS
+from haversack.flow.running import feeds
 from haversack.flow.steps import Steps
 from haversack.measure.device import Opening
 from haversack.report import facts
@@ -48,12 +49,19 @@ class Wishes:
     command: str
 
 
-def leave(steps: Steps, candidates: Sequence[Candidate], wishes: Wishes, seconds: Mapping[str, float]) -> Record:
+def leave(
+    steps: Steps,
+    candidates: Sequence[Candidate],
+    pairs: Sequence[Pair],
+    wishes: Wishes,
+    seconds: Mapping[str, float],
+) -> Record:
     """Write everything of a finished run and return its record; ``report.json`` and ``report.html`` come last.
 
     Args:
         steps: the run.
         candidates: all of them, judged, best first; the first of each target that left an artefact ships.
+        pairs: what ships, compared across runtimes.
         wishes: what the user said.
         seconds: stage -> seconds.
 
@@ -88,7 +96,8 @@ def leave(steps: Steps, candidates: Sequence[Candidate], wishes: Wishes, seconds
         after=after,
         forecasts={one.id: _forecast(one) for one in candidates if "forecast" in one.extra},
     )
-    record = replace(record, proofs=_proofs(out, best))
+    across = tuple(report.pair(one) for one in pairs)
+    record = replace(record, across=across, proofs=_proofs(out, best))
     report.write(record, out)
     return record
 
@@ -143,7 +152,7 @@ def _ship(steps: Steps, target: str, candidate: Candidate) -> ModelFacts:
         _copy(made / ENCODINGS, folder / ENCODINGS)
     atomic.write_bytes(folder / ARTIFACT, _json(unstructure(artifact)))
     opening = Opening(folder / artifact.files[0].path, target, artifact.session_options)
-    write_golden(steps, opening, folder / GOLDEN)
+    write_golden(steps, opening, artifact, folder / GOLDEN)
     sample = tuple(array[:1] for array in steps.data.first())
     seconds = steps.targets[target].layer_seconds(opening.path, artifact, sample)
     total = sum(seconds.values()) or 1.0
@@ -152,8 +161,11 @@ def _ship(steps: Steps, target: str, candidate: Candidate) -> ModelFacts:
     return replace(facts_before, weight_bytes=stored_bytes(steps.model, encodings))
 
 
-def write_golden(steps: Steps, opening: Opening, path: Path) -> None:
-    """Write golden vectors: inputs (the job's, or synthetic) and what the artefact gives for them on this host."""
+def write_golden(steps: Steps, opening: Opening, artifact: Artifact, path: Path) -> None:
+    """Write golden vectors: inputs (the job's, or synthetic) and what the artefact gives for them on this host.
+
+    Both are as the file has them: a device that checks them needs to know nothing of the model.
+    """
     ports = steps.model.inputs
     if steps.job.golden is not None:
         samples: Sequence[Sample] = list(steps.data.pipeline.over(steps.job.golden()))
@@ -164,7 +176,7 @@ def write_golden(steps: Steps, opening: Opening, path: Path) -> None:
     handle = steps.device.load(opening)
     vectors = []
     for sample in samples:
-        inputs = {port.name: array for port, array in zip(ports, sample, strict=True)}
+        inputs = feeds(artifact, sample)
         vectors.append(golden_file.Golden(inputs, steps.device.run(handle, inputs)))
     steps.device.unload(handle)
     golden_file.write(vectors, path)

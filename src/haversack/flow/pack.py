@@ -18,6 +18,7 @@ from haversack.base.progress import Event, Sink, silent
 from haversack.choose.best import Mixer, best
 from haversack.choose.forecast import hopeless
 from haversack.choose.verdict import checks
+from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
 from haversack.flow.outputs import Wishes, leave, shipped
 from haversack.flow.proposals import careful, proposals
@@ -66,7 +67,9 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         steps.checked_baseline()
         candidates = [one for name in wish.targets for one in _searched(steps, name, budget, fixed)]
         final = confirmed(steps, candidates, budget)
-        record = leave(steps, final, Wishes(budget, wish.allow, wish.command), shop.seconds)
+        pairs = crossed(steps, shipped(final))
+        final = told(final, parting(shipped(final), pairs))
+        record = leave(steps, final, pairs, Wishes(budget, wish.allow, wish.command), shop.seconds)
     return Outcome(record, wish.out / "report.html", time.monotonic() - started, exit_code(final, wish.allow, budget))
 
 

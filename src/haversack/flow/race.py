@@ -12,7 +12,6 @@ from haversack.base.encodings import Encodings
 from haversack.base.model import Sample
 from haversack.base.plan import Plan
 from haversack.base.progress import Event
-from haversack.compress.apply import apply
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import relative_error
 from haversack.flow.steps import Steps
@@ -84,7 +83,7 @@ def _errors(steps: Steps, variants: Sequence[Plan]) -> list[float]:
     found: np.ndarray = steps.shop.remember(
         "choose",
         "race of variants",
-        [*(plan.digest for plan in variants), ROWS, *steps.content],
+        [*(replace(plan, target="").digest for plan in variants), ROWS, *steps.content],
         make,
         save=lambda made: ({}, {"errors": made}),
         load=lambda _, arrays: arrays["errors"],
@@ -96,13 +95,7 @@ def _error(
     steps: Steps, plan: Plan, simulator: Simulator, batches: Sequence[Sample], exact: Sequence[tuple[np.ndarray, ...]]
 ) -> float:
     early = [step for step in plan.prepare if "encodings" not in PREPARE.build(step.part, step.settings).needs]
-    squeezed = apply(
-        steps.model,
-        replace(plan, prepare=tuple(early)),
-        ranges=steps.ranges,
-        constraints=steps.constraints,
-        samples=steps.data.calibration,
-    )
+    squeezed = steps.squeeze(replace(plan, prepare=tuple(early)))
     same = squeezed.model.digest == steps.model.digest
     walker = simulator if same else Simulator(squeezed.model)
     made = walker.run(squeezed.encodings, batches)

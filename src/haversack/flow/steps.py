@@ -34,6 +34,8 @@ from haversack.flow.data import Data
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.proposals import mostly_linear
 from haversack.flow.replay import Predict, Replay
+from haversack.flow.running import Running
+from haversack.flow.squeeze import Squeezer
 from haversack.flow.workshop import Saved, Workshop
 from haversack.load.forecast import Preflight, Work, preflight
 from haversack.lower.emit import emit
@@ -113,13 +115,7 @@ class Steps:
             VerificationError: it computes something else than the model does in PyTorch.
         """
         floats = next(iter(self.floats.values()))
-        handle = self.device.load(floats.opening)
-        names, outputs = ([port.name for port in ports] for ports in (self.model.inputs, self.model.outputs))
-
-        def run(sample: Sample) -> tuple[np.ndarray, ...]:
-            found = self.device.run(handle, dict(zip(names, sample, strict=True)))
-            return tuple(found[name] for name in outputs)
-
+        run = Running(self.device, self.device.load(floats.opening), floats.artifact, self.model.outputs)
         _check_float(self.model, run, tuple(array[:PYTORCH_SAMPLES] for array in self.data.first()))
         return Replay(run)
 
@@ -234,19 +230,23 @@ class Steps:
         )
 
     @cached_property
+    def squeeze(self) -> Squeezer:
+        """What applies plans, once for all targets."""
+        return Squeezer(self.model, self.ranges, self.constraints, self.data.calibration)
+
+    @cached_property
     def makers(self) -> dict[str, Maker]:
         """Target -> what makes its plans real."""
         return {
             name: Maker(
                 model=self.model,
+                squeeze=self.squeeze,
                 data=self.data,
                 metric=self.metric,
                 target=target,
                 floats=self.floats[name],
                 baseline=self.baseline,
                 device=self.device,
-                ranges=self.ranges,
-                constraints=self.constraints,
                 folder=self.shop.inside / "candidates",
                 exact_samples=SEARCH_EXACT_SAMPLES,
                 allow=self.allow,

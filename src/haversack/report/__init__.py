@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from haversack.report.build import build
+from haversack.report.build import build, pair
 from haversack.report.files import read, write
 from haversack.report.page import render
 from haversack.report.record import Environment, Forecast, LayerFacts, ModelFacts, Record, Samples
@@ -17,6 +17,7 @@ __all__ = [
     "Samples",
     "build",
     "lines",
+    "pair",
     "read",
     "render",
     "write",

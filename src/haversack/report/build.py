@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from haversack.base.budget import Budget
-from haversack.base.candidate import Artifact, Candidate, Latency, Parity
+from haversack.base.candidate import Artifact, Candidate, Latency, Pair, Parity
 from haversack.base.finding import Finding
 from haversack.base.plan import LayerPlan
 from haversack.base.quality import Drop, Quality
@@ -26,6 +26,7 @@ from haversack.report.record import (
     Limit,
     MemoryRecord,
     ModelFacts,
+    PairRecord,
     ParityRecord,
     QualityRecord,
     Record,
@@ -92,6 +93,11 @@ def build(
         allowed=tuple(allowed),
         floats={target: _float_file(artifact) for target, artifact in (floats or {}).items()},
     )
+
+
+def pair(found: Pair) -> PairRecord:
+    """Return the record of two runs that were compared."""
+    return PairRecord(found.first, found.second, found.differing, found.compared, _finite(found.relative_error))
 
 
 def _finite(value: float) -> float | None:

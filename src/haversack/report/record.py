@@ -279,12 +279,29 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class PairRecord:
+    """Two of the artefacts that ship (by target), the float model or the reference, run on the same samples.
+
+    Attributes:
+        differing, compared: how many output values are not the same bits, of how many.
+        relative_error: |first - second| / |second|; None where that is not finite.
+    """
+
+    first: str
+    second: str
+    differing: int
+    compared: int
+    relative_error: float | None
+
+
+@dataclass(frozen=True)
 class Record:
     """``report.json``.
 
     Attributes:
         best: target -> id of the candidate that ships for it (also the best effort, when a limit was missed).
         floats: target -> its float artefact.
+        across: what ships for several targets, compared; empty for one.
         proofs: path below the output folder -> sha256, of what lies beside the artefacts that ship.
         seconds: stage -> seconds it took.
         command: what repeats the run.
@@ -307,6 +324,7 @@ class Record:
     next_step: str = ""
     allowed: tuple[str, ...] = ()
     floats: Mapping[str, FloatFile] = field(default_factory=dict, hash=False)
+    across: tuple[PairRecord, ...] = ()
     proofs: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property

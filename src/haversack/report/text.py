@@ -12,6 +12,7 @@ def lines(record: Record) -> tuple[str, ...]:
     """Return the summary: the verdict, one line a target, every finding of what ships, and the next command."""
     told = [headline.of(record).sentence]
     told += [_target(record, target) for target in record.targets]
+    told += _across(record)
     told += _findings(record)
     told += _failures(record)
     if record.next_step:
@@ -26,6 +27,15 @@ def _target(record: Record, target: str) -> str:
         return f"{target}: failed" + (f" ({reasons[-1]})" if reasons else "")
     verdict = "met" if all(limit.met for limit in record.limits_of(target)) else "missed"
     return f"{target}: {'  '.join((*_figures(best, record.baseline.unit), verdict))}"
+
+
+def _across(record: Record) -> list[str]:
+    """Return which artefacts give the same bits; nothing where fewer than two do."""
+    equal = [one for one in record.across if not one.differing and one.compared]
+    names = dict.fromkeys(name for one in equal for name in (one.first, one.second))
+    if not equal or len(equal) < len(names) * (len(names) - 1) // 2:
+        return [f"{one.first} and {one.second} give the same bits, all {one.compared:,} values" for one in equal]
+    return [f"the same bits from {', '.join(names)}: all {equal[0].compared:,} values"]
 
 
 def _figures(best: CandidateRecord, unit: str) -> list[str]:

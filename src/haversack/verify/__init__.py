@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from haversack.verify.across import across
 from haversack.verify.location import is_exact, locate
 from haversack.verify.parity import compare
 
-__all__ = ["compare", "is_exact", "locate"]
+__all__ = ["across", "compare", "is_exact", "locate"]
