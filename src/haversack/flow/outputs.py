@@ -84,7 +84,7 @@ def leave(
         baseline=steps.baseline_reported(),
         budget=wishes.budget,
         best={target: one.id for target, one in best.items()},
-        environment=facts.of_machine(),
+        environment=steps.machine,
         samples=Samples(calibration, (evaluation + 1) // 2, evaluation // 2),
         seconds=seconds,
         command=wishes.command,

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +45,10 @@ from haversack.profile.layers import layers
 from haversack.profile.ranges import ranges
 from haversack.profile.sensitivity import hold_back, sensitivity
 from haversack.report import facts
+from haversack.report.record import Environment
 from haversack.targets.contract import Target
 from haversack.tools.graph.execute import Executor
 
-PACKAGES = ("haversack", "torch", "onnx", "onnxruntime", "numpy")
 SEARCH_EXACT_SAMPLES, SHIPPED_EXACT_SAMPLES = 8, 64
 """Samples compared bit for bit with the reference: for each candidate of the search, and for what ships."""
 PYTORCH_SAMPLES, PYTORCH_ERROR = 8, 1e-3
@@ -94,11 +93,17 @@ class Steps:
         return folded
 
     @cached_property
+    def machine(self) -> Environment:
+        """This machine, with the versions of all that computes the result."""
+        own = [name for target in self.targets.values() for name in target.packages]
+        return facts.of_machine(packages=dict.fromkeys((*facts.PACKAGES, *own)))
+
+    @cached_property
     def content(self) -> list[str]:
         """What decides every result: model, data, metric, versions of what computes it."""
         with self.shop.clocked("load"):
-            versions = [f"{name} {_version(name)}" for name in PACKAGES]
-            machine = facts.of_machine()
+            machine = self.machine
+            versions = sorted(f"{name} {number}" for name, number in machine.versions.items())
             processor = [platform.machine(), machine.cpu, *machine.cpu_flags]
             return [self.model.digest, self.data.digest(), self.metric.digest, _code(), *processor, *versions]
 
@@ -372,10 +377,3 @@ def _code() -> str:
     """Return the digest of haversack's own source: what another version of a part made is made again."""
     root = Path(__file__).parents[1]
     return digest.of_data({str(path.relative_to(root)): digest.of_file(path) for path in sorted(root.rglob("*.py"))})
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"

@@ -13,7 +13,8 @@ from haversack.base.model import Model
 from haversack.report.record import Environment, LayerFacts, ModelFacts
 
 CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min"})
-PACKAGES = ("haversack", "torch", "onnx", "onnxruntime", "numpy")
+PACKAGES = ("haversack", "torch", "numpy")
+"""What computes whatever the runtime is; a target names its own."""
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "f16c", "fma", "asimd", "asimddp", "i8mm", "sve")
 CPUINFO = Path("/proc/cpuinfo")
 

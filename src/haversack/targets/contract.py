@@ -47,11 +47,13 @@ class Target:
     """The base of all targets; parts are frozen dataclasses.
 
     Attributes:
+        packages: distributions whose versions decide what its files hold and compute.
         runs_here: whether the runtime opens files on this machine (otherwise export only).
         precisions: what a layer can be in its files.
         session_settings: the only session options that its artefacts may ask for.
     """
 
+    packages: ClassVar[tuple[str, ...]] = ()
     runs_here: ClassVar[bool] = True
     precisions: ClassVar[tuple[Precision, ...]] = PRECISIONS
     session_settings: ClassVar[frozenset[str]] = frozenset()

@@ -33,6 +33,7 @@ class OnnxRuntime(Target):
         file: name of the written file.
     """
 
+    packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript", "onnx-ir")
     session_settings: ClassVar[frozenset[str]] = frozenset({PRECISION})
     file: str = "model.onnx"
 
