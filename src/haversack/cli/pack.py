@@ -18,6 +18,7 @@ def pack(
     *,
     budget: str = "",
     target: tuple[str, ...] = (),
+    platform: str = "",
     out: Path = Path("out"),
     allow: tuple[str, ...] = (),
     plan: Path | None = None,
@@ -37,7 +38,9 @@ def pack(
     budget:
         Joint limits: size=5.2MB,download=4MB,latency=0.55x (or 8ms),memory=40MB,drop=1pt.
     target:
-        A runtime; repeat for more (default: onnxruntime).
+        A runtime; repeat for more (default: onnxruntime). any: all that run here are tried, and one ships.
+    platform:
+        Where it will run: android, ios, linux-arm or browser. Runtimes that do not run there are left out.
     out:
         The folder for the results; a run interrupted there goes on.
     allow:
@@ -57,6 +60,7 @@ def pack(
         source=job,
         budget=budget,
         targets=target or ("onnxruntime",),
+        platform=platform,
         out=out,
         allow=allow,
         plan=plan,

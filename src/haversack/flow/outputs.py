@@ -16,6 +16,7 @@ from haversack.base.candidate import Artifact, Candidate, Pair
 from haversack.base.encodings import Affine, Encodings, Float
 from haversack.base.model import Model, Sample
 from haversack.base.recipe import FORMAT, Recipe, unstructure, write
+from haversack.choose.runtimes import Choice
 from haversack.flow import choice
 from haversack.flow.making import ENCODINGS
 from haversack.flow.running import feeds
@@ -42,11 +43,13 @@ class Wishes:
         budget: the limits.
         allowed: kinds of findings that may not fail the run.
         command: what repeats the run.
+        only: the one runtime that ships, where the user left the choice to us.
     """
 
     budget: Budget
     allowed: tuple[str, ...]
     command: str
+    only: Choice | None = None
 
 
 def leave(
@@ -69,7 +72,8 @@ def leave(
         EnvironmentFault: the folder cannot be written.
     """
     out = steps.shop.out
-    best = shipped(candidates)
+    only = wishes.only
+    best = {target: one for target, one in shipped(candidates).items() if only is None or target == only.target}
     after = {one.id: _ship(steps, target, one) for target, one in best.items()}
     plans = tuple(one.plan for one in best.values())
     with atomic.told(out / "recipe.toml", "write the recipe"):
@@ -97,7 +101,7 @@ def leave(
         forecasts={one.id: _forecast(one) for one in candidates if "forecast" in one.extra},
     )
     across = tuple(report.pair(one) for one in pairs)
-    record = replace(record, across=across, proofs=_proofs(out, best))
+    record = replace(record, across=across, why=only.paragraph if only else "", proofs=_proofs(out, best))
     report.write(record, out)
     return record
 

@@ -17,6 +17,7 @@ from haversack.base.plan import Plan
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose.best import Mixer, best
 from haversack.choose.forecast import hopeless
+from haversack.choose.runtimes import Choice, between, outdone
 from haversack.choose.verdict import checks
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
@@ -24,7 +25,7 @@ from haversack.flow.outputs import Wishes, leave, shipped
 from haversack.flow.proposals import careful, proposals
 from haversack.flow.race import race
 from haversack.flow.reporting import confirmed
-from haversack.flow.request import Request, opened
+from haversack.flow.request import Request, Runtimes, opened, runtimes
 from haversack.flow.steps import Steps
 from haversack.flow.workshop import Workshop
 from haversack.load.forecast import Preflight
@@ -58,19 +59,24 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     """
     wish = request if isinstance(request, Request) else Request(request, **wishes)
     started = time.monotonic()
+    tried = runtimes(wish)
     job, budget, fixed = opened(wish)
     with Workshop(wish.out, _owner(job), sink) as shop, LocalDevice() as device:
-        steps = _steps(shop, job, wish, device)
-        preflight = steps.preflight(PLANS * len(wish.targets))
+        steps = _steps(shop, job, wish, tried, device)
+        preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
         _refuse(preflight)
         steps.checked_baseline()
-        candidates = [one for name in wish.targets for one in _searched(steps, name, budget, fixed)]
+        candidates = [one for name in tried.targets for one in _searched(steps, name, budget, fixed)]
         final = confirmed(steps, candidates, budget)
         pairs = crossed(steps, shipped(final))
         final = told(final, parting(shipped(final), pairs))
-        record = leave(steps, final, pairs, Wishes(budget, wish.allow, wish.command), shop.seconds)
-    return Outcome(record, wish.out / "report.html", time.monotonic() - started, exit_code(final, wish.allow, budget))
+        only = _one_of(final, budget, tried) if tried.one else None
+        ships = outdone(final, only) if only else final
+        wishes = Wishes(budget, wish.allow, wish.command, only)
+        record = leave(steps, ships, pairs, wishes, shop.seconds)
+    code = exit_code([one for one in ships if not only or one.plan.target == only.target], wish.allow, budget)
+    return Outcome(record, wish.out / "report.html", time.monotonic() - started, code)
 
 
 def preflight(request: Request, sink: Sink = silent) -> Preflight:
@@ -87,7 +93,8 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
         Workshop(Path(folder), _owner(job), sink) as shop,
         LocalDevice() as device,
     ):
-        return _steps(shop, job, request, device).preflight(PLANS * len(request.targets))
+        tried = runtimes(request)
+        return _steps(shop, job, request, tried, device).preflight(PLANS * len(tried.targets))
 
 
 def exit_code(candidates: Sequence[Candidate], allow: Sequence[str], budget: Budget) -> int:
@@ -113,9 +120,15 @@ def _owner(job: Job) -> str:
     return str(Path(job.source).resolve()) if Path(job.source).is_file() else job.source
 
 
-def _steps(shop: Workshop, job: Job, wish: Request, device: LocalDevice) -> Steps:
+def _one_of(candidates: Sequence[Candidate], budget: Budget, tried: Runtimes) -> Choice | None:
+    """Return the runtime that ships, or None when none left a file."""
+    best = shipped(candidates)
+    return between(best, budget, shipping=tried.shipping, left_out=tried.left_out) if best else None
+
+
+def _steps(shop: Workshop, job: Job, wish: Request, tried: Runtimes, device: LocalDevice) -> Steps:
     metric = metrics.resolve(job.metric)
-    targets = {name: TARGETS.build(name) for name in wish.targets}
+    targets = {name: TARGETS.build(name) for name in tried.targets}
     return Steps(shop, job, Data(job, None, metric), metric, targets, device, wish.allow)
 
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from haversack import load
 from haversack.base import budget as budgets
 from haversack.base import recipe
 from haversack.base.budget import Budget
-from haversack.base.errors import UsageError
+from haversack.base.errors import Fault, UsageError
 from haversack.base.finding import KINDS
 from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.shelf import nearest
 from haversack.flow import requirements
+from haversack.targets.contract import PLATFORMS, Target
 from haversack.targets.contract import SHELF as TARGETS
 
+ANY = "any"
 DEFAULT_BUDGET = Budget(drop=0.01)
 """When nothing is limited: one point of the metric, and then the smallest and fastest."""
 
@@ -31,7 +34,8 @@ class Request:
     Attributes:
         source: a job file, ``module:callable``, or a recipe.toml of an earlier run.
         budget: ``size=5.2MB,latency=0.55x,drop=1pt``; a drop of one point when nothing is limited.
-        targets: runtimes by name.
+        targets: runtimes by name; ``any`` for all that run here, of which one ships.
+        platform: where the artefact will run (``targets.contract.PLATFORMS``), or empty.
         out: the folder for the results.
         allow: kinds of findings that may not fail the run.
         plan: a file with one plan, that alone is made real.
@@ -42,11 +46,81 @@ class Request:
     source: str
     budget: str = ""
     targets: tuple[str, ...] = ("onnxruntime",)
+    platform: str = ""
     out: Path = Path("out")
     allow: tuple[str, ...] = ()
     plan: Path | None = None
     allow_pickle: bool = False
     command: str = ""
+
+
+@dataclass(frozen=True)
+class Runtimes:
+    """The runtimes of a run.
+
+    Attributes:
+        targets: by name, in order.
+        one: whether only one of them ships.
+        left_out: target -> why it is not tried, where the user asked for any.
+        shipping: target -> what shipping it to the user's platform takes.
+    """
+
+    targets: tuple[str, ...]
+    one: bool = False
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    shipping: Mapping[str, str] = field(default_factory=dict)
+
+
+def runtimes(request: Request) -> Runtimes:
+    """Return what the user's targets and platform mean on this machine.
+
+    Raises:
+        UsageError: an unknown target or platform, or a runtime that the platform does not have.
+    """
+    if request.platform and request.platform not in PLATFORMS:
+        raise UsageError(
+            f"there is no platform {request.platform!r}{nearest(request.platform, PLATFORMS)}",
+            where="--platform",
+            next_step=f"one of {', '.join(PLATFORMS)}",
+        )
+    wanted = dict.fromkeys(TARGETS.names() if ANY in request.targets else request.targets)
+    parts: dict[str, Target] = {name: TARGETS.build(name) for name in wanted}
+    why = {name: reason for name, part in parts.items() if (reason := _unfit(part, request.platform))}
+    if ANY not in request.targets:
+        elsewhere = [name for name, reason in why.items() if reason == _elsewhere(request.platform)]
+        if elsewhere:
+            raise UsageError(
+                f"{', '.join(elsewhere)} does not run on {request.platform}",
+                where="--platform",
+                next_step="--target any tries what does",
+            )
+        why = {}
+    kept = tuple(name for name in parts if name not in why)
+    if not kept:
+        raise UsageError("no runtime is left to try", faults=tuple(Fault(*one) for one in why.items()))
+    shipping = {name: parts[name].platforms[request.platform] for name in kept} if request.platform else {}
+    return Runtimes(kept, ANY in request.targets, why, shipping)
+
+
+def _unfit(part: Target, platform: str) -> str:
+    if platform and platform not in part.platforms:
+        return _elsewhere(platform)
+    if not part.runs_here:
+        return "its files are written but do not run here, so nothing can be measured"
+    missing = [name for name in part.packages if not _installed(name)]
+    return f"{', '.join(missing)} is not installed" if missing else ""
+
+
+def _elsewhere(platform: str) -> str:
+    return f"it does not run on {platform}"
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
@@ -55,8 +129,6 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
     Raises:
         UsageError: an unknown target or finding, a budget, recipe or job file that cannot be read.
     """
-    for name in request.targets:
-        TARGETS.type_of(name)
     for kind in request.allow:
         if kind not in KINDS:
             raise UsageError(
@@ -74,8 +146,8 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
         limits = limits or found.budget
     if request.plan is not None:
         plan = read_plan(request.plan)
-        if plan.target not in request.targets:
-            chosen = ", ".join(request.targets)
+        if plan.target not in (chosen_targets := runtimes(request).targets):
+            chosen = ", ".join(chosen_targets)
             raise UsageError(
                 f"the plan is for {plan.target!r}, the run for {chosen}",
                 where=str(request.plan),

@@ -25,8 +25,11 @@ def failing(record: Record, target: str) -> tuple[FindingRecord, ...]:
 
 def of(record: Record) -> Headline:
     """Return the verdict over all targets in one sentence."""
-    empty = [target for target in record.targets if record.best_of(target) is None]
-    missed = [limit for limit in record.budget if not limit.met and limit.target not in empty]
+    targets = [target for target in record.targets if target in record.best] if record.why else list(record.targets)
+    empty = [target for target in targets if record.best_of(target) is None]
+    missed = [
+        limit for limit in record.budget if not limit.met and limit.target in targets and limit.target not in empty
+    ]
     findings = {target: found for target in record.targets if (found := failing(record, target))}
     clauses = []
     if not record.targets:
@@ -42,8 +45,8 @@ def of(record: Record) -> Headline:
         state: Literal["missed", "failed"] = "missed" if missed and not empty and not findings else "failed"
         return Headline(state, _sentence(clauses))
     if not record.budget:
-        return Headline("met", f"No budget was set; measured on {_listed(list(record.targets))}.")
-    return Headline("met", f"Every budget is met on {_listed(list(record.targets))}.")
+        return Headline("met", f"No budget was set; measured on {_listed(targets)}.")
+    return Headline("met", f"Every budget is met on {_listed(targets)}.")
 
 
 def _of(limits: list[Limit], target: str) -> list[Limit]:

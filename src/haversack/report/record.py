@@ -301,6 +301,7 @@ class Record:
     Attributes:
         best: target -> id of the candidate that ships for it (also the best effort, when a limit was missed).
         floats: target -> its float artefact.
+        why: why this runtime's file ships and no other's, one paragraph; empty where the user named the targets.
         across: what ships for several targets, compared; empty for one.
         proofs: path below the output folder -> sha256, of what lies beside the artefacts that ship.
         seconds: stage -> seconds it took.
@@ -324,6 +325,7 @@ class Record:
     next_step: str = ""
     allowed: tuple[str, ...] = ()
     floats: Mapping[str, FloatFile] = field(default_factory=dict, hash=False)
+    why: str = ""
     across: tuple[PairRecord, ...] = ()
     proofs: Mapping[str, str] = field(default_factory=dict, hash=False)
 

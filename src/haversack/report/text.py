@@ -11,7 +11,8 @@ SEVERITIES = ("error", "warning", "note")
 def lines(record: Record) -> tuple[str, ...]:
     """Return the summary: the verdict, one line a target, every finding of what ships, and the next command."""
     told = [headline.of(record).sentence]
-    told += [_target(record, target) for target in record.targets]
+    told += [_target(record, target) for target in record.targets if target in record.best or not record.why]
+    told += [record.why] if record.why else []
     told += _across(record)
     told += _findings(record)
     told += _failures(record)

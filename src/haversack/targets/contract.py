@@ -26,6 +26,8 @@ from haversack.tools.store import atomic
 
 SHELF = Shelf("haversack.targets", "target", also=frozenset({"reference"}))
 
+PLATFORMS = ("android", "ios", "linux-arm", "browser")
+"""Where a user may say that the artefact will run."""
 _ZSTD_LEVEL = 12
 _SHOWN = 20
 
@@ -47,12 +49,15 @@ class Target:
     """The base of all targets; parts are frozen dataclasses.
 
     Attributes:
+        platforms: platform -> what it takes to ship the runtime there, in words that have held for years; it does not
+            run on a platform that is absent. Told beside measurements, never instead of them.
         packages: distributions whose versions decide what its files hold and compute.
         runs_here: whether the runtime opens files on this machine (otherwise export only).
         precisions: what a layer can be in its files.
         session_settings: the only session options that its artefacts may ask for.
     """
 
+    platforms: ClassVar[Mapping[str, str]] = {}
     packages: ClassVar[tuple[str, ...]] = ()
     runs_here: ClassVar[bool] = True
     precisions: ClassVar[tuple[Precision, ...]] = PRECISIONS

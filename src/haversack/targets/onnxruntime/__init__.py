@@ -33,6 +33,12 @@ class OnnxRuntime(Target):
         file: name of the written file.
     """
 
+    platforms: ClassVar[Mapping[str, str]] = {
+        "android": "a Maven package brings it, and it can be built smaller for one model",
+        "ios": "a pod and a Swift package bring it",
+        "linux-arm": "pip and a C library bring it to 64-bit ARM",
+        "browser": "onnxruntime-web from npm runs it as WebAssembly",
+    }
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript", "onnx-ir")
     session_settings: ClassVar[frozenset[str]] = frozenset({PRECISION})
     file: str = "model.onnx"
