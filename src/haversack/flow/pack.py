@@ -73,8 +73,8 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         final = told(final, parting(shipped(final), pairs))
         only = _one_of(final, budget, tried) if tried.one else None
         ships = outdone(final, only) if only else final
-        wishes = Wishes(budget, wish.allow, wish.command, only)
-        record = leave(steps, ships, pairs, wishes, shop.seconds)
+        left = Wishes(budget, wish.allow, wish.command, only)
+        record = leave(steps, ships, pairs, left, shop.seconds)
     code = exit_code([one for one in ships if not only or one.plan.target == only.target], wish.allow, budget)
     return Outcome(record, wish.out / "report.html", time.monotonic() - started, code)
 
