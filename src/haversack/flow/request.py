@@ -129,6 +129,7 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
     Raises:
         UsageError: an unknown target or finding, a budget, recipe or job file that cannot be read.
     """
+    tried = runtimes(request)
     for kind in request.allow:
         if kind not in KINDS:
             raise UsageError(
@@ -146,8 +147,8 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
         limits = limits or found.budget
     if request.plan is not None:
         plan = read_plan(request.plan)
-        if plan.target not in (chosen_targets := runtimes(request).targets):
-            chosen = ", ".join(chosen_targets)
+        if plan.target not in tried.targets:
+            chosen = ", ".join(tried.targets)
             raise UsageError(
                 f"the plan is for {plan.target!r}, the run for {chosen}",
                 where=str(request.plan),
