@@ -11,7 +11,8 @@ from haversack.base.encodings import Affine, Float
 from haversack.base.errors import ConversionError
 from haversack.targets.litert import order as orders
 from haversack.targets.litert import padding
-from haversack.targets.litert.naming import CODES, HALF, SCALE, WHOLE
+from haversack.targets.litert.flat import Quantization
+from haversack.targets.litert.naming import CODES, HALF, NONE, SCALE, WHOLE
 from haversack.targets.litert.order import NHWC, NWC
 from haversack.targets.litert.padding import Sides, spread
 from haversack.targets.litert.program import Constant
@@ -64,7 +65,7 @@ def _convolve(site: Site, x: Value, shape: Sequence[int]) -> Value:
         scheme = "VALID"
     deep = groups == channels and groups > 1
     inputs = [x.tensor, _weight(site, _deep if deep else _channels_last, 3 if deep else 0)]
-    inputs += _bias(site)
+    inputs += _bias(site) or [_no_bias(site, shape[1])]
     settings = {
         "padding": site.sheet.options("Padding")[scheme],
         "strideH": stride[0],
@@ -200,9 +201,23 @@ def _bias(site: Site) -> list[int]:
         codes = affine.bias_codes(bias.array, source.scale, weight.scale)
     except ValueError as error:
         raise ConversionError(str(error), where=site.key, next_step="encode the model again") from error
+    return [site.sheet.constant(f"{key}{CODES}", codes, _bias_meaning(source, weight))]
+
+
+def _no_bias(site: Site, channels: int) -> int:
+    """Return the number of zeros: LiteRT's convolutions want a bias."""
+    name = f"{site.key}:bias{NONE}"
+    if site.grid is None:
+        return site.sheet.constant(name, np.zeros(channels, np.float32))
+    source, weight = (site.encodings.affine(key) for key in (f"{site.node.inputs[0]}:out", f"{site.key}:weight"))
+    assert source is not None, "the law demands an Affine input"
+    assert weight is not None, "the law demands an Affine weight"
+    return site.sheet.constant(name, np.zeros(channels, np.int32), _bias_meaning(source, weight))
+
+
+def _bias_meaning(source: Affine, weight: Affine) -> Quantization:
     scale = affine.bias_scale(source.scale, weight.scale).reshape(-1)
-    meaning = Affine(16, signed=True, axis=0, scale=scale, zero_point=np.zeros(scale.shape, np.int32))
-    return [site.sheet.constant(f"{key}{CODES}", codes, quantization(meaning))]
+    return Quantization(scale, np.zeros(scale.shape, np.int64))
 
 
 def _channels_last(weight: np.ndarray) -> np.ndarray:

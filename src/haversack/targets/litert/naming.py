@@ -7,7 +7,7 @@
 ``key:out/value``         the float value of the codes, where somebody reads it
 ``key/OP``                what lies between the operators of one key (``key/OP.1`` for a second one)
 ``key:weight``            a float weight; ``key:weight/codes`` an encoded one, ``…/whole`` with one scale for all
-``key:bias/codes``        a derived bias
+``key:bias/codes``        a derived bias; ``key:bias/none`` zeros where the layer has none
 ``key:weight/scale``      scales of a table whose rows are looked up
 ========================  ======================================================================
 
@@ -23,6 +23,7 @@ _EXACT = re.compile(r"([^:#]*:[A-Za-z_][A-Za-z0-9_]*#[0-9]+)(?:[:/].*)?")
 CODES = "/codes"
 VALUE = "/value"
 SCALE = "/scale"
+NONE = "/none"
 WHOLE = "/whole"
 HALF = "/float16"
 

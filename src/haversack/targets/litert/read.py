@@ -17,7 +17,7 @@ from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import Fault, VerificationError
 from haversack.base.keys import split_node
 from haversack.targets.litert.flat import Operator, Quantization, Subgraph, Tensor
-from haversack.targets.litert.naming import WHOLE, key_of
+from haversack.targets.litert.naming import NONE, WHOLE, key_of
 from haversack.targets.litert.sheet import OFFSET
 from haversack.targets.litert.unflat import File, Foreign, guarded, reading
 
@@ -124,9 +124,9 @@ class _Reader:
         if meaning is None or meaning.scale.shape != (1,) or meaning.zero_point.shape != (1,):
             self.fault(key, "its codes have no one scale and zero-point")
             return
-        zero = (meaning.zero_point.reshape(()) + OFFSET).astype(np.int32)
+        zero = np.array(meaning.zero_point[0] + OFFSET, np.int32)
         try:
-            self.content.tensors[key] = Affine(8, signed=False, axis=None, scale=meaning.scale[0], zero_point=zero)
+            self.content.tensors[key] = Affine(8, signed=False, axis=None, scale=np.array(meaning.scale[0]), zero_point=zero)
         except ValueError as error:
             self.fault(key, str(error))
 
@@ -169,7 +169,7 @@ class _Reader:
             self.fault(f"{key}:weight", f"it holds {codes.min()}, which no weight has")
             return
         whole = tensor.name.endswith(WHOLE) and meaning.scale.shape == (1,)
-        self.add(key, codes, meaning.scale[0] if whole else meaning.scale, None if whole else axis, kind)
+        self.add(key, codes, np.array(meaning.scale[0]) if whole else meaning.scale, None if whole else axis, kind)
 
     def add(self, key: str, codes: np.ndarray, scale: np.ndarray, axis: int | None, kind: str) -> None:
         zeros = np.zeros(scale.shape, np.int32)
@@ -213,6 +213,8 @@ class _Reader:
             return
         if tensor.quantization.zero_point.any():
             self.fault(f"{key}:bias", "it has a zero-point")
+        if tensor.name == f"{key}:bias{NONE}" and not codes.any():
+            return
         self.content.biases[key] = codes, tensor.quantization.scale
 
     def strays(self) -> None:
