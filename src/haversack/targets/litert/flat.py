@@ -41,13 +41,23 @@ class Quantization:
 
 @dataclass
 class Tensor:
-    """One tensor of a subgraph: its shape as the file has it, and the number of its buffer (0: none)."""
+    """One tensor of a subgraph.
+
+    Attributes:
+        name: unique in its subgraph.
+        shape: as the file has it.
+        type: the schema's number.
+        buffer: number of its data; 0 for none.
+        quantization: of its codes.
+        free: of an input or output, the axes on which shorter arrays are filled up.
+    """
 
     name: str
     shape: tuple[int, ...]
     type: int
     buffer: int = 0
     quantization: Quantization | None = None
+    free: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,7 @@ class _Packer:
         )
 
     def tensor(self, tensor: Tensor) -> int:
+        signature = [-1 if axis in tensor.free else size for axis, size in enumerate(tensor.shape)]
         return self.table(
             "Tensor",
             {
@@ -200,6 +211,7 @@ class _Packer:
                 "Buffer": tensor.buffer,
                 "Name": self.text(tensor.name),
                 "Quantization": None if tensor.quantization is None else self.quantization(tensor.quantization),
+                "ShapeSignature": self.numbers(signature, np.int32) if tensor.free else None,
                 "HasRank": True,
             },
         )

@@ -65,7 +65,8 @@ def write_permute(site: Site) -> Value:
         one, other = (int(arguments.get(name, axis)) % rank for name, axis in (("dim0", 0), ("dim1", 1)))
         dims = list(range(rank))
         dims[one], dims[other] = other, one
-    return Value(x.tensor, tuple(x.shape[axis] for axis in dims), orders.permuted(x.order, dims), x.dtype, x.grid)
+    shape = tuple(x.shape[axis] for axis in dims)
+    return Value(x.tensor, shape, orders.permuted(x.order, dims), x.dtype, x.grid, asked=True)
 
 
 def write_expand(site: Site) -> Value:

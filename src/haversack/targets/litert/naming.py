@@ -6,6 +6,7 @@
 ``key:out/codes``         its int8 codes
 ``key:out/value``         the float value of the codes, where somebody reads it
 ``key/OP``                what lies between the operators of one key (``key/OP.1`` for a second one)
+``key/PERMUTE``           axes that the model itself exchanged, moved for the reader ``key``
 ``key:weight``            a float weight; ``key:weight/codes`` an encoded one, ``…/whole`` with one scale for all
 ``key:bias/codes``        a derived bias; ``key:bias/none`` zeros where the layer has none
 ``key:weight/scale``      scales of a table whose rows are looked up
@@ -23,6 +24,7 @@ _EXACT = re.compile(r"([^:#]*:[A-Za-z_][A-Za-z0-9_]*#[0-9]+)(?:[:/].*)?")
 CODES = "/codes"
 VALUE = "/value"
 SCALE = "/scale"
+ASKED = "PERMUTE"
 NONE = "/none"
 WHOLE = "/whole"
 HALF = "/float16"

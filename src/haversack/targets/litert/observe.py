@@ -13,7 +13,7 @@ import numpy as np
 
 from haversack.base.model import Sample
 from haversack.targets.litert.flat import Operator, Subgraph, Tensor, pack
-from haversack.targets.litert.naming import VALUE, key_of
+from haversack.targets.litert.naming import ASKED, VALUE, key_of
 from haversack.targets.litert.read import LAYERS
 from haversack.targets.litert.session import LiteRTSession, interpreter
 from haversack.targets.litert.sheet import OFFSET
@@ -48,8 +48,8 @@ def unfused(path: Path) -> tuple[str, ...]:
 def detours(path: Path) -> tuple[tuple[str, str], ...]:
     """Return (node key, operator) of what a file has to move, pad or convert that no layer of the model asked for.
 
-    A QUANTIZE that reads an input, and a DEQUANTIZE that makes an output or unpacks a weight, belong there; a pad
-    that the model has belongs there if no convolution could do it.
+    A QUANTIZE that reads an input, a DEQUANTIZE that makes an output or unpacks a weight, and an exchange of axes that
+    the model itself does belong there. A pad does not: a convolution could do it, were its sides as LiteRT has them.
     """
     file = guarded(path, lambda found: found)
     graph = file.subgraphs[0]
@@ -59,7 +59,7 @@ def detours(path: Path) -> tuple[tuple[str, str], ...]:
         name = file.name(one)
         belongs = {
             "PAD": False,
-            "TRANSPOSE": False,
+            "TRANSPOSE": f"/{ASKED}" in graph.tensors[one.outputs[0]].name,
             "QUANTIZE": one.inputs[0] in inputs,
             "DEQUANTIZE": one.outputs[0] in outputs or bool(graph.tensors[one.inputs[0]].buffer),
         }

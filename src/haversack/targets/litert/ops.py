@@ -43,6 +43,7 @@ WRITERS: Mapping[str, Writer] = {
     "linear": layers.write_linear,
     "embedding": layers.write_embedding,
     "expand": moves.write_expand,
+    "expand_as": moves.write_expand,
     "slice": moves.write_slice,
     "select": moves.write_select,
     "cat": moves.write_concat,

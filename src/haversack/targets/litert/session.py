@@ -13,6 +13,8 @@ from haversack.base.graph import TensorSpec
 from haversack.base.model import Port
 
 Arrays = Mapping[str, np.ndarray]
+Side = Mapping[str, tuple[tuple[int, ...], "np.dtype[Any]"]]
+"""Port name -> (shape, dtype)."""
 MAIN = "serving_default"
 """Name of the first signature."""
 
@@ -63,8 +65,10 @@ class LiteRTSession:
         for form in self._forms:
             form.arrange(places)
         self._single = self._plain() if len(self._forms) == 1 else None
-        self.inputs = _ports([form.inputs for form in self._forms])
-        self.outputs = _ports([form.outputs for form in self._forms])
+        self.inputs, self.outputs = (_ports(side, self._forms[0].free) for side in self._sides())
+
+    def _sides(self) -> tuple[Side, Side]:
+        return self._forms[0].inputs, self._forms[0].outputs
 
     def _places(self) -> tuple[list[str], list[str]]:
         """Return the names of inputs and outputs in the order in which the first signature's graph has them."""
@@ -112,7 +116,7 @@ class LiteRTSession:
     def _fitting(self, inputs: Arrays) -> _Form:
         """Return the smallest signature that takes these inputs."""
         for form in self._forms:
-            if form.takes(inputs, self.inputs):
+            if form.takes(inputs):
                 return form
         wanted = ", ".join(f"{port.name} {list(port.spec.shape)} {port.spec.dtype}" for port in self.inputs)
         given = ", ".join(f"{name} {list(array.shape)} {array.dtype}" for name, array in inputs.items())
@@ -135,9 +139,9 @@ class LiteRTSession:
         real = {
             form.inputs[given][0][axis]: value.shape[axis]
             for given, value in inputs.items()
-            for axis in _free(self.inputs, given)
+            for axis in form.free[given]
         }
-        for axis in _free(self.outputs, name):
+        for axis in form.free[name]:
             array = array[(slice(None),) * axis + (slice(real.get(array.shape[axis])),)]
         return array
 
@@ -152,10 +156,16 @@ class _Form:
 
     def __init__(self, name: str, runner: Any) -> None:  # noqa: ANN401 - untyped package
         self.name, self.runner = name, runner
+        sides = (runner.get_input_details(), runner.get_output_details())
         self.inputs, self.outputs = (
             {name: (tuple(int(n) for n in one["shape"]), np.dtype(one["dtype"])) for name, one in side.items()}
-            for side in (runner.get_input_details(), runner.get_output_details())
+            for side in sides
         )
+        self.free = {
+            name: [axis for axis, size in enumerate(one["shape_signature"]) if size == -1]
+            for side in sides
+            for name, one in side.items()
+        }
         self.size = sum(int(np.prod(shape)) for shape, _ in self.inputs.values())
 
     def arrange(self, places: tuple[list[str], list[str]]) -> None:
@@ -164,7 +174,7 @@ class _Form:
             {name: side[name] for name in names} for side, names in zip((self.inputs, self.outputs), places, strict=True)
         )
 
-    def takes(self, inputs: Arrays, ports: tuple[Port, ...]) -> bool:
+    def takes(self, inputs: Arrays) -> bool:
         """Say whether inputs fit: names, dtypes, whole numbers of batches, lengths that are not too long."""
         if inputs.keys() != self.inputs.keys():
             return False
@@ -177,9 +187,10 @@ class _Form:
                 if not array.shape[0] or array.shape[0] % shape[0]:
                     return False
                 counts.add(array.shape[0] // shape[0])
-            free = _free(ports, name)
-            if any(array.shape[a] > shape[a] if a in free else array.shape[a] != shape[a] for a in range(1, len(shape))):
-                return False
+            for axis in range(1, len(shape)):
+                size, most = array.shape[axis], shape[axis]
+                if size > most or (size < most and axis not in self.free[name]):
+                    return False
         return len(counts) <= 1
 
 
@@ -194,24 +205,16 @@ def _pieces(form: _Form, inputs: Arrays) -> Iterator[dict[str, np.ndarray]]:
         }
 
 
-def _free(ports: tuple[Port, ...], name: str) -> list[int]:
-    """Return the axes of a port whose length is free."""
-    shape = next(port.spec.shape for port in ports if port.name == name)
-    return [axis for axis, size in enumerate(shape) if isinstance(size, str)]
-
-
 def _filled(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if array.shape == shape:
         return np.ascontiguousarray(array)
     return np.pad(array, [(0, most - size) for size, most in zip(array.shape, shape, strict=True)])
 
 
-def _ports(forms: list[dict[str, tuple[tuple[int, ...], np.dtype[Any]]]]) -> tuple[Port, ...]:
-    """Return ports whose lengths are numbers where all signatures agree, and else a name."""
+def _ports(side: Side, free: Mapping[str, list[int]]) -> tuple[Port, ...]:
+    """Return ports; a length that may be shorter than the file's has a name."""
     found = []
-    for name, (first, dtype) in forms[0].items():
-        shapes = [form[name][0] for form in forms]
-        several = [len({shape[axis] for shape in shapes}) > 1 for axis in range(len(first))]
-        shape = tuple(f"length{axis}" if free else first[axis] for axis, free in enumerate(several))
+    for name, (sizes, dtype) in side.items():
+        shape = tuple(f"length{axis}" if axis in free[name] else size for axis, size in enumerate(sizes))
         found.append(Port(name, TensorSpec(shape, str(dtype))))
     return tuple(found)

@@ -12,12 +12,13 @@ import numpy as np
 from haversack.base.encodings import Affine
 from haversack.targets.litert import order as orders
 from haversack.targets.litert.flat import Operator, Quantization, Subgraph, Tensor, schema
+from haversack.targets.litert.naming import ASKED
 from haversack.targets.litert.order import Order
 from haversack.tools.numerics.packing import pack
 
 OFFSET = 128
 """LiteRT computes in int8: a code of ours less this is a code of its, with the zero-point moved alike."""
-_VERSIONS = {"FULLY_CONNECTED": 5, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "DEQUANTIZE": 2, "QUANTIZE": 1}
+_VERSIONS = {"FULLY_CONNECTED": 5, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "DEQUANTIZE": 2, "BROADCAST_TO": 2}
 """Versions that say what we use (integers per channel, no bias); the others' first says enough."""
 
 
@@ -31,6 +32,7 @@ class Value:
         order: which axis of the model each axis of the file is.
         dtype: float32, int8 (codes), int64, bool …
         grid: what its codes mean, or None.
+        asked: whether the model itself exchanged its axes, so that moving it is no detour.
     """
 
     tensor: int
@@ -38,6 +40,7 @@ class Value:
     order: Order
     dtype: str = "float32"
     grid: Affine | None = None
+    asked: bool = False
 
 
 class Store:
@@ -154,7 +157,7 @@ class Sheet:
             made = value if old == new else self.reshaped(value, value.shape, order, name)
             made = replace(made, order=order)
         else:
-            made = self.value(f"{name}/TRANSPOSE", value.shape, order, value.dtype, value.grid)
+            made = self.value(f"{name}/{ASKED if value.asked else 'TRANSPOSE'}", value.shape, order, value.dtype, value.grid)
             steps = np.array(orders.steps(value.order, order), np.int32)
             inputs = [value.tensor, self.constant(f"{name}/permutation", steps)]
             self.operator("TRANSPOSE", inputs, [made.tensor], "TransposeOptions")

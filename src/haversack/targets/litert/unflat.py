@@ -164,7 +164,9 @@ def _tensor(found: Any) -> Tensor:  # noqa: ANN401 - a table of the schema
     shape = () if found.ShapeIsNone() else tuple(int(size) for size in found.ShapeAsNumpy())
     if any(size < 0 for size in shape):
         raise Foreign("a length below 0")
-    return Tensor((found.Name() or b"").decode(), shape, found.Type(), found.Buffer(), _quantization(found))
+    signature = () if found.ShapeSignatureIsNone() else found.ShapeSignatureAsNumpy()
+    free = tuple(axis for axis, size in enumerate(signature) if size == -1)
+    return Tensor((found.Name() or b"").decode(), shape, found.Type(), found.Buffer(), _quantization(found), free)
 
 
 def _quantization(found: Any) -> Quantization | None:  # noqa: ANN401 - a table of the schema

@@ -145,7 +145,15 @@ class _Walk:
             self.values.floats[node.key] = value
             if grid is not None:
                 self._encode(node.key, grid, value)
+        self._free(value, node.output.shape)
         self.sheet.graph.inputs.append((port, value.tensor))
+
+    def _free(self, value: Value, shape: Sequence[int | str]) -> None:
+        """Mark the axes of an input or output whose length is free in the model, but for the batch."""
+        batch = {port.spec.shape[0] for port in self.model.inputs if port.spec.shape}
+        free = {axis for axis, size in enumerate(shape) if isinstance(size, str) and size not in batch}
+        tensor = self.sheet.graph.tensors[value.tensor]
+        tensor.free = tuple(place for place, axis in enumerate(value.order) if axis in free)
 
     def _input_order(self, node: Node, rank: int) -> orders.Order:
         """Return in which order an input comes: channels last where images, or lines, are convolved."""
@@ -233,6 +241,7 @@ class _Walk:
         taken = {number for _, number in (*self.sheet.graph.inputs, *self.sheet.graph.outputs)}
         if value.tensor in taken or self.sheet.graph.tensors[value.tensor].buffer:
             value = self.sheet.reshaped(value, value.shape, value.order, f"{key}/output")
+        self._free(value, self.graph.by_key[key].output.shape)
         self.outputs[port] = value
         self.sheet.graph.outputs.append((port, value.tensor))
 
