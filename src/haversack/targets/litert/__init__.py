@@ -60,7 +60,7 @@ class LiteRT(Target):
         """Return what the free dimensions of a model are fixed to, for each signature."""
         first = {port.spec.shape[0] for port in model.inputs if port.spec.shape}
         names = {size for port in model.inputs for size in port.spec.shape if isinstance(size, str)}
-        batch = {name: 1 for name in names & first}
+        batch = dict.fromkeys(sorted(names & first), 1)
         others = sorted(names - first)
         if not others:
             return [batch]

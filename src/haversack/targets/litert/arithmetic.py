@@ -98,9 +98,7 @@ def write_binary(site: Site) -> Value:
     return combine(site, op, *values, shape=site.shape, dtype=kind)
 
 
-def combine(
-    site: Site, op: str, one: Value, other: Value, *, shape: Sequence[int], dtype: str = "float32"
-) -> Value:
+def combine(site: Site, op: str, one: Value, other: Value, *, shape: Sequence[int], dtype: str = "float32") -> Value:
     """Add an operator of two values in one order, that together have this shape."""
     options = _FUSING.get(op, _OPTIONS.get(op, ""))
     settings = {"fusedActivationFunction": site.fuse()} if op in _FUSING else {}
@@ -114,17 +112,21 @@ def write_reversed(site: Site) -> Value:
     return combine(site, "SUB", other, one, shape=site.shape)
 
 
+def write_reciprocal(site: Site) -> Value:
+    """Write 1 / x."""
+    one, x = together(site, [1.0, site.arguments["self"]], site.node.output.dtype)
+    return combine(site, "DIV", one, x, shape=site.shape)
+
+
 def write_unary(site: Site) -> Value:
     """Write an op of one tensor."""
     x = next(site.value(name) for name in ("self", "input") if name in site.arguments)
     return unary(site, UNARY[site.node.op], x)
 
 
-def unary(site: Site, op: str, x: Value, options: str = "", **settings: Any) -> Value:
+def unary(site: Site, op: str, x: Value, options: str = "", **settings: float) -> Value:
     """Add an operator of one value."""
-    return site.emit(
-        op, [x.tensor], x.shape, x.order, options or _OPTIONS.get(op, ""), dtype=_kept(x), **settings
-    )
+    return site.emit(op, [x.tensor], x.shape, x.order, options or _OPTIONS.get(op, ""), dtype=_kept(x), **settings)
 
 
 def scaled(site: Site, op: str, x: Value, number: float) -> Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def _convolve(site: Site, x: Value, shape: Sequence[int]) -> Value:
     deep = groups == channels and groups > 1
     inputs = [x.tensor, _weight(site, _deep if deep else _channels_last, 3 if deep else 0)]
     inputs += _bias(site) or [_no_bias(site, shape[1])]
-    settings = {
+    settings: dict[str, Any] = {
         "padding": site.sheet.options("Padding")[scheme],
         "strideH": stride[0],
         "strideW": stride[1],
@@ -141,7 +141,7 @@ def _rows(site: Site, table: int, indices: Value, shape: Sequence[int], dtype: s
 
 
 def _cast(site: Site, x: Value) -> Value:
-    kinds = {"inDataType": site.sheet.type(x.dtype), "outDataType": site.sheet.type("float32")}
+    kinds: dict[str, Any] = {"inDataType": site.sheet.type(x.dtype), "outDataType": site.sheet.type("float32")}
     return site.emit("CAST", [x.tensor], x.shape, x.order, "CastOptions", **kinds)
 
 

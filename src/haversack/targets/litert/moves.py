@@ -123,9 +123,7 @@ def write_concat(site: Site) -> Value:
     values = [site.ordered(value, order) for value in values]
     axis = order.index(int(site.arguments["dim"]) % len(shape))
     inputs = [value.tensor for value in values]
-    return site.emit(
-        "CONCATENATION", inputs, shape, order, "ConcatenationOptions", dtype=_kept(values[0]), axis=axis
-    )
+    return site.emit("CONCATENATION", inputs, shape, order, "ConcatenationOptions", dtype=_kept(values[0]), axis=axis)
 
 
 def write_stack(site: Site) -> Value:
@@ -135,9 +133,7 @@ def write_stack(site: Site) -> Value:
     single = tuple(1 if at == axis else size for at, size in enumerate(shape))
     values = [site.ordered(reshaped(site, site.read(found), single)) for found in site.arguments["tensors"]]
     inputs = [value.tensor for value in values]
-    return site.emit(
-        "CONCATENATION", inputs, shape, None, "ConcatenationOptions", dtype=_kept(values[0]), axis=axis
-    )
+    return site.emit("CONCATENATION", inputs, shape, None, "ConcatenationOptions", dtype=_kept(values[0]), axis=axis)
 
 
 def write_pad(site: Site) -> Value:
@@ -170,7 +166,8 @@ def write_item(site: Site) -> Value:
     source, index = site.arguments["arg0"], site.arguments["arg1"]
     if not isinstance(source, Flow) or source.key not in site.values.several:
         raise site.refused("it picks from something that makes no pieces here")
-    return site.values.several[source.key][index]
+    found: Value = site.values.several[source.key][index]
+    return found
 
 
 def write_index(site: Site) -> Value:

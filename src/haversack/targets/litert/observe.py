@@ -13,7 +13,7 @@ import numpy as np
 
 from haversack.base.model import Sample
 from haversack.targets.litert.flat import Operator, Subgraph, Tensor, pack
-from haversack.targets.litert.naming import ASKED, VALUE, key_of
+from haversack.targets.litert.naming import ASKED, key_of
 from haversack.targets.litert.read import LAYERS
 from haversack.targets.litert.session import LiteRTSession, interpreter
 from haversack.targets.litert.sheet import OFFSET
@@ -137,16 +137,16 @@ def layer_seconds(path: Path, inputs: Mapping[str, np.ndarray], runs: int) -> di
 def _owner(file: File, graph: Subgraph, operator: Operator) -> str:
     """Return the key of the node that an operator belongs to; "" at a border between integers and floats."""
     name = graph.tensors[operator.outputs[0]].name
-    if file.name(operator) in _BORDERS or name.endswith(VALUE) and file.name(operator) == "DEQUANTIZE":
-        weight = graph.tensors[operator.inputs[0]].buffer
-        return key_of(name) if weight else ""
+    op = file.name(operator)
+    if op in _BORDERS or (op == "DEQUANTIZE" and not graph.tensors[operator.inputs[0]].buffer):
+        return ""
     return key_of(name)
 
 
 def _alone(file: File, graph: Subgraph, operators: Iterable[Operator]) -> tuple[bytes, dict[str, np.ndarray]]:
     """Return a file with some of a graph's operators, and inputs for it (zeros)."""
     chosen = list(operators)
-    kinds = {number: tensor for number, tensor in enumerate(graph.tensors)}
+    kinds = dict(enumerate(graph.tensors))
     made = {number for one in chosen for number in one.outputs}
     inner = {number for one in chosen for number in one.inputs if number in made}
     numbers: dict[int, int] = {-1: -1}

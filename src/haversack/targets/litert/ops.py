@@ -29,6 +29,7 @@ WRITERS: Mapping[str, Writer] = {
     **_all("adaptive_avg_pool2d adaptive_avg_pool1d", pools.write_adaptive),
     **_all("max_pool2d max_pool1d avg_pool2d avg_pool1d", pools.write_pool),
     **_all("matmul bmm mm", composed.write_matmul),
+    "reciprocal": arithmetic.write_reciprocal,
     "rsub": arithmetic.write_reversed,
     "silu": arithmetic.write_silu,
     "hardsigmoid": arithmetic.write_hardsigmoid,

@@ -1,7 +1,7 @@
 """Padding: what a convolution does by itself, and which pads of the graph it thereby makes unnecessary.
 
-PyTorch pads both sides alike or by a node of its own; LiteRT knows SAME (as little as gives ceil(size / stride) outputs,
-the odd one behind) and VALID (nothing).
+PyTorch pads both sides alike or by a node of its own; LiteRT knows SAME (as little as gives ceil(size / stride)
+outputs, the odd one behind) and VALID (nothing).
 """
 
 from __future__ import annotations

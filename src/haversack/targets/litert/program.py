@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Flow:
-    """An argument that another node computes; ``parameter`` tells a weight of the model."""
+    """An argument that another node computes."""
 
     key: str
 
@@ -116,6 +116,8 @@ class Program:
             return [self._argument(item) for item in value]
         if not hasattr(value, "meta"):
             return value
+        if isinstance(value.meta.get("val"), tuple | list):
+            return Flow(self.keys[value.name])
         if not self._is_tensor(value):
             return self.size(value.meta["val"])
         if value.name in self.parameters or self._is_constant(value):

@@ -26,6 +26,7 @@ MOVES = frozenset(
 )
 """Operators whose codes mean what the codes they read mean."""
 LAYERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+_BITS = {"INT8": 8, "INT4": 4}
 _LARGEST = {"INT8": 127, "INT4": 7}
 
 
@@ -126,7 +127,9 @@ class _Reader:
             return
         zero = np.array(meaning.zero_point[0] + OFFSET, np.int32)
         try:
-            self.content.tensors[key] = Affine(8, signed=False, axis=None, scale=np.array(meaning.scale[0]), zero_point=zero)
+            self.content.tensors[key] = Affine(
+                8, signed=False, axis=None, scale=np.array(meaning.scale[0]), zero_point=zero
+            )
         except ValueError as error:
             self.fault(key, str(error))
 
@@ -174,7 +177,7 @@ class _Reader:
     def add(self, key: str, codes: np.ndarray, scale: np.ndarray, axis: int | None, kind: str) -> None:
         zeros = np.zeros(scale.shape, np.int32)
         try:
-            found = Affine(4 if kind == "INT4" else 8, signed=True, axis=axis, scale=np.asarray(scale), zero_point=zeros)
+            found = Affine(_BITS[kind], signed=True, axis=axis, scale=np.asarray(scale), zero_point=zeros)
         except ValueError as error:
             self.fault(f"{key}:weight", str(error))
             return

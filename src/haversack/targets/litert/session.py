@@ -170,8 +170,9 @@ class _Form:
 
     def arrange(self, places: tuple[list[str], list[str]]) -> None:
         """Put inputs and outputs into an order of names."""
+        sides = (self.inputs, self.outputs)
         self.inputs, self.outputs = (
-            {name: side[name] for name in names} for side, names in zip((self.inputs, self.outputs), places, strict=True)
+            {name: side[name] for name in names} for side, names in zip(sides, places, strict=True)
         )
 
     def takes(self, inputs: Arrays) -> bool:

@@ -108,7 +108,7 @@ class Sheet:
         return number
 
     def operator(
-        self, op: str, inputs: Sequence[int], outputs: Sequence[int], options: str = "", **settings: Any
+        self, op: str, inputs: Sequence[int], outputs: Sequence[int], options: str = "", **settings: object
     ) -> None:
         """Add an operator by its builtin name, with options by the name of their class and its fields."""
         code = int(getattr(self.classes.BuiltinOperator, op))
@@ -143,7 +143,7 @@ class Sheet:
         """Return the dtype of a tensor."""
         kinds = vars(self.classes.TensorType)
         found = self.graph.tensors[number].type
-        return next(name.lower() for name, value in kinds.items() if value == found and name.isupper())
+        return next(str(name).lower() for name, value in kinds.items() if value == found and name.isupper())
 
     def ordered(self, value: Value, order: Order, name: str) -> Value:
         """Return a value in another order: the same tensor, a reshaped one, or a transposed one; each is made once."""
@@ -157,7 +157,9 @@ class Sheet:
             made = value if old == new else self.reshaped(value, value.shape, order, name)
             made = replace(made, order=order)
         else:
-            made = self.value(f"{name}/{ASKED if value.asked else 'TRANSPOSE'}", value.shape, order, value.dtype, value.grid)
+            made = self.value(
+                f"{name}/{ASKED if value.asked else 'TRANSPOSE'}", value.shape, order, value.dtype, value.grid
+            )
             steps = np.array(orders.steps(value.order, order), np.int32)
             inputs = [value.tensor, self.constant(f"{name}/permutation", steps)]
             self.operator("TRANSPOSE", inputs, [made.tensor], "TransposeOptions")

@@ -110,7 +110,7 @@ class Site:
         options: str = "",
         *,
         dtype: str = "float32",
-        **settings: Any,
+        **settings: object,
     ) -> Value:
         """Add an operator and return what it makes: codes where the unit runs in integers and floats are meant."""
         order = orders.plain(len(shape)) if order is None else order

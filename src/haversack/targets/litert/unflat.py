@@ -46,7 +46,7 @@ class File:
             raise Foreign("it does not begin as a LiteRT file")
         try:
             self._unpack(data)
-        except (struct.error, IndexError, UnicodeDecodeError, AttributeError, TypeError, OverflowError) as error:
+        except (struct.error, IndexError, ValueError, AttributeError, TypeError, OverflowError) as error:
             raise Foreign(f"{type(error).__name__}: {error}") from error
         self._check()
 
