@@ -13,6 +13,7 @@ from haversack.base.encodings import Affine, Encodings
 from haversack.base.errors import ConversionError, UsageError
 from haversack.targets.contract import SHELF, Target
 from haversack.targets.reference import Reference
+from haversack.tools.data.layouts import to_file
 from haversack.tools.graph import canonical
 from haversack.tools.numerics import affine
 
@@ -78,7 +79,8 @@ def test_a_float_file_is_written_opened_and_runs(target, model, image, tmp_path)
     artifact = target.lower(model, Encodings.none(), tmp_path / "new" / "folder")
     assert isinstance(artifact, Artifact)
     path = tmp_path / "new" / "folder" / artifact.files[0].path
-    found = target.open_session(path, artifact.session_options).run({"image": image})
+    feeds = {"image": to_file(image, artifact.layouts.get("image", ""))}
+    found = target.open_session(path, artifact.session_options).run(feeds)
     assert list(found) == ["scores"]
     np.testing.assert_allclose(
         found["scores"], Reference().run(model, Encodings.none(), (image,))[0], rtol=1e-4, atol=1e-6
@@ -108,6 +110,7 @@ def test_times_and_tensors_have_our_keys(target, model, image, tmp_path):
     shown = target.tensors(path, artifact, (image,), ["0:conv2d#0:out", "nobody:conv2d#0:out"])
     assert set(shown) <= {"0:conv2d#0:out"}
     assert target.unfused(path, artifact) == ()
+    assert target.detours(path, artifact) == ()
 
 
 def test_encodings_of_another_model_are_refused(target, model, tmp_path):

@@ -37,7 +37,8 @@ class Artifact:
         tensor_names: activation tensor key -> name in the file, for those that exist there.
         absorbed: encoded activation tensor key -> name in the file of the codes that serve it, for those that do not
             exist there by themselves (what a pad gives that a convolution does itself).
-        layouts: port name -> layout of the file where it is not the model's (``NHWC``).
+        layouts: port name, or activation tensor key -> order of its axes in the file (``NHWC`` for the model's NCHW,
+            ``NWC`` for NCW), for those that are not as the model has them.
         bias_digests: node key -> digest of the int32 codes and the scale of its derived bias, as they were written.
         injected, read_back: how many encodings and weight integers were written, and how many read back equal.
     """

@@ -35,8 +35,12 @@ class Running:
         Raises:
             WorkerFault: the runtime failed, died or hung; base class ``EnvironmentFault``.
         """
-        found = layouts.from_file(self.device.run(self.handle, feeds(self.artifact, sample)), self.artifact.layouts)
-        return tuple(found[port.name] for port in self.outputs)
+        laid_out = self.artifact.layouts
+        found = self.device.run(self.handle, feeds(self.artifact, sample))
+        return tuple(
+            layouts.to_model(found[port.name], laid_out[port.name]) if port.name in laid_out else found[port.name]
+            for port in self.outputs
+        )
 
 
 def feeds(artifact: Artifact, sample: Sample) -> Mapping[str, np.ndarray]:
@@ -45,5 +49,7 @@ def feeds(artifact: Artifact, sample: Sample) -> Mapping[str, np.ndarray]:
     Raises:
         ValueError: the sample has another number of arrays.
     """
-    names = [port.name for port in artifact.inputs]
-    return layouts.to_file(dict(zip(names, sample, strict=True)), artifact.layouts)
+    return {
+        port.name: layouts.to_file(array, artifact.layouts[port.name]) if port.name in artifact.layouts else array
+        for port, array in zip(artifact.inputs, sample, strict=True)
+    }

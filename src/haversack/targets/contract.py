@@ -151,7 +151,7 @@ class Target:
         Args:
             path: the artifact's main file.
             artifact: what ``lower`` returned.
-            inputs: one batch.
+            inputs: one batch, its axes as the model has them; so are those of what is returned.
             keys: activation tensor keys.
         """
         return self._tensors(path, artifact, inputs, [key for key in keys if key in artifact.tensor_names])
@@ -164,7 +164,7 @@ class Target:
         Args:
             path: the artifact's main file.
             artifact: what ``lower`` returned.
-            inputs: one batch.
+            inputs: one batch, its axes as the model has them.
             runs: calls that count, after one that does not.
 
         Raises:
@@ -177,6 +177,10 @@ class Target:
     def unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:
         """Return the node keys of layers that were written for integers and that the runtime computes in float."""
         return self._unfused(path, artifact)
+
+    def detours(self, path: Path, artifact: Artifact) -> tuple[Fault, ...]:
+        """Return what the file pads, moves or converts between layers that no layer asked for, by node key."""
+        return self._detours(path, artifact)
 
     def _constraints(self, graph: Graph) -> Constraints:
         raise UsageError(f"{type(self).__name__} states no constraints")
@@ -201,6 +205,9 @@ class Target:
 
     def _unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:
         raise UsageError(f"{type(self).__name__} does not tell what it fused")
+
+    def _detours(self, path: Path, artifact: Artifact) -> tuple[Fault, ...]:
+        return ()
 
 
 def encoding_faults(model: Model, encodings: Encodings) -> tuple[Fault, ...]:

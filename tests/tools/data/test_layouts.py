@@ -1,41 +1,40 @@
-"""Layouts: what a file wants, and back."""
+"""Layouts: there and back, and names that are none."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from haversack.base.errors import UsageError
-from haversack.tools.data import layouts
+from haversack.tools.data.layouts import ORDERS, order_of, to_file, to_model
 
 
-@pytest.mark.parametrize("layout, shape, wanted", [("NHWC", (2, 3, 4, 5), (2, 4, 5, 3)), ("NWC", (2, 3, 7), (2, 7, 3))])
-def test_channels_go_last(layout, shape, wanted):
-    array = np.arange(np.prod(shape)).reshape(shape)
-    (moved,) = layouts.to_file({"x": array}, {"x": layout}).values()
-    assert moved.shape == wanted
-    assert moved.flags.c_contiguous
-    index = tuple(size - 1 for size in shape)
-    last = (index[0], *index[2:], index[1])
-    assert moved[last] == array[index]
+def test_channels_go_last():
+    image = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    filed = to_file(image, "NHWC")
+    assert filed.shape == (2, 4, 5, 3)
+    assert filed.flags.c_contiguous
+    assert filed[1, 2, 3, 0] == image[1, 0, 2, 3]
 
 
-def test_what_has_no_layout_of_its_own_is_handed_on_as_it_is():
-    array = np.zeros((2, 3))
-    assert layouts.to_file({"x": array}, {"y": "NHWC"})["x"] is array
-    assert layouts.from_file({"x": array}, {})["x"] is array
+def test_lines_too():
+    line = np.arange(24).reshape(2, 3, 4)
+    assert to_file(line, "NWC").shape == (2, 4, 3)
+    np.testing.assert_array_equal(to_file(line, "NWC")[0, :, 1], line[0, 1])
 
 
-@given(st.tuples(*[st.integers(1, 4)] * 4))
-def test_back_is_the_inverse(shape):
+@pytest.mark.parametrize("layout", ["", *ORDERS])
+def test_there_and_back(layout):
+    shape = (2, 3, 4, 5)[: len(ORDERS.get(layout, (0, 1, 2, 3)))]
     array = np.random.default_rng(0).normal(size=shape)
-    moved = layouts.to_file({"x": array}, {"x": "NHWC"})
-    np.testing.assert_array_equal(layouts.from_file(moved, {"x": "NHWC"})["x"], array)
+    np.testing.assert_array_equal(to_model(to_file(array, layout), layout), array)
 
 
-def test_an_unknown_layout_is_told():
-    with pytest.raises(UsageError, match="NCWH") as error:
-        layouts.to_file({"x": np.zeros((1, 1, 1, 1))}, {"x": "NCWH"})
-    assert "NHWC" in str(error.value.next_step)
+def test_no_layout_is_the_models_own():
+    assert order_of("", 3) == (0, 1, 2)
+    assert order_of("", 0) == ()
+
+
+@pytest.mark.parametrize("layout, rank", [("NHWC", 3), ("NWC", 4), ("CHWN", 4)])
+def test_a_layout_of_another_rank_is_told(layout, rank):
+    with pytest.raises(ValueError, match="is no order of"):
+        order_of(layout, rank)

@@ -1,46 +1,40 @@
-"""Layouts: arrays as the model has them, and as a runtime's file wants them."""
+"""Layouts: arrays whose axes a file has in another order than the model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from haversack.base.errors import UsageError
-
-_TO_FILE: Mapping[str, tuple[int, ...]] = {"NHWC": (0, 2, 3, 1), "NWC": (0, 2, 1)}
-"""Layout of a file -> axes of the model's array (NCHW, NCW), in the file's order."""
+ORDERS: dict[str, tuple[int, ...]] = {"NHWC": (0, 2, 3, 1), "NWC": (0, 2, 1)}
+"""Layout -> which axis of the model each axis of the file is."""
 
 
-def to_file(arrays: Mapping[str, np.ndarray], layouts: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Return arrays by port name as the file has them, contiguous where they are moved.
-
-    Args:
-        arrays: in the model's layout, any dtype.
-        layouts: port name -> layout of the file; a port that is absent keeps the model's.
+def order_of(layout: str, rank: int) -> tuple[int, ...]:
+    """Return which axis of the model each axis of the file is; the model's own order for an empty layout.
 
     Raises:
-        UsageError: an unknown layout.
+        ValueError: there is no such layout, or it is not of this rank.
     """
-    return {
-        name: np.ascontiguousarray(array.transpose(_axes(layouts[name]))) if name in layouts else array
-        for name, array in arrays.items()
-    }
+    order = ORDERS.get(layout, ()) if layout else tuple(range(rank))
+    if len(order) != rank:
+        message = f"{layout or 'no layout'} is no order of {rank} axes (known: {', '.join(ORDERS)})"
+        raise ValueError(message)
+    return order
 
 
-def from_file(arrays: Mapping[str, np.ndarray], layouts: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Return arrays by port name, of any dtype and four or three axes, as the model has them: undoes ``to_file``.
+def to_file(array: np.ndarray, layout: str) -> np.ndarray:
+    """Return an array with its axes as the file has them, contiguous, same dtype; shape [n, c, …] -> [n, …, c].
 
     Raises:
-        UsageError: an unknown layout.
+        ValueError: as ``order_of``.
     """
-    return {
-        name: np.ascontiguousarray(array.transpose(np.argsort(_axes(layouts[name])))) if name in layouts else array
-        for name, array in arrays.items()
-    }
+    return np.ascontiguousarray(array.transpose(order_of(layout, array.ndim)))
 
 
-def _axes(layout: str) -> tuple[int, ...]:
-    if layout not in _TO_FILE:
-        raise UsageError(f"there is no layout {layout!r}", next_step=f"one of {', '.join(_TO_FILE)}")
-    return _TO_FILE[layout]
+def to_model(array: np.ndarray, layout: str) -> np.ndarray:
+    """Return an array with its axes as the model has them, same dtype; shape [n, …, c] -> [n, c, …].
+
+    Raises:
+        ValueError: as ``order_of``.
+    """
+    order = order_of(layout, array.ndim)
+    return array.transpose([order.index(axis) for axis in range(array.ndim)])

@@ -1,0 +1,160 @@
+"""LiteRT (TensorFlow Lite): one .tflite file, written from our graph, whose kernels are XNNPACK's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from haversack.base.candidate import Artifact
+from haversack.base.constraints import Constraints
+from haversack.base.encodings import Encodings
+from haversack.base.errors import ConversionError, Fault, VerificationError
+from haversack.base.graph import Graph
+from haversack.base.model import Model, Port, Sample
+from haversack.targets.contract import Session, Target, artifact_file, count, differences
+from haversack.tools.store import atomic
+
+_MINIMUM = "2.17"
+"""The first release of TensorFlow Lite with all that we write (FULLY_CONNECTED per channel, versions of operators)."""
+_LARGEST = 1_900_000_000
+"""Bytes; a flatbuffer ends at 2 GiB."""
+
+
+@dataclass(frozen=True)
+class LiteRT(Target):
+    """LiteRT on CPUs with XNNPACK: float32, float16 storage, int8 static, dynamic and weight only, batch 1, NHWC.
+
+    Attributes:
+        file: name of the written file.
+        lengths: what a free dimension other than the batch is fixed to, one signature of the file for each.
+        integer_io: whether encoded inputs and outputs are int8 in the file's interface, without conversion.
+    """
+
+    runtime: ClassVar[str] = "ai_edge_litert.interpreter"
+    file: str = "model.tflite"
+    lengths: tuple[int, ...] = (16, 32, 64, 128)
+    integer_io: bool = False
+
+    def _constraints(self, graph: Graph) -> Constraints:
+        from haversack.targets.litert.constraints import constraints
+
+        return constraints(graph)
+
+    def _refusals(self, model: Model) -> tuple[Fault, ...]:
+        from haversack.targets.litert.write import write
+
+        size = sum(value.nbytes for value in model.weights.values())
+        if size > _LARGEST:
+            return (Fault(model.name, f"{size / 1e9:.1f} GB of weights do not fit one LiteRT file"),)
+        try:
+            write(model, Encodings.none(), self._sizes(model)[:1], integer_io=False)
+        except ConversionError as error:
+            return error.faults or (Fault(error.where, error.cause),)
+        return ()
+
+    def _sizes(self, model: Model) -> list[dict[str, int]]:
+        """Return what the free dimensions of a model are fixed to, for each signature."""
+        first = {port.spec.shape[0] for port in model.inputs if port.spec.shape}
+        names = {size for port in model.inputs for size in port.spec.shape if isinstance(size, str)}
+        batch = dict.fromkeys(sorted(names & first), 1)
+        others = sorted(names - first)
+        if not others:
+            return [batch]
+        return [{**batch, **dict.fromkeys(others, length)} for length in sorted(set(self.lengths))]
+
+    def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
+        from haversack.targets.litert import biases
+        from haversack.targets.litert.read import read
+        from haversack.targets.litert.write import write
+
+        written = write(model, encodings, self._sizes(model), integer_io=self.integer_io)
+        path = folder / self.file
+        with atomic.replacing(path) as stream:
+            stream.write(written.data)
+            stream.flush()
+            draft = Path(stream.name)
+            session = self._opened(draft)
+            content = read(draft, written.tensor_names, written.absorbed)
+            equal, faults = differences(encodings, content.encodings())
+            wanted = biases.derived(model, encodings)
+            wrong = biases.differences(biases.digests(wanted), content.biases)
+            if faults or wrong:
+                raise VerificationError(
+                    "the file does not hold what was injected",
+                    where=str(path),
+                    faults=(*faults, *wrong),
+                    next_step="report this: the file was written by this very run",
+                )
+        numbers = sum(codes.size for codes, _ in wanted.values())
+        return Artifact(
+            target="litert",
+            files=(artifact_file(path, folder),),
+            inputs=_ordered(session.inputs, model.inputs),
+            outputs=_ordered(session.outputs, model.outputs),
+            runtime_version=_MINIMUM,
+            tensor_names=written.tensor_names,
+            absorbed=written.absorbed,
+            layouts=written.layouts,
+            bias_digests=biases.digests(wanted),
+            injected=count(encodings) + numbers,
+            read_back=equal + numbers,
+        )
+
+    def _opened(self, draft: Path) -> Session:
+        """Open a file just written."""
+        try:
+            return self.open_session(draft)
+        except ConversionError as error:
+            raise ConversionError(
+                error.cause,
+                where=error.where,
+                tried="ai_edge_litert's Interpreter on the file just written",
+                next_step="keep this layer in float32",
+            ) from error
+
+    def _read(self, path: Path, artifact: Artifact) -> Encodings:
+        from haversack.targets.litert import biases
+        from haversack.targets.litert.read import read
+
+        content = read(path, artifact.tensor_names, artifact.absorbed)
+        if faults := biases.differences(artifact.bias_digests, content.biases):
+            raise VerificationError("biases are not those that were written", where=str(path), faults=faults)
+        return content.encodings()
+
+    def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:  # noqa: ARG002 - none are known
+        from haversack.targets.litert.session import LiteRTSession
+
+        return LiteRTSession(path, threads)
+
+    def _tensors(self, path: Path, artifact: Artifact, inputs: Sample, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        from haversack.targets.litert.observe import filed, tensors
+
+        names = {key: artifact.tensor_names[key] for key in keys}
+        feeds = filed(inputs, [port.name for port in artifact.inputs], artifact.layouts)
+        return tensors(path, names, artifact.layouts, feeds) if names else {}
+
+    def _layer_seconds(self, path: Path, artifact: Artifact, inputs: Sample, runs: int) -> dict[str, float]:
+        from haversack.targets.litert.observe import filed, layer_seconds
+
+        feeds = filed(inputs, [port.name for port in artifact.inputs], artifact.layouts)
+        return layer_seconds(path, feeds, runs)
+
+    def _unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:  # noqa: ARG002 - the file tells it
+        from haversack.targets.litert.observe import unfused
+
+        return unfused(path)
+
+    def _detours(self, path: Path, artifact: Artifact) -> tuple[Fault, ...]:  # noqa: ARG002 - the file tells it
+        from haversack.targets.litert.observe import detours
+
+        return tuple(Fault(key, f"{op} in the file that belongs to no layer") for key, op in detours(path))
+
+
+def _ordered(ports: Sequence[Port], wanted: Sequence[Port]) -> tuple[Port, ...]:
+    """Return the file's ports in the model's order."""
+    by_name = {port.name: port for port in ports}
+    return tuple(by_name[port.name] for port in wanted)

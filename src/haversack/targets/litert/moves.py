@@ -1,0 +1,192 @@
+"""Ops that move values and change none: they work on codes as on floats, and often cost nothing in the file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from haversack.targets.litert import order as orders
+from haversack.targets.litert import padding
+from haversack.targets.litert.layers import padded
+from haversack.targets.litert.program import Constant, Flow
+from haversack.targets.litert.sheet import Value
+from haversack.targets.litert.site import Site
+
+
+def write_same(site: Site) -> Value:
+    """Write nothing: the value is the input's (dropout, clone, contiguous)."""
+    return next(site.value(name) for name in ("self", "input") if name in site.arguments)
+
+
+def write_reshape(site: Site) -> Value:
+    """Write a reshape; axes of length 1 that come or go leave the order of the others as it is."""
+    x = next(site.value(name) for name in ("self", "input") if name in site.arguments)
+    return reshaped(site, x, site.shape)
+
+
+def reshaped(site: Site, x: Value, shape: Sequence[int]) -> Value:
+    """Return a value under another shape of as many elements, as the model means it."""
+    if tuple(shape) == x.shape:
+        return x
+    longs = [axis for axis in range(len(x.shape)) if x.shape[axis] != 1]
+    if [x.shape[axis] for axis in longs] == [size for size in shape if size != 1]:
+        return site.reshape(x, shape, _order(x, shape, longs))
+    if not orders.same_data(x.shape, x.order, orders.plain(len(x.shape))):
+        x = site.ordered(x)
+    return site.reshape(x, shape)
+
+
+def _order(x: Value, shape: Sequence[int], longs: Sequence[int]) -> orders.Order:
+    """Return the order in which the long axes of a new shape lie as they did; those of length 1 keep near their place.
+
+    As few operators as possible: where the data already lies in the model's order, that is the order.
+    """
+    if orders.same_data(x.shape, x.order, orders.plain(len(x.shape))):
+        return orders.plain(len(shape))
+    new = [axis for axis, size in enumerate(shape) if size != 1]
+    moved = [new[longs.index(axis)] for axis in x.order if axis in longs]
+    singles = [axis for axis, size in enumerate(shape) if size == 1]
+    found = list(moved)
+    for axis in singles:
+        found.insert(min(axis, len(found)), axis)
+    return tuple(found)
+
+
+def write_permute(site: Site) -> Value:
+    """Write an exchange of axes: the tensor stays, and is moved where a reader needs another order."""
+    arguments = site.arguments
+    x = next(site.value(name) for name in ("self", "input") if name in arguments)
+    rank = len(x.shape)
+    if "dims" in arguments:
+        dims = [int(axis) % rank for axis in arguments["dims"]]
+    else:
+        one, other = (int(arguments.get(name, axis)) % rank for name, axis in (("dim0", 0), ("dim1", 1)))
+        dims = list(range(rank))
+        dims[one], dims[other] = other, one
+    shape = tuple(x.shape[axis] for axis in dims)
+    return Value(x.tensor, shape, orders.permuted(x.order, dims), x.dtype, x.grid, asked=True)
+
+
+def write_expand(site: Site) -> Value:
+    """Write a repetition along axes of length 1."""
+    x = site.value("self")
+    shape = site.shape
+    if math.prod(shape) == math.prod(x.shape):
+        return reshaped(site, x, shape)
+    x = site.ordered(x)
+    x = site.reshape(x, (1,) * (len(shape) - len(x.shape)) + x.shape)
+    wanted = site.constant("shape", np.array(shape, np.int32))
+    return site.emit("BROADCAST_TO", [x.tensor, wanted], shape, None, "BroadcastToOptions", dtype=_kept(x))
+
+
+def write_slice(site: Site) -> Value:
+    """Write a part of one axis, with steps."""
+    x = site.value("self")
+    axis = int(site.arguments["dim"]) % len(x.shape)
+    start, end, step = (site.arguments.get(name) for name in ("start", "end", "step"))
+    begin, stop, stride = slice(start, end, step).indices(x.shape[axis])
+    return _part(site, x, axis, begin, stop, stride)
+
+
+def write_select(site: Site) -> Value:
+    """Write one place of an axis, which goes."""
+    x = site.value("self")
+    axis = int(site.arguments["dim"]) % len(x.shape)
+    index = int(site.arguments["index"]) % x.shape[axis]
+    return reshaped(site, _part(site, x, axis, index, index + 1, 1), site.shape)
+
+
+def _part(site: Site, x: Value, axis: int, begin: int, stop: int, stride: int) -> Value:
+    length = len(range(begin, stop, stride))
+    if length == x.shape[axis]:
+        return x
+    shape = tuple(length if at == axis else size for at, size in enumerate(x.shape))
+    ends = [(begin, stop, stride) if at == axis else (0, x.shape[at], 1) for at in x.order]
+    begins, stops, strides = (np.array(column, np.int32) for column in zip(*ends, strict=True))
+    if stride == 1:
+        sizes = np.array(orders.filed(shape, x.order), np.int32)
+        inputs = [x.tensor, site.constant("begin", begins), site.constant("size", sizes)]
+        return site.emit("SLICE", inputs, shape, x.order, "SliceOptions", dtype=_kept(x))
+    names = ("begin", "end", "strides")
+    inputs = [x.tensor, *(site.constant(n, a) for n, a in zip(names, (begins, stops, strides), strict=True))]
+    return site.emit("STRIDED_SLICE", inputs, shape, x.order, "StridedSliceOptions", dtype=_kept(x))
+
+
+def write_concat(site: Site) -> Value:
+    """Write a concatenation, in the order of the first tensor."""
+    values = [site.read(found) for found in site.arguments["tensors"]]
+    shape = site.shape
+    values = [value for value in values if math.prod(value.shape) or value.shape == shape]
+    order = values[0].order
+    values = [site.ordered(value, order) for value in values]
+    axis = order.index(int(site.arguments["dim"]) % len(shape))
+    inputs = [value.tensor for value in values]
+    return site.emit("CONCATENATION", inputs, shape, order, "ConcatenationOptions", dtype=_kept(values[0]), axis=axis)
+
+
+def write_stack(site: Site) -> Value:
+    """Write a concatenation along a new axis."""
+    shape = site.shape
+    axis = int(site.arguments["dim"]) % len(shape)
+    single = tuple(1 if at == axis else size for at, size in enumerate(shape))
+    values = [site.ordered(reshaped(site, site.read(found), single)) for found in site.arguments["tensors"]]
+    inputs = [value.tensor for value in values]
+    return site.emit("CONCATENATION", inputs, shape, None, "ConcatenationOptions", dtype=_kept(values[0]), axis=axis)
+
+
+def write_pad(site: Site) -> Value:
+    """Write zeros around a tensor, on any axes."""
+    if site.arguments.get("mode", "constant") != "constant" or site.arguments.get("value") not in (None, 0, 0.0):
+        raise site.refused("only zeros are padded")
+    x = next(site.value(name) for name in ("self", "input") if name in site.arguments)
+    sides = padding.sides_of(site.node, len(x.shape))
+    if sides is None:
+        raise site.refused("a pad that cuts")
+    return padded(site, x, sides)
+
+
+def write_pieces(site: Site) -> Value:
+    """Write the pieces of a ``split``, ``chunk`` or ``unbind``; ``getitem`` picks one."""
+    x = next(site.value(name) for name in ("self", "input") if name in site.arguments)
+    axis = int(site.arguments["dim"]) % len(x.shape)
+    pieces, begin = [], 0
+    for shape in site.program.shapes(site.node):
+        length = shape[axis] if len(shape) == len(x.shape) else 1
+        piece = _part(site, x, axis, begin, begin + length, 1)
+        pieces.append(reshaped(site, piece, shape))
+        begin += length
+    site.values.several[site.key] = pieces
+    return pieces[0]
+
+
+def write_item(site: Site) -> Value:
+    """Write nothing: one of the pieces that another node made."""
+    source, index = site.arguments["arg0"], site.arguments["arg1"]
+    if not isinstance(source, Flow) or source.key not in site.values.several:
+        raise site.refused("it picks from something that makes no pieces here")
+    found: Value = site.values.several[source.key][index]
+    return found
+
+
+def write_index(site: Site) -> Value:
+    """Write an indexing by constants: nothing where it picks all in order, or rows of one axis."""
+    x = site.value("self")
+    indices = site.arguments["indices"]
+    if not all(found is None or isinstance(found, Constant) for found in indices):
+        raise site.refused("indices that are computed")
+    places = tuple(slice(None) if found is None else found.array for found in indices)
+    picked = np.arange(math.prod(x.shape)).reshape(x.shape)[places]
+    if np.array_equal(picked.reshape(-1), np.arange(math.prod(x.shape))):
+        return reshaped(site, x, site.shape)
+    used = [axis for axis, found in enumerate(indices) if found is not None]
+    if len(used) != 1 or indices[used[0]].array.ndim != 1:
+        raise site.refused("more than one axis is indexed")
+    rows = site.constant("rows", indices[used[0]].array % x.shape[used[0]])
+    axis = x.order.index(used[0])
+    return site.emit("GATHER", [x.tensor, rows], site.shape, x.order, "GatherOptions", dtype=_kept(x), axis=axis)
+
+
+def _kept(x: Value) -> str:
+    return "float32" if x.grid is not None else x.dtype

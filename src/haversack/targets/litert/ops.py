@@ -1,0 +1,60 @@
+"""Which op is written by which function: all that a LiteRT file can hold. What is not here is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from haversack.targets.litert import arithmetic, composed, layers, moves, pools
+from haversack.targets.litert.sheet import Value
+from haversack.targets.litert.site import Site
+
+Writer = Callable[[Site], Value]
+
+
+def _all(names: str, writer: Writer) -> dict[str, Writer]:
+    return dict.fromkeys(names.split(), writer)
+
+
+WRITERS: Mapping[str, Writer] = {
+    **_all(" ".join(arithmetic.BINARY), arithmetic.write_binary),
+    **_all(" ".join(arithmetic.UNARY), arithmetic.write_unary),
+    **_all("clamp clamp_min clamp_max hardtanh", arithmetic.write_clamp),
+    **_all("to _to_copy type_as float", arithmetic.write_cast),
+    **_all("dropout clone contiguous alias detach lift_fresh_copy", moves.write_same),
+    **_all("view reshape flatten unflatten _unsafe_view squeeze unsqueeze", moves.write_reshape),
+    **_all("permute transpose t", moves.write_permute),
+    **_all("pad constant_pad_nd", moves.write_pad),
+    **_all("split split_with_sizes chunk unbind", moves.write_pieces),
+    **_all("mean sum amax amin", pools.write_reduction),
+    **_all("adaptive_avg_pool2d adaptive_avg_pool1d", pools.write_adaptive),
+    **_all("max_pool2d max_pool1d avg_pool2d avg_pool1d", pools.write_pool),
+    **_all("matmul bmm mm", composed.write_matmul),
+    "reciprocal": arithmetic.write_reciprocal,
+    "rsub": arithmetic.write_reversed,
+    "silu": arithmetic.write_silu,
+    "hardsigmoid": arithmetic.write_hardsigmoid,
+    "gelu": arithmetic.write_gelu,
+    "leaky_relu": arithmetic.write_leaky_relu,
+    "elu": arithmetic.write_elu,
+    "pow": arithmetic.write_pow,
+    "where": arithmetic.write_where,
+    "masked_fill": arithmetic.write_masked_fill,
+    "conv1d": layers.write_conv1d,
+    "conv2d": layers.write_conv2d,
+    "linear": layers.write_linear,
+    "embedding": layers.write_embedding,
+    "expand": moves.write_expand,
+    "expand_as": moves.write_expand,
+    "slice": moves.write_slice,
+    "select": moves.write_select,
+    "cat": moves.write_concat,
+    "stack": moves.write_stack,
+    "getitem": moves.write_item,
+    "index": moves.write_index,
+    "softmax": composed.write_softmax,
+    "log_softmax": composed.write_log_softmax,
+    "layer_norm": composed.write_layer_norm,
+    "batch_norm": composed.write_batch_norm,
+    "scaled_dot_product_attention": composed.write_attention,
+    "linalg_vector_norm": composed.write_vector_norm,
+}

@@ -1,0 +1,97 @@
+"""Means, sums and pools."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from haversack.targets.litert import padding
+from haversack.targets.litert.moves import reshaped
+from haversack.targets.litert.order import NHWC
+from haversack.targets.litert.padding import spread
+from haversack.targets.litert.sheet import Value
+from haversack.targets.litert.site import Site
+
+REDUCED = {"mean": "MEAN", "sum": "SUM", "amax": "REDUCE_MAX", "amin": "REDUCE_MIN"}
+
+
+def write_reduction(site: Site) -> Value:
+    """Write a mean, sum or largest value over axes."""
+    x = site.value("self")
+    dims = site.arguments.get("dim")
+    axes = range(len(x.shape)) if dims in (None, []) else spread(dims, 1)
+    return reduced(site, REDUCED[site.node.op], x, axes, keep=bool(site.arguments.get("keepdim")))
+
+
+def reduced(site: Site, op: str, x: Value, axes: Sequence[int], *, keep: bool) -> Value:
+    """Add a reduction over axes of the model."""
+    gone = {int(axis) % len(x.shape) for axis in axes}
+    filed = np.array(sorted(x.order.index(axis) for axis in gone), np.int32)
+    if keep:
+        shape = tuple(1 if axis in gone else size for axis, size in enumerate(x.shape))
+        order = x.order
+    else:
+        left = [axis for axis in range(len(x.shape)) if axis not in gone]
+        shape = tuple(x.shape[axis] for axis in left)
+        order = tuple(left.index(axis) for axis in x.order if axis in left)
+    inputs = [x.tensor, site.constant("axes", filed)]
+    dtype = "float32" if x.grid is not None else x.dtype
+    return site.emit(op, inputs, shape, order, "ReducerOptions", dtype=dtype, keepDims=keep)
+
+
+def write_adaptive(site: Site) -> Value:
+    """Write an adaptive average pool: a mean to one place, or an average pool where the lengths divide."""
+    x = next(site.value(name) for name in ("self", "input") if name in site.arguments)
+    shape = site.shape
+    if all(size == 1 for size in shape[2:]):
+        return reduced(site, "MEAN", x, range(2, len(shape)), keep=True)
+    if len(shape) != 4 or any(size % out for size, out in zip(x.shape[2:], shape[2:], strict=True)):
+        raise site.refused("its windows differ in length")
+    window = [size // out for size, out in zip(x.shape[2:], shape[2:], strict=True)]
+    return _pool(site, "AVERAGE_POOL_2D", x, window, window, "VALID")
+
+
+def write_pool(site: Site) -> Value:
+    """Write a pool by maximum or average over height and width, or over one axis."""
+    largest = site.node.op.startswith("max_pool")
+    x = next(site.value(name) for name in ("self", "input") if name in site.arguments)
+    rank = len(x.shape) - 2
+    shape = site.shape
+    if site.arguments.get("ceil_mode") or any(n != 1 for n in spread(site.arguments.get("dilation", 1), rank)):
+        raise site.refused("windows that reach over the end, or have holes")
+    window = spread(site.arguments["kernel_size"], rank)
+    given = site.arguments.get("stride")
+    stride = spread(given, rank) if given not in (None, []) else window
+    sides = padding.own(site.arguments, window)
+    if rank == 1:
+        x = reshaped(site, x, (*x.shape[:2], 1, x.shape[2]))
+        window, stride, sides = [1, *window], [1, *stride], ((0, 0), *sides)
+    scheme = padding.scheme(x.shape[2:], window, stride, [1, 1], sides)
+    counted = bool(site.arguments.get("count_include_pad", True)) and not largest
+    if not scheme or (scheme == "SAME" and counted):
+        raise site.refused("a pad that LiteRT's pools do not know")
+    if site.arguments.get("divisor_override"):
+        raise site.refused("a divisor of its own")
+    op = "MAX_POOL_2D" if largest else "AVERAGE_POOL_2D"
+    return reshaped(site, _pool(site, op, x, window, stride, scheme), shape)
+
+
+def _pool(site: Site, op: str, x: Value, window: Sequence[int], stride: Sequence[int], scheme: str) -> Value:
+    x = site.ordered(x, NHWC)
+    n, channels, *sizes = x.shape
+    reach = [1, 1] if scheme == "SAME" else window
+    places = [math.floor((size - r) / s) + 1 for size, r, s in zip(sizes, reach, stride, strict=True)]
+    return site.emit(
+        op,
+        [x.tensor],
+        (n, channels, *places),
+        NHWC,
+        "Pool2DOptions",
+        padding=site.sheet.options("Padding")[scheme],
+        strideH=stride[0],
+        strideW=stride[1],
+        filterHeight=window[0],
+        filterWidth=window[1],
+    )

@@ -1,0 +1,221 @@
+"""A file open in LiteRT with XNNPACK, without torch: rows of a batch run one after another, lengths are padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from haversack.base.errors import ConversionError, MissingExtra, UsageError
+from haversack.base.graph import TensorSpec
+from haversack.base.model import Port
+
+Arrays = Mapping[str, np.ndarray]
+Side = Mapping[str, tuple[tuple[int, ...], "np.dtype[Any]"]]
+"""Port name -> (shape, dtype)."""
+MAIN = "serving_default"
+"""Name of the first signature."""
+
+
+def interpreter(model: Path | bytes, threads: int, where: str, **settings: bool) -> Any:  # noqa: ANN401 - untyped package
+    """Return an interpreter with its tensors allocated.
+
+    Args:
+        model: a path, or the bytes of a file.
+        threads: of one call.
+        where: told when it cannot be opened.
+        settings: further arguments of the interpreter.
+
+    Raises:
+        MissingExtra: ai_edge_litert is not installed.
+        ConversionError: the runtime refuses the file.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise MissingExtra("ai-edge-litert", "pack", purpose="running a LiteRT file") from error
+    source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+    try:
+        found = Interpreter(**source, num_threads=threads, **settings)
+        found.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        text = str(error).strip()
+        raise ConversionError(
+            f"LiteRT does not open it: {text.splitlines()[0] if text else type(error).__name__}", where=where
+        ) from error
+    return found
+
+
+class LiteRTSession:
+    """An open file; see ``targets.contract.Session``. Its shapes are the file's, channels last where it has them.
+
+    A batch is cut into as many rows as the file takes. Where the file has several signatures, each of other lengths,
+    the one of the smallest lengths that fit is taken; inputs are filled up with zeros (no token, masked), and outputs
+    are cut to the length of the inputs.
+    """
+
+    def __init__(self, model: Path | bytes, threads: int) -> None:
+        self._interpreter = interpreter(model, threads, "the file" if isinstance(model, bytes) else str(model))
+        signatures = self._interpreter.get_signature_list()
+        forms = [_Form(name, self._interpreter.get_signature_runner(name)) for name in signatures]
+        self._forms = sorted(forms, key=lambda form: form.size)
+        places = self._places()
+        for form in self._forms:
+            form.arrange(places)
+        self._single = self._plain() if len(self._forms) == 1 else None
+        self.inputs, self.outputs = (_ports(side, self._forms[0].free) for side in self._sides())
+
+    def _sides(self) -> tuple[Side, Side]:
+        return self._forms[0].inputs, self._forms[0].outputs
+
+    def _places(self) -> tuple[list[str], list[str]]:
+        """Return the names of inputs and outputs in the order in which the first signature's graph has them."""
+        runner = next(form.runner for form in self._forms if form.name == MAIN)
+        sides = (
+            (self._interpreter.get_input_details(), runner.get_input_details()),
+            (self._interpreter.get_output_details(), runner.get_output_details()),
+        )
+        found = []
+        for listed, named in sides:
+            numbers = [int(one["index"]) for one in listed]
+            places = {name: numbers.index(int(one["index"])) for name, one in named.items()}
+            found.append(sorted(places, key=places.__getitem__))
+        return found[0], found[1]
+
+    def _plain(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Return name -> number of inputs and outputs, for the quick way of a file with one signature."""
+        runner, self._forms[0].runner = self._forms[0].runner, None  # while one lives, the interpreter does not run
+        sides = (runner.get_input_details(), runner.get_output_details())
+        inputs, outputs = ({name: int(one["index"]) for name, one in side.items()} for side in sides)
+        return inputs, outputs
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Return output name -> array for input name -> array, dtypes as ``inputs`` and ``outputs`` say.
+
+        Raises:
+            UsageError: the session is closed, an input is missing or unknown, or does not fit.
+        """
+        if self._interpreter is None:
+            raise UsageError("the session is closed")
+        form = self._fitting(inputs)
+        pieces = [self._call(form, piece) for piece in _pieces(form, inputs)]
+        if len(pieces) == 1:
+            return pieces[0]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def signature(self, inputs: Arrays) -> str:
+        """Return the name of the signature that takes these inputs (shapes and dtypes as ``inputs`` says).
+
+        Raises:
+            UsageError: none does.
+        """
+        return self._fitting(inputs).name
+
+    def _fitting(self, inputs: Arrays) -> _Form:
+        """Return the smallest signature that takes these inputs."""
+        for form in self._forms:
+            if form.takes(inputs):
+                return form
+        wanted = ", ".join(f"{port.name} {list(port.spec.shape)} {port.spec.dtype}" for port in self.inputs)
+        given = ", ".join(f"{name} {list(array.shape)} {array.dtype}" for name, array in inputs.items())
+        raise UsageError(f"the inputs do not fit: {given or 'none'}", next_step=f"give {wanted}")
+
+    def _call(self, form: _Form, inputs: Arrays) -> dict[str, np.ndarray]:
+        filled = {name: _filled(np.asarray(array), form.inputs[name][0]) for name, array in inputs.items()}
+        if self._single is not None:
+            places, made = self._single
+            for name, array in filled.items():
+                self._interpreter.set_tensor(places[name], array)
+            self._interpreter.invoke()
+            found = {name: self._interpreter.get_tensor(number) for name, number in made.items()}
+        else:
+            found = form.runner(**filled)
+        return {name: self._cut(form, name, found[name], inputs) for name in form.outputs}
+
+    def _cut(self, form: _Form, name: str, array: np.ndarray, inputs: Arrays) -> np.ndarray:
+        """Return an output without the places that were filled up."""
+        real = {
+            form.inputs[given][0][axis]: value.shape[axis]
+            for given, value in inputs.items()
+            for axis in form.free[given]
+        }
+        for axis in form.free[name]:
+            array = array[(slice(None),) * axis + (slice(real.get(array.shape[axis])),)]
+        return array
+
+    def close(self) -> None:
+        """Let go of the runtime's memory."""
+        self._interpreter = None
+        self._forms = []
+
+
+class _Form:
+    """One signature: its runner, and (shape, dtype) of its inputs and outputs by name."""
+
+    def __init__(self, name: str, runner: Any) -> None:  # noqa: ANN401 - untyped package
+        self.name, self.runner = name, runner
+        sides = (runner.get_input_details(), runner.get_output_details())
+        self.inputs, self.outputs = (
+            {name: (tuple(int(n) for n in one["shape"]), np.dtype(one["dtype"])) for name, one in side.items()}
+            for side in sides
+        )
+        self.free = {
+            name: [axis for axis, size in enumerate(one["shape_signature"]) if size == -1]
+            for side in sides
+            for name, one in side.items()
+        }
+        self.size = sum(int(np.prod(shape)) for shape, _ in self.inputs.values())
+
+    def arrange(self, places: tuple[list[str], list[str]]) -> None:
+        """Put inputs and outputs into an order of names."""
+        sides = (self.inputs, self.outputs)
+        self.inputs, self.outputs = (
+            {name: side[name] for name in names} for side, names in zip(sides, places, strict=True)
+        )
+
+    def takes(self, inputs: Arrays) -> bool:
+        """Say whether inputs fit: names, dtypes, whole numbers of batches, lengths that are not too long."""
+        if inputs.keys() != self.inputs.keys():
+            return False
+        counts = set()
+        for name, array in inputs.items():
+            shape, dtype = self.inputs[name]
+            if array.dtype != dtype or array.ndim != len(shape):
+                return False
+            if shape:
+                if not array.shape[0] or array.shape[0] % shape[0]:
+                    return False
+                counts.add(array.shape[0] // shape[0])
+            for axis in range(1, len(shape)):
+                size, most = array.shape[axis], shape[axis]
+                if size > most or (size < most and axis not in self.free[name]):
+                    return False
+        return len(counts) <= 1
+
+
+def _pieces(form: _Form, inputs: Arrays) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the inputs of one call each."""
+    calls = max((len(array) // form.inputs[name][0][0] for name, array in inputs.items() if array.ndim), default=1)
+    for index in range(calls):
+        yield {
+            name: array[index * rows : (index + 1) * rows] if array.ndim else array
+            for name, array in inputs.items()
+            for rows in [form.inputs[name][0][0] if array.ndim else 0]
+        }
+
+
+def _filled(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if array.shape == shape:
+        return np.ascontiguousarray(array)
+    return np.pad(array, [(0, most - size) for size, most in zip(array.shape, shape, strict=True)])
+
+
+def _ports(side: Side, free: Mapping[str, list[int]]) -> tuple[Port, ...]:
+    """Return ports; a length that may be shorter than the file's has a name."""
+    found = []
+    for name, (sizes, dtype) in side.items():
+        shape = tuple(f"length{axis}" if axis in free[name] else size for axis, size in enumerate(sizes))
+        found.append(Port(name, TensorSpec(shape, str(dtype))))
+    return tuple(found)

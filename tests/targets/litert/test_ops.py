@@ -1,0 +1,216 @@
+"""Every op that has a writer, alone in a network, against PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from haversack.base.encodings import Encodings
+from haversack.base.errors import ConversionError
+from haversack.targets.litert import LiteRT
+from haversack.targets.litert.ops import WRITERS
+from haversack.tools.graph import canonical
+
+IMAGE, LINE, ROWS, PAIR = (2, 3, 6, 8), (2, 4, 9), (2, 5), (2, 6, 5)
+GRID = (2, 3, 4, 5)
+
+UNARY = {
+    "sigmoid": "torch.sigmoid(x)",
+    "tanh": "torch.tanh(x)",
+    "relu": "torch.relu(x)",
+    "relu6": "F.relu6(4 * x)",
+    "neg": "-x",
+    "abs": "x.abs()",
+    "exp": "x.exp()",
+    "log": "x.abs().add(0.1).log()",
+    "sqrt": "x.abs().sqrt()",
+    "rsqrt": "x.abs().add(0.1).rsqrt()",
+    "square": "x.square()",
+    "sin": "x.sin()",
+    "cos": "x.cos()",
+    "floor": "x.floor()",
+    "ceil": "x.ceil()",
+    "round": "x.round()",
+    "hardswish": "F.hardswish(3 * x)",
+    "hardsigmoid": "F.hardsigmoid(3 * x)",
+    "silu": "F.silu(x)",
+    "gelu": "F.gelu(x)",
+    "gelu, by tanh": "F.gelu(x, approximate='tanh')",
+    "leaky_relu": "F.leaky_relu(x, 0.2)",
+    "elu": "F.elu(x)",
+    "pow 2": "x ** 2",
+    "pow 3": "x ** 3",
+    "pow half": "x.abs() ** 0.5",
+    "pow minus half": "x.abs().add(0.1) ** -0.5",
+    "clamp": "x.clamp(-0.3, 0.4)",
+    "clamp below": "x.clamp(min=-0.3)",
+    "clamp_max": "x.clamp_max(0.4)",
+    "hardtanh": "F.hardtanh(x)",
+    "add a number": "x + 1.5",
+    "a number less": "1.5 - x",
+    "rsub": "torch.rsub(x, 2.0)",
+    "times a number": "x * -0.25",
+    "through a number": "x / 3.0",
+    "number through": "1.0 / (x.abs() + 1)",
+    "minimum": "torch.minimum(x, -x)",
+    "maximum": "torch.maximum(x, x * 0.5)",
+    "compare and choose": "torch.where(x > 0.2, x, -x)",
+    "equal": "torch.where(x.round() == 0, x, x + 1)",
+    "not equal": "torch.where(x.round() != 0, x, x + 1)",
+    "both": "torch.where((x > 0) & (x < 1), x, 0.0 * x)",
+    "either": "torch.where((x < 0) | (x >= 1), x, 0.0 * x)",
+    "not": "torch.where(torch.logical_not(x <= 0), x, 2 * x)",
+    "masked_fill": "x.masked_fill(x > 0, -1.0)",
+    "softmax": "torch.softmax(x, -1)",
+    "log_softmax": "torch.log_softmax(x, -1)",
+    "mean of the last": "x.mean(-1)",
+    "mean kept": "x.mean(-1, keepdim=True)",
+    "sum": "x.sum(-1)",
+    "amax": "x.amax(-1)",
+    "amin": "x.amin(1, keepdim=True)",
+    "vector norm": "torch.linalg.vector_norm(x, dim=-1)",
+    "normalize": "F.normalize(x, dim=-1)",
+    "layer_norm": "F.layer_norm(x, x.shape[-1:])",
+    "slice": "x[:, 1:3]",
+    "slice with steps": "x[..., ::2]",
+    "select": "x[:, 1]",
+    "select from behind": "x[..., -1]",
+    "unsqueeze": "x.unsqueeze(1)",
+    "flatten": "x.flatten(1)",
+    "expand": "x.unsqueeze(1).expand(-1, 3, *x.shape[1:])",
+    "cat": "torch.cat([x, 2 * x], 1)",
+    "cat behind": "torch.cat([x, 2 * x], -1)",
+    "stack": "torch.stack([x, -x], 1)",
+    "chunk": "x.chunk(2, -1)[0] * 2",
+    "split": "sum(p.sum(-1) for p in x.split([1, x.shape[-1] - 1], -1))",
+    "split evenly": "x.split(5, -1)[0] + 1",
+    "unbind": "x.unbind(-1)[1]",
+    "pad": "F.pad(x, (1, 2))",
+    "index": "x[:, torch.tensor([1, 0, 1])]",
+    "dropout": "F.dropout(x, 0.5, training=False)",
+    "to": "(x > 0).to(torch.float32)",
+}
+SHAPED = {
+    "permute": (GRID, "x.permute(0, 2, 3, 1) * 2"),
+    "permute and add": (GRID, "x.permute(0, 3, 1, 2) + x.permute(0, 3, 2, 1).transpose(2, 3)"),
+    "transpose": (PAIR, "x.transpose(1, 2)"),
+    "transpose and flatten": (PAIR, "x.transpose(1, 2).flatten(1)"),
+    "view": (GRID, "x.view(x.shape[0], 12, 5)"),
+    "reshape after permute": (GRID, "x.permute(0, 2, 1, 3).reshape(x.shape[0], 4, 15)"),
+    "matmul": (PAIR, "x @ x.transpose(1, 2)"),
+    "matmul, not turned": (PAIR, "x.transpose(1, 2) @ x"),
+    "matmul with a constant": (PAIR, "x @ torch.arange(15.0).view(5, 3)"),
+    "bmm": (PAIR, "torch.bmm(x, x.transpose(1, 2))"),
+    "attention": (GRID, "F.scaled_dot_product_attention(x, x, 2 * x)"),
+    "attention with a scale": (GRID, "F.scaled_dot_product_attention(x, x, x, scale=0.3)"),
+    "attention with a mask": (GRID, "F.scaled_dot_product_attention(x, x, x, attn_mask=x[:1, :1, :, :4] > 0)"),
+    "attention with a sum": (GRID, "F.scaled_dot_product_attention(x, x, x, attn_mask=torch.arange(16.0).view(4, 4))"),
+    "softmax of channels": (IMAGE, "torch.softmax(x, 1)"),
+    "max_pool2d": (IMAGE, "F.max_pool2d(x, 2)"),
+    "max_pool2d, padded": (IMAGE, "F.max_pool2d(x, 3, 1, 1)"),
+    "avg_pool2d": (IMAGE, "F.avg_pool2d(x, 2)"),
+    "avg_pool2d, uncounted": (IMAGE, "F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)"),
+    "adaptive to one": (IMAGE, "F.adaptive_avg_pool2d(x, 1)"),
+    "adaptive to some": (IMAGE, "F.adaptive_avg_pool2d(x, (3, 2))"),
+    "max_pool1d": (LINE, "F.max_pool1d(x, 3)"),
+    "mean of an image": (IMAGE, "x.mean((2, 3))"),
+    "mean of channels": (IMAGE, "F.max_pool2d(x, 2).mean(1)"),
+    "pool and flatten": (IMAGE, "F.max_pool2d(x, 2).flatten(1)"),
+    "pool and reshape": (IMAGE, "F.max_pool2d(x, 2).reshape(x.shape[0], 3, 2, 6)"),
+    "pool and cut": (IMAGE, "F.max_pool2d(x, 2)[:, 1:, :, 0]"),
+    "pool and join": (IMAGE, "torch.cat([F.max_pool2d(x, 2), F.avg_pool2d(x, 2)], 3)"),
+    "pool and stack": (IMAGE, "torch.stack([F.max_pool2d(x, 2), F.avg_pool2d(x, 2)], 2)"),
+    "pool by a row": (IMAGE, "F.max_pool2d(x, 2) * torch.arange(4.0)"),
+    "pool by channels": (IMAGE, "F.max_pool2d(x, 2) * torch.arange(3.0).view(3, 1, 1)"),
+    "pool with a mean": (IMAGE, "F.max_pool2d(x, 2) - x.mean((2, 3))[:, :, None, None]"),
+    "squeeze": (IMAGE, "F.adaptive_avg_pool2d(x, 1).squeeze(-1).squeeze(-1)"),
+    "pad around": (IMAGE, "F.max_pool2d(F.pad(x, (1, 1, 0, 2)), 2)"),
+    "pad channels": (IMAGE, "F.max_pool2d(F.pad(x, (0, 0, 0, 0, 1, 1)), 2)"),
+    "pool, then rows": (IMAGE, "F.max_pool2d(x, 2).permute(0, 2, 3, 1).flatten(1, 2)"),
+    "the same twice": (ROWS, "(x, x)"),
+    "the input itself": (ROWS, "(x, x * 2)"),
+    "a constant": (ROWS, "(x * 2, torch.arange(3.0))"),
+}
+
+
+def model_of(code, shape, example=None):
+    """Return the Model of an expression of x, its batch free."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class Expression(nn.Module):
+        def forward(self, x):
+            return eval(code, {"torch": torch, "F": functional, "x": x, "sum": sum})  # noqa: S307 - the table above
+
+    sample = torch.zeros(shape) if example is None else torch.from_numpy(example)
+    program = torch.export.export(Expression(), (sample,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    return canonical.to_model(program, "one")
+
+
+def check(both, code, shape):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    made = both(model_of(code, shape))
+    rows = [made.file(x[i : i + 1]) for i in range(len(x))]
+    wanted = [made.reference(x[i : i + 1]) for i in range(len(x))]
+    for found, exact in zip(rows, wanted, strict=True):
+        for one, other in zip(found, exact, strict=True):
+            assert one.shape == other.shape
+            np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_on_rows(both, name):
+    check(both, UNARY[name], PAIR)
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_on_its_shape(both, name):
+    shape, code = SHAPED[name]
+    check(both, code, shape)
+
+
+@pytest.mark.parametrize("name", ["softmax", "gelu", "cat behind", "slice", "flatten", "mean kept", "layer_norm"])
+def test_behind_a_pool(both, name):
+    """What follows lies with its channels last."""
+    check(both, f"(lambda x: {UNARY[name]})(F.max_pool2d(x, 2))", IMAGE)
+
+
+@pytest.mark.parametrize(
+    "code, shape, cause",
+    [
+        ("F.pad(x, (1, 1), mode='reflect')", LINE, "only zeros"),
+        ("F.pad(x, (1, 1), value=2.0)", LINE, "only zeros"),
+        ("F.max_pool2d(x, 2, ceil_mode=True)", IMAGE, "reach over the end"),
+        ("F.avg_pool2d(x, 3, 1, 1)", IMAGE, "pools do not know"),
+        ("F.adaptive_avg_pool2d(x, (4, 3))", IMAGE, "differ in length"),
+        ("torch.linalg.vector_norm(x, 1, dim=-1)", ROWS, "Euclidean"),
+        ("F.elu(x, 2.0)", ROWS, "constants other than 1"),
+        ("torch.add(x, x, alpha=2)", ROWS, "alpha"),
+        ("torch.div(x, 2, rounding_mode='floor')", ROWS, "rounds"),
+        ("x ** x", ROWS, "exponent"),
+        ("F.scaled_dot_product_attention(x, x, x, is_causal=True)", GRID, "causal"),
+    ],
+)
+def test_forms_that_are_refused_say_where_and_why(code, shape, cause):
+    (fault,) = LiteRT().refusals(model_of(code, shape))
+    assert cause in fault.cause
+    assert "#0" in fault.where
+
+
+def test_a_refusal_is_an_error_when_lowering(tmp_path):
+    with pytest.raises(ConversionError, match="does not write"):
+        LiteRT().lower(model_of("torch.erfinv(x)", ROWS), Encodings.none(), tmp_path)
+
+
+def test_the_table_tries_every_writer():
+    """By op: what the tables export, and what the networks of the other tests have."""
+    elsewhere = set(
+        "conv1d conv2d linear embedding batch_norm clone contiguous alias detach lift_fresh_copy _to_copy type_as float"
+        " unflatten _unsafe_view t constant_pad_nd split_with_sizes adaptive_avg_pool1d avg_pool1d mm bitwise_and"
+        " logical_and logical_or expand_as clamp_min".split()
+    )
+    seen = set()
+    for code, shape in [*((code, PAIR) for code in UNARY.values()), *((c, s) for s, c in SHAPED.values())]:
+        seen |= {node.op for node in model_of(code, shape).graph.nodes}
+    assert set(WRITERS) - seen - elsewhere == set()
