@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -133,7 +135,8 @@ SHAPED = {
 }
 
 
-def model_of(code, shape, example=None):
+@cache
+def model_of(code, shape):
     """Return the Model of an expression of x, its batch free."""
     import torch
     from torch import nn
@@ -143,8 +146,7 @@ def model_of(code, shape, example=None):
         def forward(self, x):
             return eval(code, {"torch": torch, "F": functional, "x": x, "sum": sum})  # noqa: S307 - the table above
 
-    sample = torch.zeros(shape) if example is None else torch.from_numpy(example)
-    program = torch.export.export(Expression(), (sample,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    program = torch.export.export(Expression(), (torch.zeros(shape),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     return canonical.to_model(program, "one")
 
 
