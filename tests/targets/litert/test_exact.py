@@ -205,3 +205,21 @@ def test_a_bias_that_does_not_fit_is_told(layers, tmp_path):
     with pytest.raises(ConversionError, match="bias does not fit") as caught:
         LiteRT().lower(model, encodings_of(model, np.ones((5, 64))), tmp_path)
     assert caught.value.where == node.key
+
+
+@pytest.mark.parametrize("name", ["linear", "conv", "relu6"])
+def test_a_multiplier_that_xnnpack_refuses_is_told_before(layers, tmp_path, name):
+    model = layers[name]
+    node = next(node for node in model.graph.nodes if node.weight)
+    codes = np.ones(weight_shape(model))
+    for factor, fits in ((200.0, True), (256.0, False)):
+        scales = np.full(len(codes), 1.0, np.float32)
+        scales[-1] = factor
+        encodings = encodings_of(model, codes, scales, source=(1.0, 128), out=(1.0, 128))
+        if fits:
+            assert LiteRT().lower(model, encodings, tmp_path).injected > 0
+            continue
+        with pytest.raises(ConversionError) as caught:
+            LiteRT().lower(model, encodings, tmp_path)
+        assert [fault.where for fault in caught.value.faults] == [node.key]
+        assert "less than 256" in caught.value.faults[0].cause

@@ -41,9 +41,7 @@ def test_float_tensors_lie_as_the_model_has_them(zoo, both, name):
     model, sample = zoo[name]
     made = both(model)
     seen = {}
-    Reference().run(
-        model, Encodings.none(), sample, observe=lambda key, value: seen.setdefault(key, value.copy())
-    )
+    Reference().run(model, Encodings.none(), sample, observe=lambda key, value: seen.setdefault(key, value.copy()))
     found = made.target.tensors(made.path, made.artifact, sample, list(made.artifact.tensor_names))
     assert len(found) > 3
     for key, array in found.items():
@@ -79,22 +77,28 @@ def test_a_large_layer_takes_longer(exported, both):
     assert found["4:conv2d#0"] > found["2:conv2d#0"] > found["0:conv2d#0"]
 
 
-def test_a_multiplier_that_xnnpack_does_not_take_is_told(exported, both):
-    """XNNPACK takes multipliers below 256; what is left runs in LiteRT's own kernels."""
+def test_an_add_that_xnnpack_does_not_take_is_told(exported, both):
+    """XNNPACK adds at ratios of scales from 2^-10 to 2^8; what is left runs in LiteRT's own kernels."""
     from torch import nn
 
     from haversack.base.encodings import Affine
 
-    model = exported(nn.Linear(8, 4), np.zeros((2, 8), np.float32))
+    class Sum(nn.Module):
+        def forward(self, x, y):
+            return x + y
 
-    def grid(scale):
-        return Affine(8, False, None, np.array(scale, np.float32), np.array(128, np.int32))
-
-    weight = affine.symmetric(np.full(4, 50.0, np.float32), 8, 0)
-    tensors = {"input:input#0:out": grid(10.0), ":linear#0:out": grid(1.0), ":linear#0:weight": weight}
-    encodings = Encodings(tensors, {":linear#0:weight": np.ones((4, 8), np.int32)})
-    made = both(model, encodings)
-    assert made.target.unfused(made.path, made.artifact) == (":linear#0",)
+    model = exported(Sum(), *(np.zeros((2, 4), np.float32) for _ in range(2)))
+    one, other = (f"{key}:out" for key in model.graph.inputs)
+    told = []
+    for scale in (100.0, 300.0):
+        scales = {one: scale, other: 1.0, f"{model.graph.outputs[0]}:out": 1.0}
+        tensors = {
+            key: Affine(8, False, None, np.array(value, np.float32), np.array(128, np.int32))
+            for key, value in scales.items()
+        }
+        made = both(model, Encodings(tensors))
+        told.append(made.target.unfused(made.path, made.artifact))
+    assert told == [(), (":add#0",)]
 
 
 def test_detours_tell_their_operator_and_key(exported, both):

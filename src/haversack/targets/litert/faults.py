@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from haversack.base.encodings import Affine, Encoding, Encodings, Float
 from haversack.base.errors import Fault
@@ -11,20 +11,32 @@ from haversack.base.keys import split_tensor
 from haversack.base.model import Model
 from haversack.targets.litert.constraints import constraints
 from haversack.tools.graph.law import runs_in_integers
-from haversack.tools.graph.roles import Role, role, units
+from haversack.tools.graph.roles import Role, Unit, role, units
+from haversack.tools.numerics import affine
 
 _BITS = (4, 8)
+_MOST = 256.0
 
 
 def faults(model: Model, encodings: Encodings) -> tuple[Fault, ...]:
     """Return every encoding that has no place in a file; empty when all have."""
     ops = constraints(model.graph).integer_ops
-    inside = {
-        unit.head.key
-        for unit in units(model.graph)
-        if unit.clamp is not None and runs_in_integers(unit, encodings, ops)
-    }
-    return tuple(_found(model, encodings, inside))
+    whole = [unit for unit in units(model.graph) if runs_in_integers(unit, encodings, ops)]
+    inside = {unit.head.key for unit in whole if unit.clamp is not None}
+    return (*_found(model, encodings, inside), *_multipliers(whole, encodings))
+
+
+def _multipliers(whole: Iterable[Unit], encodings: Encodings) -> Iterator[Fault]:
+    """Yield layers whose accumulator would be multiplied by more than XNNPACK takes: it refuses the whole file."""
+    for unit in whole:
+        keys = (f"{unit.head.inputs[0]}:out", f"{unit.head.key}:weight", unit.out)
+        source, weight, out = (encodings.affine(key) for key in keys)
+        if source is None or weight is None or out is None:
+            continue
+        largest = float(affine.multiplier(source.scale, weight.scale, out.scale).max())
+        if largest >= _MOST:
+            cause = f"scale_in * scale_weight / scale_out is {largest:.3g}, and XNNPACK takes less than {_MOST:g}"
+            yield Fault(unit.head.key, cause)
 
 
 def _found(model: Model, encodings: Encodings, inside: set[str]) -> Iterator[Fault]:

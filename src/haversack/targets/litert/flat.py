@@ -74,7 +74,7 @@ class Operator:
 
 @dataclass
 class Subgraph:
-    """Tensors and operators that make one signature; inputs and outputs are (port name, tensor number)."""
+    """Tensors (shapes as in the file) and operators of one signature; inputs and outputs are (port, tensor number)."""
 
     name: str
     tensors: list[Tensor] = field(default_factory=list)

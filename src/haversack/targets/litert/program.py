@@ -127,7 +127,7 @@ class Program:
 
     @cached_property
     def constants(self) -> Mapping[str, np.ndarray]:
-        """Node key -> numbers, for nodes whose value is known beforehand."""
+        """Node key -> numbers (any shape and dtype), for nodes whose value is known beforehand."""
         return {
             node.key: self._value(self.nodes[node.name]).detach().contiguous().numpy()
             for node in self.model.graph.nodes
