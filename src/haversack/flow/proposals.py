@@ -39,9 +39,10 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
         constrained_by: the targets whose constraints the encodings satisfy.
     """
     able = set(precisions)
+    stores = "int8_weights" in able
 
     def plan(precision: Precision, origin: str, prepare: tuple[Step, ...] = FOLD, part: str = "minmax") -> list[Plan]:
-        layers = uniform(graph, precision, weights=Step(part)) if precision in able else {}
+        layers = uniform(graph, precision, weights=Step(part), stores_integers=stores) if precision in able else {}
         made = Plan(target, layers, prepare, Step(part), constrained_by, origin)
         return [made] if layers or precision == "float32" else []
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 _OWNER = "haversack"
+Layout = tuple[tuple[int, ...], tuple[int, ...]]
 _LAYOUTS: tuple[tuple[int, ...], ...] = ((0, 2, 3, 1), (1, 2, 3, 0))
 
 
@@ -25,8 +26,8 @@ class Part:
         finals: value id -> node key whose output it is.
         sources: value id -> node key of what comes from outside, where it is known.
         parameters: value id -> name of the model's parameter that it holds.
-        layouts: value id -> axes of the parameter in the order that the value has them; () where unchanged.
-        data: value id -> bytes of constants that are no parameter in a known layout.
+        layouts: value id -> (shape, axes): the parameter in that shape, with its axes in that order, is the value.
+        data: value id -> bytes of every constant as it was captured.
     """
 
     number: int
@@ -35,7 +36,7 @@ class Part:
     finals: Mapping[int, str]
     sources: Mapping[int, str]
     parameters: Mapping[int, str]
-    layouts: Mapping[int, tuple[int, ...]]
+    layouts: Mapping[int, Layout]
     data: Mapping[int, bytes]
 
 
@@ -103,7 +104,7 @@ def _captured(program: Any, number: int) -> Part:  # noqa: ANN401 - ExportedProg
         output_ids=[],
         constant_data=[ConstantDataOffset(0, 0)],
     )
-    store, ids = NamedDataStore(), {}
+    store, ids = NamedDataStore(), dict[Any, int]()
     visitors = get_node_visitors(program, external, store)
     owners: list[str] = []
     last: dict[str, int] = {}
@@ -150,21 +151,18 @@ def _constants(program: Any, graph: Any, ids: Mapping[Any, int], store: Any) -> 
         found = get_param_tensor(program, node)
         own = found.detach().numpy() if found is not None and node.name in names else None
         layout = _layout(own, held)
-        if layout is None:
-            data[value] = held
-        else:
+        data[value] = held
+        if layout is not None:
             parameters[value], layouts[value] = names[node.name], layout
     return parameters, layouts, data
 
 
-def _layout(own: np.ndarray | None, held: bytes) -> tuple[int, ...] | None:
+def _layout(own: np.ndarray | None, held: bytes) -> Layout | None:
     """Return how a parameter is laid out in the bytes that XNNPACK gets, or None where no rule leads to them."""
     if own is None or own.dtype != np.float32:
         return None
-    if own.tobytes() == held:
-        return ()
-    if own.ndim == 4:
-        for axes in _LAYOUTS:
-            if own.transpose(axes).tobytes() == held:
-                return axes
+    plain = tuple(range(own.ndim))
+    for axes in (_LAYOUTS if own.ndim == 4 else ()) + (plain,):
+        if own.transpose(axes).tobytes() == held:
+            return own.shape, axes
     return None

@@ -66,7 +66,7 @@ class Writer:
             ConversionError: a layer that XNNPACK has in another form than the one with an integer kernel.
         """
         for value, key in self.sheet.part.sources.items():
-            asked = self.grids.get(key) if key in self.model.graph.inputs else None
+            asked = self.grids.get(key)
             if asked is not None:
                 self.sheet.set_codes(value, self.sheet.as_codes(value, asked), asked)
             found = self.sheet.codes(value)
@@ -187,7 +187,7 @@ class Writer:
         for name, key in zip(inputs(union), unit.head.inputs, strict=True):
             encoding = self.encodings.affine(f"{key}:out")
             assert encoding is not None, "the law demands an Affine input"
-            setattr(union, name, self._read(getattr(union, name), encoding))
+            setattr(union, name, self.sheet.as_codes(getattr(union, name), encoding))
         if kind in _LAYERS:
             self._layer(union, unit.head, kind)
         if unit.clamp is None or _is_implied(unit, out):
@@ -196,10 +196,6 @@ class Writer:
         self.sheet.nodes.append((made, unit.head.key))
         self.sheet.set_codes(value, union.output_id, out)
         self.done.add(unit.head.key)
-
-    def _read(self, value: int, encoding: Affine) -> int:
-        """Return codes of a value; of one in another layout, the codes that were made before it was turned."""
-        return self.sheet.as_codes(value, encoding)
 
     def _layer(self, union: Any, node: Node, kind: str) -> None:  # noqa: ANN401 - a node of the schema
         """Give a layer its int8 weight and its int32 bias."""
@@ -216,7 +212,8 @@ class Writer:
         layout = self.sheet.part.layouts.get(value)
         if layout is None or integers.size != np.prod(dims):
             raise ConversionError("its weight has a layout that is not known", where=node.key)
-        turned = np.ascontiguousarray(integers.transpose(layout) if layout else integers).reshape(dims)
+        shape, axes = layout
+        turned = np.ascontiguousarray(integers.reshape(shape).transpose(axes)).reshape(dims)
         if encoding.bits == 4:
             scale = encoding.scale if encoding.scale.ndim else np.repeat(encoding.scale, len(integers))
             return self.sheet.constant(_packed(turned), dims, scale, axis, (parse.QCINT4, parse.QCINT4))
@@ -252,4 +249,4 @@ def _packed(integers: np.ndarray) -> np.ndarray:
     """Return 4-bit codes, two in a byte along the last axis, low half first, 8 added; rows of odd length get a zero."""
     rows = integers.reshape(len(integers), -1)
     rows = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2))) + 8
-    return (rows[:, 0::2] | rows[:, 1::2] << 4).astype(np.uint8)
+    return np.asarray(rows[:, 0::2] | rows[:, 1::2] << 4, np.uint8)

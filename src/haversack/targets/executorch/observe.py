@@ -21,7 +21,7 @@ from haversack.base.errors import VerificationError
 from haversack.base.model import Sample
 from haversack.targets.executorch import parse
 from haversack.targets.executorch.flat import Spoiled
-from haversack.targets.executorch.parse import Delegate
+from haversack.targets.executorch.parse import Delegate, Program
 from haversack.targets.executorch.quiet import quiet
 from haversack.targets.executorch.session import bindings, ports
 
@@ -64,7 +64,8 @@ def tensors(path: Path, names: Mapping[str, str], inputs: Sample) -> dict[str, n
         raise VerificationError(f"its values cannot be shown: {error}", where=str(path)) from error
     arrays = dict(zip(wanted, (np.concatenate(each) for each in zip(*found, strict=True)), strict=True))
     last = {number: _channels_last(delegate) for number, delegate in enumerate(program.delegates)}
-    return {key: _turned(arrays[at], last[at[0]], at[1]) for key, at in shown.items()}
+    flat = _lines(program)
+    return {key: _turned(arrays[at], at[1] in last[at[0]], at in flat) for key, at in shown.items()}
 
 
 def _place(name: str) -> Place:
@@ -79,10 +80,22 @@ def _is_shown(delegate: Delegate, index: int, encoded: bool) -> bool:
     return made and (value.datatype == parse.QINT8 or (not encoded and value.datatype == parse.FLOAT32))
 
 
-def _turned(array: np.ndarray, last: set[int], index: int) -> np.ndarray:
+def _turned(array: np.ndarray, last: bool, flat: bool) -> np.ndarray:
     if array.dtype == np.int8:
         array = (array.astype(np.int16) + _INT8).astype(np.uint8)
-    return np.ascontiguousarray(array.transpose(0, 3, 1, 2)) if index in last and array.ndim == 4 else array
+    array = np.ascontiguousarray(array.transpose(0, 3, 1, 2)) if last and array.ndim == 4 else array
+    return array.reshape(*array.shape[:2], -1) if flat and array.ndim == 4 else array
+
+
+def _lines(program: Program) -> set[Place]:
+    """Return what convolutions over one axis give: XNNPACK has it as an image with one row."""
+    layers = program.about.get("layers") or {}
+    return {
+        (number, step.output)
+        for number, delegate in enumerate(program.delegates)
+        for index, step in enumerate(delegate.steps)
+        if ":conv1d#" in str(layers.get(f"{number}/{index}", "")) and step.kind in _LAST
+    }
 
 
 def _channels_last(delegate: Delegate) -> set[int]:
@@ -179,7 +192,7 @@ def _patched(blob: bytes, delegate: Delegate, indices: list[int], first: int) ->
         _flatc_compile(folder, str(schema), str(text))
         made = binary.read_bytes()
     padded = -(-len(made) // _ALIGNED) * _ALIGNED
-    header = own.XNNHeader(start, len(made), start + padded, len(blob) - constants).to_bytes()
+    header: bytes = own.XNNHeader(start, len(made), start + padded, len(blob) - constants).to_bytes()
     return header.ljust(start, b"\0") + made.ljust(padded, b"\0") + blob[constants:]
 
 

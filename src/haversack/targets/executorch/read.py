@@ -16,6 +16,7 @@ from haversack.targets.executorch.parse import Delegate, Program, Step, Value
 
 _INT8 = 128
 _LAYERS = frozenset({"Conv2d", "DepthwiseConv2d", "FullyConnected"})
+_CHANNELS_FIRST = {"Conv2d": (0, 3, 1, 2), "DepthwiseConv2d": (3, 0, 1, 2)}
 _WEIGHTS = {parse.QINT8: 8, parse.QCINT8: 8, parse.QCINT4: 4}
 
 
@@ -111,13 +112,9 @@ def _layer(content: Content, delegate: Delegate, step: Step, key: str) -> None:
     if not key:
         content.faults.append(Fault("", f"a {step.kind} with integers that belongs to no layer"))
         return
-    integers = delegate.integers(weight)
+    integers = _integers(delegate, step, key)
     if integers.size and integers.min() < 1 - (1 << (bits - 1)):
         content.faults.append(Fault(f"{key}:weight", "it holds the lowest code, which no weight has"))
-    if step.kind == "Conv2d":
-        integers = integers.transpose(0, 3, 1, 2)
-    elif step.kind == "DepthwiseConv2d":
-        integers = integers.transpose(3, 0, 1, 2)
     axis = 3 if step.kind == "DepthwiseConv2d" else 0
     if weight.scale.ndim and weight.axis != axis:
         content.faults.append(Fault(f"{key}:weight", f"its scales go along axis {weight.axis}"))
@@ -126,7 +123,7 @@ def _layer(content: Content, delegate: Delegate, step: Step, key: str) -> None:
     content.tensors[f"{key}:weight"] = Affine(
         bits, signed=True, axis=0 if weight.scale.ndim else None, scale=weight.scale, zero_point=zeros
     )
-    content.integers[f"{key}:weight"] = np.ascontiguousarray(integers)
+    content.integers[f"{key}:weight"] = integers
     if delegate.values[step.inputs[0]].datatype == parse.QDINT8:
         content.tensors[f"{key}:in"] = Dynamic(8)
     if step.bias != parse.NOWHERE:
@@ -135,14 +132,24 @@ def _layer(content: Content, delegate: Delegate, step: Step, key: str) -> None:
             content.biases[key] = delegate.integers(bias), bias.scale
 
 
+def _integers(delegate: Delegate, step: Step, key: str) -> np.ndarray:
+    """Return a layer's integers in the shape that the model has them in."""
+    found = delegate.integers(delegate.values[step.filter])
+    if step.kind != "FullyConnected":
+        if found.ndim != len(_CHANNELS_FIRST[step.kind]):
+            raise Spoiled(f"a convolution's weight of shape {found.shape}")
+        found = found.transpose(_CHANNELS_FIRST[step.kind])
+    return np.ascontiguousarray(found.reshape(*found.shape[:2], -1) if ":conv1d#" in key else found)
+
+
 def _strays(delegate: Delegate, number: int, known: set[int], content: Content) -> list[Fault]:
     """Tell of codes that are quantized and that neither a key nor a move of keyed codes leads to."""
     held = {content_of(found) for found in content.tensors.values() if isinstance(found, Affine)}
     found = []
     for index, value in enumerate(delegate.values):
-        if value.datatype == parse.QINT8 and not value.constant and index not in known:
-            if content_of(_activation(value)) not in held:
-                found.append(Fault(f"{number}/{index}", "codes that were not asked for"))
+        stray = value.datatype == parse.QINT8 and not value.constant and index not in known
+        if stray and content_of(_activation(value)) not in held:
+            found.append(Fault(f"{number}/{index}", "codes that were not asked for"))
     return found
 
 

@@ -64,7 +64,8 @@ class EtSession:
         else:
             found = [self._called([array[row : row + 1] for array in arrays]) for row in range(len(arrays[0]))]
         names = [port.name for port in self.outputs]
-        return {name: np.concatenate(rows) if free else rows[0] for name, rows in zip(names, zip(*found, strict=True), strict=True)}
+        columns = (np.concatenate(rows) if free else rows[0] for rows in zip(*found, strict=True))
+        return dict(zip(names, columns, strict=True))
 
     def _called(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         import torch
@@ -79,12 +80,7 @@ class EtSession:
         arrays = [inputs.get(port.name) for port in self.inputs]
         rows = {array.shape[:1] for array in arrays if array is not None and array.ndim}
         fits = len(inputs) == len(arrays) and len(rows) <= 1 and rows != {(0,)}
-        for port, array in zip(self.inputs, arrays, strict=True):
-            fits = fits and array is not None and str(array.dtype) == port.spec.dtype
-            fits = fits and array is not None and array.ndim == len(port.spec.shape)
-            fits = fits and array is not None and all(
-                isinstance(asked, str) or asked == size for asked, size in zip(port.spec.shape, array.shape, strict=True)
-            )
+        fits = fits and all(_fits(port, array) for port, array in zip(self.inputs, arrays, strict=True))
         if not fits:
             given = ", ".join(f"{name} {list(array.shape)} {array.dtype}" for name, array in inputs.items())
             raise UsageError(f"the inputs do not fit: {given}", next_step=f"give {self._wanted()}")
@@ -96,6 +92,14 @@ class EtSession:
     def close(self) -> None:
         """Let go of the runtime's memory."""
         self._method = self._program = None
+
+
+def _fits(port: Port, array: np.ndarray | None) -> bool:
+    if array is None or str(array.dtype) != port.spec.dtype or array.ndim != len(port.spec.shape):
+        return False
+    return all(
+        isinstance(asked, str) or asked == size for asked, size in zip(port.spec.shape, array.shape, strict=True)
+    )
 
 
 def ports(told: Any) -> tuple[Port, ...]:  # noqa: ANN401 - out of a file

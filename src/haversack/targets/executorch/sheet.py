@@ -16,7 +16,6 @@ from haversack.targets.executorch.capture import Part
 from haversack.tools.graph.law import equal
 
 _INPUTS = ("input_id", "query_id", "key_id", "value_id", "mask_id", *(f"input{index}_id" for index in range(1, 6)))
-_STATIC = ("filter_id", "bias_id", "scale_id")
 _EXTERNAL = 3
 _INT8 = 128
 """What a uint8 code is lowered by to be int8: the same bits of information."""
@@ -51,9 +50,8 @@ class Sheet:
         self.nodes: list[tuple[Any, str]] = []
         self.constants: dict[int, bytes] = dict(part.data)
         for value, name in part.parameters.items():
-            layout = part.layouts[value]
-            array = np.asarray(weights[name], np.float32)
-            self.constants[value] = (array.transpose(layout) if layout else array).tobytes()
+            shape, axes = part.layouts[value]
+            self.constants[value] = np.asarray(weights[name], np.float32).reshape(shape).transpose(axes).tobytes()
         self.scales: dict[int, np.ndarray] = {}
         self._codes: dict[int, tuple[int, Affine]] = {}
         self._floats: dict[int, int] = {}
@@ -92,7 +90,14 @@ class Sheet:
         parameters = PerTensorQuant(scale=float(encoding.scale), zero_point=int(encoding.zero_point) - _INT8)
         return self.new(dims, parse.QINT8, parameters)
 
-    def constant(self, integers: np.ndarray, dims: Any, scale: np.ndarray, axis: int, datatypes: tuple[int, int]) -> int:  # noqa: ANN401
+    def constant(
+        self,
+        integers: np.ndarray,
+        dims: Any,  # noqa: ANN401 - sequence of int
+        scale: np.ndarray,
+        axis: int,
+        datatypes: tuple[int, int],
+    ) -> int:
         """Return a new constant of integers.
 
         Args:
@@ -189,9 +194,7 @@ class _Graph:
         """Return header and FlatBuffer."""
         from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import serialize_xnnpack_binary
 
-        graph = self.schema.XNNGraph(
-            "0", self.nodes, self.values, self.externs, self.inputs, self.outputs, self.table
-        )
+        graph = self.schema.XNNGraph("0", self.nodes, self.values, self.externs, self.inputs, self.outputs, self.table)
         found: bytes = serialize_xnnpack_binary(graph, bytearray())
         return found
 

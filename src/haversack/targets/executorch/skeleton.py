@@ -8,7 +8,7 @@ and encodings. So the slow half (seconds of tracing) is shared by all the plans 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -90,7 +90,7 @@ def _lowered(model: Model) -> Skeleton:
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
         module = lowered.exported_program().graph_module
-        parts, alone = _parts(module), _alone(module)
+        parts, alone = _parts(module, model), _alone(module)
         emitted = lowered.to_executorch().buffer
     except (RuntimeError, AssertionError, ValueError, NotImplementedError, KeyError) as error:
         raise ConversionError(
@@ -185,13 +185,15 @@ def _load(module: fx.GraphModule, values: Mapping[str, np.ndarray]) -> None:
                 setattr(module.get_submodule(owner), leaf, value)
 
 
-def _parts(module: fx.GraphModule) -> tuple[Part, ...]:
-    """Return what was captured of each delegate, in the order of their calls."""
+def _parts(module: fx.GraphModule, model: Model) -> tuple[Part, ...]:
+    """Return what was captured of each delegate; what a pass made of parameters (a folded norm) is none of them."""
     found = []
     for node in module.graph.nodes:
         if node.op == "get_attr" and hasattr(getattr(module, str(node.target), None), "processed_bytes"):
             lowered: Any = getattr(module, str(node.target))
-            found.append(lowered.meta.pop("_delegate_info_meta"))
+            part: Part = lowered.meta.pop("_delegate_info_meta")
+            known = {value: name for value, name in part.parameters.items() if name in model.weights}
+            found.append(replace(part, parameters=known))
     return tuple(sorted(found, key=lambda part: part.number))
 
 

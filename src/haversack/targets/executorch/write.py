@@ -81,6 +81,10 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
     heads = [key for key, unit in whole.items() if role(unit.head) in (Role.LAYER, Role.ADD, Role.MEAN)]
     _raise(model, [Fault(key, "XNNPACK does not take it in integers") for key in heads if key not in done])
     absorbed = _absorbed(model, encodings, names, served)
+    lost = [
+        n.out for n in model.graph.nodes if encodings.affine(n.out) and n.out not in names and n.out not in absorbed
+    ]
+    _raise(model, [Fault(key, "the file has no tensor for it, so it cannot be encoded") for key in lost])
     held = {k: v for k, v in names.items() if (encodings.affine(k) is None) == (split_tensor(k)[0] not in grids)}
     return Written(_file(skeleton, finished, model, layers), held, absorbed, biases)
 
@@ -171,14 +175,14 @@ def _port(port: Port) -> list[Any]:
     return [port.name, list(port.spec.shape), port.spec.dtype]
 
 
-def _unreached(
-    model: Model, encodings: Encodings, skeleton: Skeleton, present: set[str]
-) -> Iterator[Fault]:
-    """Yield encodings of what runs outside of XNNPACK, where no codes can be put in."""
+def _unreached(model: Model, encodings: Encodings, skeleton: Skeleton, present: set[str]) -> Iterator[Fault]:
+    """Yield encodings of what runs outside of XNNPACK and is read there too: no codes can be put between them."""
     alone = set(skeleton.alone) - present
     for key in sorted(encodings.tensors):
         node, port = split_tensor(key)
-        if node in alone and port != "in" and isinstance(encodings.tensors[key], Affine):
+        read = {reader.key for reader in model.graph.consumers[node]}
+        outside = node in model.graph.outputs or bool(read & alone)
+        if node in alone and isinstance(encodings.tensors[key], Affine) and (port == "weight" or outside):
             yield Fault(key, "XNNPACK does not take this layer, so it stays in float32")
 
 
