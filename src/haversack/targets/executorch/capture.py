@@ -24,7 +24,7 @@ class Part:
         graph: ExecuTorch's XNNGraph; its constants are float32.
         owners: node key of each of its nodes (empty for a change of layout).
         finals: value id -> node key whose output it is.
-        sources: value id -> node key of what comes from outside, where it is known.
+        sources: value id -> node key of what comes from outside; the skeleton fills them in.
         parameters: value id -> name of the model's parameter that it holds.
         layouts: value id -> (shape, axes): the parameter in that shape, with its axes in that order, is the value.
         data: value id -> bytes of every constant as it was captured.
@@ -121,8 +121,7 @@ def _captured(program: Any, number: int) -> Part:  # noqa: ANN401 - ExportedProg
             last[key] = ids[node]
     parameters, layouts, data = _constants(program, graph, ids, store)
     finals = {value: key for key, value in last.items()}
-    sources = {ids[node]: _key(node) for node in external if node.op == "placeholder" and node in ids and _key(node)}
-    return Part(number, graph, tuple(owners), finals, sources, parameters, layouts, data)
+    return Part(number, graph, tuple(owners), finals, {}, parameters, layouts, data)
 
 
 def _key(node: Any) -> str:  # noqa: ANN401 - fx.Node

@@ -220,20 +220,31 @@ class Writer:
         return self.sheet.constant(turned.astype(np.int8), dims, encoding.scale, axis, (parse.QINT8, parse.QCINT8))
 
     def _stored(self, node: Any, owner: str) -> None:  # noqa: ANN401 - XNode
-        """Write a linear layer in float with a stored weight, its input quantized at run time where that is asked."""
+        """Write a linear layer in float with a stored weight, its input quantized at run time where that is asked.
+
+        The kernel that multiplies float inputs by integers scales a bias along with the sum (XNNPACK of ExecuTorch
+        1.5.1: right only where the scale is 1), so that the bias is a node of its own there.
+        """
         from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import PerTokenDynamicQuant
 
         made = copy.deepcopy(node)
         union = made.xnode_union
         union.input1_id = self.sheet.as_float(union.input1_id)
-        if isinstance(self.encodings.tensors.get(f"{owner}:in"), Dynamic):
+        dynamic, bias = isinstance(self.encodings.tensors.get(f"{owner}:in"), Dynamic), union.bias_id
+        if dynamic:
             dims = self.sheet.tensor(union.input1_id).dims
             codes = self.sheet.new(dims, parse.QDINT8, PerTokenDynamicQuant(1))
             self.sheet.convert(union.input1_id, codes, owner)
             union.input1_id = codes
         union.filter_id = self._weight(union.filter_id, self.model.graph.by_key[owner], 0)
-        self.sheet.nodes.append((made, owner))
         self.done.add(owner)
+        self.sheet.nodes.append((made, owner))
+        if not dynamic and bias != parse.NOWHERE:
+            value, limits = union.output_id, made.output_min_max
+            union.bias_id, made.output_min_max = parse.NOWHERE, None
+            union.output_id = self.sheet.new(self.sheet.tensor(value).dims)
+            self.sheet.add("Add", owner, input1_id=union.output_id, input2_id=bias, output_id=value)
+            self.sheet.nodes[-1][0].output_min_max = limits
 
 
 def _is_implied(unit: Unit, out: Affine) -> bool:

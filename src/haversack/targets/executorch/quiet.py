@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -25,7 +26,8 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             for number in (1, 2):
                 os.dup2(sink.fileno(), number)
-            yield
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                yield
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

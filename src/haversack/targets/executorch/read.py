@@ -99,6 +99,8 @@ def _place(name: str) -> tuple[int, int]:
 def _activation(value: Value) -> Affine:
     if value.scale is None:
         raise Spoiled("codes without a scale")
+    if not -_INT8 <= value.zero_point < _INT8:
+        raise Spoiled(f"a zero-point of {value.zero_point}")
     zero_point = np.array(value.zero_point + _INT8, np.int32)
     return Affine(8, signed=False, axis=None, scale=value.scale, zero_point=zero_point)
 

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from haversack.base import digest
-from haversack.base.errors import ConversionError, MissingExtra
+from haversack.base.errors import ConversionError, Fault, MissingExtra
 from haversack.base.model import Model
 from haversack.targets.executorch.capture import Part, capturing
 from haversack.targets.executorch.parse import ABOUT
@@ -89,16 +89,34 @@ def _lowered(model: Model) -> Skeleton:
             constant_methods={ABOUT: "{}"},
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
-        module = lowered.exported_program().graph_module
-        parts, alone = _parts(module, model), _alone(module)
+        program = lowered.exported_program()
+        parts, alone = _parts(program, model), _alone(program.graph_module)
         emitted = lowered.to_executorch().buffer
+        container = _container(emitted, len(parts))
     except (RuntimeError, AssertionError, ValueError, NotImplementedError, KeyError) as error:
         raise ConversionError(
             f"ExecuTorch does not lower it: {type(error).__name__}: {(str(error) or 'no reason').splitlines()[0]}",
             where=model.name,
             tried="to_edge_transform_and_lower with the XNNPACK partitioner",
         ) from error
-    return Skeleton(parts, _container(emitted, len(parts)), alone, _frozen(model, parts))
+    _check(container, alone, model)
+    return Skeleton(parts, container, alone, _frozen(model, parts))
+
+
+def _check(container: Any, alone: tuple[str, ...], model: Model) -> None:  # noqa: ANN401 - ExecuTorch's PTEFile
+    """Refuse operators that the runtime has no kernel for."""
+    from haversack.targets.executorch.session import bindings
+
+    kernels = set(bindings(1)._get_operator_names())  # noqa: SLF001 - there is no other name for it
+    operators = [one for plan in container.program.execution_plan for one in plan.operators]
+    names = {f"{one.name}.{one.overload}" if one.overload else one.name for one in operators}
+    faults = []
+    for name in sorted(names - kernels):
+        short = name.partition("::")[2].partition(".")[0]
+        owners = [key for key in alone if model.graph.by_key[key].op.strip("_") in short] or [model.name]
+        faults += [Fault(key, f"ExecuTorch has no kernel for {name}") for key in owners]
+    if faults:
+        raise ConversionError("ExecuTorch cannot run every operator", where=model.name, faults=tuple(faults))
 
 
 def exported(model: Model) -> ExportedProgram:
@@ -114,8 +132,6 @@ def exported(model: Model) -> ExportedProgram:
     for node in program.graph.nodes:  # every pass copies these at every node: two thirds of the time
         for name in ("nn_module_stack", "stack_trace", "source_fn_stack", "from_node"):
             node.meta.pop(name, None)
-    for node, key in zip(user_inputs(program), model.graph.inputs, strict=True):
-        node.meta["custom"] = {OWNER: key}
     return program
 
 
@@ -185,16 +201,37 @@ def _load(module: fx.GraphModule, values: Mapping[str, np.ndarray]) -> None:
                 setattr(module.get_submodule(owner), leaf, value)
 
 
-def _parts(module: fx.GraphModule, model: Model) -> tuple[Part, ...]:
+def _parts(program: ExportedProgram, model: Model) -> tuple[Part, ...]:
     """Return what was captured of each delegate; what a pass made of parameters (a folded norm) is none of them."""
-    found = []
+    module, flowing = program.graph_module, frozenset(program.graph_signature.user_inputs)
+    found: dict[str, Part] = {}
+    arguments = iter(model.graph.inputs)
+    keys: dict[str, str] = {}
     for node in module.graph.nodes:
-        if node.op == "get_attr" and hasattr(getattr(module, str(node.target), None), "processed_bytes"):
-            lowered: Any = getattr(module, str(node.target))
-            part: Part = lowered.meta.pop("_delegate_info_meta")
+        held: Any = getattr(module, str(node.args[0]), None) if node.args else None
+        if node.op == "placeholder" and node.name in flowing:
+            keys[node.name] = next(arguments, "")
+        elif node.op == "call_function" and hasattr(held, "processed_bytes"):
+            part: Part = held.meta.pop("_delegate_info_meta")
             known = {value: name for value, name in part.parameters.items() if name in model.weights}
-            found.append(replace(part, parameters=known))
-    return tuple(sorted(found, key=lambda part: part.number))
+            sources = {
+                value: keys.get(node.args[1 + external].name, "") for value, external in _outside(part, "input_ids")
+            }
+            sources = {value: key for value, key in sources.items() if key}
+            found[node.name] = replace(part, parameters=known, sources=sources)
+        elif node.op == "call_function" and getattr(node.args[0], "name", "") in found:
+            outputs = sorted(_outside(found[node.args[0].name], "output_ids"), key=lambda pair: pair[1])
+            keys[node.name] = found[node.args[0].name].finals.get(outputs[node.args[1]][0], "")
+        elif node.op == "call_function":
+            keys[node.name] = (node.meta.get("custom") or {}).get(OWNER, "")
+    return tuple(sorted(found.values(), key=lambda part: part.number))
+
+
+def _outside(part: Part, ids: str) -> list[tuple[int, int]]:
+    """Return (value, its number outside) of a part's inputs or outputs."""
+    values = part.graph.xvalues
+    unions = [(value, values[value].xvalue_union) for value in getattr(part.graph, ids)]
+    return [(value, getattr(union, "tensor_value", union).external_id) for value, union in unions]
 
 
 def _alone(module: fx.GraphModule) -> tuple[str, ...]:
