@@ -61,7 +61,7 @@ def stored(model, *, dynamic=False, bits=8):
     return Encodings(tensors, integers)
 
 
-def activations(model, sample, chosen, wide=False):
+def activations(model, sample, chosen, wide=False):  # noqa: C901 - one pass a demand
     """Return the encodings of what integer units read and give."""
     demands, parts = TARGET.constraints(model.graph), units(model.graph)
     integer, wanted = {}, set()

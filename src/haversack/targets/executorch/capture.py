@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from haversack.base.errors import ConversionError
+
 _OWNER = "haversack"
 Layout = tuple[tuple[int, ...], tuple[int, ...]]
 _LAYOUTS: tuple[tuple[int, ...], ...] = ((0, 2, 3, 1), (1, 2, 3, 0))
@@ -113,7 +115,7 @@ def _captured(program: Any, number: int) -> Part:  # noqa: ANN401 - ExportedProg
             continue
         name = node.target.__name__
         if name not in visitors:
-            raise NotImplementedError(f"XNNPACK has no {name}")
+            raise ConversionError(f"XNNPACK has no {name}", where=_key(node))
         visitors[name].define_node(node, graph, ids, 0)
         key = _key(node)
         owners += [key] * (len(graph.xnodes) - len(owners))

@@ -93,7 +93,7 @@ def _lowered(model: Model) -> Skeleton:
         parts, alone = _parts(program, model), _alone(program.graph_module)
         emitted = lowered.to_executorch().buffer
         container = _container(emitted, len(parts))
-    except (RuntimeError, AssertionError, ValueError, NotImplementedError, KeyError) as error:
+    except (RuntimeError, AssertionError, ValueError, KeyError) as error:
         raise ConversionError(
             f"ExecuTorch does not lower it: {type(error).__name__}: {(str(error) or 'no reason').splitlines()[0]}",
             where=model.name,
@@ -205,6 +205,7 @@ def _parts(program: ExportedProgram, model: Model) -> tuple[Part, ...]:
     """Return what was captured of each delegate; what a pass made of parameters (a folded norm) is none of them."""
     module, flowing = program.graph_module, frozenset(program.graph_signature.user_inputs)
     found: dict[str, Part] = {}
+    last: dict[str, str] = {}  # where an op of several pieces ends: a piece before its end is not its output
     arguments = iter(model.graph.inputs)
     keys: dict[str, str] = {}
     for node in module.graph.nodes:
@@ -219,12 +220,18 @@ def _parts(program: ExportedProgram, model: Model) -> tuple[Part, ...]:
             }
             sources = {value: key for value, key in sources.items() if key}
             found[node.name] = replace(part, parameters=known, sources=sources)
+            last |= dict.fromkeys(part.finals.values(), node.name)
         elif node.op == "call_function" and getattr(node.args[0], "name", "") in found:
             outputs = sorted(_outside(found[node.args[0].name], "output_ids"), key=lambda pair: pair[1])
             keys[node.name] = found[node.args[0].name].finals.get(outputs[node.args[1]][0], "")
         elif node.op == "call_function":
             keys[node.name] = (node.meta.get("custom") or {}).get(OWNER, "")
-    return tuple(sorted(found.values(), key=lambda part: part.number))
+            last[keys[node.name]] = ""
+    ended = [
+        replace(part, finals={value: key for value, key in part.finals.items() if last[key] == name})
+        for name, part in found.items()
+    ]
+    return tuple(sorted(ended, key=lambda part: part.number))
 
 
 def _outside(part: Part, ids: str) -> list[tuple[int, int]]:
