@@ -226,9 +226,13 @@ def _parts(program: ExportedProgram, model: Model) -> tuple[Part, ...]:
             keys[node.name] = found[node.args[0].name].finals.get(outputs[node.args[1]][0], "")
         elif node.op == "call_function":
             keys[node.name] = (node.meta.get("custom") or {}).get(OWNER, "")
-            last[keys[node.name]] = ""
+            last[keys[node.name]] = node.name
     ended = [
-        replace(part, finals={value: key for value, key in part.finals.items() if last[key] == name})
+        replace(
+            part,
+            finals={value: key for value, key in part.finals.items() if last[key] == name},
+            sources={value: key for value, key in part.sources.items() if last.get(key) != name},
+        )
         for name, part in found.items()
     ]
     return tuple(sorted(ended, key=lambda part: part.number))
