@@ -20,6 +20,7 @@ def uniform(
     granularity: Literal["channel", "tensor"] = "channel",
     weights: Step = MINMAX,
     integer_ops: frozenset[str] | None = None,
+    stores_integers: bool = True,
 ) -> dict[str, LayerPlan]:
     """Return the layers of a plan in which every weighted layer has a precision, or the nearest that it can have.
 
@@ -33,10 +34,13 @@ def uniform(
         granularity: of the weight scales of layers.
         weights: the quantizer of weights.
         integer_ops: ops with an integer kernel (``Constraints.integer_ops``), or None when all have one.
+        stores_integers: whether the target stores integers for layers that run in float; otherwise these stay float32.
     """
     found: dict[str, LayerPlan] = {}
     for node in graph.nodes:
         nearest = _nearest(node, precision, integer_ops)
+        if nearest == "int8_weights" != precision and not stores_integers:
+            nearest = "float32"
         if nearest != "float32":
             rows = role(node) is Role.EMBEDDING
             found[node.key] = LayerPlan(nearest, "channel" if rows else granularity, weights)

@@ -43,11 +43,12 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
         constrained_by: the targets whose constraints the encodings satisfy.
     """
     able = set(precisions)
+    stores = "int8_weights" in able
 
     def plan(
         precision: Precision, origin: str, prepare: tuple[Step, ...] = FOLD, weights: str = "mse", ranges: str = "mse"
     ) -> list[Plan]:
-        layers = uniform(graph, precision, weights=Step(weights)) if precision in able else {}
+        layers = uniform(graph, precision, weights=Step(weights), stores_integers=stores) if precision in able else {}
         made = Plan(target, layers, prepare, Step(ranges), constrained_by, origin)
         return [made] if layers or precision == "float32" else []
 

@@ -1,0 +1,119 @@
+"""ExecuTorch: one .pte file, its layers in XNNPACK, with quantization parameters that we put into XNNPACK's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from haversack.base.candidate import Artifact
+from haversack.base.constraints import Constraints
+from haversack.base.encodings import Encodings
+from haversack.base.errors import ConversionError, Fault, VerificationError
+from haversack.base.graph import Graph
+from haversack.base.model import Model, Sample
+from haversack.base.plan import Precision
+from haversack.targets.contract import Session, Target, artifact_file, count, differences
+from haversack.tools.store import atomic
+
+_MINIMUM = "1.0"
+"""Files of ExecuTorch 1.x are read by later releases; constants stand in named data, known since 1.0."""
+
+
+@dataclass(frozen=True)
+class ExecuTorch(Target):
+    """ExecuTorch with XNNPACK on CPUs: float32, int8 static and dynamic; int8 weights of linear layers.
+
+    Attributes:
+        file: name of the written file.
+    """
+
+    precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8", "int8_dynamic")
+    file: str = "model.pte"
+
+    def _constraints(self, graph: Graph) -> Constraints:
+        from haversack.targets.executorch.constraints import constraints
+
+        return constraints(graph)
+
+    def _refusals(self, model: Model) -> tuple[Fault, ...]:
+        from haversack.targets.executorch.skeleton import skeleton
+
+        try:
+            skeleton(model)
+        except ConversionError as error:
+            return error.faults or (Fault(error.where, error.cause),)
+        return ()
+
+    def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
+        from haversack.targets.executorch import biases
+        from haversack.targets.executorch.quiet import quiet
+        from haversack.targets.executorch.read import read
+        from haversack.targets.executorch.skeleton import skeleton
+        from haversack.targets.executorch.write import write
+
+        frame = skeleton(model)
+        with quiet():
+            written = write(frame, model, encodings)
+        path = folder / self.file
+        with atomic.replacing(path) as stream:
+            stream.write(written.data)
+            stream.flush()
+            draft = Path(stream.name)
+            session = self.open_session(draft)
+            content = read(draft, written.tensor_names, written.absorbed)
+            equal, faults = differences(encodings, content.encodings())
+            wanted = biases.digests(written.biases)
+            wrong = biases.differences(wanted, content.biases)
+            if faults or wrong:
+                raise VerificationError(
+                    "the file does not hold what was injected",
+                    where=str(path),
+                    faults=(*faults, *wrong),
+                    next_step="report this: the file was written by this very run",
+                )
+        numbers = sum(codes.size for codes, _ in written.biases.values())
+        return Artifact(
+            target="executorch",
+            files=(artifact_file(path, folder),),
+            inputs=session.inputs,
+            outputs=session.outputs,
+            runtime_version=_MINIMUM,
+            tensor_names=written.tensor_names,
+            absorbed=written.absorbed,
+            bias_digests=wanted,
+            injected=count(encodings) + numbers,
+            read_back=equal + numbers,
+        )
+
+    def _read(self, path: Path, artifact: Artifact) -> Encodings:
+        from haversack.targets.executorch import biases
+        from haversack.targets.executorch.read import read
+
+        content = read(path, artifact.tensor_names, artifact.absorbed)
+        if faults := biases.differences(artifact.bias_digests, content.biases):
+            raise VerificationError("biases are not those that were written", where=str(path), faults=faults)
+        return content.encodings()
+
+    def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:  # noqa: ARG002 - it has none
+        from haversack.targets.executorch.session import EtSession
+
+        return EtSession(path, threads)
+
+    def _tensors(self, path: Path, artifact: Artifact, inputs: Sample, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        from haversack.targets.executorch.observe import tensors
+
+        return tensors(path, {key: artifact.tensor_names[key] for key in keys}, inputs)
+
+    def _layer_seconds(self, path: Path, artifact: Artifact, inputs: Sample, runs: int) -> dict[str, float]:  # noqa: ARG002
+        from haversack.targets.executorch.timing import layer_seconds
+
+        return layer_seconds(path, inputs, runs)
+
+    def _unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:  # noqa: ARG002 - the file tells all
+        from haversack.targets.executorch.timing import unfused
+
+        return unfused(path)

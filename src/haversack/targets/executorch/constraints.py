@@ -1,0 +1,52 @@
+"""What XNNPACK's integer kernels demand of the encodings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from haversack.base.constraints import Constraints, Ratio
+from haversack.base.graph import Graph
+from haversack.tools.graph.law import INTEGER_ROLES
+from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role, units
+
+_REAL = "float32"
+_MOVES_WITHOUT_KERNEL = frozenset({"expand", "channel_shuffle", "pixel_shuffle", "select", "max_pool1d"})
+"""Moves that leave XNNPACK: their values are float32 there."""
+
+
+def constraints(graph: Graph) -> Constraints:
+    """Return the constraints of a graph.
+
+    Values that are moved keep one encoding (XNNPACK demands it of pools, pads, reshapes and concatenations); adds and
+    means have tie-free ratios; a clamp's output stays inside it, so that the grid does the clamping.
+    """
+    found = [unit for unit in units(graph) if unit.last.output.dtype == _REAL]
+    ties = [frozenset((*_flowing(unit), unit.out)) for unit in found if role(unit.head) in (Role.SAME, Role.CONCAT)]
+    bounds = {}
+    for unit in found:
+        limits = clamp_bounds(unit.last)
+        if limits is not None:
+            bounds[unit.out] = limits
+    ratios = [ratio for unit in found for ratio in _ratios(graph, unit)]
+    ops = frozenset(unit.head.op for unit in found if role(unit.head) in INTEGER_ROLES)
+    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - _MOVES_WITHOUT_KERNEL)
+
+
+def _flowing(unit: Unit) -> tuple[str, ...]:
+    return tuple(f"{key}:out" for key in dict.fromkeys(unit.head.inputs))
+
+
+def _ratios(graph: Graph, unit: Unit) -> Iterator[Ratio]:
+    """Yield the ratios of an add, or of a mean over 2^p * odd values (multiple 2^p; 1 where the size is free)."""
+    kind = role(unit.head)
+    multiple = 1
+    if kind is Role.MEAN:
+        sizes = graph.by_key[unit.head.inputs[0]].output.shape[2:]
+        if all(isinstance(size, int) for size in sizes):
+            values = 1
+            for size in sizes:
+                values *= int(size)
+            multiple = values & -values
+    if kind in (Role.ADD, Role.MEAN):
+        for key in _flowing(unit):
+            yield Ratio(key, unit.out, multiple=multiple)

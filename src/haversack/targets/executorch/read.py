@@ -1,0 +1,160 @@
+"""Reading a file back: every scale, zero-point and integer that it holds, under the keys they were injected for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings
+from haversack.base.errors import Fault, VerificationError
+from haversack.targets.executorch import parse
+from haversack.targets.executorch.flat import Spoiled
+from haversack.targets.executorch.parse import Delegate, Program, Step, Value
+
+_INT8 = 128
+_LAYERS = frozenset({"Conv2d", "DepthwiseConv2d", "FullyConnected"})
+_CHANNELS_FIRST = {"Conv2d": (0, 3, 1, 2), "DepthwiseConv2d": (3, 0, 1, 2)}
+_WEIGHTS = {parse.QINT8: 8, parse.QCINT8: 8, parse.QCINT4: 4}
+
+
+@dataclass
+class Content:
+    """What a file holds.
+
+    Attributes:
+        tensors, integers: see ``Encodings``.
+        biases: node key -> (int32 codes, float32 scale) of its derived bias.
+        faults: what is not as we write it.
+    """
+
+    tensors: dict[str, Encoding] = field(default_factory=dict)
+    integers: dict[str, np.ndarray] = field(default_factory=dict)
+    biases: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    def encodings(self) -> Encodings:
+        """Return the encodings."""
+        return Encodings(self.tensors, self.integers)
+
+
+def read(path: Path, tensor_names: Mapping[str, str], absorbed: Mapping[str, str]) -> Content:
+    """Read a file.
+
+    Args:
+        path: a .pte file.
+        tensor_names: activation tensor key -> ``delegate/value``.
+        absorbed: tensor key -> name of the codes that serve it.
+
+    Raises:
+        VerificationError: it is no .pte file, or not one that we have written; all faults together.
+    """
+    program = parse.parse(path)
+    try:
+        content = _content(program, {**tensor_names, **absorbed})
+        content.encodings()
+    except (Spoiled, ValueError) as error:
+        raise VerificationError(f"not a .pte file that we have written: {error}", where=str(path)) from error
+    if content.faults:
+        raise VerificationError(
+            "the file is not as it was written",
+            where=str(path),
+            faults=tuple(content.faults),
+            next_step="lower the model again",
+        )
+    return content
+
+
+def _content(program: Program, names: Mapping[str, str]) -> Content:
+    content = Content()
+    known: set[tuple[int, int]] = set()
+    for key, name in names.items():
+        number, index = _place(name)
+        if number >= len(program.delegates) or index >= len(program.delegates[number].values):
+            content.faults.append(Fault(key, f"the file has no value {name!r}"))
+            continue
+        value = program.delegates[number].values[index]
+        if value.datatype == parse.QINT8:
+            content.tensors[key] = _activation(value)
+            known.add((number, index))
+    layers = program.about.get("layers")
+    owners = {_place(place): key for place, key in layers.items()} if isinstance(layers, dict) else {}
+    for number, delegate in enumerate(program.delegates):
+        for index, step in enumerate(delegate.steps):
+            if step.kind in _LAYERS:
+                _layer(content, delegate, step, owners.get((number, index), ""))
+        content.faults += _strays(delegate, number, {one for part, one in known if part == number}, content)
+    return content
+
+
+def _place(name: str) -> tuple[int, int]:
+    number, _, index = str(name).partition("/")
+    if not (number.isdecimal() and index.isdecimal()):
+        raise Spoiled(f"{name!r} is no place in the file")
+    return int(number), int(index)
+
+
+def _activation(value: Value) -> Affine:
+    if value.scale is None:
+        raise Spoiled("codes without a scale")
+    if not -_INT8 <= value.zero_point < _INT8:
+        raise Spoiled(f"a zero-point of {value.zero_point}")
+    zero_point = np.array(value.zero_point + _INT8, np.int32)
+    return Affine(8, signed=False, axis=None, scale=value.scale, zero_point=zero_point)
+
+
+def _layer(content: Content, delegate: Delegate, step: Step, key: str) -> None:
+    """Read a layer's weight and bias."""
+    weight = delegate.values[step.filter]
+    bits = _WEIGHTS.get(weight.datatype)
+    if bits is None or weight.scale is None:
+        return
+    if not key:
+        content.faults.append(Fault("", f"a {step.kind} with integers that belongs to no layer"))
+        return
+    integers = _integers(delegate, step, key)
+    if integers.size and integers.min() < 1 - (1 << (bits - 1)):
+        content.faults.append(Fault(f"{key}:weight", "it holds the lowest code, which no weight has"))
+    axis = 3 if step.kind == "DepthwiseConv2d" else 0
+    if weight.scale.ndim and weight.axis != axis:
+        content.faults.append(Fault(f"{key}:weight", f"its scales go along axis {weight.axis}"))
+        return
+    zeros = np.zeros(weight.scale.shape, np.int32)
+    content.tensors[f"{key}:weight"] = Affine(
+        bits, signed=True, axis=0 if weight.scale.ndim else None, scale=weight.scale, zero_point=zeros
+    )
+    content.integers[f"{key}:weight"] = integers
+    if delegate.values[step.inputs[0]].datatype == parse.QDINT8:
+        content.tensors[f"{key}:in"] = Dynamic(8)
+    if step.bias != parse.NOWHERE:
+        bias = delegate.values[step.bias]
+        if bias.datatype in (parse.QCINT32, parse.QINT32) and bias.scale is not None:
+            content.biases[key] = delegate.integers(bias), bias.scale
+
+
+def _integers(delegate: Delegate, step: Step, key: str) -> np.ndarray:
+    """Return a layer's integers in the shape that the model has them in."""
+    found = delegate.integers(delegate.values[step.filter])
+    if step.kind != "FullyConnected":
+        if found.ndim != len(_CHANNELS_FIRST[step.kind]):
+            raise Spoiled(f"a convolution's weight of shape {found.shape}")
+        found = found.transpose(_CHANNELS_FIRST[step.kind])
+    return np.ascontiguousarray(found.reshape(*found.shape[:2], -1) if ":conv1d#" in key else found)
+
+
+def _strays(delegate: Delegate, number: int, known: set[int], content: Content) -> list[Fault]:
+    """Tell of codes that are quantized and that neither a key nor a move of keyed codes leads to."""
+    held = {content_of(found) for found in content.tensors.values() if isinstance(found, Affine)}
+    found = []
+    for index, value in enumerate(delegate.values):
+        stray = value.datatype == parse.QINT8 and not value.constant and index not in known
+        if stray and content_of(_activation(value)) not in held:
+            found.append(Fault(f"{number}/{index}", "codes that were not asked for"))
+    return found
+
+
+def content_of(encoding: Affine) -> tuple[bytes, bytes]:
+    """Return scale and zero-point of an encoding as bytes."""
+    return encoding.scale.tobytes(), encoding.zero_point.tobytes()

@@ -1,0 +1,124 @@
+"""A file open in ExecuTorch's Python runtime.
+
+ExecuTorch's bindings take and give torch tensors: this is the one session that imports torch, in the worker's child.
+A file holds a batch of one; the rows of a longer batch run one after another. ExecuTorch has one pool of threads for
+the whole process: the last session that was opened says how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from haversack.base.errors import ConversionError, MissingExtra, UsageError, VerificationError
+from haversack.base.graph import TensorSpec
+from haversack.base.model import Port
+from haversack.targets.executorch.parse import Program, parse
+from haversack.targets.executorch.quiet import quiet
+
+
+def bindings(threads: int) -> Any:  # noqa: ANN401 - a module without types
+    """Return ExecuTorch's bindings with the process's pool of threads set.
+
+    Raises:
+        MissingExtra: executorch (or torch) is not installed.
+    """
+    try:
+        from executorch.extension.pybindings import portable_lib
+    except ImportError as error:
+        raise MissingExtra("executorch", "pack", purpose="running a .pte file") from error
+    if portable_lib._threadpool_get_thread_count() != threads:  # noqa: SLF001 - there is no other name for it
+        portable_lib._unsafe_reset_threadpool(threads)  # noqa: SLF001 - as above
+    return portable_lib
+
+
+class EtSession:
+    """An open file; see ``targets.contract.Session``."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        found = _about(path)
+        self.inputs, self.outputs = ports(found.about["inputs"]), ports(found.about["outputs"])
+        with quiet():
+            runtime = bindings(threads)
+            try:
+                self._program: Any = runtime._load_program(str(path))  # noqa: SLF001 - there is no other name for it
+                self._method: Any = self._program.load_method("forward")
+            except RuntimeError as error:
+                raise ConversionError(f"ExecuTorch does not open it: {error}", where=str(path)) from error
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return output name -> array for input name -> array, shapes and dtypes as ``inputs`` and ``outputs`` say.
+
+        Raises:
+            UsageError: the session is closed, an input is missing or unknown, or does not fit.
+        """
+        if self._method is None:
+            raise UsageError("the session is closed")
+        arrays = self._checked(inputs)
+        free = isinstance(self.inputs[0].spec.shape[0], str) if self.inputs[0].spec.shape else False
+        if not free:
+            found = [self._called(arrays)]
+        else:
+            found = [self._called([array[row : row + 1] for array in arrays]) for row in range(len(arrays[0]))]
+        names = [port.name for port in self.outputs]
+        columns = (np.concatenate(rows) if free else rows[0] for rows in zip(*found, strict=True))
+        return dict(zip(names, columns, strict=True))
+
+    def _called(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        import torch
+
+        try:
+            found = self._method.call([torch.from_numpy(np.require(each, requirements=["C", "W"])) for each in arrays])
+        except RuntimeError as error:
+            raise UsageError(f"ExecuTorch does not run it: {error}", next_step=f"give {self._wanted()}") from error
+        return [each.numpy() for each in found]
+
+    def _checked(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        arrays = [inputs.get(port.name) for port in self.inputs]
+        rows = {array.shape[:1] for array in arrays if array is not None and array.ndim}
+        fits = len(inputs) == len(arrays) and len(rows) <= 1 and rows != {(0,)}
+        fits = fits and all(_fits(port, array) for port, array in zip(self.inputs, arrays, strict=True))
+        if not fits:
+            given = ", ".join(f"{name} {list(array.shape)} {array.dtype}" for name, array in inputs.items())
+            raise UsageError(f"the inputs do not fit: {given}", next_step=f"give {self._wanted()}")
+        return [array for array in arrays if array is not None]
+
+    def _wanted(self) -> str:
+        return ", ".join(f"{port.name} {list(port.spec.shape)} {port.spec.dtype}" for port in self.inputs)
+
+    def close(self) -> None:
+        """Let go of the runtime's memory."""
+        self._method = self._program = None
+
+
+def _fits(port: Port, array: np.ndarray | None) -> bool:
+    if array is None or str(array.dtype) != port.spec.dtype or array.ndim != len(port.spec.shape):
+        return False
+    return all(
+        isinstance(asked, str) or asked == size for asked, size in zip(port.spec.shape, array.shape, strict=True)
+    )
+
+
+def ports(told: Any) -> tuple[Port, ...]:  # noqa: ANN401 - out of a file
+    """Return inputs or outputs as a file tells them: only the batch has a free length.
+
+    Raises:
+        VerificationError: they are not told as we write them.
+    """
+    try:
+        return tuple(Port(str(name), TensorSpec(tuple(shape), str(dtype))) for name, shape, dtype in told)
+    except (TypeError, ValueError) as error:
+        raise VerificationError("a .pte file whose inputs and outputs are not told as we write them") from error
+
+
+def _about(path: Path) -> Program:
+    try:
+        found = parse(path)
+        if not {"inputs", "outputs", "layers"} <= found.about.keys():
+            raise VerificationError("it does not tell its inputs and outputs", where=str(path))
+    except (VerificationError, OSError) as error:
+        raise ConversionError(f"ExecuTorch does not open it: {error}", where=str(path)) from error
+    return found

@@ -1,0 +1,235 @@
+"""From a skeleton, weights and encodings to the bytes of a .pte file."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
+from haversack.base.errors import ConversionError, Fault
+from haversack.base.graph import Node
+from haversack.base.keys import split_tensor
+from haversack.base.model import Model, Port
+from haversack.targets.executorch import parse
+from haversack.targets.executorch.biases import derived
+from haversack.targets.executorch.constraints import constraints
+from haversack.targets.executorch.integers import Writer
+from haversack.targets.executorch.pads import fold
+from haversack.targets.executorch.sheet import Finished, Sheet
+from haversack.targets.executorch.skeleton import Skeleton
+from haversack.tools.graph.law import equal, runs_in_integers
+from haversack.tools.graph.roles import Role, Unit, role, units
+
+FORMAT = 1
+_PADS = frozenset({"pad", "constant_pad_nd"})
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file, not yet on disk.
+
+    Attributes:
+        data: the .pte file.
+        tensor_names: activation tensor key -> ``delegate/value``: of the codes where it is encoded.
+        absorbed: encoded tensor key -> name of the codes that serve it, for tensors that the file does not have.
+        biases: node key -> (codes, scale).
+    """
+
+    data: bytes
+    tensor_names: Mapping[str, str]
+    absorbed: Mapping[str, str]
+    biases: Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
+    """Return the file of a model with encodings.
+
+    Raises:
+        ConversionError: encodings that have no place in the file, all of them at once.
+    """
+    ops = constraints(model.graph).integer_ops
+    whole = {unit.head.key: unit for unit in units(model.graph) if runs_in_integers(unit, encodings, ops)}
+    try:
+        biases = derived(model, encodings)
+    except ValueError as error:
+        raise ConversionError(str(error), where=model.name, next_step="encode the model again") from error
+    present = {owner for part in skeleton.parts for owner in part.owners}
+    _raise(model, [*_faults(model, encodings, whole), *_unreached(model, encodings, skeleton, present)])
+    names: dict[str, str] = {}
+    layers: dict[str, str] = {}
+    finished = []
+    done: set[str] = set()
+    sheets = [Sheet(part, model.weights) for part in skeleton.parts]
+    keep = _staying(model, encodings)
+    nodes = [fold(s, list(zip(copy.deepcopy(s.part.graph.xnodes), s.part.owners, strict=True)), keep) for s in sheets]
+    grids, served = _grids(model, encodings, {owner for each in nodes for _, owner in each})
+    for number, sheet in enumerate(sheets):
+        writer = Writer(sheet, model, encodings, whole=whole, biases=biases, grids=grids)
+        writer.write(nodes[number])
+        made = sheet.finish()
+        finished.append(made)
+        done |= writer.done
+        layers |= {f"{number}/{index}": owner for index, (_, owner) in enumerate(sheet.nodes) if owner}
+        for key, value in writer.names.items():
+            if value in made.values:
+                names.setdefault(f"{key}:out", f"{number}/{made.values[value]}")
+    heads = [key for key, unit in whole.items() if role(unit.head) in (Role.LAYER, Role.ADD, Role.MEAN)]
+    _raise(model, [Fault(key, "XNNPACK does not take it in integers") for key in heads if key not in done])
+    absorbed = _absorbed(model, encodings, names, served)
+    lost = [
+        n.out for n in model.graph.nodes if encodings.affine(n.out) and n.out not in names and n.out not in absorbed
+    ]
+    _raise(model, [Fault(key, "the file has no tensor for it, so it cannot be encoded") for key in lost])
+    held = {k: v for k, v in names.items() if (encodings.affine(k) is None) == (split_tensor(k)[0] not in grids)}
+    return Written(_file(skeleton, finished, model, layers), held, absorbed, biases)
+
+
+def _raise(model: Model, faults: list[Fault]) -> None:
+    if faults:
+        raise ConversionError(
+            "ExecuTorch with XNNPACK cannot hold these encodings",
+            where=model.name,
+            faults=tuple(faults),
+            next_step="encode the model under this target's constraints",
+        )
+
+
+def _grids(model: Model, encodings: Encodings, present: set[str]) -> tuple[dict[str, Affine], dict[str, str]]:
+    """Return (node key -> encoding its output gets, node key that left the graph -> node key that serves it)."""
+    grids = {node.key: one for node in model.graph.nodes if (one := encodings.affine(node.out)) is not None}
+    served: dict[str, str] = {}
+    for node in reversed(model.graph.nodes):
+        if node.key in present or role(node) is not Role.SAME or len(node.inputs) != 1:
+            continue
+        source = node.inputs[0]
+        served[node.key] = source
+        alone = len(model.graph.consumers[source]) == 1 and source not in model.graph.outputs
+        if node.key in grids and source not in grids and alone:
+            grids[source] = grids[node.key]
+    return grids, served
+
+
+def _staying(model: Model, encodings: Encodings) -> frozenset[str]:
+    """Return the pads that cannot be folded: their output has an encoding that their input cannot have as well."""
+    found = set()
+    for node in model.graph.nodes:
+        if node.op in _PADS:
+            before, after = encodings.affine(f"{node.inputs[0]}:out"), encodings.affine(node.out)
+            alone = len(model.graph.consumers[node.inputs[0]]) == 1 and node.inputs[0] not in model.graph.outputs
+            same = before is not None and after is not None and equal(before, after)
+            if not same and not (before is None and (alone or after is None)):
+                found.add(node.key)
+    return frozenset(found)
+
+
+def _absorbed(
+    model: Model, encodings: Encodings, names: Mapping[str, str], served: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the encoded tensors that another's codes serve."""
+    found = {}
+    for node in model.graph.nodes:
+        source = node.key
+        if encodings.affine(node.out) is None or node.out in names:
+            continue
+        while f"{source}:out" not in names and source in served:
+            source = served[source]
+        if f"{source}:out" in names:
+            found[node.out] = names[f"{source}:out"]
+    return found
+
+
+def _file(skeleton: Skeleton, finished: list[Finished], model: Model, layers: Mapping[str, str]) -> bytes:
+    """Return the container with graphs and constants in it."""
+    from executorch.exir._serialize._named_data_store import NamedDataStoreOutput
+    from executorch.exir._serialize._program import PTEFile, serialize_pte_binary
+    from executorch.exir._serialize.data_serializer import DataEntry
+
+    program = copy.deepcopy(skeleton.container.program)
+    order = {str(part.number).encode(): made for part, made in zip(skeleton.parts, finished, strict=True)}
+    for blob in program.backend_delegate_data:
+        blob.data = order[bytes(blob.data)].payload
+    data = {name: one for made in finished for name, one in made.data.items()}
+    named = NamedDataStoreOutput(
+        [data[name] for name in sorted(data)],
+        {name: DataEntry(index, 16, None) for index, name in enumerate(sorted(data))},
+        {},
+    )
+    about = {
+        "format": FORMAT,
+        "inputs": [_port(port) for port in model.inputs],
+        "outputs": [_port(port) for port in model.outputs],
+        "layers": dict(sorted(layers.items())),
+    }
+    for plan in program.execution_plan:
+        if plan.name == parse.ABOUT:
+            plan.values[0].val.string_val = json.dumps(about, separators=(",", ":"), sort_keys=True)
+    return bytes(serialize_pte_binary(PTEFile(program, skeleton.container.mutable_data, named), segment_alignment=16))
+
+
+def _port(port: Port) -> list[Any]:
+    return [port.name, list(port.spec.shape), port.spec.dtype]
+
+
+def _unreached(model: Model, encodings: Encodings, skeleton: Skeleton, present: set[str]) -> Iterator[Fault]:
+    """Yield encodings of what runs outside of XNNPACK and is read there too: no codes can be put between them."""
+    alone = set(skeleton.alone) - present
+    for key in sorted(encodings.tensors):
+        node, port = split_tensor(key)
+        read = {reader.key for reader in model.graph.consumers[node]}
+        outside = node in model.graph.outputs or bool(read & alone)
+        if node in alone and isinstance(encodings.tensors[key], Affine) and (port == "weight" or outside):
+            yield Fault(key, "XNNPACK does not take this layer, so it stays in float32")
+
+
+def _faults(model: Model, encodings: Encodings, whole: Mapping[str, Unit]) -> Iterator[Fault]:
+    """Yield what this target's files cannot hold."""
+    inside = {unit.head.key for unit in whole.values() if unit.clamp is not None}
+    for key, encoding in sorted(encodings.tensors.items()):
+        node_key, port = split_tensor(key)
+        node = model.graph.by_key[node_key]
+        causes = {"out": _activation_fault, "weight": _weight_fault, "in": _input_fault}
+        cause = causes[port](node, encoding)
+        if not cause and port == "out" and node_key in inside and isinstance(encoding, Affine):
+            cause = "it is inside a fused unit: only what leaves the clamp behind it can be encoded"
+        weight = encodings.affine(f"{node_key}:weight")
+        if not cause and port == "in" and (weight is None or weight.axis is None):
+            cause = "an input quantized at run time needs an integer weight with a scale for each row"
+        if cause:
+            yield Fault(key, cause)
+
+
+def _activation_fault(node: Node, encoding: Encoding) -> str:
+    if isinstance(encoding, Float) and encoding.dtype == "float32":
+        return "float32 is what a tensor without an encoding has: leave it out"
+    if not isinstance(encoding, Affine):
+        return f"an activation is held as Affine, not as {type(encoding).__name__}"
+    if (encoding.bits, encoding.signed, encoding.axis) != (8, False, None):
+        return "an activation is held as 8 bits with one scale"
+    return "" if node.output.dtype == "float32" else f"a tensor of {node.output.dtype} has no codes"
+
+
+def _weight_fault(node: Node, encoding: Encoding) -> str:
+    if role(node) is not Role.LAYER:
+        return f"the weight of {node.op} stays in float32"
+    if isinstance(encoding, Float):
+        return "" if encoding.dtype == "float32" else "XNNPACK has no kernels for float16 weights on this path"
+    if not isinstance(encoding, Affine):
+        return f"a weight is held as Affine, not as {type(encoding).__name__}"
+    if encoding.bits not in (4, 8) or not encoding.signed or encoding.zero_point.any():
+        return "a weight is held as symmetric int8 or int4"
+    if encoding.bits == 4 and node.op != "linear":
+        return "only a linear layer's weight is held in 4 bits"
+    return "" if encoding.axis in (None, 0) else f"the scales of a weight go along axis 0, not {encoding.axis}"
+
+
+def _input_fault(node: Node, encoding: Encoding) -> str:
+    if not isinstance(encoding, Dynamic):
+        return "only Dynamic says something about what a node reads"
+    if node.op != "linear" or encoding.bits != 8:
+        return "only a linear layer's input is quantized at run time, to 8 bits"
+    return ""
