@@ -31,6 +31,12 @@ class ExecuTorch(Target):
         file: name of the written file.
     """
 
+    platforms: ClassVar[Mapping[str, str]] = {
+        "android": "a Maven package brings it, with the kernels chosen when it is built",
+        "ios": "Swift packages bring it",
+        "linux-arm": "it is built from source as a C++ library",
+    }
+    packages: ClassVar[tuple[str, ...]] = ("executorch", "torchao")
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8", "int8_dynamic")
     file: str = "model.pte"
 

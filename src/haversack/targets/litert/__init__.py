@@ -35,6 +35,13 @@ class LiteRT(Target):
     """
 
     runtime: ClassVar[str] = "ai_edge_litert.interpreter"
+    platforms: ClassVar[Mapping[str, str]] = {
+        "android": "it is the platform's own runtime, and Google Play services bring it, so that the app grows little",
+        "ios": "a pod and a Swift package bring it",
+        "linux-arm": "pip and a C library bring it to 64-bit ARM",
+        "browser": "LiteRT.js from npm runs it as WebAssembly",
+    }
+    packages: ClassVar[tuple[str, ...]] = ("ai-edge-litert",)
     file: str = "model.tflite"
     lengths: tuple[int, ...] = (16, 32, 64, 128)
     integer_io: bool = False
