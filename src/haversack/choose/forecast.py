@@ -59,6 +59,22 @@ def hopeless(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) ->
     return why
 
 
+def overshoot(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) -> Callable[[Plan], float]:
+    """Return what says by how much a plan is forecast to miss its limits, summed as fractions of them.
+
+    Args:
+        graph, weights, budget: as ``hopeless`` takes them; the same limits count.
+    """
+
+    def over(plan: Plan) -> float:
+        size, ratio = budget.size, budget.latency_ratio
+        by_size = max(0.0, least_bytes(graph, weights, plan) / size - 1.0) if size else 0.0
+        by_time = max(0.0, 1.0 / ratio - 1.0) if ratio and not computes_integers(plan) else 0.0
+        return by_size + by_time
+
+    return over
+
+
 def computes_integers(plan: Plan) -> bool:
     """Say whether some layer computes in integers, and so does not take float's time."""
     return any(layer.precision in ("int8", "int8_dynamic") for layer in plan.layers.values())
