@@ -13,8 +13,8 @@ from haversack.base.plan import Plan, Precision
 from haversack.base.profile import Profile
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose import knapsack
-from haversack.choose.forecast import computes_integers
-from haversack.choose.options import Option, borders, options
+from haversack.choose.forecast import COMPUTING, computes_integers
+from haversack.choose.options import BYTES_PER_WEIGHT, Option, borders, options
 from haversack.choose.verdict import amount, checks, exactness, judged, ranked, unmade
 
 ROUNDS = 3
@@ -94,6 +94,30 @@ class Mixer:
         milliseconds = ratio * base.latency.float_median_ms if base.latency.float_median_ms else math.nan
         forecast = Forecast(size, ratio, scale * found.loss**0.5, size * shrink, milliseconds)
         return replace(base.plan, layers=layers, origin=MIXED), forecast
+
+    def expect(self, plan: Plan, measured: Candidate | None) -> Forecast:
+        """Return what is expected of a uniform plan that was not made.
+
+        Args:
+            plan: what computes in float is expected to take float's time.
+            measured: whose file says what is no weight, and how integers of its kind run; None where there is none.
+        """
+        computing = {layer.precision for layer in plan.layers.values() if layer.precision in COMPUTING}
+        ratio, milliseconds = math.nan if computing else 1.0, math.nan
+        size, shrink = self._bytes(plan), 1.0
+        if measured is not None and measured.artifact is not None and measured.latency is not None:
+            size += measured.artifact.bytes - self._bytes(measured.plan)
+            shrink = measured.artifact.download_bytes / measured.artifact.bytes
+            if computing and computing <= {layer.precision for layer in measured.plan.layers.values()}:
+                ratio = measured.latency.ratio
+            milliseconds = ratio * measured.latency.float_median_ms if measured.latency.float_median_ms else math.nan
+        error = math.nan if plan.layers else 0.0
+        return Forecast(size, ratio, error, size * shrink, milliseconds)
+
+    def _bytes(self, plan: Plan) -> float:
+        kinds = {key: layer.precision for key, layer in plan.layers.items()}
+        elements = self.weight_elements.items()
+        return sum(count * BYTES_PER_WEIGHT[kinds.get(key, "float32")] for key, count in elements)
 
     def _items(self, base: Candidate, ratio: float) -> tuple[dict[str, tuple[Option, ...]], list[Option]]:
         """Return the options of every layer, and those that the measured candidate itself took."""

@@ -16,6 +16,8 @@ TOLERANCE = 1.02
 """A forecast over its limit by less than this factor is tried: measurement decides."""
 FLOAT_RATIO = 0.9
 """A file that computes in float is not expected to take less than this fraction of the float file's time."""
+COMPUTING = frozenset({"int8", "int8_dynamic"})
+"""Precisions that compute in integers, and do not only store them."""
 
 
 def least_bytes(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan) -> float:
@@ -77,4 +79,4 @@ def overshoot(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) -
 
 def computes_integers(plan: Plan) -> bool:
     """Say whether some layer computes in integers, and so does not take float's time."""
-    return any(layer.precision in ("int8", "int8_dynamic") for layer in plan.layers.values())
+    return any(layer.precision in COMPUTING for layer in plan.layers.values())
