@@ -11,6 +11,7 @@ from torch import nn
 
 from haversack import metrics
 from haversack.base.budget import Budget
+from haversack.base.finding import Finding
 from haversack.base.job import Job
 from haversack.base.progress import silent
 from haversack.flow.data import Data
@@ -49,7 +50,10 @@ def test_when_no_static_plan_holds_on_more_samples_another_kind_ships(steps, mon
 
     def on_more_samples(self, candidate):
         found = real(self, candidate)
-        return replace(found, verdict="failed", reason="3 bits differ") if is_static(candidate.plan) else found
+        if not is_static(candidate.plan):
+            return found
+        told = (*found.findings, Finding("not-exact", "3 bits differ"))
+        return replace(found, verdict="failed", reason="3 bits differ", findings=told)
 
     monkeypatch.setattr(Steps, "confirmed", on_more_samples)
     budget = Budget(size=100_000)
