@@ -65,7 +65,9 @@ def overshoot(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) -
     """Return what says by how much a plan is forecast to miss its limits, summed as fractions of them.
 
     Args:
-        graph, weights, budget: as ``hopeless`` takes them; the same limits count.
+        graph: the model's graph.
+        weights: parameter name -> float array of any shape.
+        budget: the limits that ``hopeless`` looks at count.
     """
 
     def over(plan: Plan) -> float:
