@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from haversack.base.budget import Budget
 from haversack.base.graph import Graph
 from haversack.base.plan import PRECISIONS, LayerPlan, Plan
-from haversack.choose.forecast import FLOAT_RATIO, TOLERANCE, hopeless, least_bytes
+from haversack.choose.forecast import FLOAT_RATIO, TOLERANCE, hopeless, least_bytes, overshoot
 from haversack.choose.options import BYTES_PER_WEIGHT
 
 
@@ -111,3 +111,12 @@ def test_size_is_told_before_latency(world):
     why = hopeless(world.graph, arrays(world), Budget(size=300_000, latency_ratio=0.5))
     assert why(world.plan("float16")).startswith("forecast size")
     assert why(world.plan("int8_weights")).startswith("it computes in float")
+
+
+@pytest.mark.parametrize(
+    ("precision", "over"), [("int8", 1.0), ("float16", 3.0 + 1.0), ("int8_weights", 1.0 + 1.0), ("float32", 7.0 + 1.0)]
+)
+def test_overshoot_sums_what_a_plan_is_forecast_to_miss(world, precision, over):
+    limits = Budget(size=sum(world.elements) // 2, latency_ratio=0.5)
+    assert overshoot(world.graph, arrays(world), limits)(world.plan(precision)) == pytest.approx(over)
+    assert overshoot(world.graph, arrays(world), Budget(drop=0.0))(world.plan(precision)) == 0.0

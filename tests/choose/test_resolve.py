@@ -10,7 +10,7 @@ import pytest
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.plan import Plan
-from haversack.choose.best import MARGIN, MIXED, best
+from haversack.choose.best import MARGIN, MIXED, SPARED, best
 from haversack.choose.resolve import resolve
 
 
@@ -130,3 +130,65 @@ def test_nothing_measured_nothing_answered(world):
     found = resolve([], Budget(size=1), [world.mixer])
     assert (found.met, found.candidates, found.plan) == (False, (), None)
     assert Plan("onnxruntime").layers == {}
+
+
+# ---- plans that the run did not make -----------------------------------------------------------------------------
+
+
+def given_up(plan, extra=None):
+    candidate = Candidate(plan, None, None, None, None, None, None, verdict="missed", reason="not made: too large")
+    return replace(candidate, extra=extra or {})
+
+
+@pytest.fixture
+def slow(world):
+    """A run under a tight size: integers were made and failed, half precision was not made."""
+    made = world.evaluate(world.plan("int8"))
+    return [replace(made, verdict="failed", reason="slower-than-float"), given_up(world.plan("float16"))]
+
+
+def test_a_plan_that_the_old_limits_forbade_is_forecast_for_new_ones(world, slow):
+    found = resolve(slow, Budget(size=500_000, drop=1e-9, latency_ratio=1.2), [world.mixer])
+    assert not found.met
+    assert found.plan == world.plan("float16")
+    assert found.forecast.bytes == pytest.approx(world.truth(found.plan)[0])
+    assert found.forecast.latency_ratio == 1.0
+    assert math.isnan(found.forecast.relative_error)
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        Budget(size=400_000),
+        Budget(size=500_000, latency_ratio=0.9),
+        Budget(size=500_000, memory=1),
+        Budget(latency_ms=1),
+    ],
+)
+def test_a_plan_that_the_new_limits_forbid_too_stays_unmade(world, slow, budget):
+    assert resolve(slow, budget, [world.mixer]).plan is None
+
+
+def test_what_lost_a_race_is_not_offered(world, slow):
+    spared = replace(slow[1], extra=SPARED)
+    assert resolve([slow[0], spared], Budget(size=500_000), [world.mixer]).plan is None
+
+
+def test_integers_that_were_not_measured_have_no_forecast_of_time(world, slow):
+    run = [slow[0], given_up(world.plan("int8_dynamic"))]
+    assert resolve(run, Budget(size=500_000), [world.mixer]).plan is not None
+    assert resolve(run, Budget(size=500_000, latency_ratio=5.0), [world.mixer]).plan is None
+    assert resolve(run, Budget(size=500_000, drop=1e-9), [world.mixer]).plan is None
+
+
+def test_where_nothing_was_measured_the_weights_alone_are_forecast(world):
+    run = [replace(given_up(world.plan("int8")), verdict="failed"), given_up(world.plan("float16"))]
+    found = resolve(run, Budget(size=500_000), [world.mixer])
+    assert found.forecast.bytes == 2 * sum(world.elements)
+    assert resolve(run, Budget(download=500_000, latency_ms=9), [world.mixer]).plan is None
+
+
+def test_a_mixture_that_leaves_all_in_float_is_told_as_float(world, finished):
+    base = [one for one in finished if one.plan.origin == "int8"]
+    found = resolve(base, Budget(size=900_000, drop=0.0), [world.mixer])
+    assert (found.plan.layers, found.plan.origin) == ({}, "float")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.plan import Plan
-from haversack.choose.verdict import Check, amount, checks, cost, judged, loss, ranked, unmade
+from haversack.choose.verdict import Check, amount, checks, cost, exactness, judged, loss, ranked, unmade
 
 ALL = Budget(
     size=1_000_000,
@@ -260,12 +260,45 @@ def test_noise_in_latency_excuses_no_other_miss(make):
     assert names(ranked([big, small], Budget(latency_ratio=0.55, size=5_000_000))) == ["small", "big"]
 
 
+def compared(candidate, differing):
+    """Return a candidate with so many of 80 values that differ from the reference's."""
+    return replace(candidate, parity=replace(candidate.parity, reference_differing=differing, reference_compared=80))
+
+
 def test_what_equals_the_reference_comes_first(make):
-    exact, better = make("exact", error=0.08), make("better", error=0.04)
-    better = replace(better, parity=replace(better.parity, reference_differing=3, reference_compared=80))
+    exact, better = compared(make("exact", error=0.08), 0), compared(make("better", error=0.04), 3)
     found = judged([better, exact], Budget(size=5_000_000))
     assert names(found) == ["exact", "better"]
+    assert found[0].reason == "of 2 within the budget the only one known to equal the reference bit for bit"
     assert "does not equal the reference" in found[1].reason
     assert (
         names(judged([better, replace(exact, drop=replace(exact.drop, value=0.5))], Budget(drop=0.01)))[0] == "better"
     )
+
+
+@pytest.mark.parametrize("budget", [Budget(size=5_000_000), Budget(drop=0.01)])
+def test_what_was_not_compared_is_not_called_equal_nor_different(make, budget):
+    exact, other = compared(make("exact", error=0.08), 0), make("other", error=0.04, size=10)
+    found = judged([other, exact], budget)
+    assert names(found) == ["exact", "other"]
+    assert "it was not compared with the reference, which" in found[1].reason
+    assert exactness(found[0]) == "equal"
+    assert exactness(found[1]) == "not compared"
+
+
+def test_what_was_not_compared_is_as_good_as_what_differs(make):
+    differing, other = compared(make("differing", error=0.04), 3), make("other", error=0.08)
+    found = judged([other, differing], Budget(size=5_000_000))
+    assert names(found) == ["differing", "other"]
+    assert found[0].reason == "least output error (0.0400) of 2 within the budget"
+    assert "is not below" in found[1].reason
+
+
+def test_the_reason_counts_those_that_the_error_decided_between(make):
+    equals = [compared(make(name, error=error), 0) for name, error in (("a", 0.08), ("b", 0.06))]
+    found = judged([*equals, make("c", error=0.01)], Budget(size=5_000_000))
+    assert names(found) == ["b", "a", "c"]
+    said = "least output error (0.0600) of the 2 that equal the reference bit for bit, of 3 within the budget"
+    assert found[0].reason == said
+    alone = judged(equals, Budget(drop=0.5))
+    assert alone[0].reason == "smallest size times latency of 2 within the allowed drop"

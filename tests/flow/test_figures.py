@@ -34,9 +34,10 @@ NOTHING = replace(FULL, artifact=None, quality=None, drop=None, parity=None, lat
 def test_everything_measured_is_told():
     text = "\n".join(figures(FULL, EMPTY).lines())
     for words in (
-        "size: 1.500 MB (1.000 MB as a download)", "0.500x of float (quartiles 0.450 to 0.550)", "median 2.000 ms",
-        "p95 3.000 ms", "cold 40.0 ms", "memory: 7.000 MB", "top1 0.9000 on 100 untouched samples",
-        "drop: 0.0100 (95 %: -0.0200 to 0.0400; 0.0200 on the half that chose)", "agreement 0.9800",
+        "size: 1.50 MB (1.00 MB as a download)", "\u00d70.50 of float (quartiles \u00d70.45 to \u00d70.55)",
+        "median 2.00 ms",
+        "p95 3.00 ms", "cold 40.0 ms", "memory: 7.00 MB", "top1 90.0 % on 100 untouched samples",
+        "drop: 1.00 pt (95 %: \u22122.00 to 4.00 pt; 2.00 pt on the half that chose)", "agreement 98.0 %",
         "relative error 0.0500", "3 of 640 output values differ", "noisy: it was",
     ):  # fmt: skip
         assert words in text
@@ -80,4 +81,4 @@ def test_a_forecast_is_marked_line_by_line(milliseconds):
     assert all(line.endswith("(forecast)") for line in lines)
     assert len(lines) == (4 if math.isnan(milliseconds) else 5)
     assert (found.data()["latency_ms"] is None) == math.isnan(milliseconds)
-    assert "size: 1.000 MB  (forecast)" in lines
+    assert "size: 1.00 MB  (forecast)" in lines

@@ -11,13 +11,15 @@ import torch
 from torch import nn
 
 from haversack import metrics
+from haversack.base.graph import TensorSpec
 from haversack.base.job import Job
+from haversack.base.model import Port
 from haversack.base.plan import LayerPlan, Plan, Step
 from haversack.base.progress import silent
 from haversack.flow import race as racing
 from haversack.flow.data import Data
 from haversack.flow.proposals import CORRECTED, proposals
-from haversack.flow.race import race
+from haversack.flow.race import race, spread
 from haversack.flow.steps import Steps
 from haversack.flow.workshop import Workshop
 from haversack.measure.local import LocalDevice
@@ -64,15 +66,83 @@ def test_the_variant_with_the_least_simulated_error_is_first(steps):
     assert [plan.origin for plan in found.order] == ["whole", "clipped"], "60 % of the values cannot serve"
     assert set(found.lost) == {clipped.digest}
     assert found.lost[clipped.digest].startswith("forecast output error ")
-    assert "no better than whole" in found.lost[clipped.digest]
+    assert ", whole has " in found.lost[clipped.digest]
+    assert found.lost[clipped.digest].endswith("(simulated on 16 calibration rows)")
+    assert found.rows == 16
 
 
 def test_what_differs_by_chance_does_not_overtake(steps, monkeypatch):
     plans = [variant(steps, "minmax", str(index), weights) for index, weights in enumerate(("mse", "minmax"))]
-    monkeypatch.setattr(racing, "_errors", lambda *_: [0.100, 0.098])
-    assert [plan.origin for plan in race(steps, plans).order] == ["0", "1"]
-    monkeypatch.setattr(racing, "_errors", lambda *_: [0.100, 0.096])
+    monkeypatch.setattr(racing, "_errors", lambda *_: ([0.100, 0.0975], 9))
+    found = race(steps, plans)
+    assert [plan.origin for plan in found.order] == ["0", "1"]
+    said = "forecast output error 0.0975 does not lead 0.1000 of 0 by 3% (simulated on 9 calibration rows)"
+    assert found.lost[plans[1].digest] == said
+    monkeypatch.setattr(racing, "_errors", lambda *_: ([0.100, 0.096], 9))
     assert [plan.origin for plan in race(steps, plans).order] == ["1", "0"]
+
+
+def test_the_others_come_in_the_order_of_their_errors(steps, monkeypatch):
+    plans = [variant(steps, "minmax", str(index), "mse") for index in range(4)]
+    plans = [replace(plan, ranges=Step("percentile", {"percentile": 99.0 + i / 10})) for i, plan in enumerate(plans)]
+    monkeypatch.setattr(racing, "_errors", lambda *_: ([0.3, 0.1, math.inf, 0.2], 16))
+    found = race(steps, plans)
+    assert [plan.origin for plan in found.order] == ["1", "3", "0", "2"]
+    assert found.lost[plans[2].digest] == "its forecast output is not finite (simulated on 16 calibration rows)"
+
+
+def test_each_variant_is_told(steps, monkeypatch):
+    told = []
+    monkeypatch.setattr(steps.shop, "tell", told.append)
+    race(steps, [variant(steps, "minmax", "a"), variant(steps, "mse", "b")])
+    counts = [(event.done, event.total) for event in told if event.text == "variants by simulation"]
+    assert counts == [(0, 2), (1, 2), (2, 2)]
+
+
+def rows_of(samples):
+    return [float(sample[0].flat[0]) for sample in samples]
+
+
+def port(batch="batch"):
+    return Port("x", TensorSpec((batch, 2), "float32"))
+
+
+def spreads(batches, rows, batch="batch"):
+    """Spread over an iterable that is read anew at each call."""
+    numbers = np.arange(sum(batches), dtype=np.float32)[:, None].repeat(2, 1)
+    cuts = np.split(numbers, np.cumsum(batches)[:-1])
+    return spread([port(batch)], lambda: ((cut,) for cut in cuts), rows)
+
+
+def test_rows_are_spread_over_all_samples():
+    assert rows_of(spreads([8, 8, 8, 8], 4)) == [4.0, 12.0, 20.0, 28.0]
+    assert rows_of(spreads([1, 30, 1], 4)) == [4.0, 12.0, 20.0, 28.0]
+
+
+def test_with_fewer_rows_all_are_run_and_counted(steps, monkeypatch):
+    assert rows_of(spreads([2, 3], 16)) == [0.0, 1.0, 2.0, 3.0, 4.0]
+    monkeypatch.setattr(steps.data, "calibration", lambda: iter([(np.ones((3, 2, 6, 6), np.float32),)]))
+    plans = [variant(steps, "minmax", "a"), variant(steps, "minmax", "b", "minmax")]
+    assert race(steps, plans).rows == 3
+
+
+def test_what_cannot_be_cut_is_taken_whole():
+    found = spreads([4] * 8, 8, batch=4)
+    assert [len(sample[0]) for sample in found] == [4, 4]
+    assert rows_of(found) == [8.0, 24.0]
+
+
+def test_only_the_chosen_rows_are_held():
+    (row,) = (sample[0] for sample in spreads([100], 1))
+    assert row.base is None
+    assert row.shape == (1, 2)
+
+
+def test_rows_of_different_lengths_all_run():
+    lengths = [np.ones((2, size), np.float32) for size in (2, 3, 4, 5)]
+    found = spread([port()], lambda: ((array,) for array in lengths))
+    assert sum(len(sample[0]) for sample in found) == 8
+    assert {sample[0].shape[1] for sample in found} == {2, 3, 4, 5}
 
 
 def test_one_variant_needs_no_race(steps, monkeypatch):
@@ -92,7 +162,7 @@ def test_the_result_is_read_from_the_ledger(steps, monkeypatch):
 def test_simulated_errors_are_close_to_what_the_reference_measures(steps):
     """Without bias correction the simulation and the integers of the artefact say nearly the same."""
     plain = replace(variant(steps, "mse", "plain"), prepare=())
-    (forecast, _) = racing._errors(steps, [plain, replace(plain, ranges=Step("minmax"))])
+    (forecast, _), _ = racing._errors(steps, [plain, replace(plain, ranges=Step("minmax"))])
     measured = steps.evaluate(plain).parity.relative_error
     assert math.isclose(forecast, measured, rel_tol=0.35)
 

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from haversack.base.errors import EnvironmentFault, UsageError
+from haversack.base.finding import Finding
 from haversack.base.plan import LayerPlan
+from haversack.base.quality import Drop
 from haversack.flow import choice
 from haversack.flow.request import read_plan
 from haversack.flow.resolve import GONE, resolve
@@ -133,11 +135,102 @@ def test_the_forecast_as_data_is_json(forecast):
     assert data["next"].startswith("haversack pack")
 
 
-def test_without_a_forecast_there_is_nothing_to_write(packed, tmp_path):
-    answer = resolve(packed.out, "size=1MB")
-    with pytest.raises(UsageError, match="no forecast plan"):
-        answer.write(tmp_path / "plan.toml")
+def test_where_nothing_meets_it_there_is_nothing_to_write(searched, tmp_path):
+    choice.write(replace(choice.read(searched), candidates=()), searched)
+    with pytest.raises(UsageError, match="no plan to write"):
+        resolve(searched, "size=1MB").write(tmp_path / "plan.toml")
     assert not (tmp_path / "plan.toml").exists()
+
+
+def moved(run) -> None:
+    """Leave one candidate, as one that was measured and does not ship."""
+    only(run, "int8")
+    folder = run / ".haversack" / "elsewhere"
+    folder.mkdir()
+    (one,) = choice.read(run).candidates
+    file = one.artifact.files[0]
+    (folder / "model.onnx").write_bytes((run / file.path).read_bytes())
+    files = (replace(file, path=".haversack/elsewhere/model.onnx"),)
+    changed(run, lambda one: replace(one, artifact=replace(one.artifact, files=files)))
+
+
+def test_the_plan_of_a_measured_file_is_written_and_the_command_ships_it(searched, tmp_path):
+    moved(searched)
+    (one,) = choice.read(searched).candidates
+    answer = resolve(searched, "size=1MB")
+    assert "write the plan: haversack resolve" in "\n".join(answer.lines())
+    answer.write(tmp_path / "plan.toml")
+    assert read_plan(tmp_path / "plan.toml") == one.plan
+    assert answer.plan is None
+    last = answer.lines(tmp_path / "plan.toml")[-1]
+    assert last.startswith(f"next: haversack pack {choice.read(searched).job} --plan {tmp_path / 'plan.toml'} ")
+    assert last.endswith(f"--out {searched}-again    makes it what ships")
+    assert f"{searched}/.haversack/elsewhere/model.onnx" in answer.lines()[0]
+
+
+def test_what_ships_already_needs_no_plan(searched):
+    ships = next(one for one in choice.read(searched).candidates if one.artifact.files[0].path.startswith("best/"))
+    changed(searched, lambda one: ships)
+    answer = resolve(searched, "size=1MB")
+    assert not any(line.startswith(("write", "next")) for line in answer.lines())
+    assert answer.data()["next"] == ""
+
+
+def refused(run, kind="slower-than-float"):
+    """Leave one candidate that failed for a finding."""
+    only(run, "int8")
+    told = (Finding(kind, "it is"), Finding("dead-channel", "one"))
+    changed(run, lambda one: replace(one, verdict="failed", reason=f"{kind}: it is", findings=told))
+
+
+def test_a_file_that_failed_for_a_finding_says_what_allows_it(searched):
+    refused(searched)
+    text = "\n".join(resolve(searched, "size=1MB").lines())
+    assert "within the limits, but failed for slower-than-float: " in text
+    assert "pack --allow slower-than-float" in text
+    assert "loosen the limit" not in text
+    command = resolve(searched, "size=1MB").data()["next"]
+    assert command.endswith(f"--target onnxruntime --allow slower-than-float --out {searched}-again")
+
+
+def test_a_file_that_failed_and_misses_too_is_not_offered(searched):
+    refused(searched)
+    text = "\n".join(resolve(searched, "size=1KB").lines())
+    assert "--allow" not in text
+    assert "loosen the limit" in text
+
+
+def test_a_plan_that_was_not_made_for_the_old_limits_is_offered(searched, tmp_path):
+    refused(searched)
+    found = choice.read(searched)
+    (one,) = found.candidates
+    layers = {key: LayerPlan("float16") for key in one.plan.layers}
+    plan = replace(one.plan, layers=layers, prepare=(), origin="float16 weights")
+    unmade = replace(
+        one, plan=plan, artifact=None, latency=None, parity=None, drop=None, quality=None, findings=(),
+        verdict="missed", reason="not made: too large", memory=None,
+    )  # fmt: skip
+    choice.write(replace(found, candidates=(one, unmade)), searched)
+    answer = resolve(searched, "size=30KB")
+    assert answer.plan == plan
+    text = "\n".join(answer.lines())
+    assert "float16 weights: a plan of the run that was not made for its own limits" in text
+    answer.write(tmp_path / "plan.toml")
+    assert read_plan(tmp_path / "plan.toml") == plan
+
+
+def test_what_is_established_is_of_the_budget_that_is_asked_for(searched):
+    def spread_out(one):
+        told = (Finding("not-established", "of another budget"),)
+        return one if one.drop is None else replace(one, drop=Drop(0.0, -0.1, 0.1, 64), findings=told)
+
+    found = choice.read(searched)
+    choice.write(replace(found, chosen_on={}), searched)
+    changed(searched, spread_out)
+    assert "not-established" not in "\n".join(resolve(searched, "size=1MB").lines())
+    text = "\n".join(resolve(searched, "size=1MB,drop=5pt").lines())
+    assert "64 samples do not establish that it is within 5.00 pt" in text
+    assert "of another budget" not in text
 
 
 def test_a_plan_that_cannot_be_written(forecast, tmp_path):

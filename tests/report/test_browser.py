@@ -105,6 +105,32 @@ def test_bars_keep_their_proportions(show, record):
     assert all(abs(length - error * scale) <= 1.0 for length, error in zip(lengths, errors, strict=True))
 
 
+SPILLED = """() => [...document.querySelectorAll('td.error')].filter(cell => {
+    const style = getComputedStyle(cell), edge = cell.getBoundingClientRect().right - parseFloat(style.paddingRight);
+    return cell.querySelector('b').getBoundingClientRect().right > edge + 0.5;
+}).map(cell => cell.textContent.trim())"""
+RAGGED = """() => [...document.querySelectorAll('.candidates td.n')].filter(e => e.offsetParent).filter(cell => {
+    const range = document.createRange();
+    range.selectNodeContents(cell);
+    const rights = [...range.getClientRects()].map(box => box.right);
+    return cell.getBoundingClientRect().right - Math.min(...rights) > 0.5;
+}).map(cell => cell.dataset.label)"""
+
+
+@pytest.mark.parametrize("name", ["record", "many"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_errors_of_layers_stay_in_their_column(show, name, width):
+    page, _, _ = show(name, width, "light")
+    assert page.evaluate("document.querySelectorAll('td.error b').length") > 0
+    assert page.evaluate(SPILLED) == []
+
+
+def test_on_a_phone_the_figures_of_stacked_candidates_end_at_the_right(show):
+    page, _, _ = show("record", 390, "light")
+    assert page.evaluate("document.querySelectorAll('.candidates td.n').length") > 0
+    assert page.evaluate(RAGGED) == []
+
+
 def test_a_hash_is_selected_whole(show):
     page, _, _ = show("record", 1280, "light")
     page.locator(".hash").first.click()

@@ -12,7 +12,7 @@ from haversack.base.budget import Budget, parse
 from haversack.base.candidate import ArtifactFile
 from haversack.base.plan import PRECISIONS, LayerPlan
 from haversack.base.quality import Quality
-from haversack.report import build
+from haversack.report import build, render
 from haversack.report.build import BITS
 from haversack.report.record import Forecast, Limit
 
@@ -27,6 +27,15 @@ def test_baseline(record):
     assert record.baseline.samples == 186
     assert record.baseline.stated == 0.88
     assert record.baseline.direction == "higher"
+
+
+def test_a_plan_that_was_given_up_was_not_made(values):
+    made = [replace(one, artifact=None) if one.verdict == "missed" else one for one in values["candidates"]]
+    record = build(**{**values, "candidates": made})
+    assert [one.verdict for one in record.candidates] == ["chosen", "not made", "not made", "failed"]
+    page = render(record)
+    assert page.count('<span class="tag ">not made</span>') == 2
+    assert '<span class="tag bad">missed</span>' not in page
 
 
 def test_limits_of_what_ships(record):

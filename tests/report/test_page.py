@@ -154,7 +154,7 @@ def test_every_section_is_there(page_of):
         "size 8.87 MB is above 5.20 MB; latency x0.61 is above x0.55",
         "the runtime crashed while it opened the file error: worker-crashed",
         "dead-channel on onnxruntime, _blocks.0._depthwise_conv conv2d#0",
-        "Before 4,630,232 384,853,504 18.5 MB",
+        "Before 4,630,232 384,853,504 18.5 MB 18.6 MB After",
         "After, on onnxruntime 4,630,232 384,853,504 4.92 MB 5.02 MB",
         "folded 49 normalisations",
         "5.01 MB 5.02 MB ×0.50 ×0.49 0.41 pt 0.27 pt 0.0660 0.0712",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
@@ -13,9 +13,9 @@ from haversack.base.plan import Plan, Precision
 from haversack.base.profile import Profile
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose import knapsack
-from haversack.choose.forecast import computes_integers
-from haversack.choose.options import Option, borders, options
-from haversack.choose.verdict import amount, checks, judged, ranked, unmade
+from haversack.choose.forecast import COMPUTING, computes_integers
+from haversack.choose.options import BYTES_PER_WEIGHT, Option, borders, options
+from haversack.choose.verdict import amount, checks, exactness, judged, ranked, unmade
 
 ROUNDS = 3
 MARGIN = 0.01
@@ -24,6 +24,8 @@ REACH = 1.25
 """A mixture whose forecast latency is over the limit by more than this factor is not made real."""
 MIXED = "knapsack over layers"
 """The origin of a plan that the knapsack mixed."""
+SPARED: Mapping[str, object] = {"spared": True}
+"""What a candidate's ``extra`` says of a spare plan that was not needed: no limit kept it from being made."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,30 @@ class Mixer:
         forecast = Forecast(size, ratio, scale * found.loss**0.5, size * shrink, milliseconds)
         return replace(base.plan, layers=layers, origin=MIXED), forecast
 
+    def expect(self, plan: Plan, measured: Candidate | None) -> Forecast:
+        """Return what is expected of a uniform plan that was not made.
+
+        Args:
+            plan: what computes in float is expected to take float's time.
+            measured: whose file says what is no weight, and how integers of its kind run; None where there is none.
+        """
+        computing = {layer.precision for layer in plan.layers.values() if layer.precision in COMPUTING}
+        ratio, milliseconds = math.nan if computing else 1.0, math.nan
+        size, shrink = self._bytes(plan), 1.0
+        if measured is not None and measured.artifact is not None and measured.latency is not None:
+            size += measured.artifact.bytes - self._bytes(measured.plan)
+            shrink = measured.artifact.download_bytes / measured.artifact.bytes
+            if computing and computing <= {layer.precision for layer in measured.plan.layers.values()}:
+                ratio = measured.latency.ratio
+            milliseconds = ratio * measured.latency.float_median_ms if measured.latency.float_median_ms else math.nan
+        error = math.nan if plan.layers else 0.0
+        return Forecast(size, ratio, error, size * shrink, milliseconds)
+
+    def _bytes(self, plan: Plan) -> float:
+        kinds = {key: layer.precision for key, layer in plan.layers.items()}
+        elements = self.weight_elements.items()
+        return sum(count * BYTES_PER_WEIGHT[kinds.get(key, "float32")] for key, count in elements)
+
     def _items(self, base: Candidate, ratio: float) -> tuple[dict[str, tuple[Option, ...]], list[Option]]:
         """Return the options of every layer, and those that the measured candidate itself took."""
         speed: dict[Precision, float] = {plan.precision: ratio for plan in base.plan.layers.values()}
@@ -118,10 +144,13 @@ def best(
     budget: Budget,
     evaluate: Callable[[Plan], Candidate],
     *,
+    spares: Sequence[tuple[Plan, str]] = (),
     fallbacks: Sequence[Plan] = (),
     mixer: Mixer | None = None,
     rounds: int = ROUNDS,
     hopeless: Callable[[Plan], str] | None = None,
+    overshoot: Callable[[Plan], float] | None = None,
+    confirm: Callable[[Candidate], Candidate] | None = None,
     sink: Sink = silent,
 ) -> list[Candidate]:
     """Return a candidate for every plan that was considered, best first, each with verdict and reason.
@@ -130,56 +159,133 @@ def best(
         proposals: uniform plans of one target, made real first, in order; the most promising one comes first.
         budget: the limits.
         evaluate: makes a plan real and measures it; a failure is a candidate with the verdict ``failed``.
+        spares: plans much like the proposals, each with the reason why it is not made; one is made real, in order,
+            only while all that was made failed.
         fallbacks: gentler uniform plans that are made real, in order, while they may help: nothing made before meets
             the budget, and what misses it fails or loses too much; or it is no faster than float, and the plan
             computes in float.
         mixer: proposes mixed plans, or None to stop after the proposals.
         rounds: how many mixed plans are made real at most.
         hopeless: says why a plan cannot meet the budget, or returns an empty string; such a plan is not made real.
-            If all proposals are hopeless, the first is made all the same: a best effort is owed.
-        sink: told about each candidate.
+            If all plans are hopeless, one is made all the same: a best effort is owed.
+        overshoot: by how much a hopeless plan is forecast to miss its limits, as fractions of them: the least is made
+            where all are hopeless; without it the first.
+        confirm: looks at the first candidate more closely; where it fails it, or finds that it does not equal the
+            reference after all, the search goes on with that known.
+        sink: told about each candidate that is made.
     """
-    plans = [*proposals, *fallbacks]
-    refused = {plan.digest: hopeless(plan) for plan in plans} if hopeless is not None else {}
-    if plans and all(refused.get(plan.digest) for plan in plans):
-        refused[plans[0].digest] = ""
-    made: dict[str, Candidate] = {}
-    for index, plan in enumerate(plans):
-        if plan.digest in made or (index >= len(proposals) and not _may_help(plan, made.values(), budget)):
-            continue
-        sink(Event("choose", "progress", f"candidate {plan.origin or plan.id}", index, len(plans)))
-        reason = refused.get(plan.digest, "")
-        made[plan.digest] = _not_made(plan, reason) if reason else evaluate(plan)
-    margin = MARGIN
-    for _ in range(rounds if mixer is not None else 0):
-        proposal = _mixed(mixer, made, budget, margin)
-        if proposal is None:
-            break
-        plan, forecast = proposal
-        reason = (hopeless(plan) if hopeless is not None else "") or _out_of_reach(forecast, budget)
-        if reason:
-            made[plan.digest] = _not_made(plan, reason)
-            break
-        candidate = evaluate(plan)
-        made[plan.digest] = replace(candidate, extra={**candidate.extra, "forecast": vars(forecast)})
-        missed = [check.overshoot for check in checks(candidate, budget) if not check.met and check.limit != "drop"]
-        if not missed:
-            break
-        margin += max((over for over in missed if math.isfinite(over)), default=0.0)
-    return judged(list(made.values()), budget)
+    search = _Search(
+        proposals, budget, evaluate, spares, fallbacks, mixer, rounds, hopeless or _hopeful, overshoot or _alike, sink
+    )
+    while True:
+        found = judged(search.candidates(), budget)
+        first = found[0] if found else None
+        if confirm is None or first is None or first.artifact is None or first.verdict == "failed":
+            return found
+        again = confirm(first)
+        if again.verdict != "failed" and exactness(again) == exactness(first):
+            return found
+        search.known[first.plan.digest] = again
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What ``best`` was asked, and what is known of plans by now: digest -> candidate."""
+
+    proposals: Sequence[Plan]
+    budget: Budget
+    evaluate: Callable[[Plan], Candidate]
+    spares: Sequence[tuple[Plan, str]]
+    fallbacks: Sequence[Plan]
+    mixer: Mixer | None
+    rounds: int
+    hopeless: Callable[[Plan], str]
+    overshoot: Callable[[Plan], float]
+    sink: Sink
+    known: dict[str, Candidate] = field(default_factory=dict)
+
+    def candidates(self) -> list[Candidate]:
+        """Return what one search gives; what is known is not made again."""
+        made = self._uniform()
+        margin = MARGIN
+        for _ in range(self.rounds if self.mixer is not None else 0):
+            proposal = _mixed(self.mixer, made, self.budget, margin)
+            if proposal is None:
+                break
+            plan, forecast = proposal
+            if reason := self.hopeless(plan) or _out_of_reach(forecast, self.budget):
+                made[plan.digest] = _not_made(plan, reason)
+                break
+            candidate = self._real(plan)
+            made[plan.digest] = replace(candidate, extra={**candidate.extra, "forecast": vars(forecast)})
+            missed = [one for one in checks(candidate, self.budget) if not one.met and one.limit != "drop"]
+            if not missed:
+                break
+            margin += max((one.overshoot for one in missed if math.isfinite(one.overshoot)), default=0.0)
+        return list(made.values())
+
+    def _uniform(self) -> dict[str, Candidate]:
+        """Return digest -> candidate of the plans that somebody proposed."""
+        lost = {plan.digest: reason for plan, reason in self.spares}
+        plans = [*self.proposals, *(plan for plan, _ in self.spares), *self.fallbacks]
+        refused = {plan.digest: self.hopeless(plan) for plan in plans}
+        if plans and all(refused.values()):
+            refused[min(plans, key=self.overshoot).digest] = ""
+        made: dict[str, Candidate] = {}
+        for index, plan in enumerate(plans):
+            if plan.digest in made:
+                continue
+            reason, spare = refused[plan.digest], plan.digest in lost
+            if index >= len(self.proposals) and not spare and not _may_help(plan, made.values(), self.budget):
+                continue
+            if spare and not reason and not _all_failed(made.values()):
+                made[plan.digest] = replace(_not_made(plan, lost[plan.digest]), extra=SPARED)
+            else:
+                made[plan.digest] = _not_made(plan, reason) if reason else self._real(plan, index, len(plans))
+        return made
+
+    def _real(self, plan: Plan, done: int = 0, total: int = 0) -> Candidate:
+        if plan.digest not in self.known:
+            if total:
+                self.sink(Event("choose", "progress", f"candidate {plan.origin or plan.id}", done, total))
+            self.known[plan.digest] = self.evaluate(plan)
+        return self.known[plan.digest]
+
+
+def _hopeful(_: Plan) -> str:
+    return ""
+
+
+def _alike(_: Plan) -> float:
+    return 0.0
+
+
+def _all_failed(made: Iterable[Candidate]) -> bool:
+    """Say whether a spare plan may help: all that was made failed, by what another plan of its kind may not share.
+
+    They share their speed; and what failed two of them by the same words fails the others.
+    """
+    tried = [one for one in made if not unmade(one)]
+    reasons = {one.reason for one in tried}
+    return bool(tried) and len(reasons) == len(tried) and all(map(_broken, tried))
+
+
+def _broken(candidate: Candidate) -> bool:
+    errors = {finding.kind for finding in candidate.findings if finding.severity == "error"}
+    return candidate.verdict == "failed" and errors != {"slower-than-float"}
 
 
 def _may_help(plan: Plan, made: Iterable[Candidate], budget: Budget) -> bool:
     """Say whether a gentler plan may meet what nothing made so far meets.
 
     It cannot where one meets the budget. Where one keeps the drop and misses by bytes or time, losing less is of no
-    use; only if integers are no faster than float may a plan help that computes in float.
+    use; only if integers are no faster than float (the quartiles reach 1) may a plan help that computes in float.
     """
     for one in made:
         missed = {check.limit for check in checks(one, budget) if not check.met}
         if one.verdict == "failed" or unmade(one) or "drop" in missed:
             continue
-        if not missed or (one.latency is not None and one.latency.ratio < 1.0):
+        if not missed or (one.latency is not None and one.latency.ratio_high < 1.0):
             return False
         if computes_integers(one.plan) and computes_integers(plan):
             return False
@@ -206,12 +312,15 @@ def _not_made(plan: Plan, reason: str) -> Candidate:
 def _mixed(
     mixer: Mixer | None, made: Mapping[str, Candidate], budget: Budget, margin: float
 ) -> tuple[Plan, Forecast] | None:
-    """Return a new mixed plan around the best integer candidate, or None when there is nothing new to try."""
+    """Return a new mixed plan around the best integer candidate, or None when there is nothing new to try.
+
+    A mixture that leaves every layer in float is no mixture: it compresses nothing.
+    """
     uniform = [one for one in made.values() if one.verdict != "failed" and _cheapens(one) and one.plan.origin != MIXED]
     if mixer is None or not uniform or set(budget.limits()) <= {"drop", "memory"}:
         return None
     proposal = mixer.propose(ranked(uniform, budget)[0], budget, margin)
-    return None if proposal is None or proposal[0].digest in made else proposal
+    return None if proposal is None or not proposal[0].layers or proposal[0].digest in made else proposal
 
 
 def _cheapens(candidate: Candidate) -> bool:

@@ -16,6 +16,8 @@ TOLERANCE = 1.02
 """A forecast over its limit by less than this factor is tried: measurement decides."""
 FLOAT_RATIO = 0.9
 """A file that computes in float is not expected to take less than this fraction of the float file's time."""
+COMPUTING = frozenset({"int8", "int8_dynamic"})
+"""Precisions that compute in integers, and do not only store them."""
 
 
 def least_bytes(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan) -> float:
@@ -59,6 +61,24 @@ def hopeless(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) ->
     return why
 
 
+def overshoot(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) -> Callable[[Plan], float]:
+    """Return what says by how much a plan is forecast to miss its limits, summed as fractions of them.
+
+    Args:
+        graph: the model's graph.
+        weights: parameter name -> float array of any shape.
+        budget: the limits that ``hopeless`` looks at count.
+    """
+
+    def over(plan: Plan) -> float:
+        size, ratio = budget.size, budget.latency_ratio
+        by_size = max(0.0, least_bytes(graph, weights, plan) / size - 1.0) if size else 0.0
+        by_time = max(0.0, 1.0 / ratio - 1.0) if ratio and not computes_integers(plan) else 0.0
+        return by_size + by_time
+
+    return over
+
+
 def computes_integers(plan: Plan) -> bool:
     """Say whether some layer computes in integers, and so does not take float's time."""
-    return any(layer.precision in ("int8", "int8_dynamic") for layer in plan.layers.values())
+    return any(layer.precision in COMPUTING for layer in plan.layers.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
@@ -80,15 +81,19 @@ def cost(candidate: Candidate) -> float:
     return candidate.artifact.bytes * candidate.latency.ratio
 
 
-def inexact(candidate: Candidate) -> bool:
-    """Say whether outputs were compared with the reference and some bits differ (behind float layers)."""
-    return candidate.parity is not None and candidate.parity.reference_differing > 0
+def exactness(candidate: Candidate) -> Literal["equal", "differing", "not compared"]:
+    """Say how a candidate's outputs stand to the reference's, bit for bit."""
+    parity = candidate.parity
+    if parity is None or parity.reference_compared <= 0 or parity.reference_differing < 0:
+        return "not compared"
+    return "differing" if parity.reference_differing else "equal"
 
 
 def ranked(candidates: Iterable[Candidate], budget: Budget) -> list[Candidate]:
     """Return candidates from best to worst: by overshoot, then by loss; those that failed later, those not made last.
 
-    What equals the reference bit for bit comes before what does not, within the same overshoot.
+    What equals the reference bit for bit comes before what differs and what was not compared, within the same
+    overshoot.
     When nothing but the drop is limited, candidates within it are ranked by size times latency instead of loss.
     Misses of latency are not ranked inside the noise: those whose quartiles overlap with the leader's are its equals,
     and their loss decides.
@@ -98,12 +103,12 @@ def ranked(candidates: Iterable[Candidate], budget: Budget) -> list[Candidate]:
     def order(candidate: Candidate) -> tuple[bool, bool, float, bool, float]:
         over = sum(check.overshoot for check in checks(candidate, budget))
         worth = cost(candidate) if only_quality and not over else loss(candidate)
-        return unmade(candidate), candidate.verdict == "failed", over, inexact(candidate), worth
+        return unmade(candidate), candidate.verdict == "failed", over, not _equal(candidate), worth
 
     found = sorted(candidates, key=order)
     equals = [one for one in found if _equal_misses(one, found[0], budget)]
     return [
-        *sorted(equals, key=lambda one: (inexact(one), loss(one))),
+        *sorted(equals, key=lambda one: (not _equal(one), loss(one))),
         *(one for one in found if all(one is not other for other in equals)),
     ]
 
@@ -155,17 +160,29 @@ def _words(missed: Sequence[Check]) -> str:
     return "; ".join(f"{check} ({check.overshoot:.1%} over)" for check in missed)
 
 
+def _equal(candidate: Candidate) -> bool:
+    return exactness(candidate) == "equal"
+
+
 def _why_first(best: Candidate, order: Sequence[Candidate], budget: Budget) -> str:
     able = [other for other in order if other.verdict != "failed" and not unmade(other)]
-    within = sum(all(check.met for check in checks(other, budget)) for other in able)
-    if set(budget.limits()) <= {"drop"}:
-        return f"smallest size times latency of {within} within the allowed drop"
-    return f"least output error ({loss(best):.4f}) of {within} within the budget"
+    within = [other for other in able if all(check.met for check in checks(other, budget))]
+    equal = [other for other in within if _equal(other)]
+    quality = set(budget.limits()) <= {"drop"}
+    limits = "the allowed drop" if quality else "the budget"
+    rule = "smallest size times latency" if quality else f"least output error ({loss(best):.4f})"
+    if not equal or len(equal) == len(within):
+        return f"{rule} of {len(within)} within {limits}"
+    if len(equal) == 1:
+        return f"of {len(within)} within {limits} the only one known to equal the reference bit for bit"
+    return f"{rule} of the {len(equal)} that equal the reference bit for bit, of {len(within)} within {limits}"
 
 
 def _why_not(candidate: Candidate, best: Candidate, budget: Budget) -> str:
-    if inexact(candidate) and not inexact(best):
+    if _equal(best) and exactness(candidate) == "differing":
         return f"met, but unlike {best.id} it does not equal the reference bit for bit"
+    if _equal(best) and not _equal(candidate):
+        return f"met, but it was not compared with the reference, which {best.id} equals bit for bit"
     if set(budget.limits()) <= {"drop"}:
         return f"met, but size times latency is {cost(candidate) / cost(best):.2f} times that of {best.id}"
     return f"met, but its output error {loss(candidate):.4f} is not below {loss(best):.4f} of {best.id}"

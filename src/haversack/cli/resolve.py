@@ -25,14 +25,14 @@ def resolve(
     budget:
         The other limits.
     write:
-        Write the forecast plan there, for pack --plan.
+        Write the plan there, of the measured file that meets it or else the forecast one, for pack --plan.
     json:
         Print JSON.
     """
     from haversack.flow import resolve as flow
 
     answer = flow.resolve(out, budget)
-    written = write if write is not None and answer.plan is not None else None
+    written = write if write is not None and answer.writable is not None else None
     if written is not None:
         answer.write(written)
     if json:
@@ -41,5 +41,5 @@ def resolve(
         for line in answer.lines(written):
             say(line)
         if write is not None and written is None:
-            say(f"{write} was not written: there is no forecast plan (what was measured needs none)")
+            say(f"{write} was not written: nothing meets the budget, nor is forecast to")
     return answer.exit_code

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from haversack.base.candidate import Candidate
 from haversack.base.finding import Finding
 from haversack.choose.best import Forecast
-from haversack.choose.verdict import amount
 from haversack.flow.choice import Choice
+from haversack.report import wording
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,24 @@ def figures(candidate: Candidate, choice: Choice) -> Figures:
         file = artifact.files[0]
         values |= {"path": file.path, "sha256": file.sha256}
         values |= {"size": artifact.bytes, "download": artifact.download_bytes}
-        words["size"] = f"{amount('size', artifact.bytes)} ({amount('size', artifact.download_bytes)} as a download)"
+        words["size"] = f"{wording.size(artifact.bytes)} ({wording.size(artifact.download_bytes)} as a download)"
         words["sha256"] = file.sha256
     if latency is not None:
         values |= {"latency_ratio": latency.ratio, "latency_ms": latency.median_ms}
         values |= {"latency_p95_ms": latency.p95_ms, "cold_ms": latency.cold_ms}
         words["latency"] = (
-            f"{latency.ratio:.3f}x of float (quartiles {latency.ratio_low:.3f} to {latency.ratio_high:.3f}), median "
-            f"{latency.median_ms:.3f} ms, p95 {latency.p95_ms:.3f} ms, cold {latency.cold_ms:.1f} ms"
+            f"{wording.ratio(latency.ratio)} of float (quartiles {wording.ratio(latency.ratio_low)} to "
+            f"{wording.ratio(latency.ratio_high)}), median {wording.milliseconds(latency.median_ms)}, "
+            f"p95 {wording.milliseconds(latency.p95_ms)}, cold {wording.milliseconds(latency.cold_ms)}"
         )
     if memory is not None:
         values["memory"] = memory.peak_bytes
-        words["memory"] = f"{amount('memory', memory.peak_bytes)} at the peak above the bare runtime"
+        words["memory"] = f"{wording.size(memory.peak_bytes)} at the peak above the bare runtime"
     _quality(candidate, choice, words, values)
     if parity is not None:
         values |= {"agreement": parity.agreement, "relative_error": parity.relative_error}
-        agreement = "" if math.isnan(parity.agreement) else f"agreement {parity.agreement:.4f}, "
-        words["against float"] = f"{agreement}relative error {parity.relative_error:.4f}"
+        agreement = "" if math.isnan(parity.agreement) else f"agreement {wording.percent(parity.agreement)}, "
+        words["against float"] = f"{agreement}relative error {wording.error(parity.relative_error)}"
         if parity.reference_differing >= 0:
             values["reference_differing"] = parity.reference_differing
             words["against the reference"] = (
@@ -93,13 +94,15 @@ def _quality(
     quality, drop = candidate.quality, candidate.drop
     if quality is not None:
         values["quality"] = quality.value
-        words["quality"] = f"{quality.metric} {quality.value:.4f} on {quality.samples} untouched samples"
+        value = wording.quality(quality.value, quality.unit)
+        words["quality"] = f"{quality.metric} {value} on {quality.samples} untouched samples"
     if drop is not None:
         earlier = choice.chosen_on.get(candidate.id, math.nan)
         values |= {"drop": drop.value, "drop_low": drop.low, "drop_high": drop.high, "drop_choosing": earlier}
-        words["drop"] = (
-            f"{drop.value:.4f} (95 %: {drop.low:.4f} to {drop.high:.4f}; {earlier:.4f} on the half that chose)"
-        )
+        unit = quality.unit if quality is not None else ""
+        bounds = wording.interval(drop.low, drop.high, unit)
+        half = f"; {wording.points(earlier, unit)} on the half that chose" if math.isfinite(earlier) else ""
+        words["drop"] = f"{wording.points(drop.value, unit)} (95 %: {bounds}{half})"
 
 
 def forecast_figures(forecast: Forecast) -> Figures:
@@ -111,5 +114,12 @@ def forecast_figures(forecast: Forecast) -> Figures:
         "latency_ms": forecast.latency_ms,
         "relative_error": forecast.relative_error,
     }
-    words = {name: amount(name, value) for name, value in values.items() if math.isfinite(value)}
+    spelled = {
+        "size": wording.size,
+        "download": wording.size,
+        "latency_ratio": wording.ratio,
+        "latency_ms": wording.milliseconds,
+        "relative_error": wording.error,
+    }
+    words = {name: spelled[name](value) for name, value in values.items() if math.isfinite(value)}
     return Figures(words, values)

@@ -16,7 +16,7 @@ from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose.best import Mixer, best
-from haversack.choose.forecast import hopeless
+from haversack.choose.forecast import hopeless, overshoot
 from haversack.choose.runtimes import Choice, between, outdone
 from haversack.choose.verdict import checks
 from haversack.flow.crossing import crossed, parting, told
@@ -135,19 +135,22 @@ def _steps(shop: Workshop, job: Job, wish: Request, tried: Runtimes, device: Loc
 def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:
     """Return every candidate of one target, best first."""
     if name in fixed:
-        return best([fixed[name]], budget, steps.evaluate, sink=steps.shop.tell)
+        return best([fixed[name]], budget, steps.evaluate, confirm=steps.confirmed, sink=steps.shop.tell)
     target = steps.targets[name]
     plans = proposals(steps.model.graph, name, target.precisions, tuple(steps.targets))
     mixer = Mixer(steps.model.graph, steps.profile, name, steps.weight_elements())
     raced = race(steps, plans.variants)
-    over = hopeless(steps.model.graph, steps.model.weights, budget)
+    model = steps.model
     return best(
-        raced.order,
+        raced.order[:1],
         budget,
         steps.evaluate,
-        fallbacks=[*(one for first in raced.order[:1] for one in careful(steps.model.graph, first)), *plans.fallbacks],
+        spares=[(plan, raced.lost[plan.digest]) for plan in raced.order[1:]],
+        fallbacks=[*(one for first in raced.order[:1] for one in careful(model.graph, first)), *plans.fallbacks],
         mixer=mixer,
-        hopeless=lambda plan: raced.lost.get(plan.digest) or over(plan),
+        hopeless=hopeless(model.graph, model.weights, budget),
+        overshoot=overshoot(model.graph, model.weights, budget),
+        confirm=steps.confirmed,
         sink=steps.shop.tell,
     )
 

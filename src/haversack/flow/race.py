@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from haversack.base.encodings import Encodings
-from haversack.base.model import Sample
+from haversack.base.model import Port, Sample
 from haversack.base.plan import Plan
 from haversack.base.progress import Event
+from haversack.base.progress import steps as told
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import relative_error
 from haversack.flow.steps import Steps
-from haversack.profile.sensitivity import hold_back
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.simulate import Simulator
 
 ROWS, BATCH = 16, 4
-"""Rows of calibration samples that every variant is simulated on, and how many at once."""
+"""Rows of calibration samples that every variant is simulated on, at most where batches can be cut, and how many at
+once."""
 LEAD = 0.03
 """A later variant must be better than an earlier one by this fraction: less is chance on so few rows."""
 
@@ -30,20 +31,23 @@ class Raced:
     """What a race ends with.
 
     Attributes:
-        order: the plans, the winner first.
+        order: the plans, the winner first, the others by their forecast error.
         lost: digest of every other plan -> why it is not made.
+        rows: how many rows each was simulated on.
     """
 
     order: tuple[Plan, ...]
     lost: Mapping[str, str] = field(default_factory=dict)
+    rows: int = 0
 
 
 def race(steps: Steps, variants: Sequence[Plan]) -> Raced:
     """Return the variants with the one in front whose simulated outputs are nearest to the float model's.
 
     Simulated are weights and activations in float32, without the steps that need encodings first (bias correction
-    helps them all); relative errors rank recipes, so a *forecast* says who is made real, and only measurement says how
-    good that is.
+    helps them all); relative errors rank recipes, so a *forecast* says who is made real first, and only measurement
+    says how good that is. The rows are calibration samples, which set the ranges of the variants as well: errors on
+    other samples are larger. That is the same for all variants, but it is no independent judgement.
 
     Args:
         steps: of the run: its model, calibration data, ranges and ledger.
@@ -54,41 +58,90 @@ def race(steps: Steps, variants: Sequence[Plan]) -> Raced:
     """
     if len(variants) < 2:
         return Raced(tuple(variants))
-    errors = _errors(steps, variants)
+    errors, rows = _errors(steps, variants)
     winner = 0
     for index, error in enumerate(errors):
         if error < errors[winner] * (1.0 - LEAD):
             winner = index
     first = variants[winner]
-    said = f"its output error of {errors[winner]:.4f}, by simulation on {ROWS} calibration samples"
     lost = {
-        plan.digest: f"forecast output error {error:.4f} is no better than {first.origin} with {said}"
+        plan.digest: _why(error, errors[winner], first.origin, rows)
         for plan, error in zip(variants, errors, strict=True)
         if plan is not first
     }
-    return Raced((first, *(plan for plan in variants if plan is not first)), lost)
+    others = sorted((index for index in range(len(variants)) if index != winner), key=errors.__getitem__)
+    return Raced((first, *(variants[index] for index in others)), lost, rows)
 
 
-def _errors(steps: Steps, variants: Sequence[Plan]) -> list[float]:
-    """Return the simulated relative error of each variant's outputs."""
+def _why(error: float, least: float, winner: str, rows: int) -> str:
+    """Say in words why a variant did not win."""
+    where = f"simulated on {rows} calibration rows"
+    if not math.isfinite(error):
+        return f"its forecast output is not finite ({where})"
+    if error < least:
+        return f"forecast output error {error:.4f} does not lead {least:.4f} of {winner} by {LEAD:.0%} ({where})"
+    return f"forecast output error {error:.4f}, {winner} has {least:.4f} ({where})"
 
-    def make() -> np.ndarray:
-        _, held = hold_back(list(steps.data.calibration()), ROWS)
-        batches = list(rebatch(steps.model, held, BATCH))[: -(-ROWS // BATCH)]
+
+def _errors(steps: Steps, variants: Sequence[Plan]) -> tuple[list[float], int]:
+    """Return the simulated relative error of each variant's outputs, and on how many rows."""
+
+    def make() -> tuple[np.ndarray, int]:
+        batches = list(rebatch(steps.model, spread(steps.model.inputs, steps.data.calibration), BATCH))
         simulator = Simulator(steps.model)
         exact = simulator.run(Encodings.none(), batches)
-        steps.shop.tell(Event("choose", "start", f"{len(variants)} variants by simulation"))
-        return np.array([_error(steps, plan, simulator, batches, exact) for plan in variants])
+        tell = steps.shop.tell
+        tell(Event("choose", "start", f"{len(variants)} variants by simulation"))
+        errors = [
+            _error(steps, plan, simulator, batches, exact)
+            for plan in told(variants, tell, "choose", "variants by simulation", len(variants))
+        ]
+        return np.array(errors), sum(map(_rows, batches))
 
-    found: np.ndarray = steps.shop.remember(
+    found, rows = steps.shop.remember(
         "choose",
         "race of variants",
         [*(replace(plan, target="").digest for plan in variants), ROWS, *steps.content],
         make,
-        save=lambda made: ({}, {"errors": made}),
-        load=lambda _, arrays: arrays["errors"],
+        save=lambda made: ({"rows": made[1]}, {"errors": made[0]}),
+        load=lambda data, arrays: (arrays["errors"], int(data["rows"])),
     )
-    return [float(error) for error in found]
+    return [float(error) for error in found], rows
+
+
+def spread(ports: Sequence[Port], samples: Callable[[], Iterable[Sample]], rows: int = ROWS) -> list[Sample]:
+    """Return rows evenly spread over all samples; only these are held.
+
+    Args:
+        ports: the model's inputs; where axis 0 of one is fixed, or the inputs of a sample disagree on it, whole samples
+            are taken: as few as give that many rows.
+        samples: returns the samples, arrays batch first, afresh at each call.
+        rows: how many; all where there are fewer.
+    """
+    lengths, free = [], all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in ports)
+    for sample in samples():
+        lengths.append(_rows(sample))
+        free = free and bool(sample[0].ndim) and len({array.shape[:1] for array in sample}) == 1
+    if not free:
+        count = min(len(lengths), -(-rows // max(1, min(lengths, default=1))))
+        chosen = set(_evenly(len(lengths), count))
+        return [sample for index, sample in enumerate(samples()) if index in chosen]
+    total = sum(lengths)
+    wanted = _evenly(total, min(rows, total))
+    found, start = [], 0
+    for sample, length in zip(samples(), lengths, strict=True):
+        mine = [index - start for index in wanted if start <= index < start + length]
+        found += [tuple(array[index : index + 1].copy() for array in sample) for index in mine]
+        start += length
+    return found
+
+
+def _evenly(total: int, count: int) -> list[int]:
+    return [(2 * index + 1) * total // (2 * count) for index in range(count)]
+
+
+def _rows(sample: Sample) -> int:
+    return int(sample[0].shape[0]) if sample[0].ndim else 1
 
 
 def _error(

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
-from haversack.base.finding import Finding
 from haversack.choose.verdict import checks, judged
+from haversack.flow.certainty import certain
 from haversack.flow.steps import Steps
-from haversack.tools.numerics import bootstrap
 
 
 def confirmed(steps: Steps, candidates: Sequence[Candidate], budget: Budget) -> list[Candidate]:
@@ -22,7 +21,7 @@ def confirmed(steps: Steps, candidates: Sequence[Candidate], budget: Budget) -> 
     result: list[Candidate] = []
     for target in steps.targets:
         order = judged([one for one in candidates if one.plan.target == target], budget)
-        result += _first_that_holds(steps, [steps.reported(one) for one in order], budget)
+        result += _told(_first_that_holds(steps, [steps.reported(one) for one in order], budget), budget)
     return result
 
 
@@ -50,11 +49,10 @@ def _confirmed(steps: Steps, candidate: Candidate, budget: Budget) -> Candidate:
     if missed and candidate.verdict in ("chosen", "met"):
         words = "; ".join(str(check) for check in missed)
         candidate = replace(candidate, verdict="missed", reason=f"on the untouched half: {words}")
-    drop = candidate.drop
-    if drop is not None and budget.drop is not None and not bootstrap.established(drop, budget.drop):
-        text = (
-            f"the drop is {drop.value:.4f} with 95 % between {drop.low:.4f} and {drop.high:.4f}: "
-            f"{drop.samples} samples do not establish that it is within {budget.drop:.4f}"
-        )
-        candidate = replace(candidate, findings=(*candidate.findings, Finding("not-established", text)))
     return candidate
+
+
+def _told(order: list[Candidate], budget: Budget) -> list[Candidate]:
+    """Return the order; what ships of it says whether its drop is established, whatever its verdict is."""
+    ships = next((one for one in order if one.artifact is not None), None)
+    return [certain(one, budget) if one is ships else one for one in order]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,17 @@ from haversack.base.recipe import unstructure
 from haversack.choose import resolve as choosing
 from haversack.choose.best import Mixer
 from haversack.choose.resolve import Resolution
+from haversack.choose.verdict import checks
+from haversack.flow.certainty import certain
 from haversack.flow.choice import Choice
 from haversack.flow.choice import read as read_choice
 from haversack.flow.figures import figures, forecast_figures
 from haversack.flow.request import write_plan
+from haversack.flow.workshop import FOLDER
 from haversack.tools.store import atomic
 
+DEFAULT_TARGET = "onnxruntime"
+"""What ``pack`` makes where no target is named."""
 GONE = "its file is gone, or is not the one that was measured"
 
 
@@ -56,34 +61,42 @@ class Answer:
         """The forecast plan of the first target that has one; None when measurement answers, or nothing is found."""
         return next((one.plan for one in self.found.values() if one.plan is not None), None)
 
+    @property
+    def writable(self) -> Plan | None:
+        """The plan for ``pack --plan``: the forecast one, else that of the first measured candidate that meets."""
+        met = (one.candidates[0].plan for one in self.found.values() if one.met)
+        return self.plan if self.plan is not None else next(met, None)
+
     def write(self, path: Path) -> None:
-        """Write the forecast plan, for ``pack --plan``.
+        """Write the plan, forecast or measured, for ``pack --plan``.
 
         Raises:
             UsageError: there is none.
             EnvironmentFault: it cannot be written.
         """
-        if self.plan is None:
-            raise UsageError("there is no forecast plan to write", where=str(path))
+        if self.writable is None:
+            raise UsageError("there is no plan to write: nothing meets it, nor is forecast to", where=str(path))
         with atomic.told(path, "write the plan"):
-            write_plan(self.plan, path)
+            write_plan(self.writable, path)
 
     def next_command(self, path: Path | None = None) -> str:
-        """Return the command that makes the forecast plan real; ``path`` is where it was written."""
-        file, out = str(path or "plan.toml"), f"{self.out}-again"
-        words = ["haversack", "pack", self.choice.job, "--plan", file, "--budget", self.typed, "--out", out]
-        return shlex.join(words)
+        """Return the command that makes the plan what ships; ``path`` is where it was written."""
+        plan = self.writable
+        kinds = [kind for one in self._all() if one.verdict != "failed" for kind in _errors(one)]
+        target = () if plan is None or plan.target == DEFAULT_TARGET else (plan.target,)
+        return self._pack(("--plan", str(path or "plan.toml")), target, kinds)
 
     def lines(self, written: Path | None = None) -> list[str]:
         """Return the answer for a terminal; ``written`` is where the plan went."""
         lines: list[str] = []
         for target, one in self.found.items():
-            lines += _met(target, self._reported(one), self.choice) if one.met else self._missed(target, one)
-        if self.plan is not None:
-            if written is None:
-                words = ["haversack", "resolve", str(self.out), "--budget", self.typed, "--write", "plan.toml"]
-                lines.append(f"write the plan: {shlex.join(words)}")
-            lines.append(f"next: {self.next_command(written)}")
+            lines += self._met(target, one) if one.met else self._missed(target, one)
+        makes = self._makes(written)
+        if makes and written is None:
+            words = ["haversack", "resolve", str(self.out), "--budget", self.typed, "--write", "plan.toml"]
+            lines.append(f"write the plan: {shlex.join(words)}")
+        if command := self._command(written):
+            lines.append(f"next: {command}" + ("    makes it what ships" if makes and self.plan is None else ""))
         elif self.exit_code:
             lines.append("next: loosen the limit that is missed above, or pack another model")
         return lines
@@ -100,30 +113,73 @@ class Answer:
                 "forecast": None if one.forecast is None else forecast_figures(one.forecast).data(),
                 "plan": None if one.plan is None else unstructure(one.plan),
             }
-        command = self.next_command() if self.plan is not None else ""
-        return {"budget": self.budget.limits(), "exit_code": self.exit_code, "targets": targets, "next": command}
+        told = {"budget": self.budget.limits(), "exit_code": self.exit_code, "out": str(self.out)}
+        return {**told, "targets": targets, "next": self._command(None)}
+
+    def _makes(self, written: Path | None) -> bool:
+        """Say whether a plan is worth packing: it was written, or it is not what ships already."""
+        return self.writable is not None and (written is not None or self.plan is not None or not self._ships())
+
+    def _command(self, written: Path | None) -> str:
+        """Return the command that leads on, or nothing."""
+        if self._makes(written):
+            return self.next_command(written)
+        refused = next((one for one in self._all() if self._refused(one)), None) if self.exit_code else None
+        return self._pack((), (refused.plan.target,), _errors(refused)) if refused is not None else ""
+
+    def _met(self, target: str, one: Resolution) -> list[str]:
+        candidate = self._reported(one)
+        path = self._path(candidate)
+        lines = [f"{target}: {path} ({candidate.plan.origin or candidate.id}), measured:"]
+        return [*lines, *(f"  {line}" for line in figures(candidate, self.choice).lines())]
 
     def _missed(self, target: str, one: Resolution) -> list[str]:
         nearest = one.candidates[0] if one.candidates else None
         lines = [f"{target}: no measured artefact meets {self.typed}"]
-        if nearest is not None and nearest.artifact is not None:
-            lines.append(f"  nearest measured: {nearest.artifact.files[0].path} ({nearest.id}): {nearest.reason}")
+        for other in filter(self._refused, one.candidates):
+            kinds = ", ".join(_errors(other))
+            flags = " ".join(f"--allow {kind}" for kind in _errors(other))
+            lines.append(f"  within the limits, but failed for {kinds}: {self._path(other)} ({other.id}): pack {flags}")
+        if nearest is not None and nearest.artifact is not None and not self._refused(nearest):
+            lines.append(f"  nearest measured: {self._path(nearest)} ({nearest.id}): {nearest.reason}")
         if one.plan is None or one.forecast is None:
             return [*lines, "  no plan is forecast to meet it either"]
         wished = one.plan
-        base = min((other.plan for other in one.candidates), key=lambda plan: len(plan.differences(wished)))
-        changes = base.differences(wished)
-        lines.append(f"  forecast plan {one.plan.id} (a forecast: nothing of it was made or measured):")
+        lines.append(f"  forecast plan {wished.id} (a forecast: nothing of it was made or measured):")
         lines += [f"    {line}" for line in forecast_figures(one.forecast).lines("forecast")]
         lines.append("    drop: not forecast, only measurement tells")
-        lines += [f"    {change}" for change in changes] or ["    as a plan of the run that was not made"]
-        return lines
+        if any(other.plan.digest == wished.digest for other in one.candidates):
+            return [*lines, f"    {wished.origin or wished.id}: a plan of the run that was not made for its own limits"]
+        base = min((other.plan for other in one.candidates), key=lambda plan: len(plan.differences(wished)))
+        return [*lines, *(f"    {change}" for change in base.differences(wished))]
+
+    def _refused(self, one: Candidate) -> bool:
+        """Say whether a file is within all limits, and failed for findings that may be allowed."""
+        within = one.artifact is not None and all(check.met for check in checks(one, self.budget))
+        return within and one.verdict == "failed" and one.reason != GONE and bool(_errors(one))
+
+    def _ships(self) -> bool:
+        """Say whether the first candidate that meets the budget is what the run ships already."""
+        first = next((one.candidates[0] for one in self.found.values() if one.met), None)
+        return first is not None and not str(_file(first)).startswith(FOLDER)
+
+    def _all(self) -> list[Candidate]:
+        return [candidate for one in self.found.values() for candidate in one.candidates]
+
+    def _path(self, candidate: Candidate) -> str:
+        return str(self.out / _file(candidate))
+
+    def _pack(self, more: Sequence[str], targets: Sequence[str], allow: Sequence[str]) -> str:
+        words = ["haversack", "pack", self.choice.job, *more, "--budget", self.typed]
+        words += [word for name in targets for word in ("--target", name)]
+        words += [word for kind in dict.fromkeys(allow) for word in ("--allow", kind)]
+        return shlex.join([*words, "--out", f"{self.out}-again"])
 
     def _reported(self, one: Resolution) -> Candidate:
-        """Return the first candidate with the figures of the untouched half."""
+        """Return the first candidate with the figures of the untouched half, and what they establish of this budget."""
         first = one.candidates[0]
         known = next(other for other in self.choice.candidates if other.id == first.id)
-        return replace(first, quality=known.quality, drop=known.drop)
+        return certain(replace(first, quality=known.quality, drop=known.drop), self.budget)
 
 
 def resolve(out: Path, budget: str) -> Answer:
@@ -160,7 +216,11 @@ def _there(candidate: Candidate, out: Path) -> Candidate:
     return replace(candidate, verdict="failed", reason=GONE)
 
 
-def _met(target: str, candidate: Candidate, choice: Choice) -> list[str]:
-    path = candidate.artifact.files[0].path if candidate.artifact is not None else ""
-    lines = [f"{target}: {path} ({candidate.plan.origin or candidate.id}), measured:"]
-    return [*lines, *(f"  {line}" for line in figures(candidate, choice).lines())]
+def _file(candidate: Candidate) -> str:
+    """Return the path of a candidate's main file below the run's folder."""
+    return candidate.artifact.files[0].path if candidate.artifact is not None else ""
+
+
+def _errors(candidate: Candidate) -> list[str]:
+    """Return the kinds of a candidate's errors, each once."""
+    return list(dict.fromkeys(one.kind for one in candidate.findings if one.severity == "error"))

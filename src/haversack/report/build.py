@@ -161,7 +161,7 @@ def _candidate(
         latency=_latency(one.latency) if one.latency else None,
         memory=MemoryRecord(one.memory.peak_bytes) if one.memory else None,
         findings=tuple(_finding(finding, allowed) for finding in one.findings),
-        verdict=one.verdict,
+        verdict="not made" if one.artifact is None and one.verdict == "missed" else one.verdict,
         reason=one.reason,
         layers=_layers(one, model, after) if one.artifact else (),
         after=after,

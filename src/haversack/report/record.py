@@ -15,7 +15,7 @@ from haversack.base.plan import Plan
 from haversack.base.quality import Direction
 
 FORMAT = 1
-Verdict = Literal["chosen", "met", "missed", "failed", "open"]
+Verdict = Literal["chosen", "met", "missed", "failed", "not made", "open"]
 
 
 @dataclass(frozen=True)
