@@ -29,6 +29,7 @@ from haversack.base.recipe import structure, unstructure
 from haversack.compress.perturb import perturb
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import PrepareContext
+from haversack.flow import early
 from haversack.flow.data import Data
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.proposals import mostly_linear
@@ -174,8 +175,10 @@ class Steps:
         """Return the float model's quality; stop when it is not what the user stated.
 
         Raises:
-            JobError: it falls short of the stated baseline by more than two standard errors.
+            JobError: it falls short of the stated baseline by more than two standard errors, or a half of the
+                evaluation set has no value.
         """
+        early.refuse_undefined(self.metric, self.baseline.rows)
         whole = quality_of(self.metric, self.baseline.rows)
         stated = self.job.baseline
         if stated is not None:
