@@ -50,6 +50,9 @@ def model():
     return Outer().eval()
 """
 
+NEVER = "def model():\n    torch.manual_seed(0)\n    net = Net().eval()\n    nn.init.constant_(net.classify.weight, 0)\n    net.classify.bias.data = torch.tensor([0.0, 1.0])\n    return net\n"
+MINE = "def metric(outputs, expected):\n    return outputs[0].argmax(1) == expected\n"
+
 # (name, what is added to or replaces the job file, exit code, what must be said)
 CASES = [
     ("a syntax error", "def model(:\n", 2, ["job.py:1", "invalid syntax"]),
@@ -102,7 +105,9 @@ CASES = [
     ),
     ("an unknown operation", HEAD + "preprocess = [{'op': 'resise', 'height': 3}]\n", 2, ["resise", "did you mean resize"]),
     ("labels of another length", HEAD + "def evaluation():\n    yield (np.ones((4, 3), np.float32),), np.zeros(3, np.int64)\n", 2, ["evaluation()"]),
-    ("a baseline that is not reached", HEAD + "baseline = 3.0\n", 2, ["baseline", "3.0"]),
+    ("a baseline in percent", HEAD + "baseline = 95\n", 2, ["baseline", r"baseline = 0\.95"]),
+    ("a baseline that is not reached", HEAD + NEVER + "baseline = 0.5\n", 2, ["baseline", r"0\.5000"]),
+    ("a callable's baseline in percent", HEAD + MINE + "baseline = 95\n", 2, ["baseline", r"baseline = 0\.95"]),
     ("data-dependent control flow", HEAD + BRANCH, 4, ["inner", r"job\.py:\d+"]),
 ]  # fmt: skip
 

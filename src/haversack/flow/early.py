@@ -29,3 +29,10 @@ def refuse_undefined(metric: Metric, rows: np.ndarray) -> None:
                 "the others are reported",
                 next_step="give more samples, of every class, so ordered that each half holds what the metric needs",
             )
+
+
+def baseline_step(stated: float, found: float, unit: str) -> str:
+    """Return what to do when the float model scores less than its job states."""
+    if unit == "fraction" and stated > 1 >= found:
+        return f"baseline = {stated / 100:g}, if percent were meant: the metric is a fraction"
+    return "look at preprocess, labels and weights before compressing anything, or mend baseline"

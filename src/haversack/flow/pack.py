@@ -57,11 +57,11 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     Raises:
         HaversackError: ``base/errors`` draws the tree; a missed budget is no error but exit code 3.
     """
-    wish = request if isinstance(request, Request) else Request(request, **wishes)
+    wish = request if isinstance(request, Request) else Request.of(request, wishes)
     started = time.monotonic()
     tried = runtimes(wish)
     job, budget, fixed = opened(wish)
-    with Workshop(wish.out, _owner(job), sink) as shop, LocalDevice() as device:
+    with Workshop(wish.out, _owner(job), sink, wish.command) as shop, LocalDevice() as device:
         steps = _steps(shop, job, wish, tried, device)
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))

@@ -190,7 +190,7 @@ class Steps:
                     f"states {stated:.4f}",
                     where="baseline",
                     tried=f"scoring the float artefact with {whole.metric}",
-                    next_step="look at preprocess, labels and weights before compressing anything, or mend baseline",
+                    next_step=early.baseline_step(stated, whole.value, self.metric.unit),
                 )
         return whole
 
