@@ -124,7 +124,12 @@ class Custom(MeanMetric):
             JobError: with every fault of the batch at once.
         """
         if faults := self._interface_faults(outputs, expected, names):
-            raise JobError(f"metric {self.name} cannot score this batch", where="evaluation()", faults=tuple(faults))
+            raise JobError(
+                f"metric {self.name} cannot score this batch",
+                where="evaluation()",
+                faults=tuple(faults),
+                next_step="evaluation() yields ((array, …), expected), both batch first and finite",
+            )
 
     def kept(self, outputs: Outputs, expected: np.ndarray) -> np.ndarray:
         """Return a batch for a metric of the whole set: rows [samples, columns] that hold outputs and expected values.
