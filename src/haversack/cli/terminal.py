@@ -112,7 +112,7 @@ class _Left:
             return ""
         now = time.monotonic()
         start, before = self.began.setdefault((event.stage, event.text), (now, event.done))
-        if event.done < before:  # the same step again, of another candidate
+        if event.done <= before:  # the same step again, of another candidate
             start, before = self.began[event.stage, event.text] = now, event.done
         if not before < event.done < event.total or now <= start:
             return ""
