@@ -136,6 +136,7 @@ def test_a_bare_drop_of_a_whole_fraction_is_refused_with_the_unit_that_was_meant
 )
 def test_other_drops_are_in_a_unit_that_fits(text, unit):
     check_unit(text, unit, "m")
+    assert parse(text).drop in (0.5, 1.0, None)
 
 
 def test_percent_are_told_what_to_write():

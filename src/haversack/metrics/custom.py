@@ -160,14 +160,14 @@ class Custom(MeanMetric):
         return np.concatenate([np.tile(np.array(head, np.float64), (samples, 1)), *flat], axis=1)
 
     def standard_error(self, rows: np.ndarray) -> float:
-        """Return s / sqrt(n) of scores, or the bootstrap's standard error of a value of the whole set."""
+        """Return s / sqrt(n) of scores [samples, 1], or the bootstrap's standard error of a value of the whole set."""
         if not _is_kept(rows):
             return super().standard_error(rows)
         whole = _Whole.of(self, rows)
         return bootstrap.standard_error(whole.resampled, len(rows), count=_WHOLE_RESAMPLES)
 
     def drop(self, baseline: np.ndarray, artifact: np.ndarray) -> Drop:
-        """Return how much worse ``artifact`` is than ``baseline``, with its interval."""
+        """Return how much worse ``artifact`` rows [samples, columns] are than ``baseline`` rows, with the interval."""
         if not _is_kept(baseline) and not _is_kept(artifact):
             return super().drop(baseline, artifact)
         if not (_is_kept(baseline) and _is_kept(artifact)):
