@@ -10,7 +10,7 @@ read the code, open ``flow/pack.py``: the product as a page of plain calls.
 Names are loaded on first use, so that importing haversack is cheap.
 
 Public names:
-    pack  what ``haversack pack`` does: ``pack("job.py", budget="size=5.2MB", out=Path("out"))``
+    pack  what ``haversack pack`` does: ``pack("job.py", budget="size=5.2MB", out="out")``
     Request, Outcome  what goes into a run, and what comes out of it
     Budget, Plan, LayerPlan, Step, Recipe  the limits, and what is done to each layer
     Encodings, Affine, Float, Dynamic  how tensors are stored

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haversack.base.budget import BYTE_UNITS, EXAMPLE, Budget, parse
+from haversack.base.budget import BYTE_UNITS, EXAMPLE, Budget, check_unit, parse
 from haversack.base.errors import UsageError
 
 
@@ -59,7 +60,7 @@ def test_bytes_are_whole_numbers():
         ("size=5ms", "size: the unit ms does not fit: bytes as KB"),
         ("latency=5", "latency: the unit (none) does not fit: ms, or x"),
         ("latency=5s", "latency: the unit s does not fit: ms, or x"),
-        ("drop=1%", "drop: '1%' is not a non-negative number with a unit: pt"),
+        ("drop=1%", "drop: the unit % does not fit: pt"),
         ("drop=1x", "drop: the unit x does not fit: pt"),
         ("size=-5MB", "size: '-5MB' is not a non-negative number with a unit"),
         ("size=MB", "size: 'MB' is not a non-negative number with a unit"),
@@ -120,3 +121,26 @@ def test_any_text_is_a_budget_or_a_usage_error(text):
         assert error.faults
     else:
         assert all(math.isfinite(value) and value >= 0 for value in budget.limits().values())
+
+
+@pytest.mark.parametrize("text", ["drop=1", "size=5MB, drop = 2.5", "drop=1e1"])
+def test_a_bare_drop_of_a_whole_fraction_is_refused_with_the_unit_that_was_meant(text):
+    parse(text)
+    with pytest.raises(UsageError, match="would allow any loss: top1 is a fraction") as caught:
+        check_unit(text, "fraction", "top1")
+    assert re.search(r"drop=(1|2.5|10)pt", caught.value.next_step)
+
+
+@pytest.mark.parametrize(
+    "text, unit", [("drop=0.5", "fraction"), ("drop=100pt", "fraction"), ("drop=1", "nats"), ("", "fraction")]
+)
+def test_other_drops_are_in_a_unit_that_fits(text, unit):
+    check_unit(text, unit, "m")
+    assert parse(text).drop in (0.5, 1.0, None)
+
+
+def test_percent_are_told_what_to_write():
+    with pytest.raises(UsageError, match="drop=1pt"):
+        parse("drop=1%")
+    with pytest.raises(UsageError, match="the unit % does not fit"):
+        parse("size=50%")

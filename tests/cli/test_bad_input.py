@@ -50,6 +50,11 @@ def model():
     return Outer().eval()
 """
 
+SCORED = "# refused when the float model is scored\n"
+NEVER = "def model():\n    torch.manual_seed(0)\n    net = Net().eval()\n    nn.init.constant_(net.classify.weight, 0)\n    net.classify.bias.data = torch.tensor([0.0, 1.0])\n    return net\n"
+LATER = "def calibration():\n    for bad in (0, np.nan):\n        x = np.ones((4, 3), np.float32)\n        x[2, 1] += bad\n        yield (x,)\n"
+MINE = "def metric(outputs, expected):\n    return outputs[0].argmax(1) == expected\n"
+
 # (name, what is added to or replaces the job file, exit code, what must be said)
 CASES = [
     ("a syntax error", "def model(:\n", 2, ["job.py:1", "invalid syntax"]),
@@ -75,6 +80,42 @@ CASES = [
         ["evaluation()", "int64"],
     ),
     ("NaN in data", HEAD + "def calibration():\n    yield (np.full((4, 3), np.nan, np.float32),)\n", 2, ["calibration()", "NaN"]),
+    (
+        "a forgotten comma",
+        HEAD + "def calibration():\n    yield (np.ones((4, 3), np.float32))\n",
+        2,
+        ["calibration(): batch 0", r"an array, not a tuple of arrays: write \(x,\), with the comma"],
+    ),
+    (
+        "inputs of evaluation that are no tuple",
+        HEAD + "def evaluation():\n    yield np.ones((4, 3), np.float32), np.zeros(4, np.int64)\n",
+        2,
+        ["evaluation(): batch 0", r"an array, not a tuple of arrays: write \(x,\), with the comma"],
+    ),
+    (
+        "inputs without expected values",
+        HEAD + "def evaluation():\n    yield np.ones((4, 3), np.float32)\n",
+        2,
+        ["evaluation(): batch 0", "not a pair"],
+    ),
+    (
+        "labels from 1",
+        HEAD + "def evaluation():\n    yield (np.ones((4, 3), np.float32),), np.array([1, 2, 1, 2])\n",
+        2,
+        ["labels from 1 to 2 for 2 classes", "labels - 1", "next: .*integers from 0"],
+    ),
+    (
+        "labels that are names",
+        HEAD + "def evaluation():\n    yield (np.ones((4, 3), np.float32),), np.array(['a', 'b', 'a', 'b'])\n",
+        2,
+        ["dtype <U1", "next: .*classes.index"],
+    ),
+    (
+        "NaN in a later batch",
+        HEAD + LATER,
+        2,
+        ["calibration(): batch 1", "x: 1 of 12 values are NaN or infinite, the first in row 2"],
+    ),
     (
         "NaN in evaluation",
         HEAD + "def evaluation():\n    yield (np.full((4, 3), np.nan, np.float32),), np.zeros(4, np.int64)\n",
@@ -102,7 +143,9 @@ CASES = [
     ),
     ("an unknown operation", HEAD + "preprocess = [{'op': 'resise', 'height': 3}]\n", 2, ["resise", "did you mean resize"]),
     ("labels of another length", HEAD + "def evaluation():\n    yield (np.ones((4, 3), np.float32),), np.zeros(3, np.int64)\n", 2, ["evaluation()"]),
-    ("a baseline that is not reached", HEAD + "baseline = 3.0\n", 2, ["baseline", "3.0"]),
+    ("a baseline in percent", HEAD + "baseline = 95\n", 2, ["baseline", r"baseline = 0\.95"]),
+    ("a baseline that is not reached", HEAD + NEVER + "baseline = 0.5\n" + SCORED, 2, ["baseline", r"0\.5000"]),
+    ("a callable's baseline in percent", HEAD + MINE + NEVER + "baseline = 95\n" + SCORED, 2, ["baseline", r"baseline = 0\.95"]),
     ("data-dependent control flow", HEAD + BRANCH, 4, ["inner", r"job\.py:\d+"]),
 ]  # fmt: skip
 
@@ -118,9 +161,39 @@ def test_a_job_that_cannot_be_packed(tmp_path, monkeypatch, capfd, text, code, s
     for one in said:
         assert re.search(one.replace("()", r"\(\)"), told, re.IGNORECASE), f"{one!r} is not in:\n{told}"
     assert not list((tmp_path / "out").glob("best/**/*"))
-    for name in ("report.json", "report.html", "recipe.toml"):
-        assert not (tmp_path / "out" / name).exists()
+    # Only the float model's score can be looked at after its file was made.
+    assert (tmp_path / "out").exists() == text.endswith(SCORED)
     assert not list((tmp_path / "out").rglob("*.part"))
+
+
+_DRY = {
+    "a metric that raises",
+    "a metric that gives NaN",
+    "labels from 1",
+    "labels that are names",
+    "NaN in evaluation",
+}
+DRY = [case for case in CASES if case[0] in _DRY]
+
+
+@pytest.mark.parametrize("text, code, said", [case[1:] for case in DRY], ids=[case[0] for case in DRY])
+def test_a_dry_run_refuses_what_pack_refuses(tmp_path, monkeypatch, capfd, text, code, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.py").write_text(text)
+    assert main(["pack", "job.py", "--dry-run"]) == code
+    told = capfd.readouterr().err
+    for one in said:
+        assert re.search(one.replace("()", r"\(\)"), told, re.IGNORECASE), f"{one!r} is not in:\n{told}"
+
+
+def test_after_a_failed_attempt_another_job_may_have_the_folder(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.py").write_text(HEAD + "def metric(outputs, expected):\n    raise KeyError('colour')\n")
+    (tmp_path / "other.py").write_text(HEAD + "def evaluation():\n    return []\n")
+    assert main(["pack", "job.py", "--out", "out"]) == 2
+    assert main(["pack", "other.py", "--out", "out"]) == 2
+    assert "another job" not in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.name == "out"] == []
 
 
 @pytest.mark.parametrize("text, code, said", [case[1:] for case in CASES[-4:]], ids=[case[0] for case in CASES[-4:]])

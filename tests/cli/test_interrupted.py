@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -97,3 +98,27 @@ def test_nothing_half_written_is_left(interrupted):
     out, *_ = interrupted
     assert list(out.rglob("*.part")) == []
     assert list((out / "best").rglob(".*")) == []
+
+
+@pytest.mark.parametrize("imported", ["haversack.cli.process", "cyclopts", "haversack.flow.pack", "torch"])
+def test_ctrl_c_while_modules_are_loaded_is_told_in_words_too(imported, packed, environment, tmp_path):
+    """The signal is sent to itself by the process at the moment when it imports a module."""
+    script = f"""
+import importlib.abc, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Stop(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == {imported!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Stop())
+from haversack.cli import main
+sys.exit(main({packed.command(tmp_path / "out")[3:]}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False, timeout=100
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.startswith("haversack: stopped; the same command goes on from where it was\n  next: haversack")
+    assert str(tmp_path / "out") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

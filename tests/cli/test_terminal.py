@@ -35,16 +35,36 @@ def now(monkeypatch):
     return time
 
 
-def test_time_left_is_the_forecast_less_what_has_passed(now):
+def test_a_steps_time_left_follows_from_its_own_progress(now):
     left = _Left()
-    assert left.words() == ""
-    now[0] += 10
-    left.take(Event("load", "note", "x", data={"forecast_seconds": 60}))
-    assert left.words() == "about 1 min 00 s left"
-    now[0] += 45
-    assert left.words() == "about 15 s left"
-    now[0] += 20
-    assert left.words() == "longer than forecast"
+    step = [Event("profile", "progress", "layers", done, 10) for done in range(11)]
+    assert left.words(step[0]) == ""
+    now[0] += 8
+    assert left.words(step[2]) == "about 32 s left of this step"
+    now[0] += 2
+    assert left.words(step[5]) == "about 10 s left of this step"
+    assert left.words(step[10]) == ""
+    now[0] += 100
+    assert left.words(step[0]) == "", "the same step of another candidate begins anew"
+    now[0] += 1
+    assert left.words(step[1]) == "about 9 s left of this step"
+
+
+def test_the_forecast_of_the_run_is_told_once_and_not_counted_down(now, capsys):
+    plain = _Plain()
+    plain(Event("load", "note", "a model", data={"forecast_seconds": 60}))
+    for _ in range(3):
+        now[0] += 30
+        plain(Event("choose", "done", "candidate"))
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].endswith("a model  [forecast: about 1 min 00 s more]")
+    assert [line.endswith("choose   candidate") for line in told[1:]] == [True] * 3
+
+
+def test_where_steps_are_reused_no_forecast_is_told():
+    left = _Left()
+    left.words(Event("lower", "reused", "float file"))
+    assert left.words(Event("load", "note", "a model", data={"forecast_seconds": 60})) == ""
 
 
 def test_plain_lines_are_no_flood(now, capsys):

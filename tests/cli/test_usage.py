@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from haversack.base.progress import silent
 from haversack.cli import main
+from haversack.flow.workshop import Workshop
 
 JOB = """
 import numpy as np
@@ -144,6 +146,15 @@ def test_a_folder_without_a_report(job, capfd, verb):
     told = refused(capfd, job, verb, str(job / "nowhere"))
     assert "there is no report" in told
     assert "haversack pack" in told
+
+
+@pytest.mark.parametrize("verb", ["report", "verify"])
+def test_the_folder_of_an_unfinished_run(job, capfd, verb):
+    with Workshop(job / "out", "job.py", silent, "haversack pack job.py --out out") as shop:
+        shop.remember("load", "x", [1], lambda: 1, save=lambda _: ({}, {}), load=lambda *_: 1)
+    told = refused(capfd, job, verb, "out")
+    assert "the run in it is not finished" in told
+    assert "next: haversack pack job.py --out out" in told
 
 
 def test_a_report_that_is_cut_off(job, capfd, packed):

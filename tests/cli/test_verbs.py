@@ -119,3 +119,10 @@ def test_a_reader_that_goes_away_is_no_error(packed, environment):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
     assert "Traceback" not in done.stderr
     assert len(done.stdout) == 10
+
+
+def test_the_help_of_parts_names_the_shelves_that_there_are(capfd):
+    found = json.loads(told(capfd, "parts", "--json")[1])
+    text = " ".join(told(capfd, "parts", "--help")[1].replace("│", " ").split())
+    listed = text.partition("Only the shelf of this noun (")[2].partition(")")[0]
+    assert {noun.strip("' ") for noun in listed.split(",")} == set(found)

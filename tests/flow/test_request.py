@@ -10,6 +10,7 @@ from haversack.base.budget import Budget
 from haversack.base.errors import UsageError
 from haversack.base.plan import LayerPlan, Plan, Step
 from haversack.base.recipe import FORMAT, Recipe, write
+from haversack.flow.pack import pack
 from haversack.flow.request import DEFAULT_BUDGET, Request, opened, read_plan, write_plan
 
 JOB = str(Path(__file__).with_name("tiny_job.py"))
@@ -111,8 +112,9 @@ def test_all_faults_of_a_plan_are_told_at_once(tmp_path, text, faults):
 def test_a_plan_that_is_no_toml(tmp_path, content):
     path = tmp_path / "plan.toml"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match="the plan cannot be read"):
+    with pytest.raises(UsageError, match="the plan cannot be read") as caught:
         read_plan(path)
+    assert "--write" in caught.value.next_step
 
 
 def test_all_faults_of_a_budget_are_told_at_once():
@@ -132,3 +134,45 @@ def test_the_words_are_checked_before_the_job_is_run(tmp_path):
     job.write_text("raise SystemError")
     with pytest.raises(UsageError, match="no target named 'nowhere'"):
         opened(Request(str(job), targets=("nowhere",)))
+
+
+def job_with(tmp_path, line):
+    path = tmp_path / "job.py"
+    path.write_text(Path(JOB).read_text() + line)
+    return str(path)
+
+
+def test_a_drop_of_one_is_not_taken_for_a_hundred_points(tmp_path):
+    with pytest.raises(UsageError, match="would allow any loss") as caught:
+        opened(Request(JOB, "size=5MB,drop=1"))
+    assert "drop=1pt" in caught.value.next_step
+    nats = job_with(tmp_path, "\nmetric = 'kl'\n")
+    assert opened(Request(nats, "drop=1"))[1].drop == 1
+
+
+def test_a_baseline_in_percent_is_told_as_a_fraction(tmp_path):
+    with pytest.raises(UsageError, match="top1 is a fraction") as caught:
+        opened(Request(job_with(tmp_path, "\nbaseline = 95\n")))
+    assert caught.value.next_step == "baseline = 0.95"
+
+
+def test_paths_may_be_text_and_one_name_a_tuple():
+    found = Request(JOB, out="oc", plan="plan.toml", targets="onnxruntime", allow=["float-op"])
+    assert (found.out, found.plan) == (Path("oc"), Path("plan.toml"))
+    assert (found.targets, found.allow) == (("onnxruntime",), ("float-op",))
+
+
+@pytest.mark.parametrize(
+    "wishes, said",
+    [
+        ({"bugdet": "size=1MB", "outs": "x"}, ["bugdet: there is no such field; did you mean budget?", "outs"]),
+        ({"out": 3}, ["out: it is a int"]),
+        ({"budget": 5}, ["budget: it is a int"]),
+        ({"targets": [3]}, ["targets: it is a list"]),
+    ],
+)
+def test_what_python_gives_wrongly_is_a_usage_error(wishes, said):
+    with pytest.raises(UsageError) as caught:
+        pack(JOB, **wishes)
+    for one in said:
+        assert one in str(caught.value)

@@ -9,7 +9,7 @@ import pytest
 
 from haversack.base.errors import EnvironmentFault, UsageError
 from haversack.base.progress import Event
-from haversack.flow.workshop import Workshop
+from haversack.flow.workshop import Workshop, unfinished
 
 
 @pytest.fixture
@@ -108,6 +108,7 @@ def test_a_second_process_may_not_work_in_it(shop):
 
 
 def test_another_jobs_folder(shop):
+    remembered(shop, [1], lambda: ("a", np.zeros(1)))
     with pytest.raises(UsageError, match="another job: job.py"):
         Workshop(shop.out, "other.py", lambda _: None)
 
@@ -145,3 +146,55 @@ def test_a_damaged_line_of_the_ledger_is_told(tmp_path, told):
         assert remembered(shop, [1], lambda: ("anew", np.zeros(1)))[0] == "anew"
         assert remembered(shop, [2], lambda: ("anew", np.zeros(1)))[0] == "b"
     assert any("damaged" in event.text for event in told)
+
+
+@pytest.mark.parametrize("there", ["nothing", "an empty folder"])
+def test_an_error_before_anything_was_made_leaves_what_was_found(tmp_path, there):
+    out = tmp_path / "deep" / "out"
+    if there == "an empty folder":
+        out.mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ZeroDivisionError), Workshop(out, "job.py", lambda _: None) as shop:
+        shop.tell(Event("load", "start", "export"))
+        (shop.inside / "float" / "onnxruntime").mkdir(parents=True)
+        raise ZeroDivisionError
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_error_after_something_was_made_keeps_it(tmp_path):
+    with pytest.raises(ZeroDivisionError), Workshop(tmp_path / "out", "job.py", lambda _: None) as shop:
+        remembered(shop, [1], lambda: ("a", np.zeros(1)))
+        raise ZeroDivisionError
+    with Workshop(tmp_path / "out", "job.py", lambda _: None) as shop:
+        assert remembered(shop, [1], lambda: ("b", np.zeros(1)))[0] == "a"
+
+
+def test_a_folder_in_which_a_killed_run_made_nothing_is_taken_over(tmp_path):
+    shop = Workshop(tmp_path / "out", "job.py", lambda _: None)
+    shop.tell(Event("load", "start", "export"))
+    (shop.inside / "float").mkdir()
+    shop.close()  # as kill -9 leaves it
+    with Workshop(tmp_path / "out", "other.py", lambda _: None) as other:
+        assert not (other.inside / "float").exists()
+        assert (tmp_path / "out" / "events.jsonl").read_bytes() == b""
+        remembered(other, [1], lambda: ("a", np.zeros(1)))
+    with pytest.raises(UsageError, match="another job: other.py"):
+        Workshop(tmp_path / "out", "job.py", lambda _: None)
+
+
+def test_a_finished_runs_folder_without_its_ledger_stays_its_own(tmp_path):
+    with Workshop(tmp_path / "out", "job.py", lambda _: None):
+        (tmp_path / "out" / "report.json").write_text("{}")
+    with pytest.raises(UsageError, match="another job: job.py"):
+        Workshop(tmp_path / "out", "other.py", lambda _: None)
+
+
+def test_an_unfinished_run_is_told_with_its_own_command(tmp_path):
+    assert unfinished(tmp_path / "out") is None
+    with Workshop(tmp_path / "out", "job.py", lambda _: None, "haversack pack job.py --out out") as shop:
+        remembered(shop, [1], lambda: ("a", np.zeros(1)))
+    told = unfinished(tmp_path / "out")
+    assert "not finished" in told.cause
+    assert told.next_step.startswith("haversack pack job.py --out out ")
+    (tmp_path / "out" / "report.json").write_text("{}")
+    assert unfinished(tmp_path / "out") is None

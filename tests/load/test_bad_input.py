@@ -75,7 +75,7 @@ JOBS = [
         ".astype(np.float32),)",
         ".astype(np.float32))",
         2,
-        ["is a ndarray, not a tuple of arrays", "yield (array,)"],
+        ["is an array, not a tuple", "yield (x,), with the comma"],
     ),
     (
         "NaN in the data",

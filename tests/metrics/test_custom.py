@@ -297,3 +297,61 @@ def test_a_partial_counts_with_its_arguments():
     assert one.digest != two.digest
     assert two(OUTPUTS, LABELS) == 2 * one(OUTPUTS, LABELS) == 0.5
     assert one.name == "scaled"
+
+
+def seen(outputs, expected):
+    return float(sum(np.sum(output, dtype=np.float64) for output in outputs) + np.sum(expected, dtype=np.float64))
+
+
+def test_rows_of_the_whole_set_give_back_what_was_scored_bit_for_bit():
+    draw = np.random.default_rng(3)
+    given = []
+
+    def keeps(outputs, expected):
+        given.append((outputs, expected))
+        return 0.5
+
+    outputs = (draw.normal(size=(4, 2, 3)).astype(np.float32), draw.normal(size=4), draw.normal(size=(4, 0)))
+    expected = draw.integers(-(2**40), 2**40, size=(4, 2))
+    metric = resolve(keeps)
+    rows = metric.rows(outputs[:2], expected)
+    metric.values(rows[None, ::2])
+    for found, wanted in zip((*given[-1][0], given[-1][1]), (*outputs[:2], expected), strict=True):
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found, wanted[::2])
+
+
+def test_value_error_and_drop_of_the_whole_set_follow_from_rows_alone():
+    draw = np.random.default_rng(0)
+    outputs, labels = (draw.normal(size=(60, 2)),), draw.integers(0, 2, 60)
+    metric = resolve(whole)
+    state, other = metric.start(), metric.start()
+    state.update(outputs, labels)
+    other.update((outputs[0][:, ::-1],), labels)
+    assert metric.values(state.rows()[None]) == [state.value()]
+    assert metric.standard_error(state.rows()) == state.standard_error() > 0
+    assert metric.drop(state.rows(), other.rows()) == state.drop(other)
+
+
+@pytest.mark.parametrize("expected", [np.array(["a", "b"]), np.array([2**60, 1])])
+def test_what_cannot_be_kept_exactly_is_refused(expected):
+    with pytest.raises(JobError, match="cannot be computed from these arrays") as caught:
+        resolve(lambda outputs, expected: 1.0).start().update((np.zeros((2, 2)),), expected)
+    assert "be kept" in str(caught.value)
+
+
+def test_batches_of_other_shapes_cannot_be_one_set():
+    state = resolve(seen).start()
+    state.update((np.zeros((2, 4)),), np.zeros(2))
+    for output in (np.zeros((2, 5)), np.zeros((2, 2, 2)), np.zeros((2, 4), np.float32)):
+        with pytest.raises(JobError, match="batches differ in shape or dtype"):
+            state.update((output,), np.zeros(2))
+    assert state.samples == 2
+
+
+def test_outputs_too_large_to_keep_are_refused(monkeypatch):
+    monkeypatch.setattr(metrics.custom, "WHOLE_BYTES", 1000)
+    state = resolve(seen).start()
+    state.update((np.zeros((2, 20)),), np.zeros(2))
+    with pytest.raises(JobError, match="whose outputs take more than"):
+        state.update((np.zeros((4, 20)),), np.zeros(4))

@@ -12,7 +12,7 @@ from haversack.base.errors import Fault, UsageError
 BYTE_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _BYTES = ("size", "download", "memory")
 EXAMPLE = "--budget size=5.2MB,latency=0.55x,memory=40MB,drop=1pt"
-_AMOUNT = re.compile(r"^(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)(?P<unit>[A-Za-z]*)$")
+_AMOUNT = re.compile(r"^(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)(?P<unit>[A-Za-z]*|%)$")
 _UNITS = {
     "size": "bytes as KB, MB, GB (10^3, 10^6, 10^9) or KiB, MiB, GiB",
     "download": "bytes as KB, MB, GB (10^3, 10^6, 10^9) or KiB, MiB, GiB",
@@ -93,4 +93,27 @@ def _unit(name: str, unit: str) -> tuple[str, float]:
         return ("latency_ms" if unit == "ms" else "latency_ratio"), 1.0
     if name == "drop" and unit in ("", "pt"):
         return name, 0.01 if unit == "pt" else 1.0
-    raise ValueError(f"the unit {unit or '(none)'} does not fit: {_UNITS[name]}")
+    hint = "; a percentage point is drop=1pt" if (name, unit) == ("drop", "%") else ""
+    raise ValueError(f"the unit {unit or '(none)'} does not fit: {_UNITS[name]}{hint}")
+
+
+def check_unit(text: str, unit: str, metric: str) -> None:
+    """Refuse a bare drop of 1 or more where the metric is a fraction: it allows any loss, and 1 % was meant.
+
+    Args:
+        text: the budget as it was typed, which ``parse`` takes.
+        unit: of the metric.
+        metric: its name, for the error.
+
+    Raises:
+        UsageError: such a drop; with what to write.
+    """
+    typed = [piece.partition("=")[2].strip() for piece in text.split(",") if piece.strip().startswith("drop")]
+    for amount in typed:
+        match = _AMOUNT.match(amount)
+        if unit == "fraction" and match and not match["unit"] and float(match["number"]) >= 1:
+            raise UsageError(
+                f"drop={amount} would allow any loss: {metric} is a fraction, and a bare number is in its unit",
+                where="--budget",
+                next_step=f"drop={float(match['number']):g}pt    (1pt is 0.01 of a fraction)",
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 PURPOSE = "haversack fits a large model into a small device and keeps it healthy there."
+INTERRUPTED = 130
+"""``base.errors.EXIT_INTERRUPTED``, known before anything is imported."""
 COMMANDS = {
     "pack": "Fit a model into its budgets, verified and measured on the artefact itself.",
     "resolve": "Answer another budget from a finished run: measured where it can, else a forecast.",
@@ -50,11 +53,22 @@ def overview() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (DESIGN: 0 met, 2 usage, 3 budget missed, 4 to 7, 130)."""
-    from haversack.base.errors import EXIT_INTERRUPTED, EXIT_USAGE, HaversackError
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:  # whatever is imported below takes its time too
+        return _run(words)
+    except KeyboardInterrupt:
+        again = ""
+        if words[:1] == ["pack"] and not {"--dry-run", "--help", "-h"} & set(words):
+            again = f"; the same command goes on from where it was\n  next: {shlex.join(['haversack', *words])}"
+        sys.stderr.write(f"haversack: stopped{again}\n")
+        return INTERRUPTED
+
+
+def _run(words: list[str]) -> int:
+    from haversack.base.errors import EXIT_USAGE, HaversackError
     from haversack.cli import process
 
     process.settle()
-    words = list(sys.argv[1:] if arguments is None else arguments)
     if words in ([], ["--help"], ["-h"]):
         sys.stdout.write(overview())
         return 0
@@ -69,9 +83,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HaversackError as error:
         sys.stderr.write(f"haversack: {error}\n")
         return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("haversack: stopped; the same command goes on from where it was\n")
-        return EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away (``| head``): nobody is left to tell
         return 0

@@ -26,8 +26,11 @@ def report(
     """
     from haversack import report as files
     from haversack.base.recipe import unstructure
+    from haversack.flow.workshop import unfinished
     from haversack.report import text
 
+    if (stopped := unfinished(out)) is not None:
+        raise stopped
     record = files.read(out / "report.json")
     if page:
         say(str(files.write(record, out)[1]))

@@ -91,23 +91,33 @@ def _bars() -> Progress:
 
 
 class _Left:
-    """Forecasts the time left of the whole run: the preflight's forecast until it is used up, then what is known."""
+    """Says how long it takes: the whole run once, as it is forecast, and each step by its own progress."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
-        self.forecast: float | None = None
+        self.reused = False
+        self.began: dict[tuple[str, str], tuple[float, int]] = {}
 
-    def take(self, event: Event) -> None:
-        """Learn from an event that carries ``forecast_seconds``."""
-        if "forecast_seconds" in event.data:
-            self.forecast = float(event.data["forecast_seconds"]) + time.monotonic() - self.started
+    def words(self, event: Event) -> str:
+        """Return what is known of the time left with this event, or an empty string.
 
-    def words(self) -> str:
-        """Return the time left of the run as forecast, or an empty string when nothing is known."""
-        if self.forecast is None:
+        A forecast of the run is told when it is made, and not counted down: what follows is not known by number. A
+        run that takes steps from the last one is shorter than its forecast, by how much nobody knows: none is told.
+        """
+        if event.kind == "reused":
+            self.reused = True
+        if "forecast_seconds" in event.data and not self.reused:
+            return f"forecast: about {clock(float(event.data['forecast_seconds']))} more"
+        if event.kind != "progress":
             return ""
-        left = self.forecast - (time.monotonic() - self.started)
-        return f"about {clock(left)} left" if left > 0 else "longer than forecast"
+        now = time.monotonic()
+        start, before = self.began.setdefault((event.stage, event.text), (now, event.done))
+        if event.done <= before:  # the same step again, of another candidate
+            start, before = self.began[event.stage, event.text] = now, event.done
+        if not before < event.done < event.total or now <= start:
+            return ""
+        left = (now - start) / (event.done - before) * (event.total - event.done)
+        return f"about {clock(left)} left of this step"
 
 
 class _Plain:
@@ -119,7 +129,7 @@ class _Plain:
 
     def __call__(self, event: Event) -> None:
         """Write the event to standard error, unless the same step was told a moment ago."""
-        self.left.take(event)
+        words = self.left.words(event)
         now = time.monotonic()
         step = (event.stage, event.text)
         finished = event.total and event.done == event.total
@@ -128,7 +138,7 @@ class _Plain:
         self.told[step] = now
         count = f" {event.done}/{event.total}" if event.total else ""
         reused = " (from the last run)" if event.kind == "reused" else ""
-        left = f"  [{words}]" if (words := self.left.words()) else ""
+        left = f"  [{words}]" if words else ""
         sys.stderr.write(f"{now - self.left.started:7.1f} s  {event.stage:<8} {event.text}{count}{reused}{left}\n")
 
 
@@ -142,18 +152,19 @@ class _Live:
 
     def __call__(self, event: Event) -> None:
         """Show the event."""
-        self.left.take(event)
+        words = self.left.words(event)
         step = (event.stage, event.text)
         if event.kind != "progress":
             mark = {"finding": "!", "reused": "=", "done": "✓"}.get(event.kind, "·")
             self.progress.console.print(f"{mark} [bold]{event.stage:>8}[/bold] ", end="", highlight=False)
-            self.progress.console.print(event.text, markup=False, highlight=False)
+            text = f"{event.text}  [{words}]" if words else event.text
+            self.progress.console.print(text, markup=False, highlight=False)
             self._end(event.stage)
             return
         if step not in self.tasks:
             self._end()
             self.tasks[step] = self.progress.add_task(event.text, total=event.total or None, stage=event.stage, left="")
-        self.progress.update(self.tasks[step], completed=event.done, left=self.left.words())
+        self.progress.update(self.tasks[step], completed=event.done, left=words)
 
     def _end(self, stage: str | None = None) -> None:
         for step in [step for step in self.tasks if stage is None or step[0] == stage]:

@@ -18,7 +18,10 @@ def verify(out: Path, *, json: bool = False) -> int:
         Print JSON.
     """
     from haversack.flow import verify as flow
+    from haversack.flow.workshop import unfinished
 
+    if (stopped := unfinished(out)) is not None:
+        raise stopped
     with results(as_json=json), display(quiet=json) as sink:
         answer = flow.verify(out, sink)
     if json:

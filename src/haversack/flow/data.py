@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from haversack.base import digest
-from haversack.base.errors import JobError
+from haversack.base.errors import Fault, JobError
 from haversack.base.job import Job
 from haversack.base.model import Port, Sample
 from haversack.metrics.contract import Metric
@@ -21,6 +21,8 @@ KEPT_BYTES = 400 << 20
 """Data up to so many bytes are read and preprocessed once; larger sets are streamed anew for every pass."""
 LEAST_SCORED = 2
 """One sample chooses, the other is reported."""
+
+PAIR = 2
 
 Pair = tuple[Sample, np.ndarray]
 Item = TypeVar("Item")
@@ -50,7 +52,22 @@ class Data:
 
     def prepared_job(self) -> Job:
         """Return the job with data as the model takes them."""
-        return replace(self.job, calibration=lambda: self.pipeline.over(self.job.calibration()), preprocess=())
+        return replace(self.job, calibration=self._samples, preprocess=())
+
+    def peek(self) -> Sample:
+        """Return the first calibration batch, and read no other.
+
+        Raises:
+            JobError: there is none, or it cannot be used.
+        """
+        try:
+            return next(samples.checked(self._samples(), self._ports, what="calibration()"))
+        except JobError as error:  # the model's own names are not known yet
+            names = {f"input {index}": name for index, name in enumerate(self.job.input_names)}
+            faults = tuple(Fault(names.get(fault.where, fault.where), fault.cause) for fault in error.faults)
+            raise JobError(
+                error.cause, where=error.where, tried=error.tried, next_step=error.next_step, faults=faults
+            ) from error
 
     def calibration(self) -> Iterator[Sample]:
         """Yield the calibration batches.
@@ -60,7 +77,7 @@ class Data:
         """
         if self._calibration is not None:
             return iter(self._calibration)
-        checked = samples.checked(self.pipeline.over(self.job.calibration()), self._ports, what="calibration()")
+        checked = samples.checked(self._samples(), self._ports, what="calibration()")
         kept, rest = _up_to(checked, lambda sample: sum(array.nbytes for array in sample))
         if rest is None:
             self._calibration = kept
@@ -74,12 +91,27 @@ class Data:
         """
         if self._evaluation is not None:
             return iter(self._evaluation)
-        raw = ((self.pipeline(inputs), expected) for inputs, expected in self.job.evaluation())
-        checked = samples.checked_pairs(raw, self._ports, what="evaluation()", group=self._group)
+        checked = samples.checked_pairs(self._pairs(), self._ports, what="evaluation()", group=self._group)
         kept, rest = _up_to(checked, lambda pair: sum(array.nbytes for array in pair[0]))
         if rest is None:
             self._evaluation = kept
         return itertools.chain(kept, rest or ())
+
+    def _samples(self) -> Iterator[Sample]:
+        return (self._prepared(sample) for sample in self.job.calibration())
+
+    def _pairs(self) -> Iterator[object]:
+        items: Iterable[object] = self.job.evaluation()
+        for item in items:
+            if isinstance(item, tuple | list) and len(item) == PAIR:
+                yield self._prepared(item[0]), item[1]
+            else:
+                yield item  # whoever checks it says what is wrong
+
+    def _prepared(self, sample: Any) -> Sample:  # noqa: ANN401 - what the user's iterator gave
+        """Return a sample as the model takes it; what is no tuple as it is, for whoever checks it."""
+        prepared: Sample = self.pipeline(tuple(sample)) if isinstance(sample, tuple | list) else sample
+        return prepared
 
     def first(self) -> Sample:
         """Return the first calibration batch.

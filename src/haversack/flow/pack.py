@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from haversack.choose.runtimes import Choice, between, outdone
 from haversack.choose.verdict import checks
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
+from haversack.flow.early import limits
 from haversack.flow.outputs import Wishes, leave, shipped
 from haversack.flow.proposals import careful, proposals
 from haversack.flow.race import race
@@ -57,11 +58,11 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     Raises:
         HaversackError: ``base/errors`` draws the tree; a missed budget is no error but exit code 3.
     """
-    wish = request if isinstance(request, Request) else Request(request, **wishes)
+    wish = request if isinstance(request, Request) else Request.of(request, wishes)
     started = time.monotonic()
     tried = runtimes(wish)
     job, budget, fixed = opened(wish)
-    with Workshop(wish.out, _owner(job), sink) as shop, LocalDevice() as device:
+    with Workshop(wish.out, _owner(job), sink, wish.command) as shop, LocalDevice() as device:
         steps = _steps(shop, job, wish, tried, device)
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
@@ -87,14 +88,17 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
     """
     import tempfile
 
-    job, _, _ = opened(request)
+    job, budget, _ = opened(request)
     with (
         tempfile.TemporaryDirectory(prefix="haversack-") as folder,
         Workshop(Path(folder), _owner(job), sink) as shop,
         LocalDevice() as device,
     ):
         tried = runtimes(request)
-        return _steps(shop, job, request, tried, device).preflight(PLANS * len(tried.targets))
+        steps = _steps(shop, job, request, tried, device)
+        precisions = [one for target in steps.targets.values() for one in target.precisions]
+        found = steps.preflight(PLANS * len(tried.targets))
+        return replace(found, limits=limits(steps.model, budget, precisions))
 
 
 def exit_code(candidates: Sequence[Candidate], allow: Sequence[str], budget: Budget) -> int:

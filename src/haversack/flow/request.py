@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from haversack import load
+from haversack import load, metrics
 from haversack.base import budget as budgets
 from haversack.base import recipe
 from haversack.base.budget import Budget
-from haversack.base.errors import Fault, UsageError
+from haversack.base.errors import Fault, JobError, UsageError
 from haversack.base.finding import KINDS
 from haversack.base.job import Job
 from haversack.base.plan import Plan
@@ -36,7 +37,7 @@ class Request:
         budget: ``size=5.2MB,latency=0.55x,drop=1pt``; a drop of one point when nothing is limited.
         targets: runtimes by name; ``any`` for all that run here, of which one ships.
         platform: where the artefact will run (``targets.contract.PLATFORMS``), or empty.
-        out: the folder for the results.
+        out: the folder for the results; text will do, here and for ``plan``.
         allow: kinds of findings that may not fail the run.
         plan: a file with one plan, that alone is made real.
         allow_pickle: whether model files may be unpickled.
@@ -52,6 +53,45 @@ class Request:
     plan: Path | None = None
     allow_pickle: bool = False
     command: str = ""
+
+    def __post_init__(self) -> None:
+        """Take folders and files as text, and one name for a tuple of them.
+
+        Raises:
+            UsageError: a field holds something else.
+        """
+        for name in ("out", "plan"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                object.__setattr__(self, name, Path(value))
+            elif not (isinstance(value, Path) or (name == "plan" and value is None)):
+                raise _unfit_field(name, value, "a path")
+        for name in ("targets", "allow"):
+            value = getattr(self, name)
+            given = (value,) if isinstance(value, str) else value
+            if not isinstance(given, tuple | list) or not all(isinstance(one, str) for one in given):
+                raise _unfit_field(name, value, "a tuple of names")
+            object.__setattr__(self, name, tuple(given))
+        for name in ("source", "budget", "platform", "command"):
+            if not isinstance(getattr(self, name), str):
+                raise _unfit_field(name, getattr(self, name), "text")
+
+    @classmethod
+    def of(cls, source: str, wishes: Mapping[str, Any]) -> Request:
+        """Return a request with the fields that ``pack`` was given by name.
+
+        Raises:
+            UsageError: there is no such field (the nearest name is shown), or it holds something else.
+        """
+        known = [one.name for one in fields(cls)]
+        faults = [Fault(name, f"there is no such field{nearest(name, known)}") for name in wishes if name not in known]
+        if faults:
+            raise UsageError("the request cannot be read", faults=tuple(faults), next_step=f"it has {', '.join(known)}")
+        return cls(**{"source": source, **wishes})
+
+
+def _unfit_field(name: str, value: object, wanted: str) -> UsageError:
+    return UsageError(f"it is a {type(value).__name__}, not {wanted}", where=name)
 
 
 @dataclass(frozen=True)
@@ -127,7 +167,8 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
     """Return the job, the limits, and target -> plan where a recipe or a plan file says what to make.
 
     Raises:
-        UsageError: an unknown target or finding, a budget, recipe or job file that cannot be read.
+        UsageError: an unknown target or finding, a budget, recipe or job file that cannot be read, or a drop or
+            baseline in percent where the metric is a fraction.
     """
     tried = runtimes(request)
     for kind in request.allow:
@@ -158,7 +199,26 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
     requirements.demand("pack", purpose="packing a model")
     if limits is not None and not limits.limits():
         limits = None
-    return load.open_job(source, allow_pickle=request.allow_pickle), limits or DEFAULT_BUDGET, fixed
+    job = load.open_job(source, allow_pickle=request.allow_pickle)
+    _check_units(job, request.budget)
+    return job, limits or DEFAULT_BUDGET, fixed
+
+
+def _check_units(job: Job, typed: str) -> None:
+    """Refuse percentages where the metric is a fraction: as a limit, and as the stated baseline.
+
+    Raises:
+        UsageError: an unknown metric, or one of both.
+    """
+    metric = metrics.resolve(job.metric)
+    budgets.check_unit(typed, metric.unit, metric.name)
+    # What a callable returns is not known yet: its baseline is looked at when it is scored.
+    if metric.unit == "fraction" and not callable(job.metric) and job.baseline is not None and job.baseline > 1:
+        raise JobError(
+            f"it is {job.baseline:g}, but {metric.name} is a fraction, at most 1",
+            where="baseline",
+            next_step=f"baseline = {job.baseline / 100:g}",
+        )
 
 
 def read_plan(path: Path) -> Plan:
@@ -170,7 +230,11 @@ def read_plan(path: Path) -> Plan:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"the plan cannot be read: {error}", where=str(path)) from error
+        raise UsageError(
+            f"the plan cannot be read: {error}",
+            where=str(path),
+            next_step="haversack resolve OUT --budget … --write plan.toml writes one",
+        ) from error
     return recipe.structure(data, Plan, where=str(path))
 
 

@@ -29,6 +29,7 @@ from haversack.base.recipe import structure, unstructure
 from haversack.compress.perturb import perturb
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import PrepareContext
+from haversack.flow import early
 from haversack.flow.data import Data
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.proposals import mostly_linear
@@ -36,14 +37,14 @@ from haversack.flow.replay import Predict, Replay
 from haversack.flow.running import Running
 from haversack.flow.squeeze import Squeezer
 from haversack.flow.workshop import Saved, Workshop
-from haversack.load.forecast import Preflight, Work, preflight
+from haversack.load.forecast import Preflight, preflight
 from haversack.lower.emit import emit
 from haversack.measure import quality
 from haversack.measure.device import Device
 from haversack.metrics.contract import Metric
 from haversack.profile.layers import layers
 from haversack.profile.ranges import ranges
-from haversack.profile.sensitivity import hold_back, sensitivity
+from haversack.profile.sensitivity import held_rows, sensitivity
 from haversack.report import facts
 from haversack.report.record import Environment
 from haversack.targets.contract import Target
@@ -85,7 +86,7 @@ class Steps:
         """The float model: exported once, normalisation folded."""
         with self.shop.clocked("load"):
             self.shop.tell(Event("load", "start", "export"))
-            first = next(iter(Data(self.job, None, self.metric).calibration()), None)
+            first = Data(self.job, None, self.metric).peek()
             model = load.export(self.data.prepared_job(), batch=first)
             self.data.expect(model.inputs)
             folded: Model = PREPARE.build("fold_norm").apply(model, PrepareContext(self.data.calibration))
@@ -130,8 +131,13 @@ class Steps:
         return {name: self._float(name) for name in self.targets}
 
     def preflight(self, plans: int) -> Preflight:
-        """Return what is known before anything slow: what targets cannot take, and a forecast."""
-        calibration, evaluation = self.data.counts()
+        """Return what is known before anything slow: what targets cannot take, and a forecast.
+
+        Raises:
+            JobError: data, labels or the metric are at fault; one evaluation batch is scored in PyTorch.
+        """
+        early.score_one(self.model, self.data, self.metric)
+        counts = self.data.counts()
         batch = self.data.first()
 
         def timed() -> float:
@@ -141,7 +147,7 @@ class Steps:
             return (time.monotonic() - start) / len(batch[0])
 
         refusals = {name: target.refusals(self.model) for name, target in self.targets.items()}
-        work = Work(forwards=calibration * (plans + 1) + evaluation * (plans + 1), plans=plans, batch=len(batch[0]))
+        work = early.work(self.model, counts, plans, len(batch[0]))
         taken = not any(refusals.values())
         return preflight(self.model, refusals, work, seconds_per_sample=timed if taken else None)
 
@@ -174,8 +180,10 @@ class Steps:
         """Return the float model's quality; stop when it is not what the user stated.
 
         Raises:
-            JobError: it falls short of the stated baseline by more than two standard errors.
+            JobError: it falls short of the stated baseline by more than two standard errors, or a half of the
+                evaluation set has no value.
         """
+        early.refuse_undefined(self.metric, self.baseline.rows)
         whole = quality_of(self.metric, self.baseline.rows)
         stated = self.job.baseline
         if stated is not None:
@@ -187,15 +195,13 @@ class Steps:
                     f"states {stated:.4f}",
                     where="baseline",
                     tried=f"scoring the float artefact with {whole.metric}",
-                    next_step="look at preprocess, labels and weights before compressing anything, or mend baseline",
+                    next_step=early.baseline_step(stated, whole.value, self.metric.unit),
                 )
         return whole
 
     @cached_property
     def profile(self) -> Profile:
         """Seconds of each layer in every target's float file, and the sensitivity of each layer."""
-        calibration = list(self.data.calibration())
-        _, held = hold_back(calibration)
         precisions = self._precisions()
 
         def times(name: str) -> Mapping[str, float]:
@@ -207,6 +213,8 @@ class Steps:
         def make() -> Profile:
             seconds = layers(self.model.graph, {name: partial(times, name) for name in self.targets})
             found = partial(perturb, ranges=self.ranges(self.model))
+            free = all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in self.model.inputs)
+            held = held_rows(self.data.calibration(), self.data.counts()[0], cut=free)
             losses = sensitivity(self.model, found, held, self.shop.tell, precisions=precisions)
             return Profile(seconds, losses)
 

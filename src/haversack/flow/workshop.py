@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -17,12 +18,13 @@ import numpy as np
 from haversack.base import digest
 from haversack.base.errors import EnvironmentFault, UsageError
 from haversack.base.progress import Event, Sink
-from haversack.tools.store import atomic
+from haversack.tools.store import atomic, ledger
 from haversack.tools.store.blobs import Blobs
 from haversack.tools.store.ledger import Ledger
 
 FOLDER = ".haversack"
 MARKER = "job.json"
+LEDGER, EVENTS, REPORT = "ledger.jsonl", "events.jsonl", "report.json"
 Thing = TypeVar("Thing")
 Saved = tuple[Mapping[str, Any], Mapping[str, np.ndarray]]
 """What the ledger keeps of a thing: JSON-able data, and arrays in a blob."""
@@ -33,36 +35,43 @@ class Workshop:
 
     Args:
         out: the output folder, made when missing.
-        source: what is packed; another source's folder is refused.
+        source: what is packed; another source's folder is refused, unless nothing was made in it yet.
         sink: told about every step; everything told also goes to ``events.jsonl``.
+        command: what goes on with the run, for those who find it unfinished.
+
+    When an error ends it before anything was made, the folder is left as it was found.
 
     Raises:
         UsageError: the folder holds another job, or files that no run of haversack made.
         EnvironmentFault: it cannot be written, or another process works in it.
     """
 
-    def __init__(self, out: Path, source: str, sink: Sink) -> None:
-        _claim(out, source)
+    def __init__(self, out: Path, source: str, sink: Sink, command: str = "") -> None:
+        _refuse_anothers(out, source)
         self.out = out
+        self._new = [folder for folder in (out, *out.parents) if not folder.exists()]
         self.inside = atomic.make_folder(out / FOLDER)
-        self.ledger = Ledger(self.inside / "ledger.jsonl")
+        self.ledger = Ledger(self.inside / LEDGER)
+        if self._nothing_made():
+            self._clear()  # what a run left that ended before it made anything
+        atomic.write_text(self.inside / MARKER, json.dumps({"source": source, "command": command}))
         self.blobs = Blobs(self.inside / "blobs")
         self.blobs.remove_leftovers()
         self.seconds: dict[str, float] = defaultdict(float)
         self._sink = sink
         # Without a buffer: what a full disk refused once is not tried again on closing.
-        with atomic.told(out / "events.jsonl", "write the events"):
-            self._events = (out / "events.jsonl").open("ab", buffering=0)
+        with atomic.told(out / EVENTS, "write the events"):
+            self._events = (out / EVENTS).open("ab", buffering=0)
         for fault in self.ledger.faults:
             self.tell(Event("pack", "note", str(fault)))
 
     def tell(self, event: Event) -> None:
         """Pass an event on, and write it down."""
-        with atomic.told(self.out / "events.jsonl", "write the events"):
+        with atomic.told(self.out / EVENTS, "write the events"):
             self._events.write(json.dumps(asdict(event), default=str).encode() + b"\n")
         self._sink(event)
 
-    @contextmanager
+    @contextlib.contextmanager
     def clocked(self, stage: str) -> Iterator[None]:
         """Add the wall time of what is done inside to the stage's seconds."""
         start = time.monotonic()
@@ -147,19 +156,58 @@ class Workshop:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close it; after an error, leave nothing where nothing was made."""
+        self._events.close()
+        if error is not None and self._nothing_made():
+            self._clear()
+            with contextlib.suppress(OSError):  # the error is the one to tell
+                shutil.rmtree(self.inside)
+            for folder in self._new:
+                with contextlib.suppress(OSError):  # somebody else put something there
+                    folder.rmdir()
         self.close()
 
+    def _nothing_made(self) -> bool:
+        return not len(self.ledger) and not (self.out / REPORT).exists()
 
-def _claim(out: Path, source: str) -> None:
-    """Mark the folder as this job's; refuse another's.
+    def _clear(self) -> None:
+        """Remove what is ours beside the ledger."""
+        for path in (self.out / EVENTS, *self.inside.iterdir()):
+            if path.name.startswith(LEDGER):
+                continue
+            with contextlib.suppress(OSError):  # it is written anew, or stands in nobody's way
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def unfinished(out: Path) -> UsageError | None:
+    """Return what to say of a folder whose run was stopped before it wrote a report; None when that is not so.
+
+    Args:
+        out: the folder.
+    """
+    marker = out / FOLDER / MARKER
+    if (out / REPORT).exists() or not marker.is_file():
+        return None
+    try:
+        command = str(json.loads(marker.read_text(encoding="utf-8")).get("command", ""))
+    except (OSError, ValueError, AttributeError):
+        command = ""
+    return UsageError(
+        "the run in it is not finished: it was stopped, or an error ended it; what it made is kept",
+        where=str(out),
+        next_step=f"{command or 'repeat its haversack pack command'}    (goes on from where it was)",
+    )
+
+
+def _refuse_anothers(out: Path, source: str) -> None:
+    """Refuse a folder in which another job made something, or that is somebody else's.
 
     A job is known by its file or reference: the ledger goes by content, so editing a job file reuses what still holds.
     """
     marker = out / FOLDER / MARKER
     if marker.exists():
         owner = _owner(marker)
-        if owner != source:
+        if owner != source and ((out / REPORT).exists() or ledger.read(out / FOLDER / LEDGER).records):
             raise UsageError(
                 f"the folder holds the results of another job: {owner}",
                 where=str(out),
@@ -173,8 +221,6 @@ def _claim(out: Path, source: str) -> None:
             where=str(out),
             next_step="choose an empty or new folder with --out",
         )
-    atomic.make_folder(marker.parent)
-    atomic.write_text(marker, json.dumps({"source": source}))
 
 
 def _owner(marker: Path) -> str:

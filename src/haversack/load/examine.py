@@ -87,9 +87,9 @@ def checked(batch: Any, job: Job) -> Sample:  # noqa: ANN401 - what the user's i
     """
     if not isinstance(batch, tuple | list):
         raise JobError(
-            f"a batch of calibration() is a {type(batch).__name__}, not a tuple of arrays",
+            f"a batch of calibration() is {_word(batch)}, not a tuple",
             where=job.source,
-            next_step="yield (array,) for a model with one input",
+            next_step="write yield (x,), with the comma" if _is_array(batch) else "yield (x,) with a NumPy array x",
         )
     faults = tuple(fault for index, array in enumerate(batch) for fault in _array_faults(index, array, job))
     if not batch:
@@ -107,6 +107,14 @@ def checked(batch: Any, job: Job) -> Sample:  # noqa: ANN401 - what the user's i
     return tuple(batch)
 
 
+def _word(batch: object) -> str:
+    return "an array" if isinstance(batch, np.ndarray) else f"a {type(batch).__name__}"
+
+
+def _is_array(batch: object) -> bool:
+    return hasattr(batch, "shape")  # a tensor too
+
+
 def _array_faults(index: int, array: Any, job: Job) -> Iterator[Fault]:  # noqa: ANN401 - what the user's iterator gave
     name = job.input_names[index] if index < len(job.input_names) else f"input {index}"
     if not isinstance(array, np.ndarray):
@@ -116,7 +124,9 @@ def _array_faults(index: int, array: Any, job: Job) -> Iterator[Fault]:  # noqa:
     elif not array.ndim or not len(array):
         yield Fault(name, f"has shape {array.shape}: no samples on axis 0")
     elif array.dtype.kind == "f" and not np.isfinite(array).all():
-        yield Fault(name, f"{int((~np.isfinite(array)).sum())} of {array.size} values are NaN or infinite")
+        bad = ~np.isfinite(array)
+        row = int(bad.reshape(len(array), -1).any(axis=1).argmax())
+        yield Fault(name, f"{int(bad.sum())} of {array.size} values are NaN or infinite, the first in row {row}")
 
 
 def input_names(module: nn.Module, batch: Sample, job: Job) -> tuple[str, ...]:

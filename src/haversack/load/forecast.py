@@ -1,6 +1,7 @@
 """The preflight: what the exported model is, what each target cannot take, and a forecast of time and memory.
 
-The forecast is a plain model, and says so: ``seconds = START + PLAN * plans + seconds_per_sample * forwards`` and
+The forecast is a plain model, and says so: ``seconds = START + PLAN * plans + seconds_per_sample * (forwards +
+SIMULATION * simulated)`` and
 ``peak = BASE + COPIES * weights + WORKING * batch * activations``. ``seconds_per_sample`` is timed once on the float
 model, or taken as ``macs / MACS_PER_SECOND`` when nobody times it. The other constants are round numbers for a two-core
 machine, no measurements: expect a factor of two or three.
@@ -18,6 +19,8 @@ from haversack.base.model import Model
 
 START_SECONDS = 8.0
 PLAN_SECONDS = 10.0
+SIMULATION = 3.0
+"""Forward passes that one row with simulated encodings takes the time of."""
 MACS_PER_SECOND = 1e10
 BASE_BYTES = 700 * 10**6
 COPIES = 6
@@ -28,11 +31,15 @@ _FACTORS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 @dataclass(frozen=True)
 class Work:
-    """What a job will do: samples run through a model in all, plans made real, the batch they run in."""
+    """What a job will do: samples run through a model in all, plans made real, the batch they run in.
+
+    ``simulated`` are rows run with simulated encodings: the race of variants, and the sensitivity of layers.
+    """
 
     forwards: int
     plans: int = 1
     batch: int = 1
+    simulated: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Preflight:
         refusals: target -> what it cannot take and why, by module path.
         forecast_seconds, forecast_bytes: of the whole job; a forecast, not a measurement.
         timed: whether the forecast rests on a timing of this model.
+        limits: what is known of the budget, one line each.
     """
 
     model: str
@@ -61,6 +69,7 @@ class Preflight:
     forecast_seconds: float
     forecast_bytes: int
     timed: bool
+    limits: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return it as lines for a terminal."""
@@ -77,7 +86,8 @@ class Preflight:
             lines.append(f"  {target}: takes every layer" if not faults else f"  {target} cannot take:")
             lines += [f"    - {fault}" for fault in faults]
         seconds, peak = _seconds(self.forecast_seconds), _short(self.forecast_bytes)
-        return [*lines, f"  forecast: about {seconds} and {peak}B at the peak ({basis})"]
+        lines.append(f"  forecast: about {seconds} and {peak}B at the peak ({basis})")
+        return [*lines, *(f"  budget: {line}" for line in self.limits)]
 
 
 def preflight(
@@ -107,6 +117,7 @@ def preflight(
     if not per_sample >= 0:
         message = f"seconds per sample cannot be {per_sample}"
         raise ValueError(message)
+    passes = work.forwards + SIMULATION * work.simulated
     weights = sum(array.nbytes for array in model.weights.values())
     activations = peak_bytes(model.graph, length)
     counts = Counter(node.op for node in model.graph.nodes if node.op != "input")
@@ -118,7 +129,7 @@ def preflight(
         weight_bytes=weights,
         activation_bytes=activations,
         refusals=dict(refusals),
-        forecast_seconds=START_SECONDS + PLAN_SECONDS * work.plans + per_sample * work.forwards,
+        forecast_seconds=START_SECONDS + PLAN_SECONDS * work.plans + per_sample * passes,
         forecast_bytes=BASE_BYTES + COPIES * weights + WORKING * work.batch * activations,
         timed=timed,
     )

@@ -41,6 +41,7 @@ class Metric(abc.ABC):
         against: ``expected`` values of the evaluation set, or the outputs of the ``float`` model on the same inputs.
         kind: ``integer``, ``real`` or ``any``: what the expected values must be.
         ranks: how many dimensions the scored output may have; empty for any.
+        takes: the expected values in words, for errors.
         span: the largest difference one sample's score can make; 0 where there is no bound.
     """
 
@@ -51,6 +52,7 @@ class Metric(abc.ABC):
     against: ClassVar[Literal["expected", "float"]] = "expected"
     kind: ClassVar[Kind] = "real"
     ranks: ClassVar[tuple[int, ...]] = ()
+    takes: ClassVar[str] = "expected values as its docstring tells"
     span: ClassVar[float] = 0.0
 
     @property
@@ -95,7 +97,12 @@ class Metric(abc.ABC):
         faults = self._interface_faults(outputs, expected, names)
         faults = faults or list(self._faults(outputs[self.output], expected))
         if faults:
-            raise JobError(f"metric {self.name} cannot score this batch", where="evaluation()", faults=tuple(faults))
+            raise JobError(
+                f"metric {self.name} cannot score this batch",
+                where="evaluation()",
+                faults=tuple(faults),
+                next_step=f"evaluation() yields ((array, …), expected); {self.name} takes {self.takes}",
+            )
         rows = np.asarray(self._rows(outputs[self.output], expected), np.float64)
         if rows.ndim != 2 or len(rows) != len(expected):
             raise JobError(f"metric {self.name} gave rows {rows.shape} for {len(expected)} samples", where=self.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from haversack.base import blame, digest
-from haversack.base.errors import JobError
+from haversack.base.errors import Fault, JobError
 from haversack.base.quality import Direction, Drop
 from haversack.metrics.contract import Kind, MeanMetric, Outputs, State
 from haversack.tools.numerics import bootstrap
@@ -24,6 +25,12 @@ _NEXT = (
     "return one score a sample, shape [n], or one float for the whole set"
 )
 _WHOLE_RESAMPLES = 200
+WHOLE_BYTES = 256 << 20
+"""The most that a metric of the whole set may keep: rows of so many bytes are held and stored for every candidate."""
+_DTYPES = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+)  # fmt: skip
+"""What float64 holds exactly; a row tells a dtype by its place here."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -33,7 +40,8 @@ def from_callable(
     """Return a user's ``(outputs, expected) -> scores [n]`` or ``-> float`` as a metric.
 
     A callable that returns one score a sample is called batch by batch, and the value is the mean. One that returns
-    a single float is a metric of the whole set: outputs are kept, and it is called on all of them at once.
+    a single float is a metric of the whole set: outputs are kept, and it is called on all of them at once, on each
+    half of the evaluation set, and on a few hundred resamples of it for errors and intervals.
 
     Args:
         function: gets a tuple of read-only arrays, one for each output of the model, and the expected array.
@@ -100,14 +108,79 @@ class Custom(MeanMetric):
             ) from error
 
     def rows(self, outputs: Outputs, expected: np.ndarray, names: Sequence[str] = ()) -> np.ndarray:
-        """Return the scores of a batch as rows [samples, 1].
+        """Return a batch as rows: scores [samples, 1], or, of a callable that returned one float, what it was given.
 
         Raises:
-            JobError: the batch has faults, or the callable raised or returned no score a sample.
+            JobError: the batch has faults, or the callable raised or returned neither.
+        """
+        self.check(outputs, expected, names)
+        result = self.call(outputs, expected)
+        return self.kept(outputs, expected) if _is_number(result) else self.as_rows(result, len(expected))
+
+    def check(self, outputs: Outputs, expected: np.ndarray, names: Sequence[str] = ()) -> None:
+        """Look at a batch before the callable gets it.
+
+        Raises:
+            JobError: with every fault of the batch at once.
         """
         if faults := self._interface_faults(outputs, expected, names):
-            raise JobError(f"metric {self.name} cannot score this batch", where="evaluation()", faults=tuple(faults))
-        return self.as_rows(self.call(outputs, expected), len(expected))
+            raise JobError(
+                f"metric {self.name} cannot score this batch",
+                where="evaluation()",
+                faults=tuple(faults),
+                next_step="evaluation() yields ((array, …), expected), both batch first and finite",
+            )
+
+    def kept(self, outputs: Outputs, expected: np.ndarray) -> np.ndarray:
+        """Return a batch for a metric of the whole set: rows [samples, columns] that hold outputs and expected values.
+
+        Every row begins with the dtype and shape of each array's part, so rows can be chosen, resampled and stored.
+
+        Raises:
+            JobError: an array holds what float64 does not hold exactly (strings, complex or very large integers).
+        """
+        samples = len(expected)
+        parts = [output.reshape(samples, self.group, *output.shape[1:]) for output in outputs] + [expected]
+        faults = [
+            Fault(f"output {index}" if index < len(outputs) else "expected", f"dtype {part.dtype}: {cause}")
+            for index, part in enumerate(parts)
+            if (cause := _unkept(part))
+        ]
+        if faults:
+            raise JobError(
+                f"metric {self.name} returns one float for the whole set, which cannot be computed from these arrays",
+                where="evaluation()",
+                faults=tuple(faults),
+                next_step="give numbers, or let the metric return one score a sample, shape [n]",
+            )
+        head = [len(parts)]
+        for part in parts:
+            head += [_DTYPES.index(part.dtype.name), part.ndim - 1, *part.shape[1:]]
+        flat = [part.reshape(samples, math.prod(part.shape[1:])).astype(np.float64) for part in parts]
+        return np.concatenate([np.tile(np.array(head, np.float64), (samples, 1)), *flat], axis=1)
+
+    def standard_error(self, rows: np.ndarray) -> float:
+        """Return s / sqrt(n) of scores [samples, 1], or the bootstrap's standard error of a value of the whole set."""
+        if not _is_kept(rows):
+            return super().standard_error(rows)
+        whole = _Whole.of(self, rows)
+        return bootstrap.standard_error(whole.resampled, len(rows), count=_WHOLE_RESAMPLES)
+
+    def drop(self, baseline: np.ndarray, artifact: np.ndarray) -> Drop:
+        """Return how much worse ``artifact`` rows [samples, columns] are than ``baseline`` rows, with the interval."""
+        if not _is_kept(baseline) and not _is_kept(artifact):
+            return super().drop(baseline, artifact)
+        if not (_is_kept(baseline) and _is_kept(artifact)):
+            raise self.refusal("returned one float for one model and scores for the other")
+        one, other = _Whole.of(self, baseline), _Whole.of(self, artifact)
+        return bootstrap.paired_drop_of(
+            one.resampled, other.resampled, len(baseline), self.direction, count=_WHOLE_RESAMPLES
+        )
+
+    def _values(self, rows: np.ndarray) -> np.ndarray:
+        if not _is_kept(rows):
+            return super()._values(rows)
+        return np.array([_Whole.of(self, one).value(np.arange(len(one))) for one in rows])
 
     def as_rows(self, result: object, samples: int) -> np.ndarray:
         """Return what the callable returned as rows [samples, 1].
@@ -138,76 +211,113 @@ class Custom(MeanMetric):
         return self.rows((output,), expected)[:, 0]
 
 
-class _CustomState(State):
-    """Keeps scores, or, once the callable has returned a single float, the outputs themselves."""
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """What a metric of the whole set is computed from: all outputs, and the expected values [samples, …]."""
 
     metric: Custom
+    outputs: Outputs
+    expected: np.ndarray
 
-    def __init__(self, metric: Custom, names: tuple[str, ...]) -> None:
-        super().__init__(metric, names)
-        self._kept: list[tuple[Outputs, np.ndarray]] = []
+    @staticmethod
+    def of(metric: Custom, rows: np.ndarray) -> _Whole:
+        """Return what ``Custom.kept`` put into rows [samples, columns], as it was."""
+        arrays, at = [], 1 + sum(2 + len(shape) for _, shape in _parts(rows))
+        for dtype, shape in _parts(rows):
+            size = math.prod(shape)
+            arrays.append(rows[:, at : at + size].astype(dtype).reshape(len(rows), *shape))
+            at += size
+        return _Whole(metric, tuple(arrays[:-1]), arrays[-1])
 
-    def update(self, outputs: Outputs, expected: np.ndarray) -> None:
-        metric = self.metric
-        if faults := metric._interface_faults(outputs, expected, self.names):  # noqa: SLF001 - this module's own class
-            raise JobError(f"metric {metric.name} cannot score this batch", where="evaluation()", faults=tuple(faults))
-        result = None if self._kept else metric.call(outputs, expected)
-        if self._kept or (not self._rows and _is_number(result)):
-            self._kept.append((tuple(output.copy() for output in outputs), expected.copy()))
-        else:
-            self._rows.append(metric.as_rows(result, len(expected)))
+    def value(self, chosen: np.ndarray) -> float:
+        """Return the value on samples [chosen].
 
-    @property
-    def samples(self) -> int:
-        return super().samples + sum(len(expected) for _, expected in self._kept)
-
-    def scores(self) -> np.ndarray | None:
-        return None if self._kept else super().scores()
-
-    def standard_error(self) -> float:
-        if not self._kept:
-            return super().standard_error()
-        return bootstrap.standard_error(self.resampled, self.samples, count=_WHOLE_RESAMPLES)
-
-    def _value(self) -> float:
-        if not self._kept:
-            return super()._value()
-        return self._whole(np.arange(self.samples))
-
-    def _drop(self, artifact: State) -> Drop:
-        if not (isinstance(artifact, _CustomState) and self._kept):
-            return super()._drop(artifact)
-        direction = self.metric.direction
-        return bootstrap.paired_drop_of(
-            self.resampled, artifact.resampled, self.samples, direction, count=_WHOLE_RESAMPLES
-        )
-
-    def _whole(self, chosen: np.ndarray) -> float:
-        outputs, expected = self._together()
-        rows = (chosen[:, None] * self.metric.group + np.arange(self.metric.group)).reshape(-1)
-        result = self.metric.call(tuple(output[rows] for output in outputs), expected[chosen])
+        Raises:
+            JobError: the callable raised, or returned no number.
+        """
+        outputs = tuple(output[chosen].reshape(-1, *output.shape[2:]) for output in self.outputs)
+        result = self.metric.call(outputs, self.expected[chosen])
         if not _is_number(result):
             raise self.metric.refusal(f"returned {type(result).__name__} for the whole set, and a number for a batch")
         return float(result)
 
-    def _together(self) -> tuple[Outputs, np.ndarray]:
-        if len(self._kept) > 1:
-            outputs = zip(*(outputs for outputs, _ in self._kept), strict=True)
-            joined = tuple(np.concatenate(parts) for parts in outputs)
-            self._kept = [(joined, np.concatenate([expected for _, expected in self._kept]))]
-        return self._kept[0]
-
     def resampled(self, block: np.ndarray) -> np.ndarray:
-        """Return the whole set's value on each row of indices [resamples, samples]; NaN where it is not defined."""
-        return np.array([self._whole_or_nan(chosen) for chosen in block])
+        """Return the value on each row of indices [resamples, samples]; NaN where it is not defined."""
+        return np.array([self._value_or_nan(chosen) for chosen in block])
 
-    def _whole_or_nan(self, chosen: np.ndarray) -> float:
+    def _value_or_nan(self, chosen: np.ndarray) -> float:
         try:
-            return self._whole(chosen)
+            return self.value(chosen)
         except (
             JobError
         ):  # a resample may lack what the metric needs, a second class for instance: then it does not count
             return float("nan")
+
+
+class _CustomState(State):
+    """Keeps scores, or, once the callable has returned a single float, what it is given."""
+
+    metric: Custom
+
+    def update(self, outputs: Outputs, expected: np.ndarray) -> None:
+        metric = self.metric
+        if not self._rows:
+            self._rows.append(metric.rows(outputs, expected, self.names))
+        elif not _is_kept(self._rows[0]):
+            metric.check(outputs, expected, self.names)
+            self._rows.append(metric.as_rows(metric.call(outputs, expected), len(expected)))
+        else:
+            metric.check(outputs, expected, self.names)
+            self._rows.append(self._alike(metric.kept(outputs, expected)))
+        held = sum(rows.nbytes for rows in self._rows)
+        if _is_kept(self._rows[0]) and held > WHOLE_BYTES:
+            raise JobError(
+                f"metric {metric.name} returns one float for the whole set, whose outputs take more than "
+                f"{WHOLE_BYTES >> 20} MiB",
+                where="evaluation()",
+                tried=f"{self.samples} samples were kept, each of {self._rows[0].shape[1]} values",
+                next_step="let the metric return one score a sample, shape [n], or evaluate fewer samples",
+            )
+
+    def scores(self) -> np.ndarray | None:
+        rows = self.rows()
+        return None if _is_kept(rows) else rows[:, 0]
+
+    def _alike(self, rows: np.ndarray) -> np.ndarray:
+        first = self._rows[0]
+        if _parts(rows) == _parts(first):
+            return rows
+        raise JobError(
+            f"metric {self.metric.name} returns one float for the whole set, but batches differ in shape or dtype",
+            where="evaluation()",
+            next_step="pad all samples to one length, or let the metric return one score a sample, shape [n]",
+        )
+
+
+def _is_kept(rows: np.ndarray) -> bool:
+    """Say whether rows hold outputs and expected values: scores are one column."""
+    return int(rows.shape[-1]) > 1
+
+
+def _parts(rows: np.ndarray) -> list[tuple[str, tuple[int, ...]]]:
+    """Return (dtype, shape of one sample) of every array that rows hold."""
+    parts: list[tuple[str, tuple[int, ...]]] = []
+    at = 1
+    for _ in range(int(rows[0, 0])):
+        code, rank = (int(number) for number in rows[0, at : at + 2])
+        parts.append((_DTYPES[code], tuple(int(size) for size in rows[0, at + 2 : at + 2 + rank])))
+        at += 2 + rank
+    return parts
+
+
+def _unkept(array: np.ndarray) -> str:
+    """Say why float64 does not hold an array's values exactly; an empty string when it does."""
+    if array.dtype.name not in _DTYPES:
+        return "only booleans, integers and floating point numbers can be kept"
+    if array.dtype.itemsize == 8 and array.dtype.kind in "iu" and array.size:
+        largest = max(abs(int(array.min())), abs(int(array.max())))
+        return "values over 2^53 cannot be kept" if largest > 1 << 53 else ""
+    return ""
 
 
 def _unbound(function: Callable[..., Any]) -> Callable[..., Any]:

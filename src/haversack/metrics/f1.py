@@ -10,7 +10,7 @@ import numpy as np
 
 from haversack.base.errors import Fault
 from haversack.metrics.contract import Kind, Metric
-from haversack.metrics.top1 import label_faults
+from haversack.metrics.top1 import LABELS, label_faults
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class F1(Metric):
     """
 
     kind: ClassVar[Kind] = "integer"
+    takes: ClassVar[str] = LABELS
     ranks: ClassVar[tuple[int, ...]] = (2,)
 
     def _faults(self, output: np.ndarray, expected: np.ndarray) -> Sequence[Fault]:

@@ -23,6 +23,7 @@ class MeanSquaredError(MeanMetric):
 
     unit: ClassVar[str] = "squared"
     direction: ClassVar[Direction] = "lower"
+    takes: ClassVar[str] = "values of the output's shape"
 
     def _faults(self, output: np.ndarray, expected: np.ndarray) -> Sequence[Fault]:
         return same_shape(output, expected)

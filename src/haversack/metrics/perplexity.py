@@ -32,6 +32,7 @@ class Perplexity(SumMetric):
     unit: ClassVar[str] = "perplexity"
     direction: ClassVar[Direction] = "lower"
     kind: ClassVar[Kind] = "integer"
+    takes: ClassVar[str] = "token ids [n, tokens], already shifted by one"
     ranks: ClassVar[tuple[int, ...]] = (3,)
 
     def _faults(self, output: np.ndarray, expected: np.ndarray) -> Sequence[Fault]:

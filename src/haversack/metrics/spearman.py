@@ -27,6 +27,7 @@ class Spearman(Metric):
     pairs: bool = False
 
     ranks: ClassVar[tuple[int, ...]] = (1, 2)
+    takes: ClassVar[str] = "scores [n], real numbers"
 
     @property
     def group(self) -> int:

@@ -11,6 +11,8 @@ import numpy as np
 from haversack.base.errors import Fault
 from haversack.metrics.contract import Kind, MeanMetric
 
+LABELS = "labels [n]: the index of each sample's class, integers from 0 (write classes.index(name) for a name)"
+
 
 @dataclass(frozen=True)
 class Top1(MeanMetric):
@@ -20,6 +22,7 @@ class Top1(MeanMetric):
     """
 
     kind: ClassVar[Kind] = "integer"
+    takes: ClassVar[str] = LABELS
     ranks: ClassVar[tuple[int, ...]] = (2,)
     span: ClassVar[float] = 1.0
 
@@ -36,11 +39,8 @@ def label_faults(classes: int, expected: np.ndarray) -> Sequence[Fault]:
         return [Fault("outputs", f"{classes} class scores a sample: an arg-max needs at least two")]
     if expected.ndim != 1:
         return [Fault("expected", f"shape {expected.shape}, but labels are [n], one integer a sample")]
-    if expected.min() < 0 or expected.max() >= classes:
-        return [
-            Fault(
-                "expected",
-                f"labels from {expected.min()} to {expected.max()} for {classes} classes (0 to {classes - 1})",
-            )
-        ]
+    low, high = int(expected.min()), int(expected.max())
+    if low < 0 or high >= classes:
+        hint = "; do they count from 1? Then write labels - 1" if (low >= 1 and high == classes) else ""
+        return [Fault("expected", f"labels from {low} to {high} for {classes} classes (0 to {classes - 1}){hint}")]
     return []

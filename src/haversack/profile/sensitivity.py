@@ -39,8 +39,8 @@ def sensitivity(
 
     Args:
         model: the prepared model.
-        perturb: see ``Perturb``; its ranges come from other samples than these, where there are enough.
-        samples: the first 4 rows are used.
+        perturb: see ``Perturb``.
+        samples: the first 4 rows are used (see ``held_rows``).
         sink: told after each layer.
         precisions: those to try.
 
@@ -69,6 +69,29 @@ def sensitivity(
                 moved = simulator.run(encodings, batches)[0]
                 error = _norm([a.astype(np.float64) - b for a, b in zip(moved, exact, strict=True)]) / size
                 found.setdefault(key, {})[precision] = error
+    return found
+
+
+def held_rows(samples: Iterable[Sample], total: int, rows: int = ROWS, *, cut: bool = True) -> list[Sample]:
+    """Return ``rows`` rows of a calibration set, evenly spread, one to a sample; only they are kept in memory.
+
+    Args:
+        samples: read once.
+        total: how many rows they have together.
+        rows: how many are wanted; of a smaller set all are taken.
+        cut: whether rows may leave their batch; else the batches that hold them are returned whole.
+    """
+    wanted = {(2 * index + 1) * total // (2 * rows) for index in range(rows)}
+    found: list[Sample] = []
+    start = 0
+    for sample in samples:
+        here = sorted(row - start for row in wanted if start <= row < start + _rows(sample))
+        start += _rows(sample)
+        if here and not cut:
+            found.append(sample)
+        elif here:
+            # Copies: a view would keep its whole batch.
+            found += [tuple(array[row : row + 1].copy() for array in sample) for row in here]
     return found
 
 

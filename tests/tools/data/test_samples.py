@@ -63,7 +63,7 @@ FakeTensor.__module__ = "torch"
 @pytest.mark.parametrize(
     "item, words",
     [
-        (image(), ["inputs: a numpy.ndarray, not a tuple of arrays: write (array,), with the comma"]),
+        (image(), ["inputs: an array, not a tuple of arrays: write (x,), with the comma"]),
         ([image()], ["a list", "write tuple(…)"]),
         ({"image": image()}, ["a dict", "in the order of the model's inputs"]),
         (FakeTensor(), ["a torch.FakeTensor", "write (tensor.numpy(),)"]),
@@ -157,7 +157,7 @@ def test_good_pairs_pass():
     [
         ((image(),), "it is a tuple, not a pair: yield ((array, …), expected)"),
         (image(), "it is a numpy.ndarray, not a pair"),
-        ((image(), np.array([0, 1])), "inputs: a numpy.ndarray, not a tuple of arrays: write (array,)"),
+        ((image(), np.array([0, 1])), "inputs: an array, not a tuple of arrays: write (x,)"),
         (((image(),), [0, 1]), "expected: a list, not a NumPy array: write np.asarray(…)"),
         (((image(),), FakeTensor()), "expected: a torch.FakeTensor, not a NumPy array: write tensor.numpy()"),
         (((image(),), np.array([0, 1, 2])), "expected: 3 entries for 2 rows of inputs"),

@@ -90,7 +90,8 @@ def _from_user(items: Iterable[object], what: str) -> Iterator[object]:
 
 def _sample_faults(item: object, ports: Sequence[Port] | None) -> Iterator[Fault]:
     if not isinstance(item, tuple):
-        yield Fault("inputs", f"{_word(item)}, not a tuple of arrays: {_remedy(item)}")
+        what = "an array" if isinstance(item, np.ndarray) else _word(item)
+        yield Fault("inputs", f"{what}, not a tuple of arrays: {_remedy(item)}")
         return
     if not item or (ports is not None and len(item) != len(ports)):
         names = "at least one" if ports is None else f"{len(ports)} ({', '.join(port.name for port in ports)})"
@@ -134,8 +135,9 @@ def _value_faults(array: np.ndarray) -> Iterator[str]:
     if array.dtype.hasobject:
         yield "it holds Python objects: rows of different lengths need padding, or batches of their own"
     elif array.dtype.kind in "fc" and not np.isfinite(array).all():
-        bad = array.size - int(np.isfinite(array).sum())
-        yield f"{bad} of {array.size} values are NaN or infinite"
+        bad = ~np.isfinite(array)
+        row = int(bad.reshape(len(bad), -1).any(axis=1).argmax()) if bad.ndim else 0
+        yield f"{int(bad.sum())} of {array.size} values are NaN or infinite, the first in row {row}"
 
 
 def _expected_faults(inputs: object, expected: object, group: int) -> Iterator[Fault]:
@@ -160,7 +162,7 @@ def _remedy(value: object, *, inside: bool = False) -> str:
     if module == "torch":
         return "write tensor.numpy()" if inside else "write (tensor.numpy(),)"
     if isinstance(value, np.ndarray):
-        return "write (array,), with the comma"
+        return "write (x,), with the comma"
     if isinstance(value, dict):
         return "write a tuple of its arrays in the order of the model's inputs"
     if isinstance(value, list) and not inside:

@@ -1,0 +1,102 @@
+"""What can be known to be wrong early: a metric without a value, limits in the wrong unit, sizes beyond reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from haversack.base.budget import Budget
+from haversack.base.errors import JobError
+from haversack.base.model import Model
+from haversack.base.plan import LayerPlan, Plan, Precision
+from haversack.choose.forecast import least_bytes
+from haversack.choose.options import BYTES_PER_WEIGHT
+from haversack.choose.verdict import amount
+from haversack.flow.data import Data
+from haversack.flow.making import CHOOSE, REPORT
+from haversack.load.forecast import Work
+from haversack.measure import quality
+from haversack.metrics.contract import Metric
+from haversack.profile.sensitivity import ROWS
+from haversack.tools.graph.execute import Executor
+from haversack.tools.graph.roles import Role, role
+
+RACED_ROWS = 5 * 16
+"""Rows that a race of variants simulates: so many variants, so many rows each."""
+
+
+def refuse_undefined(metric: Metric, rows: np.ndarray) -> None:
+    """Refuse a half of the evaluation set on which the metric has no value for the float model.
+
+    Args:
+        metric: the job's.
+        rows: of the float model, [samples, columns].
+
+    Raises:
+        JobError: the value of a half is NaN or infinite, or the user's callable raised on it.
+    """
+    for half, what in ((CHOOSE, "chooses"), (REPORT, "is reported")):
+        value = float(metric.values(rows[half][None])[0])
+        if not np.isfinite(value):
+            raise JobError(
+                f"metric {metric.name} is {value} on the half of the evaluation set that {what}",
+                where="evaluation()",
+                tried=f"scoring the float model on {len(rows[half])} samples: every second one chooses, "
+                "the others are reported",
+                next_step="give more samples, of every class, so ordered that each half holds what the metric needs",
+            )
+
+
+def baseline_step(stated: float, found: float, unit: str) -> str:
+    """Return what to do when the float model scores less than its job states."""
+    if unit == "fraction" and stated > 1 >= found:
+        return f"baseline = {stated / 100:g}, if percent were meant: the metric is a fraction"
+    return "look at preprocess, labels and weights before compressing anything, or mend baseline"
+
+
+def score_one(model: Model, data: Data, metric: Metric) -> None:
+    """Score the first evaluation batch with the float model in PyTorch: what is wrong with labels or metric shows.
+
+    Raises:
+        JobError: inputs, expected values or the metric are at fault.
+        NotFinite: an output of the model is not finite.
+    """
+    predict = Executor(model).run
+    names = [port.name for port in model.outputs]
+    first = [pair for pair, _ in zip(data.evaluation(), range(1), strict=False)]
+    quality.score(predict, first, metric, float_predict=predict, names=names)
+
+
+def work(model: Model, counts: tuple[int, int], plans: int, batch: int) -> Work:
+    """Return what a run will do, for the forecast.
+
+    Args:
+        model: the float model.
+        counts: rows that calibrate, samples that are scored.
+        plans: how many are made real.
+        batch: rows of one batch.
+    """
+    layers = sum(role(node) in (Role.LAYER, Role.EMBEDDING) for node in model.graph.nodes)
+    return Work(sum(counts) * (plans + 1), plans, batch, simulated=RACED_ROWS + layers * ROWS)
+
+
+def limits(model: Model, budget: Budget, precisions: Iterable[Precision]) -> tuple[str, ...]:
+    """Say of each limit whether it can be met, as far as that is known before anything is made.
+
+    Args:
+        model: the float model.
+        budget: the limits.
+        precisions: those that some target has.
+    """
+    narrowest = min(precisions, key=BYTES_PER_WEIGHT.__getitem__)
+    weighted = [node.key for node in model.graph.nodes if node.weight]
+    least = least_bytes(model.graph, model.weights, Plan("", dict.fromkeys(weighted, LayerPlan(narrowest))))
+    lines = []
+    for name, value in budget.limits().items():
+        said = "known when it is measured"
+        if name == "size":
+            said = f"weights alone take at least {amount(name, least)} in {narrowest}"
+            said = f"cannot be met: {said}" if least > value else said
+        lines.append(f"{name.partition('_')[0]} at most {amount(name, value)}: {said}")
+    return tuple(lines)
