@@ -12,7 +12,7 @@ from haversack.base.errors import JobError, VerificationError
 from haversack.targets.reference import Reference
 from haversack.tools.graph.execute import Executor
 from haversack.verify import compare
-from haversack.verify.parity import differing_bits
+from haversack.verify.bits import differing_bits
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from haversack.compress.perturb import perturb
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import PrepareContext
 from haversack.flow.data import Data
-from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
+from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, judged, quality_of
 from haversack.flow.proposals import mostly_linear
 from haversack.flow.replay import Predict, Replay
 from haversack.flow.running import Running
@@ -201,7 +201,7 @@ class Steps:
         def times(name: str) -> Mapping[str, float]:
             floats = self.floats[name]
             sample = tuple(array[:1] for array in self.data.first())
-            found = self.targets[name].layer_seconds(floats.opening.path, floats.artifact, sample, PROFILE_RUNS)
+            found = self.device.layer_seconds(floats.opening, floats.artifact, sample, PROFILE_RUNS)
             return {key: seconds for key, seconds in found.items() if key}
 
         def make() -> Profile:
@@ -254,7 +254,6 @@ class Steps:
                 device=self.device,
                 folder=self.shop.inside / "candidates",
                 exact_samples=SEARCH_EXACT_SAMPLES,
-                allow=self.allow,
                 sink=self.shop.tell,
             )
             for name, target in self.targets.items()
@@ -272,11 +271,12 @@ class Steps:
         made = self.shop.remember(
             "choose",
             f"candidate: {plan.origin or plan.id}",
-            [plan.digest, self.device.name, *self.content, *self.allow],
+            [plan.digest, self.device.name, *self.content],
             lambda: maker.make(plan),
             save=_save_made,
             load=load_back,
         )
+        made = replace(made, candidate=judged(made.candidate, self.allow))
         self.made[plan.digest] = made
         return made.candidate
 
@@ -308,10 +308,7 @@ class Steps:
             load=load_back,
         )
         candidate = replace(candidate, parity=parity, findings=tuple(dict.fromkeys((*candidate.findings, *told))))
-        wrong = [finding for finding in told if finding.severity == "error" and finding.kind not in self.allow]
-        if not wrong:
-            return candidate
-        return replace(candidate, verdict="failed", reason="; ".join(finding.text for finding in wrong))
+        return judged(candidate, self.allow)
 
     def baseline_reported(self) -> Quality:
         """Return the float model's quality on the untouched half."""
