@@ -1,0 +1,98 @@
+"""A real fault of a real runtime behind a float layer is found, and the place with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from haversack.base.plan import LayerPlan, Plan, Step
+from haversack.flow import making
+from haversack.flow.making import judged
+from haversack.lower.emit import emit
+from haversack.measure.local import LocalDevice
+from haversack.targets.onnxruntime import cpu
+
+SATURATES = bool(cpu.session_options(cpu.features()))
+"""Whether ONNX Runtime adds int16 products that saturate here, unless it is told not to."""
+
+
+def network():
+    """Its first layer is left in float; weights of one sign make the last one saturate."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, stride=2, groups=32), nn.ReLU(),
+        nn.Flatten(), nn.Linear(32 * 49, 10),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        net[5].weight.abs_()
+    return net
+
+
+PLAN = Plan(
+    "onnxruntime",
+    {"2:conv2d#0": LayerPlan("int8"), "5:linear#0": LayerPlan("int8")},
+    (),
+    Step("minmax"),
+    ("onnxruntime",),
+)
+
+
+@pytest.fixture(scope="module")
+def device():
+    with LocalDevice() as opened:
+        yield opened
+
+
+@pytest.fixture
+def looked(steps_on, device):
+    """What a maker finds of the artefact, opened as it must be or without its session options."""
+    steps = steps_on(network(), device)
+    maker = steps.makers["onnxruntime"]
+    compressed = maker.squeeze(PLAN)
+    artifact = emit(compressed.model, compressed.encodings, "onnxruntime", maker.folder_of(PLAN))
+
+    def look(artifact):
+        opening = maker._opening(PLAN, artifact)
+        handle = device.load(opening)
+        parity, furthest = maker._parity(compressed, maker._predict(handle, artifact), exact=True)
+        device.unload(handle)
+        return parity, list(maker._exactness(parity, furthest, compressed, opening, artifact))
+
+    return look, artifact
+
+
+def test_the_file_as_it_is_meant_is_not_failed(looked):
+    look, artifact = looked
+    _, found = look(artifact)
+    assert [finding for finding in found if finding.severity == "error"] == []
+
+
+@pytest.mark.skipif(not SATURATES, reason="this processor multiplies integers exactly, whatever the session says")
+def test_a_runtime_that_saturates_behind_a_float_layer_is_not_exact_at_a_place(looked):
+    look, artifact = looked
+    parity, found = look(replace(artifact, session_options={}))
+    assert parity.reference_differing > 0
+    assert parity.relative_error < making.FLOAT_TOLERANCE, "small enough to pass for rounding"
+    assert [finding.kind for finding in found] == ["not-exact", "large-error-at"]
+    assert found[1].layer == "5:linear#0:out"
+
+
+def test_what_is_allowed_does_not_decide_what_is_measured(steps_on, device, monkeypatch):
+    """A second run that allows more finds the candidate in the ledger, and judges it anew."""
+    strict = steps_on(network(), device)
+    slow = making.Finding("slower-than-float", "planted")
+    real = making.Maker._left_in_float
+    monkeypatch.setattr(making.Maker, "_left_in_float", lambda *given: [*real(*given), slow])
+    candidate = strict.evaluate(PLAN)
+    assert (candidate.verdict, slow in candidate.findings) == ("failed", True)
+    assert "planted" in candidate.reason
+    monkeypatch.setattr(making.Maker, "make", lambda *_: pytest.fail("it was made again"))
+    strict.shop.__exit__(None, None, None)
+    again = steps_on(network(), device, allow=("slower-than-float",))
+    lenient = again.evaluate(PLAN)
+    assert lenient.verdict != "failed"
+    assert lenient.findings == candidate.findings
+    assert judged(lenient, ()).verdict == "failed"
