@@ -96,3 +96,25 @@ def test_what_is_allowed_does_not_decide_what_is_measured(steps_on, device, monk
     assert lenient.verdict != "failed"
     assert lenient.findings == candidate.findings
     assert judged(lenient, ()).verdict == "failed"
+
+
+def test_a_file_that_is_the_float_file_is_not_slower_than_it(steps_on, device, monkeypatch):
+    """Two openings of one file differ, by where their memory lies: by definition they take the same time."""
+    maker = steps_on(network(), device).makers["onnxruntime"]
+    floats = maker.floats
+    handle = device.load(floats.opening)
+    real = making.latency.compare
+
+    def slower(*given, **settings):
+        settings["patience"] = making.latency.Patience(pairs=20, most_pairs=20)
+        timed = real(*given, **settings)
+        return replace(timed, difference=replace(timed.difference, different=True, ratio=1.049))
+
+    monkeypatch.setattr(making.latency, "compare", slower)
+    cost, _, told = maker._costs(floats.opening, handle, floats.artifact)
+    assert (cost.ratio, told) == (1.0, ())
+    other = replace(floats.artifact, files=(replace(floats.artifact.files[0], sha256="0" * 64),))
+    _, _, told = maker._costs(floats.opening, handle, other)
+    assert [finding.kind for finding in told] == ["slower-than-float"]
+    assert "opened again in the other order" in told[0].text
+    device.unload(handle)
