@@ -118,3 +118,18 @@ def test_a_file_that_is_the_float_file_is_not_slower_than_it(steps_on, device, m
     assert [finding.kind for finding in told] == ["slower-than-float"]
     assert "opened again in the other order" in told[0].text
     device.unload(handle)
+
+
+def test_outputs_far_from_the_reference_are_no_rounding_though_no_tensor_tells_where(looked, monkeypatch):
+    """A runtime may show no tensors: then only the reference's own error says what rounding can do."""
+    look, artifact = looked
+    monkeypatch.setattr(LocalDevice, "tensors", lambda *_: {})
+    parity, _ = look(artifact)
+
+    def told(distance):
+        planted = replace(parity, reference_differing=5, reference_distance=distance, relative_error=10.0)
+        monkeypatch.setattr(making.verify, "compare", lambda *_, **__: planted)
+        return [finding.kind for finding in look(artifact)[1]]
+
+    assert told(0.5 * making.FLOAT_TOLERANCE) == ["float-rounding"]
+    assert told(max(making.FLOAT_TOLERANCE, 2 * parity.reference_error)) == ["not-exact"]

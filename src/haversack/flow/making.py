@@ -42,8 +42,11 @@ SIGNIFICANT_TIME = 0.02
 """A layer left in float is a finding when such layers take more than this fraction of the measured time."""
 FLOAT_TOLERANCE = 1e-2
 """Relative error against the reference that a tensor may have behind a float layer: a last bit of float flips a
-rounding now and then, and a flip is a whole step. Outputs, and tensors behind codes that nobody shows, may have the
-reference's own error against float where that is more; what the artefact does never widens it."""
+rounding now and then, and a flip is a whole step. Behind codes that nobody shows it may be the reference's own error
+against float where that is more; what the artefact does never widens it."""
+APART = math.sqrt(2)
+"""Outputs behind float layers may be so many of the reference's errors against float away from it: as far as two
+roundings of equal error are that know nothing of each other."""
 CHOOSE, REPORT = slice(0, None, 2), slice(1, None, 2)
 """Rows of the evaluation set by sample: even ones choose, odd ones are reported."""
 
@@ -305,7 +308,7 @@ class Maker:
             for rows in rebatch(self.model, furthest, len(furthest) or 1)
         )
         place = next((found for found in places if found is not None), None)
-        near = parity.reference_distance <= max(FLOAT_TOLERANCE, parity.reference_error)
+        near = parity.reference_distance <= max(FLOAT_TOLERANCE, APART * parity.reference_error)
         if place is None and near and not verify.is_exact(compressed.model, compressed.encodings):
             yield Finding("float-rounding", text)
             return
