@@ -190,7 +190,6 @@ def test_within_the_block_a_file_is_opened_elsewhere_first(tmp_path):
     class Opens(Target):
         def _open(self, path, options, threads):
             seen.append("here")
-            return None
 
     def elsewhere(path, options, threads):
         seen.append((path.name, options, threads))

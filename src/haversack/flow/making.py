@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -114,7 +114,7 @@ class Maker:
     def make(self, plan: Plan) -> Made:
         """Return the candidate of a plan, measured; one that cannot be measured has the verdict ``failed``.
 
-        What its findings mean is judged elsewhere (``judged``): measuring does not depend on what is allowed.
+        What its findings mean is judged elsewhere (``flow.judging``): measuring does not depend on what is allowed.
 
         Raises:
             JobError, UsageError: the job is at fault, not the plan.
@@ -353,15 +353,6 @@ class Maker:
         if share > SIGNIFICANT_TIME:
             for key in unfused:
                 yield Finding("float-op", f"meant for integers, runs in float ({share:.0%} of the time together)", key)
-
-
-def judged(candidate: Candidate, allow: Collection[str]) -> Candidate:
-    """Return a candidate that has the verdict ``failed`` when it has a finding of an error that is not allowed."""
-    wrong = [finding for finding in candidate.findings if finding.severity == "error" and finding.kind not in allow]
-    if not wrong or candidate.verdict == "failed":
-        return candidate
-    reason = "; ".join(f"{finding.kind}: {finding.text}" for finding in wrong)
-    return replace(candidate, verdict="failed", reason=reason)
 
 
 def quality_of(metric: Metric, rows: np.ndarray) -> Quality:

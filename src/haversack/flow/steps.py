@@ -30,7 +30,8 @@ from haversack.compress.perturb import perturb
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import PrepareContext
 from haversack.flow.data import Data
-from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, judged, quality_of
+from haversack.flow.judging import judged
+from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.proposals import mostly_linear
 from haversack.flow.replay import Predict, Replay
 from haversack.flow.running import Running

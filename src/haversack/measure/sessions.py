@@ -54,7 +54,7 @@ class Inspector(Protocol):
         """Return node key -> median seconds in one call."""
 
     def tensors(self, path: Path, artifact: Artifact, inputs: Sample, keys: Sequence[str]) -> Mapping[str, np.ndarray]:
-        """Return tensor key -> array, as the runtime computes it."""
+        """Return tensor key -> array on a batch: uint8 codes where it is encoded, else float32."""
 
 
 def opener(name: str) -> Opener:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from haversack.base.errors import VerificationError
 from haversack.base.model import Sample
 from haversack.targets.reference.interpret import Interpreter
 from haversack.verify.error import Error
@@ -20,6 +21,7 @@ class Bits:
     """Counts output values that differ from the reference's, over a limited number of rows.
 
     Args:
+        name: of the model, for messages.
         interpreter: the reference, opened; None to compare nothing.
         rows: how many at most.
 
@@ -29,38 +31,50 @@ class Bits:
         distance: of the artefact from the reference.
     """
 
-    def __init__(self, interpreter: Interpreter | None, rows: int) -> None:
-        self.interpreter, self.rows = interpreter, rows
+    def __init__(self, name: str, interpreter: Interpreter | None, rows: int) -> None:
+        self.name, self.interpreter, self.rows = name, interpreter, rows
         self.differing = self.compared = 0
         self.error, self.distance = Error(), Error()
         self._furthest: list[tuple[float, Sample]] = []
 
-    def takes(self, sample: Sample) -> int:
-        """Return how many rows of a batch are compared; 0 where it does not fit and cutting could change a value."""
-        if self.interpreter is None or self.rows <= 0:
-            return 0
-        count = len(sample[0])
-        return min(count, self.rows) if count <= self.rows or self.interpreter.separable else 0
+    def add(self, sample: Sample, got: Outputs, exact: Outputs) -> None:
+        """Take one batch with the outputs of artefact and float: as many of its rows as are still wanted.
 
-    def add(self, sample: Sample, got: Outputs, meant: Outputs, exact: Outputs) -> None:
-        """Take the rows of one batch that ``takes`` allows, with the outputs of artefact, reference and float."""
+        A batch that does not fit is cut, or left out where cutting could change a value.
+
+        Raises:
+            VerificationError: outputs differ from the reference's in number or shape.
+        """
+        rows = len(sample[0])
+        if self.interpreter is None or self.rows <= 0 or (rows > self.rows and not self.interpreter.separable):
+            return
+        if rows > self.rows:
+            sample, got, exact = (tuple(array[: self.rows] for array in each) for each in (sample, got, exact))
         self.rows -= len(sample[0])
+        meant = self.interpreter.run(sample)
+        check_shapes(self.name, got, meant)
         for mine, theirs in zip(got, meant, strict=True):
             self.differing += differing_bits(mine, theirs)
             self.compared += theirs.size
         for place in judged(meant):
             self.error.add(meant[place], exact[place])
             self.distance.add(got[place], meant[place])
-        if self.interpreter is None or not self.interpreter.separable:
+        if not self.interpreter.separable:
             self._keep(sample, got, meant)
             return
         for row in range(len(sample[0])):
             one = slice(row, row + 1)
             self._keep(*(tuple(array[one] for array in each) for each in (sample, got, meant)))
 
-    def furthest(self) -> tuple[Sample, ...]:
-        """Return the rows that leave the reference furthest, at most ``FURTHEST``, or batches that cannot be cut."""
-        return tuple(sample for _, sample in self._furthest)
+    def relative(self, error: Error) -> float:
+        """Return one of the two errors, relative; -1 when nothing was compared."""
+        return error.relative if self.compared else -1.0
+
+    def tell(self, sink: Callable[[Sample], None] | None) -> None:
+        """Give the rows that leave the reference furthest, at most ``FURTHEST``, or batches that cannot be cut."""
+        if sink is not None:
+            for _, sample in self._furthest:
+                sink(sample)
 
     def _keep(self, sample: Sample, got: Outputs, meant: Outputs) -> None:
         if not any(differing_bits(mine, theirs) for mine, theirs in zip(got, meant, strict=True)):
@@ -81,6 +95,21 @@ def differing_bits(one: np.ndarray, other: np.ndarray) -> int:
     if one.dtype == np.float32:
         one, other = (np.ascontiguousarray(array).view(np.uint32) for array in (one, other))
     return int(np.count_nonzero(one != other))
+
+
+def check_shapes(name: str, got: Outputs, wanted: Outputs) -> None:
+    """Refuse outputs of other shapes than are meant.
+
+    Raises:
+        VerificationError: they differ in number or shape; ``name`` is the model's.
+    """
+    shapes = [array.shape for array in got], [array.shape for array in wanted]
+    if shapes[0] != shapes[1]:
+        raise VerificationError(
+            f"outputs of shapes {shapes[0]} where {shapes[1]} are meant",
+            where=name,
+            next_step="check the job's output_names and dims",
+        )
 
 
 def judged(outputs: Sequence[np.ndarray]) -> tuple[int, ...]:

@@ -9,11 +9,11 @@ import numpy as np
 
 from haversack.base.candidate import Parity
 from haversack.base.encodings import Encodings
-from haversack.base.errors import JobError, VerificationError
+from haversack.base.errors import JobError
 from haversack.base.model import Model, Sample
 from haversack.targets.reference import Reference
 from haversack.tools.graph.execute import Executor
-from haversack.verify.bits import Bits, Outputs, judged
+from haversack.verify.bits import Bits, Outputs, check_shapes, judged
 from haversack.verify.error import Error
 from haversack.verify.layers import LayerErrors
 
@@ -49,7 +49,7 @@ def compare(
         reference: the reference with its settings.
         float_model: the model that the error of each layer is measured against; ``model`` where absent. Give it when
             preparation corrected biases; where it scaled channels, their tensors are no longer the same.
-        furthest: told of the rows that leave the reference furthest, batches of one, at the end; none when bits agree.
+        furthest: told at the end of the rows that leave the reference furthest, batches of one.
 
     Raises:
         JobError: there are no samples.
@@ -58,37 +58,27 @@ def compare(
     exact = float_predict or Executor(float_model or model).run
     layer_samples = layer_samples if encodings.tensors else 0
     interpreter = (reference or Reference()).opened(model, encodings) if reference_samples or layer_samples else None
-    bits = Bits(interpreter, reference_samples)
-    layers = None
-    if interpreter is not None and layer_samples:
-        layers = LayerErrors(float_model or model, interpreter, layer_samples)
+    bits = Bits(model.name, interpreter, reference_samples)
+    layers = LayerErrors(float_model or model, interpreter, layer_samples) if interpreter and layer_samples else None
     outputs = _AgainstFloat()
     for sample in samples:
         got, wanted = run(sample), exact(sample)
-        _check_shapes(model, got, wanted)
+        check_shapes(model.name, got, wanted)
         outputs.add(got, wanted)
-        if interpreter is not None and (rows := bits.takes(sample)):
-            cut = tuple(array[:rows] for array in sample)
-            whole = rows == len(sample[0])  # else a free batch dimension, in all inputs and outputs
-            mine, theirs = (one if whole else tuple(array[:rows] for array in one) for one in (got, wanted))
-            meant = interpreter.run(cut)
-            _check_shapes(model, mine, meant)
-            bits.add(cut, mine, meant, theirs)
+        bits.add(sample, got, wanted)
         if layers is not None:
             layers.add(sample)
     if not outputs.error.count:
         raise JobError("there is nothing to compare on: no samples", next_step="give evaluation() at least one sample")
-    if furthest is not None:
-        for sample in bits.furthest():
-            furthest(sample)
+    bits.tell(furthest)
     return Parity(
         agreement=outputs.agreement,
         relative_error=outputs.error.relative,
         reference_differing=bits.differing if bits.compared else -1,
         reference_compared=bits.compared,
         layers=layers.worst_first() if layers is not None else {},
-        reference_error=bits.error.relative if bits.compared else -1.0,
-        reference_distance=bits.distance.relative if bits.compared else -1.0,
+        reference_error=bits.relative(bits.error),
+        reference_distance=bits.relative(bits.distance),
     )
 
 
@@ -109,13 +99,3 @@ class _AgainstFloat:
     @property
     def agreement(self) -> float:
         return self.agreeing / self.judged if self.judged else math.nan
-
-
-def _check_shapes(model: Model, got: Outputs, wanted: Outputs) -> None:
-    shapes = [array.shape for array in got], [array.shape for array in wanted]
-    if shapes[0] != shapes[1]:
-        raise VerificationError(
-            f"outputs of shapes {shapes[0]} where {shapes[1]} are meant",
-            where=model.name,
-            next_step="check the job's output_names and dims",
-        )
