@@ -50,7 +50,6 @@ def maker(rows):
             "squeeze",
             "folder",
             "exact_samples",
-            "allow",
             "sink",
         )
     )

@@ -14,9 +14,11 @@ from onnx import numpy_helper
 from haversack import report
 from haversack.base import digest
 from haversack.base.errors import Fault, UsageError, VerificationError
+from haversack.base.finding import KINDS
 from haversack.flow.shipped import Shipped
 from haversack.flow.verify import FLOAT_TOLERANCE, Answer, Check, _differing, verify
 from haversack.report.files import to_json
+from haversack.report.record import FindingRecord
 from haversack.targets.contract import SHELF
 from haversack.targets.onnxruntime.cpu import PRECISION
 from haversack.tools.data import golden_file
@@ -82,7 +84,7 @@ def test_a_plan_makes_just_that_plan(static):
 def test_an_untouched_run_is_right(static):
     answer = verify(static)
     assert answer.exit_code == 0, where(answer)
-    assert [check.name for check in answer.checks] == ["hashes", "read back", "golden vectors"]
+    assert [check.name for check in answer.checks] == ["hashes", "read back", "golden vectors", "verdict"]
     assert "bit for bit" in answer.checks[2].text
     assert answer.data()["ok"] is True
 
@@ -154,6 +156,7 @@ def test_golden_values_that_the_file_does_not_give_are_named_by_number(run, best
 def test_a_truncated_golden_file(run, best, keep):
     data = (best / "golden.npz").read_bytes()
     (best / "golden.npz").write_bytes(data[: int(keep * len(data)) if keep < 1 else keep])
+    forged(run, best / "golden.npz")
     answer = verify(run)
     assert answer.exit_code == 5
     assert "golden.npz: it is no file of golden vectors" in where(answer)
@@ -166,6 +169,7 @@ def test_a_pickle_in_place_of_golden_vectors_is_refused(run, best, tmp_path, how
         np.savez(path, **{"0|input|image": np.array([{"code": "here"}], dtype=object)})
     else:
         path.write_bytes(pickle.dumps({"code": "here"}))
+    forged(run, path)
     answer = verify(run)
     assert answer.exit_code == 7
     assert "pickle" in where(answer)
@@ -202,9 +206,12 @@ def test_everything_wrong_is_told_at_once(run, best):
     with (best / "model.onnx").open("ab") as stream:
         stream.write(b"\0")
     answer = verify(run)
-    assert all(check.faults for check in answer.checks)
-    assert len(answer.faults) >= 3
-    assert f"{len(answer.faults)} faults" in where(answer)
+    assert [fault.where.rpartition("/")[2] for fault in answer.faults] == [
+        "model.onnx",
+        "encodings.safetensors",
+        "golden.npz",
+    ]
+    assert "3 faults" in where(answer)
 
 
 def test_no_flipped_byte_is_ever_more_than_a_fault(run, best):
@@ -237,9 +244,14 @@ def test_what_lies_beside_the_file_has_its_hash_too(run, best, name):
 
 def test_a_file_that_the_runtime_refuses_is_told_without_advice_to_a_maker(run, best):
     (best / "model.onnx").write_bytes(b"no file of any kind")
+    forged(run, best / "model.onnx")
     answer = verify(run)
     assert answer.exit_code == 5
-    assert "ONNX Runtime does not open it" in where(answer)
+    golden = [line for line in answer.lines() if "ONNX Runtime does not open it" in line]
+    assert len(golden) == 1, where(answer)
+    assert golden[0].startswith("wrong  onnxruntime: golden vectors: best/onnxruntime/model.onnx: ONNX Runtime")
+    assert "worker" not in where(answer)
+    assert "haversack.base" not in where(answer)
     assert "just written" not in where(answer)
     assert "float32" not in where(answer)
 
@@ -276,7 +288,7 @@ def test_a_session_option_that_no_run_sets_is_refused(run, best):
     option = "session.use_env_allocators"
     answer = told_by(run, best, lambda told: told["session_options"].update({option: "1"}))
     assert answer.exit_code == 7
-    assert [check.refused for check in answer.checks] == [False, True, True]
+    assert [check.refused for check in answer.checks] == [False, True, False, False]
     assert f"session_options.{option}: onnxruntime never sets it" in where(answer)
 
 
@@ -294,7 +306,8 @@ def test_a_session_option_that_no_run_sets_is_refused(run, best):
 def test_an_artifact_that_says_otherwise_than_the_report(run, best, field, change):
     answer = told_by(run, best, change)
     assert answer.exit_code == 5
-    assert [bool(check.faults) for check in answer.checks] == [False, True, True]
+    assert [bool(check.faults) for check in answer.checks] == [False, True, False, False]
+    assert [check.skipped for check in answer.checks] == [False, False, True, False]
     assert field in {fault.where for fault in answer.faults}
     assert "it contradicts report.json" in where(answer)
 
@@ -344,3 +357,78 @@ def test_outputs_of_another_name_shape_or_dtype():
         "float64 [1, 2] instead of float32 [1, 2]",
         "nothing is expected of it",
     ]
+
+
+def test_a_file_that_is_not_the_one_measured_is_not_opened(run, best, monkeypatch):
+    with (best / "model.onnx").open("ab") as stream:
+        stream.write(b" ")
+    monkeypatch.setattr("haversack.flow.verify.golden_file.read", lambda _: pytest.fail("the golden vectors were read"))
+    monkeypatch.setattr("haversack.flow.verify.encodings_file.read", lambda _: pytest.fail("the encodings were read"))
+    answer = verify(run)
+    assert answer.exit_code == 5
+    assert [check.skipped for check in answer.checks] == [False, True, True, False]
+    assert answer.checks[1].text == "not run: model.onnx is not the file that was measured"
+    assert [one["ok"] for one in answer.data()["checks"]] == [False, False, False, True]
+    assert sum("model.onnx" in line for line in answer.lines()) == 3
+
+
+def test_only_what_needs_a_wrong_file_is_left_out(run, best):
+    with (best / "golden.npz").open("ab") as stream:
+        stream.write(b" ")
+    assert [check.skipped for check in verify(run).checks] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("forge", [False, True])
+def test_a_file_of_encodings_of_eight_gigabytes_is_never_read(run, best, monkeypatch, forge):
+    path = best / "encodings.safetensors"
+    with path.open("r+b") as stream:
+        stream.truncate(8 << 30)  # a hole: it takes no room
+    real = digest.of_file
+    monkeypatch.setattr("haversack.base.digest.of_file", lambda one: "0" * 64 if one == path else real(one))
+    if forge:
+        forged(run, path)
+    answer = verify(run)
+    assert answer.exit_code == (7 if forge else 5)
+    assert f"it has {8 << 30} bytes" in where(answer) if forge else "its sha256 is 0000000000000000" in where(answer)
+
+
+def found(run, kind, *, allowed=(), verdict="failed", met=True):
+    """Let report.json say that what ships has a finding."""
+    record = report.read(run)
+    told = FindingRecord(kind, KINDS[kind][0], "1:relu#0:out", "planted")
+    candidates = tuple(replace(one, findings=(told,), verdict=verdict) for one in record.candidates)
+    budget = tuple(replace(limit, met=met) for limit in record.budget)
+    record = replace(record, candidates=candidates, allowed=allowed, budget=budget)
+    (run / "report.json").write_text(to_json(record))
+    return verify(run)
+
+
+def test_a_run_that_failed_is_not_called_right(run):
+    answer = found(run, "not-exact")
+    assert answer.exit_code == 5
+    assert [fault.where for fault in answer.faults] == ["1:relu#0:out"]
+    assert "wrong  onnxruntime: verdict" in where(answer)
+    assert "not-exact: planted" in where(answer)
+
+
+@pytest.mark.parametrize(
+    "kind, settings, code",
+    [
+        ("not-exact", {"allowed": ("not-exact",), "verdict": "chosen"}, 0),
+        ("not-established", {"verdict": "chosen"}, 0),
+        ("slower-than-float", {}, 5),
+        ("slower-than-float", {"met": False}, 0),
+        ("slower-than-float", {"allowed": ("slower-than-float",)}, 0),
+    ],
+)
+def test_what_was_allowed_or_is_no_error_is_no_fault(run, kind, settings, code):
+    assert found(run, kind, **settings).exit_code == code
+
+
+def test_a_verdict_without_a_finding_is_told_with_its_reason(run):
+    record = report.read(run)
+    candidates = tuple(replace(one, findings=(), verdict="failed", reason="planted") for one in record.candidates)
+    (run / "report.json").write_text(to_json(replace(record, candidates=candidates)))
+    answer = verify(run)
+    assert answer.exit_code == 5
+    assert "the run failed it: planted" in where(answer)

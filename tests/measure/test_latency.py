@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from haversack.measure.device import Handle, Opening, Times
-from haversack.measure.latency import Patience, compare, summarise
+from haversack.measure.latency import Patience, alike, compare, confirmed, summarise
 
 PLANNED = "openers:planned"
 REAL = "openers:real"
@@ -23,7 +23,15 @@ class Timetable:
     def time(self, handles, inputs, *, rounds, warmup=0, seconds=60.0):
         self.asked.append((rounds, warmup, seconds))
         part, self.wall = self.wall[:rounds], self.wall[rounds:]
+        part = part[:, ::-1] if handles[0].opening.path.name == "float" else part
         return Times(part, part // 2)
+
+    def load(self, opening):
+        self.asked.append(opening.path.name)
+        return Handle(9, opening)
+
+    def unload(self, handle):
+        self.asked.append(f"not {handle.opening.path.name}")
 
 
 def handles(tmp_path):
@@ -131,3 +139,46 @@ def test_the_summary_is_the_textbook_s():
 def test_calls_shorter_than_the_cpu_clock_s_step_still_give_a_number():
     latency = summarise(Times(np.ones((3, 2), np.int64), np.zeros((3, 2), np.int64)), 1.0, "local", 1)
     assert latency.cpu_ratio == 1
+
+
+def opened_twice(tmp_path, first, second):
+    """Time a file with one ratio in its first opening and another in its second."""
+    wall = np.concatenate(
+        [noisy_times(40, 0.0001, seed) * [2, 1] * [ratio, 1] for seed, ratio in ((0, first), (1, second))]
+    )
+    device = Timetable(wall)
+    openings = [Opening(tmp_path / name, "any", threads=2) for name in ("mine", "float")]
+    ours = [Handle(number, opening) for number, opening in enumerate(openings)]
+    patience = Patience(pairs=40)
+    timed = compare(device, *ours, ONE, cold_ms=3, patience=patience)
+    device.asked.clear()
+    return device, confirmed(device, timed, *openings, ONE, patience=patience)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "different"),
+    [(1.05, 1.0, False), (1.05, 0.9, False), (1.05, 1.06, True), (2.0, 1.7, True), (1.5, 1.05, False)],
+)
+def test_what_is_slower_in_one_opening_alone_is_not_slower(tmp_path, first, second, different):
+    _, timed = opened_twice(tmp_path, first, second)
+    assert timed.difference.different is different
+    assert timed.difference.ratio == pytest.approx(second if abs(second - 1) < abs(first - 1) else first, rel=1e-3)
+    assert timed.difference.low <= min(first, second) * 1.001
+    assert timed.difference.high >= max(first, second) * 0.999
+    assert "opened again in the other order" in timed.difference.why
+
+
+def test_the_second_opening_is_in_the_other_order_and_counts_as_much(tmp_path):
+    device, timed = opened_twice(tmp_path, 1.05, 1.15)
+    assert [asked for asked in device.asked if isinstance(asked, str)] == ["float", "mine", "not mine", "not float"]
+    assert timed.latency.pairs == len(timed.times.wall) == 80
+    assert timed.latency.ratio == pytest.approx(1.10, abs=0.01)
+    assert (timed.latency.cold_ms, timed.latency.threads) == (3, 2)
+
+
+def test_the_float_file_itself_has_the_ratio_one(tmp_path):
+    wall = noisy_times(40, 0.0001) * [2, 1] * [1.049, 1]
+    timed = compare(Timetable(wall), *handles(tmp_path), ONE, cold_ms=1, patience=Patience(pairs=40))
+    found = alike(timed.latency)
+    assert (found.ratio, found.ratio_low, found.ratio_high, found.cpu_ratio) == (1, 1, 1, 1)
+    assert found.float_median_ms == found.median_ms == timed.latency.median_ms

@@ -12,7 +12,7 @@ from haversack.base.constraints import Constraints, Ratio
 from haversack.base.encodings import Affine, Encodings, Float
 from haversack.base.errors import ConversionError, EnvironmentFault, UsageError, VerificationError
 from haversack.base.graph import Graph, Node, TensorSpec
-from haversack.targets.contract import Target, artifact_file, count, differences, encoding_faults
+from haversack.targets.contract import Target, artifact_file, count, differences, encoding_faults, opened_first
 
 KEY = "m:linear#0:weight"
 NOTHING = Constraints()
@@ -181,6 +181,27 @@ def test_what_an_author_left_out_is_told(model, tmp_path):
     ):
         with pytest.raises(UsageError, match="Target"):
             call()
+
+
+def test_within_the_block_a_file_is_opened_elsewhere_first(tmp_path):
+    seen = []
+
+    @dataclass(frozen=True)
+    class Opens(Target):
+        def _open(self, path, options, threads):
+            seen.append("here")
+
+    def elsewhere(path, options, threads):
+        seen.append((path.name, options, threads))
+        if path.name == "deadly":
+            raise RuntimeError("it died")
+
+    with opened_first(elsewhere):
+        Opens().open_session(tmp_path / "file", {"a": "b"}, 2)
+        with pytest.raises(RuntimeError, match="it died"):
+            Opens().open_session(tmp_path / "deadly")
+    Opens().open_session(tmp_path / "deadly")
+    assert seen == [("file", {"a": "b"}, 2), "here", ("deadly", {}, 1), "here"]
 
 
 def test_only_tensors_of_the_file_are_asked_for(tmp_path):

@@ -145,11 +145,61 @@ def test_one_code_is_enough_where_all_is_integers(network, coded, batch):
     assert locate(network, coded, coded, batch, tensors=wrong, tolerance=0.05) is None
 
 
+def flowing(network, encodings, key, change):
+    """Shows the tensors of a runtime that makes other codes of one tensor, and computes on with them."""
+    meaning = Reference(at_once=0).opened(network, encodings)
+
+    def tensors(inputs, keys):
+        seen = {}
+
+        def look(name, value):
+            if name in keys:
+                seen[name] = affine.quantize(value, encodings.affine(name)).astype(np.uint8)
+
+        meaning.run(inputs, observe=look)
+        codes = change(seen[key].copy())
+        meaning.run(inputs, observe=look, given={key: affine.dequantize(codes, encodings.affine(key))})
+        return {**seen, key: codes}
+
+    return tensors
+
+
+def moved(count, by=1):
+    def change(codes):
+        flat = codes.reshape(-1)
+        flat[:count] = np.where(flat[:count] < 128, flat[:count] + by, flat[:count] - by)
+        return codes
+
+    return change
+
+
 def test_behind_a_float_op_a_neighbouring_code_is_no_fault(network, coded, batch):
-    wrong = runtime(network, coded, spoil=one_code("5:conv2d#0:out"))
-    assert locate(network, coded, coded, batch, tensors=wrong, float_tolerance=0.01) is None
-    found = locate(network, coded, coded, batch, tensors=wrong, float_tolerance=0.0)
-    assert found.layer == "5:conv2d#0:out"
+    wrong = flowing(network, coded, "4:softmax#0:out", moved(1))
+    assert locate(network, coded, coded, batch, tensors=wrong, float_tolerance=0.0) is None
+    for change in (moved(20), moved(1, by=2)):  # more than rounding does: too many, or too far
+        wrong = flowing(network, coded, "4:softmax#0:out", change)
+        assert locate(network, coded, coded, batch, tensors=wrong, float_tolerance=0.0).layer == "4:softmax#0:out"
+
+
+@pytest.mark.parametrize("key", ["5:conv2d#0:out", "6:adaptive_avg_pool2d#0:out", "8:linear#0:out"])
+def test_behind_a_float_op_bits_are_demanded_of_integer_layers(network, coded, batch, key):
+    wrong = flowing(network, coded, key, moved(1))
+    found = locate(network, coded, coded, batch, tensors=wrong, float_tolerance=10.0, reference_error=10.0)
+    assert (found.kind, found.layer) == ("large-error-at", key)
+
+
+def test_only_behind_codes_that_nobody_shows_the_reference_s_own_error_counts(network, coded, batch):
+    full = flowing(network, coded, "8:linear#0:out", moved(8, by=2))
+
+    def few(inputs, keys):
+        return {key: value for key, value in full(inputs, keys).items() if key in shown}
+
+    shown = {"8:linear#0:out"}
+    assert locate(network, coded, coded, batch, tensors=few, float_tolerance=1e-6, reference_error=0.1) is None
+    assert locate(network, coded, coded, batch, tensors=few, float_tolerance=1e-6).layer == "8:linear#0:out"
+    shown = {"7:flatten#0:out", "8:linear#0:out"}
+    found = locate(network, coded, coded, batch, tensors=few, float_tolerance=1e-6, reference_error=0.1)
+    assert found.layer == "8:linear#0:out"
 
 
 def test_tensors_that_a_runtime_does_not_show_are_passed_over(network, coded, batch):

@@ -12,7 +12,7 @@ from haversack.base.errors import JobError, VerificationError
 from haversack.targets.reference import Reference
 from haversack.tools.graph.execute import Executor
 from haversack.verify import compare
-from haversack.verify.parity import differing_bits
+from haversack.verify.bits import differing_bits
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +156,58 @@ def test_no_samples(network, coded, reference):
 )
 def test_bits(one, other, count):
     assert differing_bits(one, other) == count
+
+
+def test_the_reference_s_own_error_and_the_distance_from_it(network, coded, batch, reference):
+    meant, exact = reference.run(batch)[0], Executor(network).run(batch)[0]
+    own = compare(network, coded, reference.run, [batch])
+    assert own.reference_error == pytest.approx(np.linalg.norm(meant - exact) / np.linalg.norm(exact))
+    assert own.reference_distance == 0.0
+    parity = compare(network, coded, lambda sample: (meant * np.float32(3.0),), [batch])
+    assert parity.reference_error == own.reference_error  # whatever the artefact does
+    assert parity.reference_distance == pytest.approx(2.0)
+    none = compare(network, coded, reference.run, [batch], reference_samples=0)
+    assert (none.reference_error, none.reference_distance) == (-1.0, -1.0)
+
+
+def test_the_rows_that_leave_the_reference_furthest_are_told(network, coded, batch, reference):
+    def wrong(sample):
+        found = reference.run(sample)[0].copy()
+        for row in range(len(found)):
+            found[row] += np.float32(sample[0][row, 0, 0, 0] == batch[0][1, 0, 0, 0])
+            found[row] += np.float32(3 * (sample[0][row, 0, 0, 0] == batch[0][4, 0, 0, 0]))
+            found[row] += np.float32(2 * (sample[0][row, 0, 0, 0] == batch[0][5, 0, 0, 0]))
+        return (found,)
+
+    told = []
+    compare(network, coded, wrong, [tuple(each[:3] for each in batch), tuple(each[3:] for each in batch)],
+            furthest=told.append)  # fmt: skip
+    assert len(told) == 2
+    for sample, row in zip(told, (4, 5), strict=True):
+        np.testing.assert_array_equal(sample[0], batch[0][row : row + 1])
+    told.clear()
+    compare(network, coded, reference.run, [batch], furthest=told.append)
+    assert told == []
+
+
+class TwoOutputs:
+    """A model in name: what is compared is what the predictors give."""
+
+    name, graph = "two", None
+
+
+def test_indices_are_no_part_of_the_relative_error():
+    scores = np.array([[1.0, 2.0], [3.0, 1.0]], np.float32)
+    ids = np.array([[1, 9000], [0, 4]], np.int64)
+    sample = (np.zeros((2, 1), np.float32),)
+    settings = {"reference_samples": 0, "layer_samples": 0}
+    parity = compare(
+        TwoOutputs, Encodings({}), lambda _: (scores, ids * 0), [sample],
+        float_predict=lambda _: (scores * 2, ids), **settings,
+    )  # fmt: skip
+    assert parity.relative_error == pytest.approx(0.5)
+    assert parity.agreement == 1.0
+    only = compare(
+        TwoOutputs, Encodings({}), lambda _: (ids * 2,), [sample], float_predict=lambda _: (ids,), **settings
+    )
+    assert only.relative_error == pytest.approx(1.0)

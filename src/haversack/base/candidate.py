@@ -75,10 +75,12 @@ class Parity:
 
     Attributes:
         agreement: fraction of samples with the same arg-max (NaN when the outputs are no class scores).
-        relative_error: |y - float| / |float| over all outputs.
+        relative_error: |y - float| / |float| over all float outputs (over all outputs where none is float).
         reference_differing: output values that differ from the reference's, bit for bit; -1 when not compared.
         reference_compared: how many values were compared.
         layers: tensor key -> relative error of that tensor against float, worst first.
+        reference_error: the reference's own |y - float| / |float| over the compared values; -1 when none was.
+        reference_distance: |y - reference| / |reference| of the artefact over the same values; -1 when none was.
     """
 
     agreement: float
@@ -86,6 +88,8 @@ class Parity:
     reference_differing: int = -1
     reference_compared: int = 0
     layers: Mapping[str, float] = field(default_factory=dict, hash=False)
+    reference_error: float = -1.0
+    reference_distance: float = -1.0
 
     @property
     def worst_layer(self) -> str:

@@ -158,7 +158,7 @@ def _ship(steps: Steps, target: str, candidate: Candidate) -> ModelFacts:
     opening = Opening(folder / artifact.files[0].path, target, artifact.session_options)
     write_golden(steps, opening, artifact, folder / GOLDEN)
     sample = tuple(array[:1] for array in steps.data.first())
-    seconds = steps.targets[target].layer_seconds(opening.path, artifact, sample)
+    seconds = steps.device.layer_seconds(opening, artifact, sample)
     total = sum(seconds.values()) or 1.0
     shares = {key: value / total for key, value in seconds.items() if key}
     facts_before = facts.of_model(steps.model, source=steps.job.source, time_share=shares)

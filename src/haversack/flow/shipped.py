@@ -53,6 +53,17 @@ class Shipped:
         return self.out / BEST / self.target
 
     @property
+    def prefix(self) -> str:
+        """What the names of the target's files begin with in report.json."""
+        return f"{BEST}/{self.target}/"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the artefact's files in the target's folder."""
+        files = self.record.artifact.files if self.record.artifact is not None else ()
+        return tuple(file.path.removeprefix(self.prefix) for file in files)
+
+    @property
     def exact(self) -> bool:
         """Whether every layer runs in integers, so that every machine gives the same bits."""
         plans = self.record.plan.layers
@@ -65,7 +76,7 @@ class Shipped:
             Refused: report.json names a file outside the target's folder.
         """
         files = self.record.artifact.files if self.record.artifact is not None else ()
-        prefix = f"{BEST}/{self.target}/"
+        prefix = self.prefix
         self._inside(self.out, [file.path for file in files], "report.json")
         faults = []
         for file in files:
@@ -107,7 +118,7 @@ class Shipped:
 
     def _contradictions(self, found: Artifact) -> tuple[Fault, ...]:
         told = self.record.artifact or ArtifactRecord("", 0, 0, "")
-        prefix = f"{BEST}/{self.target}/"
+        prefix = self.prefix
         mine = [(prefix + file.path, file.bytes, file.sha256) for file in found.files]
         pairs = {
             "target": (found.target, self.target),

@@ -31,6 +31,7 @@ from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import PrepareContext
 from haversack.flow import early
 from haversack.flow.data import Data
+from haversack.flow.judging import judged
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.proposals import mostly_linear
 from haversack.flow.replay import Predict, Replay
@@ -207,7 +208,7 @@ class Steps:
         def times(name: str) -> Mapping[str, float]:
             floats = self.floats[name]
             sample = tuple(array[:1] for array in self.data.first())
-            found = self.targets[name].layer_seconds(floats.opening.path, floats.artifact, sample, PROFILE_RUNS)
+            found = self.device.layer_seconds(floats.opening, floats.artifact, sample, PROFILE_RUNS)
             return {key: seconds for key, seconds in found.items() if key}
 
         def make() -> Profile:
@@ -262,7 +263,6 @@ class Steps:
                 device=self.device,
                 folder=self.shop.inside / "candidates",
                 exact_samples=SEARCH_EXACT_SAMPLES,
-                allow=self.allow,
                 sink=self.shop.tell,
             )
             for name, target in self.targets.items()
@@ -280,11 +280,12 @@ class Steps:
         made = self.shop.remember(
             "choose",
             f"candidate: {plan.origin or plan.id}",
-            [plan.digest, self.device.name, *self.content, *self.allow],
+            [plan.digest, self.device.name, *self.content],
             lambda: maker.make(plan),
             save=_save_made,
             load=load_back,
         )
+        made = replace(made, candidate=judged(made.candidate, self.allow))
         self.made[plan.digest] = made
         return made.candidate
 
@@ -316,10 +317,7 @@ class Steps:
             load=load_back,
         )
         candidate = replace(candidate, parity=parity, findings=tuple(dict.fromkeys((*candidate.findings, *told))))
-        wrong = [finding for finding in told if finding.severity == "error" and finding.kind not in self.allow]
-        if not wrong:
-            return candidate
-        return replace(candidate, verdict="failed", reason="; ".join(finding.text for finding in wrong))
+        return judged(candidate, self.allow)
 
     def baseline_reported(self) -> Quality:
         """Return the float model's quality on the untouched half."""

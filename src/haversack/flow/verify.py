@@ -22,32 +22,36 @@ from haversack.base.errors import (
 )
 from haversack.base.progress import Event, Sink, silent
 from haversack.flow.making import ENCODINGS
-from haversack.flow.outputs import BEST, GOLDEN
+from haversack.flow.outputs import ARTIFACT, BEST, GOLDEN
 from haversack.flow.shipped import Shipped
 from haversack.measure.device import Device, Opening
 from haversack.measure.local import LocalDevice
 from haversack.report.files import JSON_NAME
-from haversack.report.record import Record
+from haversack.report.record import CandidateRecord, Record
 from haversack.targets.contract import SHELF as TARGETS
 from haversack.targets.contract import count, differences
 from haversack.tools.data import golden_file
 from haversack.tools.formats import encodings_file
+from haversack.tools.worker.faults import WorkerError, WorkerFault
 from haversack.tools.worker.process import Limits
 
 FLOAT_TOLERANCE = 1e-5
 """Of the largest value of an output, where a plan leaves layers in float; integers are compared bit for bit."""
 CALL_SECONDS = 120.0
+ENCODINGS_BYTES, ENCODINGS_FACTOR = 64 << 20, 8
+"""The file of encodings may have so many bytes, and so many times those of the artefact: 4-bit integers take twice."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: what it was, what was found in words, and its faults."""
+    """One thing looked at: what it was, what was found in words, and its faults; or why it was not looked at."""
 
     target: str
     name: str
     text: str
     faults: tuple[Fault, ...] = ()
     refused: bool = False
+    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,9 @@ class Answer:
         """Return the answer for a terminal."""
         lines = []
         for check in self.checks:
-            mark = "wrong" if check.faults else "ok"
+            mark = "-" if check.skipped else "wrong" if check.faults else "ok"
             lines.append(f"{mark:<6} {check.target}: {check.name}: {check.text}")
-            lines += [f"         - {fault}" for fault in check.faults]
+            lines += [f"         - {fault}" for fault in check.faults if str(fault) != check.text]
         if self.faults:
             lines.append(f"{len(self.faults)} faults: do not use what is in {self.out / BEST}")
             lines.append(f"next: repeat the run's command into another --out; it stands in {self.out / JSON_NAME}")
@@ -92,7 +96,7 @@ class Answer:
             {
                 "target": check.target,
                 "check": check.name,
-                "ok": not check.faults,
+                "ok": not (check.faults or check.skipped),
                 "text": check.text,
                 "faults": [{"where": fault.where, "cause": fault.cause} for fault in check.faults],
             }
@@ -102,11 +106,12 @@ class Answer:
 
 
 def verify(out: Path, sink: Sink = silent) -> Answer:
-    """Check every artefact that a finished run ships; every check is done, whatever the others find.
+    """Check every artefact that a finished run ships; every fault of every check is told.
 
     Hashes of every file against report.json, and what artifact.json tells against it; every scale, zero-point and
     integer that the file holds against encodings.safetensors; the golden vectors in the runtime, in a process of its
-    own: bit for bit where all layers run in integers, else within ``FLOAT_TOLERANCE``.
+    own: bit for bit where all layers run in integers, else within ``FLOAT_TOLERANCE``; and what the run itself found
+    wrong. A file that is not the one that was measured is not opened.
 
     Args:
         out: the folder of a finished run.
@@ -128,20 +133,35 @@ def _target(out: Path, record: Record, target: str, device: Device, sink: Sink) 
         return
     shipped = Shipped.of(out, record, TARGETS.build(target), candidate)
     looks = {
-        "hashes": partial(_hashes, shipped),
-        "read back": partial(_read_back, shipped),
-        "golden vectors": partial(_golden, device, shipped),
+        "hashes": (partial(_hashes, shipped), ()),
+        "read back": (partial(_read_back, shipped), (*shipped.names, ARTIFACT, ENCODINGS)),
+        "golden vectors": (partial(_golden, device, shipped), (*shipped.names, ARTIFACT, GOLDEN)),
+        "verdict": (partial(_verdict, record, candidate), ()),
     }
-    for number, (name, look) in enumerate(looks.items()):
+    spoiled: set[str] = set()
+    for number, (name, (look, needs)) in enumerate(looks.items()):
         sink(Event("verify", "progress", f"{target}: {name}", number, len(looks)))
+        if wrong := sorted(spoiled & set(needs)):
+            yield Check(target, name, f"not run: {', '.join(wrong)} is not the file that was measured", skipped=True)
+            continue
         try:
             text, faults = look()
         except HaversackError as error:
             inner = error.faults or (Fault(error.where, error.cause),)
-            yield Check(target, name, str(Fault(error.where, error.cause)), inner, isinstance(error, Refused))
+            check = Check(target, name, str(Fault(error.where, error.cause)), inner, isinstance(error, Refused))
+            spoiled |= {ARTIFACT} if error.where == str(shipped.folder / ARTIFACT) else set()
         else:
-            yield Check(target, name, text, tuple(faults))
+            check = Check(target, name, text, tuple(faults))
+        yield check
+        spoiled |= _spoiled(shipped, check) if name == "hashes" else set()
     sink(Event("verify", "done", f"{target}: checked"))
+
+
+def _spoiled(shipped: Shipped, check: Check) -> set[str]:
+    """Return the names of files that no later check opens, because their hashes are not those of the report."""
+    names = {*shipped.names, ENCODINGS, GOLDEN, ARTIFACT}
+    found = {fault.where.removeprefix(shipped.prefix) for fault in check.faults}
+    return names if check.refused or "report.json" in found else found & names
 
 
 def _hashes(shipped: Shipped) -> tuple[str, list[Fault]]:
@@ -155,6 +175,9 @@ def _read_back(shipped: Shipped) -> tuple[str, list[Fault]]:
     artifact = shipped.artifact()
     path = shipped.folder / ENCODINGS
     try:
+        size, largest = path.stat().st_size, ENCODINGS_BYTES + ENCODINGS_FACTOR * artifact.bytes
+        if size > largest:
+            raise Refused(f"it has {size} bytes, and of such a model it may have {largest}", where=str(path))
         asked = encodings_file.read(path)
         found = shipped.part.read(shipped.folder / artifact.files[0].path, artifact)
     except OSError as error:
@@ -169,14 +192,43 @@ def _golden(device: Device, shipped: Shipped) -> tuple[str, list[Fault]]:
     artifact = shipped.artifact()
     vectors = golden_file.read(shipped.folder / GOLDEN)
     main = shipped.folder / artifact.files[0].path
-    handle = device.load(Opening(main.resolve(), shipped.target, artifact.session_options))
     faults: list[Fault] = []
-    for number, vector in enumerate(vectors):
-        found = device.run(handle, vector.inputs)
-        faults += _differing(number, vector.outputs, found, exact=shipped.exact)
-    device.unload(handle)
+    try:
+        handle = device.load(Opening(main.resolve(), shipped.target, artifact.session_options))
+        for number, vector in enumerate(vectors):
+            found = device.run(handle, vector.inputs)
+            faults += _differing(number, vector.outputs, found, exact=shipped.exact)
+        device.unload(handle)
+    except WorkerFault as error:
+        raise VerificationError(_plainly(error, main), where=shipped.prefix + artifact.files[0].path) from error
     how = "bit for bit" if shipped.exact else f"within {FLOAT_TOLERANCE:g} (it has float layers)"
     return f"{len(vectors)} vectors in the runtime, {how}", faults
+
+
+def _plainly(error: WorkerFault, path: Path) -> str:
+    """Return what went wrong in the child as one line, without the names of our classes and the file's own path."""
+    if not isinstance(error, WorkerError):
+        return error.cause
+    text = (error.text.splitlines() or [error.type])[0].removeprefix(f"{path.resolve()}: ")
+    return text if error.type.startswith("haversack.") else f"the runtime says {text!r}"
+
+
+def _verdict(record: Record, candidate: CandidateRecord) -> tuple[str, list[Fault]]:
+    """Say what the run itself found wrong with what it left, and the user did not allow.
+
+    As in the run's own exit code, a file that misses its budget is not failed for being slower than float as well.
+    """
+    missed = any(not limit.met for limit in record.limits_of(candidate.target))
+    excused = {*record.allowed, "slower-than-float"} if missed else set(record.allowed)
+    wrong = [finding for finding in candidate.findings if finding.severity == "error"]
+    faults = [
+        Fault(finding.layer or candidate.id, f"{finding.kind}: {finding.text}")
+        for finding in wrong
+        if finding.kind not in excused
+    ]
+    if candidate.verdict == "failed" and not wrong:
+        faults.append(Fault(candidate.id, f"the run failed it: {candidate.reason}"))
+    return "what the run itself found, less what was allowed", faults
 
 
 def _differing(

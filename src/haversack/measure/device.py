@@ -9,6 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from haversack.base.candidate import Artifact
+from haversack.base.model import Sample
+
+LAYER_RUNS = 20
+"""Calls over which layers are timed, where nothing else is said."""
+
 
 @dataclass(frozen=True)
 class Opening:
@@ -94,6 +100,19 @@ class Device(Protocol):
 
     def import_peak(self, target: str, inputs: Mapping[str, np.ndarray]) -> int:
         """Return the peak resident bytes of a fresh process that imports the runtime and gets the same inputs."""
+
+    def unfused(self, opening: Opening, artifact: Artifact) -> tuple[str, ...]:
+        """Return the node keys of layers that were written for integers and that the runtime computes in float."""
+
+    def layer_seconds(
+        self, opening: Opening, artifact: Artifact, inputs: Sample, runs: int = LAYER_RUNS
+    ) -> dict[str, float]:
+        """Return node key -> median seconds of its kernels in one call on a batch, over so many calls."""
+
+    def tensors(
+        self, opening: Opening, artifact: Artifact, inputs: Sample, keys: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Return tensor key -> its array on a batch: codes where it is encoded, else float32; those that are shown."""
 
     def unload(self, handle: Handle) -> None:
         """Close an artefact; a handle that is not open is left alone."""

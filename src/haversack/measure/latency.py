@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from haversack.base.candidate import Latency
 from haversack.measure import noise
-from haversack.measure.device import Device, Handle, Times
+from haversack.measure.device import Device, Handle, Opening, Times
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def compare(
     *,
     cold_ms: float,
     patience: Patience = DEFAULT_PATIENCE,
+    swapped: bool = False,
 ) -> Timed:
     """Time an artefact and the float file of its runtime by turns.
 
@@ -61,10 +62,12 @@ def compare(
         inputs: one sample (batch of one) by name, shapes and dtypes as the artefacts have them.
         cold_ms: load and first call in a fresh process, from ``starts.cold_ms``.
         patience: how long to measure.
+        swapped: call the float file first in each pair.
 
     Raises:
         WorkerFault: a runtime failed, died or hung; base class ``EnvironmentFault``.
     """
+    order = -1 if swapped else 1
     parts: list[Times] = []
     spent, pairs, difference = 0.0, 0, None
     while difference is None or (
@@ -73,12 +76,13 @@ def compare(
         and (pairs < patience.pairs or difference.spread > patience.settled)
     ):
         part = device.time(
-            (candidate, baseline),
+            (candidate, baseline)[::order],
             inputs,
             rounds=min(_CHUNK_PAIRS, patience.most_pairs - pairs),
             warmup=0 if parts else patience.warmup,
             seconds=patience.seconds - spent,
         )
+        part = Times(part.wall[:, ::order], part.cpu[:, ::order])
         parts.append(part)
         spent += float(part.wall.sum()) / 1e9
         times = Times(np.concatenate([p.wall for p in parts]), np.concatenate([p.cpu for p in parts]))
@@ -86,6 +90,49 @@ def compare(
         # One file opened twice in one process differs by up to a hundredth, by where its memory happens to lie.
         difference = noise.differ(times.wall[:, 0], times.wall[:, 1], tolerance=noise.DRIFT)
     return Timed(summarise(times, cold_ms, device.name, candidate.opening.threads), difference, times)
+
+
+def confirmed(
+    device: Device,
+    first: Timed,
+    candidate: Opening,
+    baseline: Opening,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    patience: Patience = DEFAULT_PATIENCE,
+) -> Timed:
+    """Open two files anew in the other order, time them again, and return both measurements as one.
+
+    They differ only where both say so on the same side of 1, and where the lesser of the two is more than half of what
+    the openings differ by: one opening's memory may lie badly for as long as the file is open.
+
+    Args:
+        device: where the files are opened.
+        first: what the first opening said.
+        candidate, baseline: the artefact and the float file.
+        inputs: as for ``compare``.
+        patience: how long to measure.
+
+    Raises:
+        WorkerFault: a runtime failed, died or hung.
+    """
+    theirs = device.load(baseline)
+    mine = device.load(candidate)
+    try:
+        cold = first.latency.cold_ms
+        second = compare(device, mine, theirs, inputs, cold_ms=cold, patience=patience, swapped=True)
+    finally:
+        device.unload(mine)
+        device.unload(theirs)
+    pairs = ((first.times.wall, second.times.wall), (first.times.cpu, second.times.cpu))
+    times = Times(*(np.concatenate(pair) for pair in pairs))
+    difference = noise.together(first.difference, second.difference)
+    return Timed(summarise(times, cold, device.name, candidate.threads), difference, times)
+
+
+def alike(latency: Latency) -> Latency:
+    """Return the latency of a file that is the float file byte for byte: the ratio is 1 by definition."""
+    return replace(latency, ratio=1.0, ratio_low=1.0, ratio_high=1.0, cpu_ratio=1.0, float_median_ms=latency.median_ms)
 
 
 def summarise(times: Times, cold_ms: float, device: str, threads: int) -> Latency:

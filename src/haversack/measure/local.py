@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
+from haversack.base.candidate import Artifact
 from haversack.base.model import Sample
-from haversack.measure.device import Handle, Opening, Start, Times
+from haversack.base.recipe import unstructure
+from haversack.measure.device import LAYER_RUNS, Handle, Opening, Start, Times
 from haversack.tools.worker.process import DEFAULT_LIMITS, Limits, Worker
 
 _ENTRY = "haversack.measure.sessions:methods"
@@ -125,6 +127,36 @@ class LocalDevice:
                 self._imports[key] = worker.call("import", {"target": target}, inputs)[0]["peak_bytes"]
         return self._imports[key]
 
+    def unfused(self, opening: Opening, artifact: Artifact) -> tuple[str, ...]:
+        """Return the node keys of layers meant for integers that the runtime computes in float; a fresh process looks.
+
+        Raises:
+            WorkerError, WorkerCrashed, WorkerTimeout: as ``run``.
+        """
+        data, _ = self._inspect(opening, artifact, "unfused", ())
+        return tuple(data["keys"])
+
+    def layer_seconds(
+        self, opening: Opening, artifact: Artifact, inputs: Sample, runs: int = LAYER_RUNS
+    ) -> dict[str, float]:
+        """Return node key -> median seconds in one call on a batch, batch first; a fresh process looks.
+
+        Raises:
+            WorkerError, WorkerCrashed, WorkerTimeout: as ``run``.
+        """
+        data, _ = self._inspect(opening, artifact, "layer_seconds", inputs, runs=runs)
+        return dict(data["seconds"])
+
+    def tensors(
+        self, opening: Opening, artifact: Artifact, inputs: Sample, keys: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Return tensor key -> array on a batch: uint8 codes where it is encoded, else float32; a fresh process looks.
+
+        Raises:
+            WorkerError, WorkerCrashed, WorkerTimeout: as ``run``.
+        """
+        return self._inspect(opening, artifact, "tensors", inputs, keys=list(keys))[1]
+
     def unload(self, handle: Handle) -> None:
         """Close an artefact; a handle that is not open is left alone."""
         if self._worker is not None and self._worker.alive and handle.number in self._loaded:
@@ -146,6 +178,13 @@ class LocalDevice:
             self._worker.call("load", {**handle.opening.header(), "handle": handle.number})
             self._loaded.add(handle.number)
         return self._worker
+
+    def _inspect(
+        self, opening: Opening, artifact: Artifact, question: str, inputs: Sample, **more: int | list[str]
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        header = {**opening.header(), "question": question, "artifact": unstructure(artifact), **more}
+        with self._fresh() as worker:
+            return worker.call("inspect", header, {str(place): array for place, array in enumerate(inputs)})
 
     def _fresh(self) -> Worker:
         return Worker.start(_ENTRY, env=self._env, limits=self._limits, folders=self._folders)

@@ -76,6 +76,21 @@ def differ(a: np.ndarray, b: np.ndarray, *, confidence: float = CONFIDENCE, tole
     return Difference(different, ratio, low, high, why)
 
 
+def together(first: Difference, second: Difference) -> Difference:
+    """Return what two measurements of the same two artefacts say together, each in openings of its own.
+
+    They differ where both do, on the same side of 1, and where the ratio nearer to 1 is farther from it than half of
+    what the two measurements are apart. The ratio is the one nearer to 1, the interval covers both.
+    """
+    logs = math.log(first.ratio), math.log(second.ratio)
+    same_side = (logs[0] > 0) == (logs[1] > 0)
+    beyond = min(map(abs, logs)) > abs(logs[0] - logs[1]) / 2
+    different = first.different and second.different and same_side and beyond
+    nearer = min(first, second, key=lambda one: abs(math.log(one.ratio)))
+    why = f"{first.why}; opened again in the other order {second.why}"
+    return Difference(different, nearer.ratio, min(first.low, second.low), max(first.high, second.high), why)
+
+
 def ranks_differ(a: Latency, b: Latency, *, confidence: float = CONFIDENCE, drift: float = DRIFT) -> bool:
     """Say whether two artefacts, each measured against float in a session of its own, differ in their ratios.
 

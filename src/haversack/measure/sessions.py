@@ -9,14 +9,17 @@ from __future__ import annotations
 import gc
 import importlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
+from haversack.base.candidate import Artifact
 from haversack.base.errors import EnvironmentFault
+from haversack.base.model import Sample
+from haversack.base.recipe import structure
 from haversack.base.shelf import Shelf
 
 Header = Mapping[str, Any]
@@ -39,6 +42,19 @@ class Opener(Protocol):
 
     def open_session(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
         """Open a file with session options and a number of threads."""
+
+
+class Inspector(Protocol):
+    """What a device asks a target about a file; see ``targets.contract.Target``."""
+
+    def unfused(self, path: Path, artifact: Artifact) -> Sequence[str]:
+        """Return keys of layers that were meant for integers and run in float."""
+
+    def layer_seconds(self, path: Path, artifact: Artifact, inputs: Sample, runs: int) -> Mapping[str, float]:
+        """Return node key -> median seconds in one call."""
+
+    def tensors(self, path: Path, artifact: Artifact, inputs: Sample, keys: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """Return tensor key -> array on a batch: uint8 codes where it is encoded, else float32."""
 
 
 def opener(name: str) -> Opener:
@@ -82,6 +98,7 @@ class Sessions:
             "unload": self.unload,
             "start": self.start,
             "import": self.import_only,
+            "inspect": self.inspect,
         }
 
     def load(self, header: Header, _: Arrays) -> Answer:
@@ -145,6 +162,26 @@ class Sessions:
         """Import the runtime of ``target`` in this process, which must be fresh; return ``peak_bytes``."""
         import_runtime(header["target"])
         return {"peak_bytes": _peak_bytes()}, {}
+
+    def inspect(self, header: Header, arrays: Arrays) -> Answer:
+        """Answer a ``question`` about ``path``, an ``artifact`` of ``target``, on a batch of inputs in their order.
+
+        Returns:
+            For *unfused* ``keys``; for *layer_seconds*, over so many ``runs``, ``seconds`` by node key; for *tensors*,
+            of the ``keys`` asked for, the arrays by tensor key.
+        """
+        target = cast("Inspector", opener(header["target"]))
+        path, question = Path(header["path"]), header["question"]
+        artifact = structure(header["artifact"], Artifact, where="artifact")
+        inputs = tuple(arrays.values())
+        if question == "unfused":
+            return {"keys": list(target.unfused(path, artifact))}, {}
+        if question == "layer_seconds":
+            return {"seconds": dict(target.layer_seconds(path, artifact, inputs, header["runs"]))}, {}
+        if question == "tensors":
+            return {}, target.tensors(path, artifact, inputs, header["keys"])
+        message = f"there is no question {question!r}"
+        raise LookupError(message)
 
 
 def methods() -> Mapping[str, Callable[[Header, Arrays], Answer]]:

@@ -5,7 +5,9 @@ An author writes the methods whose names begin with an underscore; the public on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -28,6 +30,9 @@ SHELF = Shelf("haversack.targets", "target", also=frozenset({"reference"}))
 
 PLATFORMS = ("android", "ios", "linux-arm", "browser")
 """Where a user may say that the artefact will run."""
+Opens = Callable[[Path, Mapping[str, str], int], None]
+"""(path, session options, threads): opens the file elsewhere, and raises where the runtime does not survive that."""
+_elsewhere: ContextVar[Opens | None] = ContextVar("elsewhere", default=None)
 _ZSTD_LEVEL = 12
 _SHOWN = 20
 
@@ -43,6 +48,19 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Let go of the runtime's memory; later calls of ``run`` raise."""
+
+
+@contextmanager
+def opened_first(opens: Opens) -> Iterator[None]:
+    """Within the block, let ``opens`` open every file before a target does: a crash then does not end this process.
+
+    ``lower`` opens what it has just written, and a runtime may die of it.
+    """
+    token = _elsewhere.set(opens)
+    try:
+        yield
+    finally:
+        _elsewhere.reset(token)
 
 
 class Target:
@@ -141,6 +159,9 @@ class Target:
         """
         if threads < 1:
             raise UsageError(f"a session needs at least one thread, not {threads}")
+        opens = _elsewhere.get()
+        if opens is not None:
+            opens(path, options or {}, threads)
         return self._open(path, options or {}, threads)
 
     def tensors(self, path: Path, artifact: Artifact, inputs: Sample, keys: Sequence[str]) -> dict[str, np.ndarray]:

@@ -7,8 +7,9 @@ from itertools import combinations
 
 from haversack.base.candidate import Pair
 from haversack.base.model import Sample
+from haversack.verify.bits import differing_bits, judged
 from haversack.verify.error import Error
-from haversack.verify.parity import Predict, differing_bits
+from haversack.verify.parity import Predict
 
 
 def across(runs: Mapping[str, Predict], samples: Iterable[Sample]) -> tuple[Pair, ...]:
@@ -30,7 +31,8 @@ def across(runs: Mapping[str, Predict], samples: Iterable[Sample]) -> tuple[Pair
             for mine, theirs in zip(outputs[pair[0]], outputs[pair[1]], strict=True):
                 differing[pair] += differing_bits(mine, theirs)
                 compared[pair] += theirs.size
-                errors[pair].add(mine, theirs)
+            for place in judged(outputs[pair[1]]):
+                errors[pair].add(outputs[pair[0]][place], outputs[pair[1]][place])
     return tuple(
         Pair(first, second, differing[first, second], compared[first, second], errors[first, second].relative)
         for first, second in names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -69,7 +69,11 @@ class Interpreter:
         return frozenset(self.whole)
 
     def run(
-        self, inputs: Sample, *, observe: Callable[[str, np.ndarray], None] | None = None
+        self,
+        inputs: Sample,
+        *,
+        observe: Callable[[str, np.ndarray], None] | None = None,
+        given: Mapping[str, np.ndarray] | None = None,
     ) -> tuple[np.ndarray, ...]:
         """Run one batch.
 
@@ -78,6 +82,9 @@ class Interpreter:
             observe: called with the tensor key and float value of everything computed, in execution order and for
                 each piece of the batch anew; a clamp fused in integers hides the output of its head. The array is
                 valid during the call only.
+            given: tensor key -> float32 values that flow on in place of those computed, so that what reads them starts
+                anew from there; ``observe`` still sees what was computed. Values of another shape are not taken. With
+                it the batch is not cut.
 
         Returns:
             The outputs in order, dequantized.
@@ -87,9 +94,10 @@ class Interpreter:
             value = self._encoded(node, value)
             if observe is not None and node.key not in self.silent:
                 observe(node.out, value.numpy())
-            return value
+            return _restarted(value, given.get(node.out)) if given else value
 
-        pieces = [self.executor.run(piece, compute=self._compute, observe=hook) for piece in self.pieces(inputs)]
+        cut = [inputs] if given else self.pieces(inputs)
+        pieces = [self.executor.run(piece, compute=self._compute, observe=hook) for piece in cut]
         return pieces[0] if len(pieces) == 1 else tuple(np.concatenate(each) for each in zip(*pieces, strict=True))
 
     def pieces(self, inputs: Sample) -> Iterator[Sample]:
@@ -159,6 +167,13 @@ class Interpreter:
 
     def _bias(self, node: Node) -> np.ndarray | None:
         return None if node.bias is None else self.model.weights[node.bias]
+
+
+def _restarted(value: torch.Tensor, given: np.ndarray | None) -> torch.Tensor:
+    """Return the values given for a tensor, or what was computed."""
+    if given is None or given.shape != tuple(value.shape):
+        return value
+    return value.new_tensor(given)
 
 
 def _passed(value: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,135 @@
+"""A real fault of a real runtime behind a float layer is found, and the place with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from haversack.base.plan import LayerPlan, Plan, Step
+from haversack.flow import making
+from haversack.flow.judging import judged
+from haversack.lower.emit import emit
+from haversack.measure.local import LocalDevice
+from haversack.targets.onnxruntime import cpu
+
+SATURATES = bool(cpu.session_options(cpu.features()))
+"""Whether ONNX Runtime adds int16 products that saturate here, unless it is told not to."""
+
+
+def network():
+    """Its first layer is left in float; weights of one sign make the last one saturate."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, stride=2, groups=32), nn.ReLU(),
+        nn.Flatten(), nn.Linear(32 * 49, 10),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        net[5].weight.abs_()
+    return net
+
+
+PLAN = Plan(
+    "onnxruntime",
+    {"2:conv2d#0": LayerPlan("int8"), "5:linear#0": LayerPlan("int8")},
+    (),
+    Step("minmax"),
+    ("onnxruntime",),
+)
+
+
+@pytest.fixture(scope="module")
+def device():
+    with LocalDevice() as opened:
+        yield opened
+
+
+@pytest.fixture
+def looked(steps_on, device):
+    """What a maker finds of the artefact, opened as it must be or without its session options."""
+    steps = steps_on(network(), device)
+    maker = steps.makers["onnxruntime"]
+    compressed = maker.squeeze(PLAN)
+    artifact = emit(compressed.model, compressed.encodings, "onnxruntime", maker.folder_of(PLAN))
+
+    def look(artifact):
+        opening = maker._opening(PLAN, artifact)
+        handle = device.load(opening)
+        parity, furthest = maker._parity(compressed, maker._predict(handle, artifact), exact=True)
+        device.unload(handle)
+        return parity, list(maker._exactness(parity, furthest, compressed, opening, artifact))
+
+    return look, artifact
+
+
+def test_the_file_as_it_is_meant_is_not_failed(looked):
+    look, artifact = looked
+    _, found = look(artifact)
+    assert [finding for finding in found if finding.severity == "error"] == []
+
+
+@pytest.mark.skipif(not SATURATES, reason="this processor multiplies integers exactly, whatever the session says")
+def test_a_runtime_that_saturates_behind_a_float_layer_is_not_exact_at_a_place(looked):
+    look, artifact = looked
+    parity, found = look(replace(artifact, session_options={}))
+    assert parity.reference_differing > 0
+    assert parity.relative_error < making.FLOAT_TOLERANCE, "small enough to pass for rounding"
+    assert [finding.kind for finding in found] == ["not-exact", "large-error-at"]
+    assert found[1].layer == "5:linear#0:out"
+
+
+def test_what_is_allowed_does_not_decide_what_is_measured(steps_on, device, monkeypatch):
+    """A second run that allows more finds the candidate in the ledger, and judges it anew."""
+    strict = steps_on(network(), device)
+    slow = making.Finding("slower-than-float", "planted")
+    real = making.Maker._left_in_float
+    monkeypatch.setattr(making.Maker, "_left_in_float", lambda *given: [*real(*given), slow])
+    candidate = strict.evaluate(PLAN)
+    assert (candidate.verdict, slow in candidate.findings) == ("failed", True)
+    assert "planted" in candidate.reason
+    monkeypatch.setattr(making.Maker, "make", lambda *_: pytest.fail("it was made again"))
+    strict.shop.__exit__(None, None, None)
+    again = steps_on(network(), device, allow=("slower-than-float",))
+    lenient = again.evaluate(PLAN)
+    assert lenient.verdict != "failed"
+    assert lenient.findings == candidate.findings
+    assert judged(lenient, ()).verdict == "failed"
+
+
+def test_a_file_that_is_the_float_file_is_not_slower_than_it(steps_on, device, monkeypatch):
+    """Two openings of one file differ, by where their memory lies: by definition they take the same time."""
+    maker = steps_on(network(), device).makers["onnxruntime"]
+    floats = maker.floats
+    handle = device.load(floats.opening)
+    real = making.latency.compare
+
+    def slower(*given, **settings):
+        settings["patience"] = making.latency.Patience(pairs=20, most_pairs=20)
+        timed = real(*given, **settings)
+        return replace(timed, difference=replace(timed.difference, different=True, ratio=1.049))
+
+    monkeypatch.setattr(making.latency, "compare", slower)
+    cost, _, told = maker._costs(floats.opening, handle, floats.artifact)
+    assert (cost.ratio, told) == (1.0, ())
+    other = replace(floats.artifact, files=(replace(floats.artifact.files[0], sha256="0" * 64),))
+    _, _, told = maker._costs(floats.opening, handle, other)
+    assert [finding.kind for finding in told] == ["slower-than-float"]
+    assert "opened again in the other order" in told[0].text
+    device.unload(handle)
+
+
+def test_outputs_far_from_the_reference_are_no_rounding_though_no_tensor_tells_where(looked, monkeypatch):
+    """A runtime may show no tensors: then only the reference's own error says what rounding can do."""
+    look, artifact = looked
+    monkeypatch.setattr(LocalDevice, "tensors", lambda *_: {})
+    parity, _ = look(artifact)
+
+    def told(distance):
+        planted = replace(parity, reference_differing=5, reference_distance=distance, relative_error=10.0)
+        monkeypatch.setattr(making.verify, "compare", lambda *_, **__: planted)
+        return [finding.kind for finding in look(artifact)[1]]
+
+    assert told(0.5 * making.FLOAT_TOLERANCE) == ["float-rounding"]
+    assert told(2 * max(making.FLOAT_TOLERANCE, parity.reference_error)) == ["not-exact"]
