@@ -21,6 +21,7 @@ KINDS: dict[str, tuple[Severity, int, str]] = {
     "not-finite": ("error", EXIT_VERIFICATION, "the artefact returns NaN or an infinity"),
     "runtimes-differ": ("warning", 0, "runtimes that hold the same integers do not give the same output values"),
     "dead-channel": ("warning", 0, "weight channels too small for their bias; their scale was raised"),
+    "detour": ("warning", 0, "the file pads, moves or converts values between layers that no layer asked for"),
     "range-mixing": ("warning", 0, "tensors of different range share one scale"),
     "rounding-ties": ("warning", 0, "a scale ratio that leaves rounding ties to the runtime"),
     "not-established": ("warning", 0, "the interval of the drop crosses its limit at this number of samples"),

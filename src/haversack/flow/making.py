@@ -131,6 +131,8 @@ class Maker:
                 with opened_first(partial(self._opens, plan.target)):
                     artifact = emit(compressed.model, compressed.encodings, plan.target, self.folder_of(plan))
                 self._keep(plan, compressed)
+            strays = self.target.detours(self.folder_of(plan) / artifact.files[0].path, artifact)
+            found += [Finding("detour", fault.cause, fault.where) for fault in strays]
             return self._measured(plan, artifact, compressed, found, clock)
         except (ConversionError, VerificationError, WorkerFault) as error:
             found.append(_failure(error))

@@ -63,7 +63,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     tried = runtimes(wish)
     job, budget, fixed = opened(wish)
     with Workshop(wish.out, _owner(job), sink, wish.command) as shop, LocalDevice() as device:
-        steps = _steps(shop, job, wish, tried, device)
+        steps = _steps(shop, job, tried, device, wish.allow, budget)
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
         _refuse(preflight)
@@ -95,7 +95,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
         LocalDevice() as device,
     ):
         tried = runtimes(request)
-        steps = _steps(shop, job, request, tried, device)
+        steps = _steps(shop, job, tried, device)
         precisions = [one for target in steps.targets.values() for one in target.precisions]
         found = steps.preflight(PLANS * len(tried.targets))
         return replace(found, limits=limits(steps.model, budget, precisions))
@@ -130,10 +130,24 @@ def _one_of(candidates: Sequence[Candidate], budget: Budget, tried: Runtimes) ->
     return between(best, budget, shipping=tried.shipping, left_out=tried.left_out) if best else None
 
 
-def _steps(shop: Workshop, job: Job, wish: Request, tried: Runtimes, device: LocalDevice) -> Steps:
+def _steps(
+    shop: Workshop,
+    job: Job,
+    tried: Runtimes,
+    device: LocalDevice,
+    allow: Sequence[str] = (),
+    budget: Budget | None = None,
+) -> Steps:
+    """Return the run's steps.
+
+    Where the budget limits the latency, that limit judges speed in the search: a file that is slower than float is told
+    by its finding, and misses; it has not failed, and gentler plans are no cure.
+    """
+    if budget is not None and {"latency_ratio", "latency_ms"} & set(budget.limits()):
+        allow = (*allow, "slower-than-float")
     metric = metrics.resolve(job.metric)
     targets = {name: TARGETS.build(name) for name in tried.targets}
-    return Steps(shop, job, Data(job, None, metric), metric, targets, device, wish.allow)
+    return Steps(shop, job, Data(job, None, metric), metric, targets, device, allow)
 
 
 def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:
