@@ -147,7 +147,7 @@ def _steps(
         allow = (*allow, "slower-than-float")
     metric = metrics.resolve(job.metric)
     targets = {name: TARGETS.build(name) for name in tried.targets}
-    return Steps(shop, job, Data(job, None, metric), metric, targets, device, allow)
+    return Steps(shop, job, Data(job, None, metric), metric, targets, device, tuple(allow))
 
 
 def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:
