@@ -24,8 +24,8 @@ from haversack.base.progress import Event, Sink, silent
 from haversack.flow.making import ENCODINGS
 from haversack.flow.outputs import BEST, GOLDEN
 from haversack.flow.shipped import Shipped
+from haversack.measure import devices
 from haversack.measure.device import Device, Opening
-from haversack.measure.local import LocalDevice
 from haversack.report.files import JSON_NAME
 from haversack.report.record import Record
 from haversack.targets.contract import SHELF as TARGETS
@@ -101,7 +101,7 @@ class Answer:
         return {"out": str(self.out), "ok": not self.faults, "exit_code": self.exit_code, "checks": checks}
 
 
-def verify(out: Path, sink: Sink = silent) -> Answer:
+def verify(out: Path, sink: Sink = silent, device: str = "local") -> Answer:
     """Check every artefact that a finished run ships; every check is done, whatever the others find.
 
     Hashes of every file against report.json, and what artifact.json tells against it; every scale, zero-point and
@@ -111,13 +111,15 @@ def verify(out: Path, sink: Sink = silent) -> Answer:
     Args:
         out: the folder of a finished run.
         sink: told about each check.
+        device: where the golden vectors run, by its name.
 
     Raises:
-        UsageError: there is no finished run in it.
+        UsageError: there is no finished run in it, or no such device.
+        EnvironmentFault: what the device needs is not installed.
     """
     record = report.read(out / JSON_NAME)
-    with LocalDevice(limits=Limits(call_seconds=CALL_SECONDS)) as device:
-        checks = tuple(check for target in record.best for check in _target(out, record, target, device, sink))
+    with devices.opened(device, Limits(call_seconds=CALL_SECONDS)) as there:
+        checks = tuple(check for target in record.best for check in _target(out, record, target, there, sink))
     return Answer(out, checks)
 
 
@@ -176,7 +178,8 @@ def _golden(device: Device, shipped: Shipped) -> tuple[str, list[Fault]]:
         faults += _differing(number, vector.outputs, found, exact=shipped.exact)
     device.unload(handle)
     how = "bit for bit" if shipped.exact else f"within {FLOAT_TOLERANCE:g} (it has float layers)"
-    return f"{len(vectors)} vectors in the runtime, {how}", faults
+    where = "" if device.name == "local" else f" on {device.name}"
+    return f"{len(vectors)} vectors in the runtime{where}, {how}", faults
 
 
 def _differing(

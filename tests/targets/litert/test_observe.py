@@ -41,9 +41,7 @@ def test_float_tensors_lie_as_the_model_has_them(zoo, both, name):
     model, sample = zoo[name]
     made = both(model)
     seen = {}
-    Reference().run(
-        model, Encodings.none(), sample, observe=lambda key, value: seen.setdefault(key, value.copy())
-    )
+    Reference().run(model, Encodings.none(), sample, observe=lambda key, value: seen.setdefault(key, value.copy()))
     found = made.target.tensors(made.path, made.artifact, sample, list(made.artifact.tensor_names))
     assert len(found) > 3
     for key, array in found.items():

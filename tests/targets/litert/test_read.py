@@ -84,9 +84,7 @@ def test_a_changed_integer_is_seen(written, tmp_path):
     file = File(data)
     changed(file, "two:conv2d#0:weight/codes", plus_one)
     _, faults = differences(encodings, found(file, artifact, tmp_path))
-    assert [(fault.where, fault.cause) for fault in faults] == [
-        ("two:conv2d#0:weight", "1 of 64 integers differ")
-    ]
+    assert [(fault.where, fault.cause) for fault in faults] == [("two:conv2d#0:weight", "1 of 64 integers differ")]
 
 
 @pytest.mark.parametrize("name", ["one:conv2d#0:weight/codes", "head:linear#0:weight/codes"])
