@@ -25,7 +25,7 @@ from haversack.flow.making import ENCODINGS
 from haversack.flow.outputs import BEST, GOLDEN
 from haversack.flow.shipped import Shipped
 from haversack.measure import devices
-from haversack.measure.device import Device, Opening
+from haversack.measure.device import Device, NotThere, Opening
 from haversack.report.files import JSON_NAME
 from haversack.report.record import Record
 from haversack.targets.contract import SHELF as TARGETS
@@ -41,13 +41,14 @@ CALL_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: what it was, what was found in words, and its faults."""
+    """One thing looked at: what it was, what was found in words, its faults, and whether it could not be done there."""
 
     target: str
     name: str
     text: str
     faults: tuple[Fault, ...] = ()
     refused: bool = False
+    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Answer:
         """Return the answer for a terminal."""
         lines = []
         for check in self.checks:
-            mark = "wrong" if check.faults else "ok"
+            mark = "wrong" if check.faults else "skip" if check.skipped else "ok"
             lines.append(f"{mark:<6} {check.target}: {check.name}: {check.text}")
             lines += [f"         - {fault}" for fault in check.faults]
         if self.faults:
@@ -93,6 +94,7 @@ class Answer:
                 "target": check.target,
                 "check": check.name,
                 "ok": not check.faults,
+                "skipped": check.skipped,
                 "text": check.text,
                 "faults": [{"where": fault.where, "cause": fault.cause} for fault in check.faults],
             }
@@ -138,6 +140,8 @@ def _target(out: Path, record: Record, target: str, device: Device, sink: Sink) 
         sink(Event("verify", "progress", f"{target}: {name}", number, len(looks)))
         try:
             text, faults = look()
+        except NotThere as error:
+            yield Check(target, name, error.cause, skipped=True)
         except HaversackError as error:
             inner = error.faults or (Fault(error.where, error.cause),)
             yield Check(target, name, str(Fault(error.where, error.cause)), inner, isinstance(error, Refused))

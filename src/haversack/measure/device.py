@@ -9,6 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from haversack.base.errors import EnvironmentFault
+
+
+class NotThere(EnvironmentFault):
+    """The device has no runtime of a target: nothing was tried, and nothing is said of the artefact."""
+
 
 @dataclass(frozen=True)
 class Opening:

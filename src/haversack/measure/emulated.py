@@ -18,7 +18,7 @@ import numpy as np
 
 from haversack.base.errors import EnvironmentFault, UsageError
 from haversack.base.shelf import nearest
-from haversack.measure.device import Handle, Opening, Start, Times
+from haversack.measure.device import Handle, NotThere, Opening, Start, Times
 from haversack.measure.local import LocalDevice
 from haversack.tools.worker.process import DEFAULT_LIMITS, Limits
 
@@ -125,12 +125,12 @@ class EmulatedDevice(LocalDevice):
         """Open an artefact.
 
         Raises:
-            EnvironmentFault: the ARM64 folder has no runtime of this target.
+            NotThere: the ARM64 folder has no runtime of this target.
             WorkerError: the runtime does not take it.
             WorkerCrashed, WorkerTimeout: the runtime died or hung on it.
         """
         if self._root is not None and ":" not in opening.target and opening.target not in RUNTIMES:
-            raise EnvironmentFault(
+            raise NotThere(
                 f"{opening.target} does not run on {self.name}: what is there for ARM64 has no torch, and only the "
                 f"runtimes {' and '.join(RUNTIMES)}"
             )
