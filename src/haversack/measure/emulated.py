@@ -23,7 +23,7 @@ from haversack.measure.local import LocalDevice
 from haversack.tools.worker.process import DEFAULT_LIMITS, Limits
 
 SLOWER = 30.0
-"""How much longer every limit is: qemu-user translates each instruction (20 to 50 times slower was seen)."""
+"""How much longer every limit is: qemu-user translates each instruction (30 to 100 times slower was seen)."""
 COMMAND = "make system-arm64"
 RUNTIMES = ("onnxruntime", "litert")
 """Targets whose runtimes are in the ARM64 folder; one that needs torch can never be."""
@@ -62,6 +62,7 @@ class Processor:
 
 _V8 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
 _V82 = f"{_V8} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
+# No "max": its SME gives other values than any processor that we know (LiteRT under qemu 7.2; right with sme=off).
 PROCESSORS: Mapping[str, Processor] = {
     "cortex-a53": Processor("aarch64", "cortex-a53", (0x41, 0, 0xD03, 4), _V8),
     "cortex-a72": Processor("aarch64", "cortex-a72", (0x41, 0, 0xD08, 3), _V8),
