@@ -17,7 +17,7 @@ FIND_PYTHON := for name in python3.11 python3.12 python3.13 python3; do \
 
 .PHONY: help
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
 	@python=$$($(FIND_PYTHON)); \
@@ -56,6 +56,10 @@ system: ## install Debian's packages for the tests that look at a report (root)
 	if [ -z "$$packages" ]; then echo "nothing to install"; exit; fi; \
 	export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
 	apt-get install -y -qq --no-install-recommends $$packages > /dev/null; echo "installed: $$packages"
+
+.PHONY: system-arm64
+system-arm64: $(STAMP) ## a folder for ARM64 under qemu-user, for verify --device qemu:CPU (root where qemu is missing)
+	@bash system/arm64.sh $(BIN)/python
 
 .PHONY: clean
 clean: ## remove what was made here, .venv included

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -97,6 +98,38 @@ def test_verify_in_words_and_as_json(packed, capfd):
     assert code == 0
     assert found["ok"] is True
     assert [check["check"] for check in found["checks"]] == ["hashes", "read back", "golden vectors"]
+
+
+@pytest.mark.parametrize(
+    "device, code, said",
+    [
+        ("qemu:cortex-a76", 6, "make system-arm64"),
+        ("qemu:cortex-b1", 2, "cortex-a76"),
+        ("ssh:phone", 2, "ssh: devices are not there yet"),
+    ],
+)
+def test_verify_on_a_device_that_is_not_there(packed, capfd, monkeypatch, tmp_path, device, code, said):
+    monkeypatch.setenv("HAVERSACK_SYSROOT", str(tmp_path / "none"))
+    with_code = main(["verify", str(packed.out), "--device", device])
+    told = capfd.readouterr()
+    assert with_code == code
+    assert said in told.out + told.err
+    assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_doctor_says_whether_arm64_can_be_emulated(capfd, monkeypatch, tmp_path, there):
+    (tmp_path / "qemu-aarch64").write_text("#!/bin/sh\n")
+    (tmp_path / "qemu-aarch64").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("HAVERSACK_SYSROOT", str(tmp_path))
+    if there:
+        (tmp_path / "stamp").write_text("1")
+    code, text = told(capfd, "doctor")
+    assert code == 0, "packing needs no emulation"
+    line = next(line for line in text.splitlines() if line.startswith("ARM64 by emulation"))
+    assert ("verify --device qemu:CPU" in line) is there
+    assert ("make system-arm64" in line) is not there
 
 
 def test_doctor_says_what_packing_needs(capfd):

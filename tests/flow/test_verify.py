@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -17,11 +18,15 @@ from haversack.base.errors import Fault, UsageError, VerificationError
 from haversack.base.finding import KINDS
 from haversack.flow.shipped import Shipped
 from haversack.flow.verify import FLOAT_TOLERANCE, Answer, Check, _differing, verify
+from haversack.measure import emulated
 from haversack.report.files import to_json
 from haversack.report.record import FindingRecord
 from haversack.targets.contract import SHELF
 from haversack.targets.onnxruntime.cpu import PRECISION
 from haversack.tools.data import golden_file
+
+arm64 = pytest.mark.skipif(bool(emulated.missing()), reason=f"{emulated.missing()}; {emulated.COMMAND}")
+x86 = pytest.mark.skipif(not shutil.which("qemu-x86_64"), reason="qemu-x86_64 is not installed; make system-arm64")
 
 
 def where(answer: Answer) -> str:
@@ -432,3 +437,39 @@ def test_a_verdict_without_a_finding_is_told_with_its_reason(run):
     answer = verify(run)
     assert answer.exit_code == 5
     assert "the run failed it: planted" in where(answer)
+
+
+@pytest.mark.parametrize("name", [pytest.param("cortex-a76", marks=arm64), pytest.param("haswell", marks=x86)])
+@pytest.mark.timeout(300)
+def test_integers_are_the_same_on_a_processor_that_is_not_here(static, name):
+    answer = verify(static, device=f"qemu:{name}")
+    assert answer.exit_code == 0, where(answer)
+    assert f"vectors in the runtime on qemu:{name}, bit for bit" in answer.checks[2].text
+
+
+@arm64
+@pytest.mark.timeout(300)
+def test_wrong_golden_values_are_told_there_too(run, best):
+    vectors = list(golden_file.read(best / "golden.npz"))
+    wrong = {name: array + np.float32(0.5) for name, array in vectors[0].outputs.items()}
+    golden_file.write([golden_file.Golden(vectors[0].inputs, wrong)], best / "golden.npz")
+    forged(run, best / "golden.npz")
+    answer = verify(run, device="qemu:cortex-a53")
+    assert answer.exit_code == 5
+    assert [fault.where for fault in answer.faults] == ["golden vector 0, output scores"]
+
+
+def test_what_a_device_has_no_runtime_for_is_skipped_and_said(static, monkeypatch, tmp_path):
+    (tmp_path / "qemu-aarch64").write_text("#!/bin/sh\n")
+    (tmp_path / "qemu-aarch64").chmod(0o755)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "stamp").write_text("1")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HAVERSACK_SYSROOT", str(tmp_path))
+    monkeypatch.setattr(emulated, "RUNTIMES", ("litert",))
+    answer = verify(static, device="qemu:cortex-a76")
+    assert answer.exit_code == 0
+    assert answer.lines()[2].startswith(
+        "skip   onnxruntime: golden vectors: onnxruntime does not run on qemu:cortex-a76"
+    )
+    assert [check["skipped"] for check in answer.data()["checks"]] == [False, False, True, False]

@@ -7,13 +7,15 @@ from pathlib import Path
 from haversack.cli.terminal import display, results, say, say_json
 
 
-def verify(out: Path, *, json: bool = False) -> int:
+def verify(out: Path, *, device: str = "local", json: bool = False) -> int:
     """Check the artefacts of a finished run: hashes, what the file holds, golden vectors in the runtime.
 
     Parameters
     ----------
     out:
         The folder of a finished run.
+    device:
+        Where the golden vectors run: local, or qemu:CPU (cortex-a53, cortex-a76, haswell …), emulated.
     json:
         Print JSON.
     """
@@ -23,7 +25,7 @@ def verify(out: Path, *, json: bool = False) -> int:
     if (stopped := unfinished(out)) is not None:
         raise stopped
     with results(as_json=json), display(quiet=json) as sink:
-        answer = flow.verify(out, sink)
+        answer = flow.verify(out, sink, device)
     if json:
         say_json(answer.data())
     else:

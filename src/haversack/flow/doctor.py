@@ -16,6 +16,7 @@ from haversack.base.encodings import Encodings
 from haversack.base.errors import HaversackError
 from haversack.base.job import Job
 from haversack.flow.requirements import CORE, Package, commands, packages
+from haversack.measure import emulated
 from haversack.measure.device import Opening
 from haversack.measure.local import LocalDevice
 from haversack.report import facts
@@ -62,6 +63,7 @@ class Examination:
         worker: why no worker starts, or empty.
         disk_bytes: free in the current folder.
         memory_bytes: available, or None where the system does not tell.
+        arm64: what is missing to verify on an emulated ARM64 processor, or empty.
     """
 
     machine: Environment
@@ -71,6 +73,7 @@ class Examination:
     worker: str
     disk_bytes: int
     memory_bytes: int | None
+    arm64: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -103,6 +106,7 @@ class Examination:
             f"  {self.kernels}",
             f"free here: disk {disk}, memory {memory}{_little(self.memory_bytes, LEAST_MEMORY)}",
             f"workers: {self.worker or 'a process behind a pipe starts and answers'}",
+            f"ARM64 by emulation: {f'{self.arm64}; {emulated.COMMAND}' if self.arm64 else 'verify --device qemu:CPU'}",
         ]
         lines += [line for extra in dict.fromkeys(one.extra for one in self.packages) for line in self._extra(extra)]
         for one in self.targets:
@@ -122,6 +126,7 @@ class Examination:
             "packages": [{**asdict(one), "state": one.state} for one in self.packages],
             "targets": [{**asdict(one), "works": one.works} for one in self.targets],
             "worker": self.worker,
+            "arm64": self.arm64,
             "disk_bytes": self.disk_bytes,
             "memory_bytes": self.memory_bytes,
             "commands": dict(commands(self.packages)),
@@ -153,6 +158,7 @@ def examine() -> Examination:
         worker=_worker(),
         disk_bytes=shutil.disk_usage(Path.cwd()).free,
         memory_bytes=available(MEMORY_TOLD),
+        arm64=emulated.missing(),
     )
 
 

@@ -24,8 +24,8 @@ from haversack.base.progress import Event, Sink, silent
 from haversack.flow.making import ENCODINGS
 from haversack.flow.outputs import ARTIFACT, BEST, GOLDEN
 from haversack.flow.shipped import Shipped
-from haversack.measure.device import Device, Opening
-from haversack.measure.local import LocalDevice
+from haversack.measure import devices
+from haversack.measure.device import Device, NotThere, Opening
 from haversack.report.files import JSON_NAME
 from haversack.report.record import CandidateRecord, Record
 from haversack.targets.contract import SHELF as TARGETS
@@ -82,7 +82,7 @@ class Answer:
         """Return the answer for a terminal."""
         lines = []
         for check in self.checks:
-            mark = "-" if check.skipped else "wrong" if check.faults else "ok"
+            mark = "wrong" if check.faults else "skip" if check.skipped else "ok"
             lines.append(f"{mark:<6} {check.target}: {check.name}: {check.text}")
             lines += [f"         - {fault}" for fault in check.faults if str(fault) != check.text]
         if self.faults:
@@ -97,6 +97,7 @@ class Answer:
                 "target": check.target,
                 "check": check.name,
                 "ok": not (check.faults or check.skipped),
+                "skipped": check.skipped,
                 "text": check.text,
                 "faults": [{"where": fault.where, "cause": fault.cause} for fault in check.faults],
             }
@@ -105,7 +106,7 @@ class Answer:
         return {"out": str(self.out), "ok": not self.faults, "exit_code": self.exit_code, "checks": checks}
 
 
-def verify(out: Path, sink: Sink = silent) -> Answer:
+def verify(out: Path, sink: Sink = silent, device: str = "local") -> Answer:
     """Check every artefact that a finished run ships; every fault of every check is told.
 
     Hashes of every file against report.json, and what artifact.json tells against it; every scale, zero-point and
@@ -116,13 +117,15 @@ def verify(out: Path, sink: Sink = silent) -> Answer:
     Args:
         out: the folder of a finished run.
         sink: told about each check.
+        device: where the golden vectors run, by its name.
 
     Raises:
-        UsageError: there is no finished run in it.
+        UsageError: there is no finished run in it, or no such device.
+        EnvironmentFault: what the device needs is not installed.
     """
     record = report.read(out / JSON_NAME)
-    with LocalDevice(limits=Limits(call_seconds=CALL_SECONDS)) as device:
-        checks = tuple(check for target in record.best for check in _target(out, record, target, device, sink))
+    with devices.opened(device, Limits(call_seconds=CALL_SECONDS)) as there:
+        checks = tuple(check for target in record.best for check in _target(out, record, target, there, sink))
     return Answer(out, checks)
 
 
@@ -146,6 +149,8 @@ def _target(out: Path, record: Record, target: str, device: Device, sink: Sink) 
             continue
         try:
             text, faults = look()
+        except NotThere as error:
+            yield Check(target, name, error.cause, skipped=True)
         except HaversackError as error:
             inner = error.faults or (Fault(error.where, error.cause),)
             check = Check(target, name, str(Fault(error.where, error.cause)), inner, isinstance(error, Refused))
@@ -202,7 +207,8 @@ def _golden(device: Device, shipped: Shipped) -> tuple[str, list[Fault]]:
     except WorkerFault as error:
         raise VerificationError(_plainly(error, main), where=shipped.prefix + artifact.files[0].path) from error
     how = "bit for bit" if shipped.exact else f"within {FLOAT_TOLERANCE:g} (it has float layers)"
-    return f"{len(vectors)} vectors in the runtime, {how}", faults
+    where = "" if device.name == "local" else f" on {device.name}"
+    return f"{len(vectors)} vectors in the runtime{where}, {how}", faults
 
 
 def _plainly(error: WorkerFault, path: Path) -> str:

@@ -10,10 +10,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from haversack.base.candidate import Artifact
+from haversack.base.errors import EnvironmentFault
 from haversack.base.model import Sample
 
 LAYER_RUNS = 20
 """Calls over which layers are timed, where nothing else is said."""
+
+
+class NotThere(EnvironmentFault):
+    """The device has no runtime of a target: nothing was tried, and nothing is said of the artefact."""
 
 
 @dataclass(frozen=True)

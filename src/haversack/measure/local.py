@@ -29,14 +29,21 @@ class LocalDevice:
         limits: of every child.
         env: variables added to ours in every child.
         folders: where children also look for modules.
+        python: the command that starts Python in every child; our own if empty.
     """
 
     name: str = "local"
 
     def __init__(
-        self, *, limits: Limits = DEFAULT_LIMITS, env: Mapping[str, str] | None = None, folders: Sequence[Path] = ()
+        self,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        env: Mapping[str, str] | None = None,
+        folders: Sequence[Path] = (),
+        python: Sequence[str] = (),
     ) -> None:
         self._limits = limits
+        self._python = tuple(python)
         self._env = dict(env or {})
         self._folders = tuple(folders)
         self._worker: Worker | None = None
@@ -165,6 +172,9 @@ class LocalDevice:
 
     def close(self) -> None:
         """End the child. Safe to call twice."""
+        self._end()
+
+    def _end(self) -> None:
         if self._worker is not None:
             self._worker.close()
         self._worker = None
@@ -172,7 +182,7 @@ class LocalDevice:
 
     def _ensure(self, handle: Handle) -> Worker:
         if self._worker is None or not self._worker.alive:
-            self.close()
+            self._end()
             self._worker = self._fresh()
         if handle.number not in self._loaded:
             self._worker.call("load", {**handle.opening.header(), "handle": handle.number})
@@ -187,7 +197,7 @@ class LocalDevice:
             return worker.call("inspect", header, {str(place): array for place, array in enumerate(inputs)})
 
     def _fresh(self) -> Worker:
-        return Worker.start(_ENTRY, env=self._env, limits=self._limits, folders=self._folders)
+        return Worker.start(_ENTRY, env=self._env, limits=self._limits, folders=self._folders, python=self._python)
 
     def __enter__(self) -> Self:
         """Return the device."""

@@ -232,6 +232,22 @@ def test_variables_are_added_and_there_is_no_input(start_worker):
     assert data["pid"] != os.getpid()
 
 
+def test_the_command_that_starts_python_is_the_caller_s(start_worker, tmp_path):
+    wrapper = tmp_path / "emulator"
+    wrapper.write_text('#!/bin/sh\nHAVERSACK_TEST="by $1"; shift; export HAVERSACK_TEST; exec "$@"\n')
+    wrapper.chmod(0o755)
+    worker = start_worker(python=[str(wrapper), "me", sys.executable])
+    assert "by me" in str(worker.call("environment", {"name": "HAVERSACK_TEST"})[0])
+
+
+def test_a_python_path_of_the_caller_stands_in_place_of_ours(start_worker, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/ours")
+    for env, there, absent in ({}, "/ours", "/theirs"), ({"PYTHONPATH": "/theirs"}, "/theirs", "/ours"):
+        told = str(start_worker(env=env).call("environment", {"name": "PYTHONPATH"})[0])
+        assert there in told
+        assert absent not in told
+
+
 def test_grandchildren_do_not_inherit_the_protocol(shared_worker):
     data, _ = shared_worker.call("descriptors")
     assert not any(f"'{number}'" in data["child"] for number in data["protocol"] if int(number) > 3)

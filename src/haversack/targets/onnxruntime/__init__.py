@@ -126,9 +126,12 @@ class OnnxRuntime(Target):
         return content.encodings()
 
     def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
+        import platform
+
+        from haversack.targets.onnxruntime.cpu import existing
         from haversack.targets.onnxruntime.session import OrtSession
 
-        return OrtSession(path, options, threads)
+        return OrtSession(path, existing(options, platform.machine()), threads)
 
     def _tensors(self, path: Path, artifact: Artifact, inputs: Sample, keys: Sequence[str]) -> dict[str, np.ndarray]:
         from haversack.targets.onnxruntime.observe import tensors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 _TOLD = frozenset(
@@ -36,3 +37,8 @@ def session_options(found: tuple[str, ...]) -> dict[str, str]:
     if found and found[0] in _X86 and not _VNNI & set(found):
         return {PRECISION: "1"}
     return {}
+
+
+def existing(settings: Mapping[str, str], machine: str) -> dict[str, str]:
+    """Return the options of a file that exist on a machine, as ``platform.machine`` spells it: it may be another's."""
+    return {name: value for name, value in settings.items() if name != PRECISION or machine.lower() in _X86}

@@ -57,7 +57,9 @@ class Worker:
     for each other; ``kill`` may come from any thread and makes the call in progress raise ``WorkerCrashed``.
     """
 
-    def __init__(self, entry: str, env: Mapping[str, str], limits: Limits, folders: Sequence[Path]) -> None:
+    def __init__(
+        self, entry: str, env: Mapping[str, str], limits: Limits, folders: Sequence[Path], python: Sequence[str]
+    ) -> None:
         self.limits = limits
         self._lock = threading.Lock()
         self._number = 0
@@ -65,7 +67,7 @@ class Worker:
         request_end, writing = os.pipe()
         self._pipe = _Pipe(reading, writing)
         limited = {"address_space": limits.address_space, "cpu_seconds": limits.cpu_seconds}
-        command = [sys.executable, "-X", "faulthandler", "-m", "haversack.tools.worker.serve"]
+        command = [*(python or (sys.executable,)), "-X", "faulthandler", "-m", "haversack.tools.worker.serve"]
         try:
             self._process = subprocess.Popen(
                 [*command, entry, str(request_end), str(reply_end), json.dumps(limited)],
@@ -92,20 +94,22 @@ class Worker:
         env: Mapping[str, str] | None = None,
         limits: Limits = DEFAULT_LIMITS,
         folders: Sequence[Path] = (),
+        python: Sequence[str] = (),
     ) -> Self:
         """Start a worker and shake hands.
 
         Args:
             entry: ``module:factory``, imported by the child; see ``serve``.
-            env: variables added to ours.
+            env: variables added to ours; a ``PYTHONPATH`` stands in place of ours, behind the folders.
             limits: what it may use.
             folders: where the child also looks for modules.
+            python: the command that starts Python, an emulator before it or not; our own if empty.
 
         Raises:
             WorkerError: the factory cannot be imported or raises.
             WorkerCrashed, WorkerTimeout: the process does not come up, or speaks another version.
         """
-        worker = cls(entry, env or {}, limits, folders)
+        worker = cls(entry, env or {}, limits, folders, python)
         ready = False
         try:
             answer, _ = worker.call("hello", {"version": VERSION}, timeout=limits.start_seconds)
@@ -281,8 +285,9 @@ def _check(answer: Frame, number: int) -> None:
 
 def _environment(added: Mapping[str, str], folders: Sequence[Path]) -> dict[str, str]:
     ours = Path(__file__).resolve().parents[3]
-    paths = [*map(str, folders), str(ours), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, **added, "PYTHONPATH": os.pathsep.join(paths)}
+    merged = {**os.environ, **added}
+    paths = [*map(str, folders), str(ours), *filter(None, [merged.get("PYTHONPATH")])]
+    return {**merged, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _end(code: int) -> str:
