@@ -210,7 +210,7 @@ class Writer:
         assert encoding is not None, "an encoded layer"
         integers, dims = self.encodings.integers[key], self.sheet.tensor(value).dims
         layout = self.sheet.part.layouts.get(value)
-        if layout is None or integers.size != np.prod(dims):
+        if layout is None or value not in self.sheet.part.parameters or integers.size != np.prod(dims):
             raise ConversionError("its weight has a layout that is not known", where=node.key)
         shape, axes = layout
         turned = np.ascontiguousarray(integers.reshape(shape).transpose(axes)).reshape(dims)

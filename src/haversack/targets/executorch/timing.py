@@ -20,7 +20,7 @@ from haversack.targets.executorch import parse
 from haversack.targets.executorch.flat import Spoiled, root
 from haversack.targets.executorch.parse import Program
 from haversack.targets.executorch.quiet import quiet
-from haversack.targets.executorch.session import bindings, ports
+from haversack.targets.executorch.session import bindings, is_free, ports
 
 _WORDS = {
     "Convolution": frozenset({"Conv2d", "DepthwiseConv2d"}),
@@ -51,7 +51,7 @@ def layer_seconds(path: Path, inputs: Sample, runs: int) -> dict[str, float]:
     import torch
 
     program = parse.parse(path)
-    free = [bool(port.spec.shape) and isinstance(port.spec.shape[0], str) for port in ports(program.about["inputs"])]
+    free = [is_free(port) for port in ports(program.about.get("inputs"))]
     rows = [array[:1] if cut else array for array, cut in zip(inputs, free, strict=True)]
     with tempfile.TemporaryDirectory() as folder, quiet():
         module = bindings(1)._load_for_executorch(str(path), enable_etdump=True)  # noqa: SLF001 - its only name
