@@ -100,7 +100,8 @@ class Writer:
                 )
             self._float(node, owner)
             self._quantized(node, asked)
-        if key:
+        is_inside = unit is not None and unit.clamp is not None and key == unit.head.key
+        if key and not is_inside:
             value = node.xnode_union.output_id
             found = self.sheet.codes(value)
             self.names[key] = value if found is None else found[0]

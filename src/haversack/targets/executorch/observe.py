@@ -23,7 +23,7 @@ from haversack.targets.executorch import parse
 from haversack.targets.executorch.flat import Spoiled
 from haversack.targets.executorch.parse import Delegate, Program
 from haversack.targets.executorch.quiet import quiet
-from haversack.targets.executorch.session import bindings, is_free, ports
+from haversack.targets.executorch.session import as_tensor, bindings, is_free, ports
 
 _OUTPUT = 2
 _INT8 = 128
@@ -40,8 +40,6 @@ def tensors(path: Path, names: Mapping[str, str], inputs: Sample) -> dict[str, n
     Raises:
         VerificationError: the file is none of ours.
     """
-    import torch
-
     program = parse.parse(path)
     places = _places(program, names, path)
     encoded = any(value.datatype == parse.QINT8 and not value.constant for d in program.delegates for value in d.values)
@@ -59,7 +57,7 @@ def tensors(path: Path, names: Mapping[str, str], inputs: Sample) -> dict[str, n
             found = []
             for row in range(count):
                 arrays = [array[row : row + 1] if free else array for array, free in zip(inputs, cut, strict=True)]
-                given = [torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays]
+                given = [as_tensor(array) for array in arrays]
                 found.append([each.numpy().copy() for each in module.forward(given)[-len(wanted) :]])
     except (RuntimeError, Spoiled) as error:
         raise VerificationError(f"its values cannot be shown: {error}", where=str(path)) from error

@@ -70,10 +70,8 @@ class EtSession:
         }
 
     def _called(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        import torch
-
         try:
-            found = self._method.call([torch.from_numpy(np.require(each, requirements=["C", "W"])) for each in arrays])
+            found = self._method.call([as_tensor(each) for each in arrays])
         except RuntimeError as error:
             raise UsageError(f"ExecuTorch does not run it: {error}", next_step=f"give {self._wanted()}") from error
         return [each.numpy() for each in found]
@@ -95,6 +93,17 @@ class EtSession:
     def close(self) -> None:
         """Let go of the runtime's memory."""
         self._method = self._program = None
+
+
+def as_tensor(array: np.ndarray) -> Any:  # noqa: ANN401 - a torch tensor
+    """Return an array as a torch tensor, copied where torch cannot look at its memory.
+
+    One row of a reversed batch counts as contiguous although its stride is negative: torch refuses it.
+    """
+    import torch
+
+    plain = array.flags.c_contiguous and array.flags.writeable and min(array.strides, default=0) >= 0
+    return torch.from_numpy(array if plain else np.array(array, order="C"))
 
 
 def is_free(port: Port) -> bool:
