@@ -134,7 +134,7 @@ def test_equal_constants_are_stored_once(sheet):
 
 
 def test_what_a_node_reads_by_its_fields():
-    cat = schema.XNNConcatenate3(1, 4, 5, 6, parse.NOWHERE, 9, 0)
+    cat = schema.XNNConcatenate3(1, 4, 5, 6, parse.NOWHERE, 9, 0, parse.NOWHERE)
     assert [getattr(cat, name) for name in inputs(cat)] == [4, 5, 6]
     assert inputs(schema.XNNAdd(1, 2, 3, 0)) == ["input1_id", "input2_id"]
     assert inputs(schema.XNNClamp(7, 8, 0)) == ["input_id"]
