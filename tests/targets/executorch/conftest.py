@@ -66,7 +66,8 @@ def activations(model, sample, chosen, wide=False):  # noqa: C901 - one pass a d
     demands, parts = TARGET.constraints(model.graph), units(model.graph)
     integer, wanted = {}, set()
     for unit in parts:
-        whole = role(unit.head) in MOVING and all(integer.get(key) for key in unit.head.inputs)
+        moves = role(unit.head) in MOVING and unit.head.op in demands.integer_ops
+        whole = moves and all(integer.get(key) for key in unit.head.inputs)
         integer[unit.last.key] = unit.head.key in chosen or whole
         if integer[unit.last.key]:
             wanted |= {unit.out, *(f"{key}:out" for key in unit.head.inputs)}

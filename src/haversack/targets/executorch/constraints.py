@@ -18,7 +18,8 @@ def constraints(graph: Graph) -> Constraints:
     """Return the constraints of a graph.
 
     Values that are moved keep one encoding (XNNPACK demands it of pools, pads, reshapes and concatenations); adds and
-    means have tie-free ratios; a clamp's output stays inside it, so that the grid does the clamping.
+    means have tie-free ratios; a clamp's output stays inside it, so that the grid does the clamping. A tensor that is
+    joined to itself leaves XNNPACK: then no concatenation of the graph runs in integers.
     """
     found = [unit for unit in units(graph) if unit.last.output.dtype == _REAL]
     ties = [frozenset((*_flowing(unit), unit.out)) for unit in found if role(unit.head) in (Role.SAME, Role.CONCAT)]
@@ -29,7 +30,8 @@ def constraints(graph: Graph) -> Constraints:
             bounds[unit.out] = limits
     ratios = [ratio for unit in found for ratio in _ratios(graph, unit)]
     ops = frozenset(unit.head.op for unit in found if role(unit.head) in INTEGER_ROLES)
-    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - _MOVES_WITHOUT_KERNEL)
+    doubled = {unit.head.op for unit in found if role(unit.head) is Role.CONCAT and len(set(unit.head.inputs)) == 1}
+    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - _MOVES_WITHOUT_KERNEL - doubled)
 
 
 def _flowing(unit: Unit) -> tuple[str, ...]:

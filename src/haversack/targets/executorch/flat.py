@@ -7,9 +7,11 @@ whose 16-bit entries say where each slot lies; strings, vectors and tables are r
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _LARGEST = 1 << 31
+_OVERLAP = 8
+"""How many times its own size a buffer may be read: parts that overlap could be read without end."""
 
 
 class Spoiled(ValueError):
@@ -23,10 +25,12 @@ class Table:
     Attributes:
         data: the whole buffer.
         at: position of the table.
+        spent: how many bytes of vectors were read, one number for all tables of a buffer.
     """
 
     data: memoryview
     at: int
+    spent: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
 
     def _slot(self, slot: int) -> int:
         """Return the position of a slot's value, or 0 where it is absent."""
@@ -48,12 +52,12 @@ class Table:
     def table(self, slot: int) -> Table | None:
         """Return a table, or None where it is absent."""
         at = self._slot(slot)
-        return Table(self.data, _forward(self.data, at)) if at else None
+        return Table(self.data, _forward(self.data, at), self.spent) if at else None
 
     def tables(self, slot: int) -> tuple[Table, ...]:
         """Return a vector of tables."""
         at, count = self._vector(slot, 4)
-        return tuple(Table(self.data, _forward(self.data, at + 4 * index)) for index in range(count))
+        return tuple(Table(self.data, _forward(self.data, at + 4 * index), self.spent) for index in range(count))
 
     def numbers(self, slot: int, kind: str) -> tuple[int, ...]:
         """Return a vector of whole numbers."""
@@ -86,6 +90,9 @@ class Table:
         count = int(_read(self.data, "<I", start))
         if start + 4 + count * size > len(self.data):
             raise Spoiled(f"a vector of {count} elements leads out of the file")
+        self.spent[0] += count * size
+        if self.spent[0] > _OVERLAP * len(self.data):
+            raise Spoiled("its parts overlap, so that it would be read without end")
         return start + 4, count
 
 

@@ -100,7 +100,8 @@ class Writer:
                 )
             self._float(node, owner)
             self._quantized(node, asked)
-        if key:
+        is_inside = unit is not None and unit.clamp is not None and key == unit.head.key
+        if key and not is_inside:
             value = node.xnode_union.output_id
             found = self.sheet.codes(value)
             self.names[key] = value if found is None else found[0]
@@ -210,7 +211,7 @@ class Writer:
         assert encoding is not None, "an encoded layer"
         integers, dims = self.encodings.integers[key], self.sheet.tensor(value).dims
         layout = self.sheet.part.layouts.get(value)
-        if layout is None or integers.size != np.prod(dims):
+        if layout is None or value not in self.sheet.part.parameters or integers.size != np.prod(dims):
             raise ConversionError("its weight has a layout that is not known", where=node.key)
         shape, axes = layout
         turned = np.ascontiguousarray(integers.reshape(shape).transpose(axes)).reshape(dims)

@@ -23,7 +23,7 @@ from haversack.targets.executorch import parse
 from haversack.targets.executorch.flat import Spoiled
 from haversack.targets.executorch.parse import Delegate, Program
 from haversack.targets.executorch.quiet import quiet
-from haversack.targets.executorch.session import bindings, ports
+from haversack.targets.executorch.session import as_tensor, bindings, is_free, ports
 
 _OUTPUT = 2
 _INT8 = 128
@@ -40,25 +40,24 @@ def tensors(path: Path, names: Mapping[str, str], inputs: Sample) -> dict[str, n
     Raises:
         VerificationError: the file is none of ours.
     """
-    import torch
-
     program = parse.parse(path)
-    places = {key: _place(name) for key, name in names.items()}
+    places = _places(program, names, path)
     encoded = any(value.datatype == parse.QINT8 and not value.constant for d in program.delegates for value in d.values)
     shown = {key: at for key, at in places.items() if _is_shown(program.delegates[at[0]], at[1], encoded)}
     if not shown:
         return {}
     wanted = sorted(set(shown.values()))
-    interface = ports(program.about["inputs"])
-    free = all(bool(port.spec.shape) and isinstance(port.spec.shape[0], str) for port in interface)
+    interface = ports(program.about.get("inputs"))
+    cut = [is_free(port) for port in interface]
+    count = next((len(array) for array, free in zip(inputs, cut, strict=True) if free), 1)
     try:
         with quiet():
             data = _with_outputs(path, program.delegates, wanted)
             module = bindings(1)._load_for_executorch_from_buffer(data)  # noqa: SLF001 - its only name
-            rows = [[a[i : i + 1] for a in inputs] for i in range(len(inputs[0]))] if free else [list(inputs)]
             found = []
-            for row in rows:
-                given = [torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in row]
+            for row in range(count):
+                arrays = [array[row : row + 1] if free else array for array, free in zip(inputs, cut, strict=True)]
+                given = [as_tensor(array) for array in arrays]
                 found.append([each.numpy().copy() for each in module.forward(given)[-len(wanted) :]])
     except (RuntimeError, Spoiled) as error:
         raise VerificationError(f"its values cannot be shown: {error}", where=str(path)) from error
@@ -68,9 +67,16 @@ def tensors(path: Path, names: Mapping[str, str], inputs: Sample) -> dict[str, n
     return {key: _turned(arrays[at], at[1] in last[at[0]], at in flat) for key, at in shown.items()}
 
 
-def _place(name: str) -> Place:
-    number, _, index = name.partition("/")
-    return int(number), int(index)
+def _places(program: Program, names: Mapping[str, str], path: Path) -> dict[str, Place]:
+    """Return tensor key -> where the file has it."""
+    try:
+        found = {key: parse.place(name) for key, name in names.items()}
+    except Spoiled as error:
+        raise VerificationError(f"its values cannot be shown: {error}", where=str(path)) from error
+    for key, (number, index) in found.items():
+        if number >= len(program.delegates) or index >= len(program.delegates[number].values):
+            raise VerificationError(f"the file has no value {names[key]!r} for {key}", where=str(path))
+    return found
 
 
 def _is_shown(delegate: Delegate, index: int, encoded: bool) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from haversack.targets.executorch.flat import Spoiled, Table, root
 ABOUT = "haversack"
 """Name of the constant method whose string tells the interface and the owners of nodes."""
 NOWHERE = 0xFFFFFFFF
+_DIGITS = 20
 _BACKEND = "XnnpackBackend"
 _STRING = 6
 _TENSOR, _PER_TENSOR, _PER_CHANNEL, _DYNAMIC = 1, 2, 1, 3
@@ -86,7 +88,7 @@ class Delegate:
 
     values: tuple[Value, ...]
     steps: tuple[Step, ...]
-    constants: tuple[bytes, ...] = field(repr=False, default=())
+    constants: tuple[memoryview, ...] = field(repr=False, default=())
 
     def integers(self, value: Value) -> np.ndarray:
         """Return a constant's int8 or int32 numbers in the shape of the value.
@@ -96,11 +98,11 @@ class Delegate:
         """
         kind = np.int32 if value.datatype in (QCINT32, QINT32) else np.int8
         data = self.constants[value.constant]
-        count = int(np.prod(value.dims, dtype=np.int64))
+        count = prod(value.dims)
         if value.datatype == QCINT4:
             packed = np.frombuffer(data, np.uint8)
             found = np.stack([packed & 15, packed >> 4], -1).reshape(-1).astype(np.int32) - 8
-            rows = value.dims[0]
+            rows = value.dims[0] if value.dims else 0
             if rows == 0 or found.size % rows or found.size < count:
                 raise Spoiled(f"{len(data)} bytes for 4-bit numbers of shape {value.dims}")
             return found.reshape(rows, -1)[:, : count // rows].reshape(value.dims)
@@ -132,23 +134,24 @@ def parse(path: Path) -> Program:
 
 
 def _program(data: bytes) -> Program:
-    program = root(data, b"ET12")
+    view = memoryview(data)  # nothing is copied: parts of a spoiled file may overlap
+    program = root(view, b"ET12")
     base = int.from_bytes(data[24:32], "little") if data[8:12] == b"eh00" else 0
     segments = [(base + s.integer(0, "Q"), s.integer(1, "Q")) for s in program.tables(4)]
 
-    def segment(index: int) -> bytes:
+    def segment(index: int) -> memoryview:
         if index >= len(segments) or sum(segments[index]) > len(data):
             raise Spoiled(f"there is no segment {index}")
         start, size = segments[index]
-        return data[start : start + size]
+        return view[start : start + size]
 
     named = {entry.text(0): entry.integer(1) for entry in program.tables(7)}
-    inline = [table.octets(0) for table in program.tables(3)]
+    inline = [memoryview(table.octets(0)) for table in program.tables(3)]
     plans = {plan.text(0): plan for plan in program.tables(1)}
     if "forward" not in plans:
         raise Spoiled("it has no method forward")
     plan = plans["forward"]
-    delegates = []
+    delegates, read = [], 0
     for delegate in plan.tables(7):
         reference = delegate.table(1)
         if delegate.text(0) != _BACKEND or reference is None:
@@ -157,6 +160,9 @@ def _program(data: bytes) -> Program:
         if not reference.integer(0, "b") and index >= len(inline):
             raise Spoiled(f"there is no delegate data {index}")
         blob = segment(index) if reference.integer(0, "b") else inline[index]
+        read += len(blob)
+        if read > len(data):
+            raise Spoiled("its delegates overlap")
         delegates.append(_delegate(blob, lambda key: segment(named.get(key, len(segments)))))
     return Program(_about(plans), tuple(delegates), _portable(plan))
 
@@ -165,13 +171,36 @@ def _about(plans: Mapping[str, Table]) -> Mapping[str, Any]:
     for value in plans[ABOUT].tables(2) if ABOUT in plans else ():
         text = value.table(1)
         if value.integer(0, "B") == _STRING and text is not None:
-            try:
-                found = json.loads(text.text(0))
-            except json.JSONDecodeError as error:
-                raise Spoiled(f"what it says about itself is no JSON: {error}") from error
-            if isinstance(found, dict):
-                return found
+            return told(text.text(0))
     raise Spoiled("it says nothing about itself")
+
+
+def told(text: str) -> Mapping[str, Any]:
+    """Return what a file says about itself; its ``layers``, if it tells them, are place -> node key.
+
+    Raises:
+        Spoiled: it is not JSON as we write it.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:  # no JSON, a number too long, lists too deep
+        raise Spoiled(f"what it says about itself is no JSON: {error}") from error
+    layers = found.get("layers", {}) if isinstance(found, dict) else None
+    if not isinstance(layers, dict) or not all(isinstance(key, str) for key in layers.values()):
+        raise Spoiled("what it says about itself does not tell its layers as we write them")
+    return dict(found)
+
+
+def place(name: object) -> tuple[int, int]:
+    """Return (delegate, value or node) of a name ``delegate/index``.
+
+    Raises:
+        Spoiled: it is no such name.
+    """
+    number, _, index = str(name).partition("/")
+    if not (number.isdecimal() and index.isdecimal()) or len(number + index) > _DIGITS:
+        raise Spoiled(f"{str(name)[:_DIGITS]!r} is no place in the file")
+    return int(number), int(index)
 
 
 def _portable(plan: Table) -> tuple[str, ...]:
@@ -179,13 +208,13 @@ def _portable(plan: Table) -> tuple[str, ...]:
     return tuple(operator.text(0) for operator in plan.tables(6))
 
 
-def _delegate(blob: bytes, named: Any) -> Delegate:  # noqa: ANN401 - str -> bytes
+def _delegate(blob: memoryview, named: Any) -> Delegate:  # noqa: ANN401 - str -> memoryview
     if blob[4:8] != b"XH00" or len(blob) < 30:
         raise Spoiled("a delegate without XNNPACK's header")
     start, size = (int.from_bytes(blob[at : at + 4], "little") for at in (10, 14))
     constants_at = int.from_bytes(blob[18:22], "little")
     graph = root(blob[start : start + size], b"XN01")
-    constants = [b""]
+    constants = [memoryview(b"")]
     for entry in graph.tables(8)[1:]:
         offset = entry.integer(0, "Q")
         if offset == OFFSET_IS_NAMED:
@@ -197,7 +226,7 @@ def _delegate(blob: bytes, named: Any) -> Delegate:  # noqa: ANN401 - str -> byt
     return Delegate(values, steps, tuple(constants))
 
 
-def _value(value: Table, constants: list[bytes]) -> Value:
+def _value(value: Table, constants: list[memoryview]) -> Value:
     kind, tensor = value.integer(0, "B"), value.table(1)
     quantized = tensor if kind != _TENSOR else None
     tensor = quantized.table(0) if quantized is not None else tensor
@@ -238,7 +267,8 @@ def _step(node: Table, count: int) -> Step:
     else:
         output = _OUTPUTS.get(kind, 1)
         found = Step(kind, union.integer(output), (union.integer(output - 1),), limits=bounds)
-    for index in (found.output, *found.inputs, found.filter, found.bias):
-        if index >= count and index != NOWHERE:
+    needed = (found.output, *found.inputs, *((found.filter,) if kind in _FIRST else ()))
+    for index in (*needed, found.bias):
+        if index >= count and (index in needed or index != NOWHERE):
             raise Spoiled(f"there is no value {index}")
     return found

@@ -71,7 +71,7 @@ def _content(program: Program, names: Mapping[str, str]) -> Content:
     content = Content()
     known: set[tuple[int, int]] = set()
     for key, name in names.items():
-        number, index = _place(name)
+        number, index = parse.place(name)
         if number >= len(program.delegates) or index >= len(program.delegates[number].values):
             content.faults.append(Fault(key, f"the file has no value {name!r}"))
             continue
@@ -80,20 +80,13 @@ def _content(program: Program, names: Mapping[str, str]) -> Content:
             content.tensors[key] = _activation(value)
             known.add((number, index))
     layers = program.about.get("layers")
-    owners = {_place(place): key for place, key in layers.items()} if isinstance(layers, dict) else {}
+    owners = {parse.place(where): key for where, key in layers.items()} if isinstance(layers, dict) else {}
     for number, delegate in enumerate(program.delegates):
         for index, step in enumerate(delegate.steps):
             if step.kind in _LAYERS:
                 _layer(content, delegate, step, owners.get((number, index), ""))
         content.faults += _strays(delegate, number, {one for part, one in known if part == number}, content)
     return content
-
-
-def _place(name: str) -> tuple[int, int]:
-    number, _, index = str(name).partition("/")
-    if not (number.isdecimal() and index.isdecimal()):
-        raise Spoiled(f"{name!r} is no place in the file")
-    return int(number), int(index)
 
 
 def _activation(value: Value) -> Affine:

@@ -16,7 +16,7 @@ import numpy as np
 from haversack.base.errors import ConversionError, MissingExtra, UsageError, VerificationError
 from haversack.base.graph import TensorSpec
 from haversack.base.model import Port
-from haversack.targets.executorch.parse import Program, parse
+from haversack.targets.executorch.parse import parse
 from haversack.targets.executorch.quiet import quiet
 
 
@@ -39,8 +39,7 @@ class EtSession:
     """An open file; see ``targets.contract.Session``."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        found = _about(path)
-        self.inputs, self.outputs = ports(found.about["inputs"]), ports(found.about["outputs"])
+        self.inputs, self.outputs = _interface(path)
         with quiet():
             runtime = bindings(threads)
             try:
@@ -58,27 +57,29 @@ class EtSession:
         if self._method is None:
             raise UsageError("the session is closed")
         arrays = self._checked(inputs)
-        free = isinstance(self.inputs[0].spec.shape[0], str) if self.inputs[0].spec.shape else False
-        if not free:
-            found = [self._called(arrays)]
-        else:
-            found = [self._called([array[row : row + 1] for array in arrays]) for row in range(len(arrays[0]))]
-        names = [port.name for port in self.outputs]
-        columns = (np.concatenate(rows) if free else rows[0] for rows in zip(*found, strict=True))
-        return dict(zip(names, columns, strict=True))
+        cut = [is_free(port) for port in self.inputs]
+        rows = next((len(array) for array, free in zip(arrays, cut, strict=True) if free), 1)
+        found = [
+            self._called([array[row : row + 1] if free else array for array, free in zip(arrays, cut, strict=True)])
+            for row in range(rows)
+        ]
+        columns = zip(*found, strict=True)
+        return {
+            port.name: np.concatenate(column) if is_free(port) else column[0]
+            for port, column in zip(self.outputs, columns, strict=True)
+        }
 
     def _called(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        import torch
-
         try:
-            found = self._method.call([torch.from_numpy(np.require(each, requirements=["C", "W"])) for each in arrays])
+            found = self._method.call([as_tensor(each) for each in arrays])
         except RuntimeError as error:
             raise UsageError(f"ExecuTorch does not run it: {error}", next_step=f"give {self._wanted()}") from error
         return [each.numpy() for each in found]
 
     def _checked(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         arrays = [inputs.get(port.name) for port in self.inputs]
-        rows = {array.shape[:1] for array in arrays if array is not None and array.ndim}
+        pairs = zip(self.inputs, arrays, strict=True)
+        rows = {array.shape[:1] for port, array in pairs if array is not None and is_free(port)}
         fits = len(inputs) == len(arrays) and len(rows) <= 1 and rows != {(0,)}
         fits = fits and all(_fits(port, array) for port, array in zip(self.inputs, arrays, strict=True))
         if not fits:
@@ -92,6 +93,22 @@ class EtSession:
     def close(self) -> None:
         """Let go of the runtime's memory."""
         self._method = self._program = None
+
+
+def as_tensor(array: np.ndarray) -> Any:  # noqa: ANN401 - a torch tensor
+    """Return an array as a torch tensor, copied where torch cannot look at its memory.
+
+    One row of a reversed batch counts as contiguous although its stride is negative: torch refuses it.
+    """
+    import torch
+
+    plain = array.flags.c_contiguous and array.flags.writeable and min(array.strides, default=0) >= 0
+    return torch.from_numpy(array if plain else np.array(array, order="C"))
+
+
+def is_free(port: Port) -> bool:
+    """Say whether a port's first axis is the batch, of which a file holds one row."""
+    return bool(port.spec.shape) and isinstance(port.spec.shape[0], str)
 
 
 def _fits(port: Port, array: np.ndarray | None) -> bool:
@@ -109,16 +126,18 @@ def ports(told: Any) -> tuple[Port, ...]:  # noqa: ANN401 - out of a file
         VerificationError: they are not told as we write them.
     """
     try:
-        return tuple(Port(str(name), TensorSpec(tuple(shape), str(dtype))) for name, shape, dtype in told)
+        found = tuple(Port(str(name), TensorSpec(tuple(shape), str(dtype))) for name, shape, dtype in told)
     except (TypeError, ValueError) as error:
         raise VerificationError("a .pte file whose inputs and outputs are not told as we write them") from error
+    if not found:
+        raise VerificationError("a .pte file without inputs or outputs: they are not told as we write them")
+    return found
 
 
-def _about(path: Path) -> Program:
+def _interface(path: Path) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """Return a file's inputs and outputs."""
     try:
-        found = parse(path)
-        if not {"inputs", "outputs", "layers"} <= found.about.keys():
-            raise VerificationError("it does not tell its inputs and outputs", where=str(path))
+        about = parse(path).about
+        return ports(about.get("inputs")), ports(about.get("outputs"))
     except (VerificationError, OSError) as error:
         raise ConversionError(f"ExecuTorch does not open it: {error}", where=str(path)) from error
-    return found

@@ -72,7 +72,18 @@ def _frozen(model: Model, parts: tuple[Part, ...]) -> str:
     return digest.of_arrays({name: model.weights[name] for name in sorted(read - injected)})
 
 
+def _refuse_crops(model: Model) -> None:
+    faults = [
+        Fault(node.key, "ExecuTorch has no kernel for a pad that cuts: use a slice")
+        for node in model.graph.nodes
+        if node.op in ("pad", "constant_pad_nd") and min(node.attributes.get("pad") or [0]) < 0
+    ]
+    if faults:
+        raise ConversionError("ExecuTorch cannot run every operator", where=model.name, faults=tuple(faults))
+
+
 def _lowered(model: Model) -> Skeleton:
+    _refuse_crops(model)
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower

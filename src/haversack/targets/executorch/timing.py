@@ -12,15 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 from haversack.base.errors import VerificationError
 from haversack.base.model import Sample
 from haversack.targets.executorch import parse
 from haversack.targets.executorch.flat import Spoiled, root
 from haversack.targets.executorch.parse import Program
 from haversack.targets.executorch.quiet import quiet
-from haversack.targets.executorch.session import bindings, ports
+from haversack.targets.executorch.session import as_tensor, bindings, is_free, ports
 
 _WORDS = {
     "Convolution": frozenset({"Conv2d", "DepthwiseConv2d"}),
@@ -48,14 +46,12 @@ def layer_seconds(path: Path, inputs: Sample, runs: int) -> dict[str, float]:
     Raises:
         VerificationError: the file is none of ours, or the runtime was built without its profiler.
     """
-    import torch
-
     program = parse.parse(path)
-    free = [bool(port.spec.shape) and isinstance(port.spec.shape[0], str) for port in ports(program.about["inputs"])]
+    free = [is_free(port) for port in ports(program.about.get("inputs"))]
     rows = [array[:1] if cut else array for array, cut in zip(inputs, free, strict=True)]
     with tempfile.TemporaryDirectory() as folder, quiet():
         module = bindings(1)._load_for_executorch(str(path), enable_etdump=True)  # noqa: SLF001 - its only name
-        tensors = [torch.from_numpy(np.require(row, requirements=["C", "W"])) for row in rows]
+        tensors = [as_tensor(row) for row in rows]
         for _ in range(runs + 1):
             module.forward(tensors)
         target = Path(folder) / "profile.etdp"

@@ -59,7 +59,14 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
     except ValueError as error:
         raise ConversionError(str(error), where=model.name, next_step="encode the model again") from error
     present = {owner for part in skeleton.parts for owner in part.owners}
-    _raise(model, [*_faults(model, encodings, whole), *_unreached(model, encodings, skeleton, present)])
+    _raise(
+        model,
+        [
+            *_faults(model, encodings, whole),
+            *_unreached(model, encodings, skeleton, present),
+            *_normed(model, encodings, {*present, *skeleton.alone}),
+        ],
+    )
     names: dict[str, str] = {}
     layers: dict[str, str] = {}
     finished = []
@@ -184,6 +191,16 @@ def _unreached(model: Model, encodings: Encodings, skeleton: Skeleton, present: 
         outside = node in model.graph.outputs or bool(read & alone)
         if node in alone and isinstance(encodings.tensors[key], Affine) and (port == "weight" or outside):
             yield Fault(key, "XNNPACK does not take this layer, so it stays in float32")
+
+
+def _normed(model: Model, encodings: Encodings, present: set[str]) -> Iterator[Fault]:
+    """Yield encodings of layers that ExecuTorch has folded a batch norm into: their weight is no longer the model's."""
+    for node in model.graph.nodes:
+        if "batch_norm" not in node.op or node.key in present:
+            continue
+        for key in (f"{node.inputs[0]}:weight", f"{node.inputs[0]}:out", node.out):
+            if isinstance(encodings.tensors.get(key), Affine):
+                yield Fault(key, f"ExecuTorch folds the batch norm {node.key} into its layer: fold it before encoding")
 
 
 def _faults(model: Model, encodings: Encodings, whole: Mapping[str, Unit]) -> Iterator[Fault]:
