@@ -9,6 +9,7 @@ from haversack.base.encodings import Encodings
 from haversack.base.errors import ConversionError
 from haversack.targets.litert import LiteRT
 
+pytestmark = pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # torch.export of nn.GRU
 TARGET = LiteRT()
 STEPS = 5
 
@@ -46,7 +47,7 @@ def modules():
             self.gates, self.new = nn.Linear(10, 12), nn.Linear(10, 6)
 
         def forward(self, x):
-            state = torch.zeros_like(x[:, 0, :1]).expand(-1, 6)
+            state = (0.0 * x[:, 0, :1]).expand(-1, 6)
             seen = []
             for step in range(STEPS):
                 both = torch.cat([x[:, step], state], 1)
@@ -161,8 +162,11 @@ def attention():
 
 
 REFUSED = {
-    "gru": "gru.input",
-    "lstm": "lstm.input",
+    "gru cell": "cell:gru_cell#4",
+    "lstm cell": "cell:lstm_cell#4",
+    "rnn cell": "cell:rnn_tanh_cell#4",
+    "gru": "gru",
+    "lstm": "lstm",
     "average, counted": "avg_pool2d",
     "nearest": "upsample_nearest2d",
     "bilinear": "upsample_bilinear2d",
@@ -178,7 +182,7 @@ REFUSED = {
 }
 """What has no writer -> the op that the refusal names; a writer for one of them moves it to the others."""
 NAMES = (
-    *("gru written", "gru cell", "lstm cell", "rnn cell", "gate", "mixer", "hard-swish", "sigmoid, far out"),
+    *("gru written", "gate", "mixer", "hard-swish", "sigmoid, far out"),
     *("tanh, far out", "softmax, far out", "softmax of rows", "log_softmax of channels", "average, not counted"),
     *("average of a line", "layer norm", "layer norm of two axes", "layer norm without scale"),
     *("layer norm of a constant row", "layer norm, far off", "batch norm alone", "batch norm of a line"),
@@ -216,7 +220,7 @@ def test_it_is_refused_with_its_layer(cells, tmp_path, name):
     faults = TARGET.refusals(model)
     assert faults
     text = " ".join(f"{fault.where} {fault.cause}" for fault in faults)
-    assert REFUSED[name].split(".")[0] in text
+    assert REFUSED[name] in text
     keys = {node.key for node in model.graph.nodes}
     assert {fault.where for fault in faults} <= keys, "each place is a layer's key"
     with pytest.raises(ConversionError):
@@ -241,11 +245,10 @@ def test_integers_inside_floats(cells, both, encoded, name):
     assert made.target.read(made.path, made.artifact).digest == encodings.digest
 
 
-@pytest.mark.parametrize("name", ["gru cell", "lstm cell", "rnn cell"])
 @pytest.mark.parametrize("precision", ["float16", "int8_weights"])
-def test_cells_with_stored_weights(cells, both, encoded, name, precision):
+def test_cells_with_stored_weights(cells, both, encoded, precision):
     """The layers of a cell are called at each step, with one weight."""
-    model, x, _ = cells(name)
+    model, x, _ = cells("gru written")
     encodings = encoded(model, [], precision)
     made = both(model, encodings)
     assert made.target.read(made.path, made.artifact).digest == encodings.digest
