@@ -230,7 +230,8 @@ def _select(site: Site, condition: Any, one: Any, other: Any) -> Value:  # noqa:
     dtype = site.node.output.dtype
     values = together(site, [condition, one, other], dtype, kept=1)
     inputs = [value.tensor for value in values]
-    return site.emit("SELECT_V2", inputs, site.shape, values[0].order, "SelectV2Options", dtype=dtype)
+    order = next(value.order for value in values if len(value.order) == max(1, len(site.shape)))
+    return site.emit("SELECT_V2", inputs, site.shape, order, "SelectV2Options", dtype=dtype)
 
 
 def write_cast(site: Site) -> Value:
@@ -267,6 +268,10 @@ def together(site: Site, arguments: list[Any], dtype: str, kept: int = 0) -> lis
         else:
             ready = _ranked(site, value, order)
             found.append(cast(site, ready, wanted) if wanted else ready)
+    if all(len(value.order) < rank for value in found):  # a constant alone has all axes: leading ones, which went
+        place = next(index for index, value in enumerate(flowing) if value is not None)
+        value = found[place]
+        found[place] = site.reshape(value, (1,) * (rank - len(value.shape)) + value.shape)
     return found
 
 
@@ -304,6 +309,8 @@ def _dtype(site: Site, found: list[Any]) -> str:
     """Return the dtype in which an op computes: the output's, or for comparisons the widest of its inputs'."""
     if site.node.output.dtype != "bool":
         return site.node.output.dtype
+    if any(isinstance(one, float) and not one.is_integer() for one in found):
+        return "float32"
     kinds = [site.read(one).dtype for one in found if not isinstance(one, int | float)]
     return next((kind for kind in ("float32", "int64", "int32") if kind in kinds), kinds[0])
 

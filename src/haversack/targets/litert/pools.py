@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from haversack.targets.litert import padding
+from haversack.targets.litert.arithmetic import cast
 from haversack.targets.litert.moves import reshaped
 from haversack.targets.litert.order import NHWC
 from haversack.targets.litert.padding import spread
@@ -20,6 +21,8 @@ REDUCED = {"mean": "MEAN", "sum": "SUM", "amax": "REDUCE_MAX", "amin": "REDUCE_M
 def write_reduction(site: Site) -> Value:
     """Write a mean, sum or largest value over axes."""
     x = site.value("self")
+    if x.dtype == "bool":  # LiteRT sums no truths
+        x = cast(site, x, site.node.output.dtype)
     dims = site.arguments.get("dim")
     axes = range(len(x.shape)) if dims in (None, []) else spread(dims, 1)
     return reduced(site, REDUCED[site.node.op], x, axes, keep=bool(site.arguments.get("keepdim")))

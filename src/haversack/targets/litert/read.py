@@ -16,6 +16,7 @@ import numpy as np
 from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import Fault, VerificationError
 from haversack.base.keys import split_node
+from haversack.targets.litert.biases import digests
 from haversack.targets.litert.flat import Operator, Quantization, Subgraph, Tensor
 from haversack.targets.litert.naming import NONE, WHOLE, key_of
 from haversack.targets.litert.sheet import OFFSET
@@ -28,6 +29,7 @@ MOVES = frozenset(
 LAYERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 _BITS = {"INT8": 8, "INT4": 4}
 _LARGEST = {"INT8": 127, "INT4": 7}
+_MOST = 255
 
 
 @dataclass
@@ -86,7 +88,8 @@ def _content(file: File, names: Mapping[str, str]) -> Content:
         found.append(reader.content)
     first = found[0]
     for graph, other in zip(file.subgraphs[1:], found[1:], strict=True):
-        if not other.faults and other.encodings().digest != first.encodings().digest:
+        equal = digests(other.biases) == digests(first.biases)
+        if not other.faults and not (equal and other.encodings().digest == first.encodings().digest):
             first.faults.append(Fault(graph.name, "this signature holds other numbers than the first"))
         first.faults += other.faults
     return first
@@ -125,10 +128,13 @@ class _Reader:
         if meaning is None or meaning.scale.shape != (1,) or meaning.zero_point.shape != (1,):
             self.fault(key, "its codes have no one scale and zero-point")
             return
-        zero = np.array(meaning.zero_point[0] + OFFSET, np.int32)
+        zero = np.array(meaning.zero_point[0] + OFFSET)
+        if not 0 <= zero <= _MOST:
+            self.fault(key, f"its zero-point is {zero - OFFSET}, which is no code of 8 bits")
+            return
         try:
             self.content.tensors[key] = Affine(
-                8, signed=False, axis=None, scale=np.array(meaning.scale[0]), zero_point=zero
+                8, signed=False, axis=None, scale=np.array(meaning.scale[0]), zero_point=zero.astype(np.int32)
             )
         except ValueError as error:
             self.fault(key, str(error))
@@ -144,10 +150,12 @@ class _Reader:
 
     def layer(self, name: str, operator: Operator) -> None:
         number = operator.inputs[1]
+        if number < 0:
+            return
         maker = self.makers.get(number)
         unpacked = maker is not None and self.file.name(maker) == "DEQUANTIZE"
         tensor = self.graph.tensors[maker.inputs[0] if maker is not None and unpacked else number]
-        key = key_of(tensor.name)
+        key = key_of(self.graph.tensors[operator.outputs[0]].name)
         if not key or not tensor.buffer:
             return
         if self.file.dtype(tensor) == "FLOAT16":
@@ -187,7 +195,7 @@ class _Reader:
     def table(self, operator: Operator) -> None:
         """Read a table of which rows are looked up, where it is stored in fewer bits."""
         tensor = self.graph.tensors[operator.inputs[0]]
-        key, kind = key_of(tensor.name), self.file.dtype(tensor)
+        key, kind = key_of(self.graph.tensors[operator.outputs[0]].name), self.file.dtype(tensor)
         if not key or not tensor.buffer:
             return
         if kind == "FLOAT16":
@@ -204,7 +212,7 @@ class _Reader:
         """Return the scales by which rows that were looked up are multiplied."""
         for cast in self.readers[rows]:
             for product in self.readers[cast.outputs[0]] if self.file.name(cast) == "CAST" else ():
-                other = product.inputs[1]
+                other = product.inputs[-1]
                 maker = self.makers.get(other)
                 source = maker.inputs[0] if maker is not None and self.file.name(maker) == "GATHER" else other
                 return self.file.numbers(self.graph.tensors[source])

@@ -5,6 +5,7 @@ A file may have been spoiled by anybody: what does not hold together is told as 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,11 @@ from haversack.tools.numerics.packing import packed_bytes, unpack
 
 Read = TypeVar("Read")
 _SIZES = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT8": np.int8, "INT32": np.int32, "INT64": np.int64}
-_MOST = 1 << 20
-"""Tensors, operators or buffers: more no file of ours has."""
+_MOST = 1 << 17
+"""Tensors and operators and buffers: more no file of ours has."""
+_AXES = 8
+_LINKS = 1 << 12
+"""Tensors of one operator, bytes of a name: more no file of ours has."""
 
 
 class Foreign(ValueError):
@@ -42,6 +46,7 @@ class File:
 
     def __init__(self, data: bytes) -> None:
         self.classes = schema()
+        self._parts = 0
         if len(data) < 16 or data[4:8] != IDENTIFIER:
             raise Foreign("it does not begin as a LiteRT file")
         try:
@@ -54,26 +59,40 @@ class File:
         model = self.classes.Model.GetRootAs(data, 0)
         if model.Version() != VERSION:
             raise Foreign(f"version {model.Version()} of the schema")
-        self.buffers = [_data(model.Buffers(index)) for index in _count(model.BuffersLength())]
+        self.buffers, total = [], 0
+        for index in self._count(model.BuffersLength()):
+            self.buffers.append(_data(model.Buffers(index)))
+            total += len(self.buffers[-1])
+            if total > len(data):
+                raise Foreign("its buffers hold more data than the file: they overlap")
         self.codes = []
-        for index in _count(model.OperatorCodesLength()):
+        for index in self._count(model.OperatorCodesLength()):
             code = model.OperatorCodes(index)
             self.codes.append((max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), code.Version()))
-        self.subgraphs = [self._subgraph(model.Subgraphs(index)) for index in _count(model.SubgraphsLength())]
-        for index in _count(model.SignatureDefsLength()):
+        self.subgraphs = [self._subgraph(model.Subgraphs(index)) for index in self._count(model.SubgraphsLength())]
+        for index in self._count(model.SignatureDefsLength()):
             signature = model.SignatureDefs(index)
             graph = self.subgraphs[signature.SubgraphIndex()]
             graph.name = signature.SignatureKey().decode()
-            graph.inputs = [_port(signature.Inputs(at)) for at in _count(signature.InputsLength())]
-            graph.outputs = [_port(signature.Outputs(at)) for at in _count(signature.OutputsLength())]
+            graph.inputs = [_port(signature.Inputs(at)) for at in self._count(signature.InputsLength())]
+            graph.outputs = [_port(signature.Outputs(at)) for at in self._count(signature.OutputsLength())]
+
+    def _count(self, found: int) -> range:
+        """Return the numbers of some parts; all of a file together are not many, however often it names one."""
+        self._parts += found
+        if self._parts > _MOST:
+            raise Foreign(f"more than {_MOST} parts")
+        return range(found)
 
     def _subgraph(self, found: Any) -> Subgraph:  # noqa: ANN401 - a table of the schema
-        graph = Subgraph((found.Name() or b"").decode())
-        graph.tensors = [_tensor(found.Tensors(index)) for index in _count(found.TensorsLength())]
-        graph.operators = [self._operator(found.Operators(index)) for index in _count(found.OperatorsLength())]
+        graph = Subgraph(_text(found.Name()))
+        graph.tensors = [_tensor(found.Tensors(index)) for index in self._count(found.TensorsLength())]
+        graph.operators = [self._operator(found.Operators(index)) for index in self._count(found.OperatorsLength())]
         return graph
 
     def _operator(self, found: Any) -> Operator:  # noqa: ANN401 - a table of the schema
+        if max(found.InputsLength(), found.OutputsLength()) > _LINKS:
+            raise Foreign(f"an operator of more than {_LINKS} tensors")
         code, version = self.codes[found.OpcodeIndex()]
         kind = found.BuiltinOptionsType()
         options = self.classes.BuiltinOptionsCreator(kind, found.BuiltinOptions()) if kind else None
@@ -92,9 +111,15 @@ class File:
                 raise Foreign("an operator or a signature names a tensor that is not there")
             if any(not 0 <= tensor.buffer < len(self.buffers) for tensor in graph.tensors):
                 raise Foreign("a tensor names a buffer that is not there")
+            if len({tensor.name for tensor in graph.tensors}) < count:
+                raise Foreign("two tensors have one name")
             made = {number for _, number in graph.inputs}
             made |= {number for number, tensor in enumerate(graph.tensors) if tensor.buffer}
             for one in graph.operators:
+                if not one.inputs or not one.outputs or one.inputs[0] < 0 or min(one.outputs) < 0:
+                    raise Foreign(f"{self.name(one)} reads nothing, or makes nothing")
+                if not made.isdisjoint(one.outputs):
+                    raise Foreign(f"{self.name(one)} makes what is there already")
                 if any(number not in made for number in one.inputs if number >= 0):
                     raise Foreign(f"{self.name(one)} reads what is made only later")
                 made |= set(one.outputs)
@@ -115,7 +140,7 @@ class File:
         """
         data = self.buffers[tensor.buffer] if tensor.buffer else b""
         kind = self.dtype(tensor)
-        count = int(np.prod(tensor.shape, dtype=np.int64))
+        count = math.prod(tensor.shape)
         if not tensor.buffer:
             return None
         if kind == "INT4":
@@ -144,12 +169,6 @@ def guarded(path: Path, read: Callable[[File], Read]) -> Read:
         raise VerificationError(f"not a LiteRT file that we have written: {error}", where=str(path)) from error
 
 
-def _count(found: int) -> range:
-    if found > _MOST:
-        raise Foreign(f"{found} parts of one kind")
-    return range(found)
-
-
 def _names(of: Any) -> dict[int, str]:  # noqa: ANN401 - an enumeration of the schema
     return {value: name for name, value in vars(of).items() if isinstance(value, int) and not name.startswith("_")}
 
@@ -161,25 +180,33 @@ def _data(buffer: Any) -> bytes:  # noqa: ANN401 - a table of the schema
 
 
 def _tensor(found: Any) -> Tensor:  # noqa: ANN401 - a table of the schema
+    if max(found.ShapeLength(), found.ShapeSignatureLength()) > _AXES:
+        raise Foreign(f"a tensor of more than {_AXES} axes")
     shape = () if found.ShapeIsNone() else tuple(int(size) for size in found.ShapeAsNumpy())
     if any(size < 0 for size in shape):
         raise Foreign("a length below 0")
     signature = () if found.ShapeSignatureIsNone() else found.ShapeSignatureAsNumpy()
     free = tuple(axis for axis, size in enumerate(signature) if size == -1)
-    return Tensor((found.Name() or b"").decode(), shape, found.Type(), found.Buffer(), _quantization(found), free)
+    return Tensor(_text(found.Name()), shape, found.Type(), found.Buffer(), _quantization(found), free)
 
 
 def _quantization(found: Any) -> Quantization | None:  # noqa: ANN401 - a table of the schema
     meaning = found.Quantization()
     if meaning is None or meaning.ScaleIsNone() or not meaning.ScaleLength():
         return None
-    scale = np.array(meaning.ScaleAsNumpy(), np.float32)
-    zeros = np.zeros(0, np.int64) if meaning.ZeroPointIsNone() else np.array(meaning.ZeroPointAsNumpy(), np.int64)
+    scale = np.asarray(meaning.ScaleAsNumpy(), np.float32)  # a view: many tensors may share one vector
+    zeros = np.zeros(0, np.int64) if meaning.ZeroPointIsNone() else np.asarray(meaning.ZeroPointAsNumpy(), np.int64)
     return Quantization(scale, zeros, meaning.QuantizedDimension())
 
 
 def _port(found: Any) -> tuple[str, int]:  # noqa: ANN401 - a table of the schema
-    return found.Name().decode(), found.TensorIndex()
+    return _text(found.Name()), found.TensorIndex()
+
+
+def _text(found: bytes | None) -> str:
+    if found is not None and len(found) > _LINKS:
+        raise Foreign(f"a name of more than {_LINKS} bytes")
+    return (found or b"").decode()
 
 
 def reading(graph: Subgraph) -> Iterator[tuple[Operator, int]]:
