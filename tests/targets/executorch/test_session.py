@@ -8,6 +8,7 @@ import pytest
 from haversack.base.encodings import Encodings
 from haversack.base.errors import ConversionError, UsageError
 from haversack.targets.executorch import ExecuTorch
+from haversack.targets.executorch.session import bindings
 from haversack.targets.reference import Reference
 
 TARGET = ExecuTorch()
@@ -84,13 +85,12 @@ def test_a_fixed_batch_is_run_whole(exported, tmp_path):
 
 
 def test_one_thread_unless_asked(lowered):
-    from executorch.extension.pybindings import portable_lib
-
+    native = bindings(1)
     path = lowered("branches")[4]
     TARGET.open_session(path, {}, 2)
-    assert portable_lib._threadpool_get_thread_count() == 2
+    assert native._threadpool_get_thread_count() == 2
     TARGET.open_session(path)
-    assert portable_lib._threadpool_get_thread_count() == 1
+    assert native._threadpool_get_thread_count() == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"no file of ours", b"\0" * 100])

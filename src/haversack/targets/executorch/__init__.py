@@ -36,6 +36,7 @@ class ExecuTorch(Target):
         "ios": "Swift packages bring it",
         "linux-arm": "it is built from source as a C++ library",
     }
+    runtime: ClassVar[str] = "torch"
     packages: ClassVar[tuple[str, ...]] = ("executorch", "torchao")
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8", "int8_dynamic")
     file: str = "model.pte"
