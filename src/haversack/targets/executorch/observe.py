@@ -61,10 +61,10 @@ def tensors(path: Path, names: Mapping[str, str], inputs: Sample) -> dict[str, n
                 found.append([each.numpy().copy() for each in module.forward(given)[-len(wanted) :]])
     except (RuntimeError, Spoiled) as error:
         raise VerificationError(f"its values cannot be shown: {error}", where=str(path)) from error
-    arrays = dict(zip(wanted, (np.concatenate(each) for each in zip(*found, strict=True)), strict=True))
+    shown_at = dict(zip(wanted, (np.concatenate(each) for each in zip(*found, strict=True)), strict=True))
     last = {number: _channels_last(delegate) for number, delegate in enumerate(program.delegates)}
     flat = _lines(program)
-    return {key: _turned(arrays[at], at[1] in last[at[0]], at in flat) for key, at in shown.items()}
+    return {key: _turned(shown_at[at], at[1] in last[at[0]], at in flat) for key, at in shown.items()}
 
 
 def _places(program: Program, names: Mapping[str, str], path: Path) -> dict[str, Place]:

@@ -209,7 +209,7 @@ def _portable(plan: Table) -> tuple[str, ...]:
 
 
 def _delegate(blob: memoryview, named: Any) -> Delegate:  # noqa: ANN401 - str -> memoryview
-    if blob[4:8] != b"XH00" or len(blob) < 30:
+    if bytes(blob[4:8]) != b"XH00" or len(blob) < 30:
         raise Spoiled("a delegate without XNNPACK's header")
     start, size = (int.from_bytes(blob[at : at + 4], "little") for at in (10, 14))
     constants_at = int.from_bytes(blob[18:22], "little")
