@@ -100,6 +100,7 @@ class LiteRTSession:
         if self._interpreter is None:
             raise UsageError("the session is closed")
         form = self._fitting(inputs)
+        form.check(inputs)
         pieces = [self._call(form, piece) for piece in _pieces(form, inputs)]
         if len(pieces) == 1:
             return pieces[0]
@@ -136,13 +137,9 @@ class LiteRTSession:
 
     def _cut(self, form: _Form, name: str, array: np.ndarray, inputs: Arrays) -> np.ndarray:
         """Return an output without the places that were filled up."""
-        real = {
-            form.inputs[given][0][axis]: value.shape[axis]
-            for given, value in inputs.items()
-            for axis in form.free[given]
-        }
         for axis in form.free[name]:
-            array = array[(slice(None),) * axis + (slice(real.get(array.shape[axis])),)]
+            (real,) = form.lengths(inputs)[array.shape[axis]]
+            array = array[(slice(None),) * axis + (slice(real),)]
         return array
 
     def close(self) -> None:
@@ -174,6 +171,30 @@ class _Form:
         self.inputs, self.outputs = (
             {name: side[name] for name in names} for side, names in zip(sides, places, strict=True)
         )
+
+    def lengths(self, inputs: Arrays) -> dict[int, set[int]]:
+        """Return length in the file -> those that inputs have instead."""
+        found: dict[int, set[int]] = {}
+        for name, array in inputs.items():
+            for axis in self.free[name]:
+                found.setdefault(self.inputs[name][0][axis], set()).add(array.shape[axis])
+        return found
+
+    def check(self, inputs: Arrays) -> None:
+        """Make sure that it is known how long each output is.
+
+        Raises:
+            UsageError: inputs differ in a length that is one in the file, and an output has it.
+        """
+        real = self.lengths(inputs)
+        for name, (shape, _) in self.outputs.items():
+            for axis in self.free[name]:
+                if len(several := real.get(shape[axis], set())) != 1:
+                    lengths = " or ".join(map(str, sorted(several))) or "unknown"
+                    raise UsageError(
+                        f"the length of the output {name} is {lengths}: the file does not tell which",
+                        next_step="give inputs of equal lengths",
+                    )
 
     def takes(self, inputs: Arrays) -> bool:
         """Say whether inputs fit: names, dtypes, whole numbers of batches, lengths that are not too long."""
