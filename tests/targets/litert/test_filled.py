@@ -32,8 +32,8 @@ def line(*layers):
     return Line()
 
 
-def expression(code, parts=()):
-    """Return a module that computes a piece of code of ``x``, with layers of its own."""
+def expression(code, parts=(), fixed=None):
+    """Return a module that computes a piece of code of ``x``, with layers and a buffer of its own."""
     import torch
     from torch import nn
 
@@ -41,9 +41,11 @@ def expression(code, parts=()):
         def __init__(self):
             super().__init__()
             self.parts = nn.ModuleList(parts)
+            self.register_buffer("fixed", None if fixed is None else torch.from_numpy(fixed))
 
         def forward(self, x):
-            return eval(code, {"torch": torch, "x": x, "part": self.parts})  # noqa: S307 - the tables below
+            names = {"torch": torch, "x": x, "part": self.parts, "fixed": self.fixed}
+            return eval(code, names)  # noqa: S307 - the tables below
 
     return Expression()
 
@@ -185,11 +187,11 @@ def test_lengths_may_differ_where_no_output_has_them(exported, both):
 
 
 CONSTANTS = {
-    "in front": (5, "torch.cat([torch.ones(1, 2, 4, 5) / 3, part[0](x)], 1)"),
-    "behind": (5, "torch.cat([part[0](x), torch.arange(40.0).view(1, 2, 4, 5) / 20], 1)"),
-    "along the rows": (3, "torch.cat([part[0](x), torch.full((1, 3, 1, 5), 0.25)], 2)"),
-    "behind a clamp": (5, "torch.cat([part[0](x).clamp(0, 6), torch.full((1, 2, 4, 5), 0.1)], 1)"),
-    "between": (7, "torch.cat([part[0](x), torch.zeros(1, 1, 4, 5), torch.relu(part[0](x))], 1)"),
+    "in front": (5, (1, 2, 4, 5), "torch.cat([fixed, part[0](x)], 1)"),
+    "behind": (5, (1, 2, 4, 5), "torch.cat([part[0](x), fixed], 1)"),
+    "along the rows": (3, (1, 3, 1, 5), "torch.cat([part[0](x), fixed], 2)"),
+    "behind a clamp": (5, (1, 2, 4, 5), "torch.cat([part[0](x).clamp(0, 6), fixed], 1)"),
+    "between": (7, (1, 1, 4, 5), "torch.cat([part[0](x), fixed, part[0](x)], 1)"),
 }
 
 
@@ -200,9 +202,9 @@ def test_a_constant_that_is_joined_is_codes(exported, encoded, both, name):
 
     torch.manual_seed(3)
     x = noise(1, 3, 4, 5)
-    channels, code = CONSTANTS[name]
+    channels, shape, code = CONSTANTS[name]
     parts = [nn.Conv2d(3, 3, 1), nn.Conv2d(channels, 2, 1)]
-    model = exported(expression(f"part[1]({code})", parts), x, free=())
+    model = exported(expression(f"part[1]({code})", parts, np.abs(noise(*shape))), x, free=())
     encodings = encoded(model, [(x,)])
     assert isinstance(encodings.tensors[":cat#0:out"], Affine)
     made = both(model, encodings)
