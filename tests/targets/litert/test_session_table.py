@@ -9,6 +9,7 @@ from haversack.base.encodings import Encodings
 from haversack.base.errors import UsageError
 from haversack.targets.litert import LiteRT
 from haversack.targets.reference import Reference
+from haversack.tools.data.layouts import to_model
 from haversack.tools.numerics import affine
 
 
@@ -130,3 +131,30 @@ def test_a_file_of_codes_takes_no_floats(opened):
     with pytest.raises(UsageError, match="do not fit") as caught:
         opened[True]().run({"x": noise(1, 4, 6)})
     assert "int8" in caught.value.next_step
+
+
+@pytest.mark.parametrize("length", [3, 6, 8])
+def test_codes_are_filled_up_with_the_code_of_zero(exported, encoded, tmp_path, length):
+    """A padded convolution reads zeros behind the end, whatever their code is."""
+    from torch import nn
+
+    class Line(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(6, 4, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(x.transpose(1, 2))
+
+    x = noise(3, 5, 6) + 1
+    model = exported(Line(), x, free=(0, 1), names=("x",))
+    encodings = encoded(model, [(x,)])
+    source, out = (encodings.affine(f"{keys[0]}:out") for keys in (model.graph.inputs, model.graph.outputs))
+    target = LiteRT(lengths=(4, 8), integer_io=True)
+    artifact = target.lower(model, encodings, tmp_path)
+    x = noise(2, length, 6) + 1
+    (wanted,) = Reference().run(model, encodings, (x,))
+    codes = (affine.quantize(x, source) - 128).astype(np.int8)
+    found = target.open_session(tmp_path / "model.tflite").run({"x": codes})["output"].astype(np.int32) + 128
+    found = to_model(found, artifact.layouts.get("output", ""))
+    np.testing.assert_array_equal(affine.dequantize(found, out), wanted)

@@ -52,8 +52,8 @@ class LiteRTSession:
     """An open file; see ``targets.contract.Session``. Its shapes are the file's, channels last where it has them.
 
     A batch is cut into as many rows as the file takes. Where the file has several signatures, each of other lengths,
-    the one of the smallest lengths that fit is taken; inputs are filled up with zeros (no token, masked), and outputs
-    are cut to the length of the inputs.
+    the one of the smallest lengths that fit is taken; inputs are filled up with zeros, or with the code of zero (no
+    token, masked), and outputs are cut to the length of the inputs.
     """
 
     def __init__(self, model: Path | bytes, threads: int) -> None:
@@ -124,7 +124,9 @@ class LiteRTSession:
         raise UsageError(f"the inputs do not fit: {given or 'none'}", next_step=f"give {wanted}")
 
     def _call(self, form: _Form, inputs: Arrays) -> dict[str, np.ndarray]:
-        filled = {name: _filled(np.asarray(array), form.inputs[name][0]) for name, array in inputs.items()}
+        filled = {
+            name: _filled(np.asarray(array), form.inputs[name][0], form.blank[name]) for name, array in inputs.items()
+        }
         if self._single is not None:
             places, made = self._single
             for name, array in filled.items():
@@ -163,6 +165,7 @@ class _Form:
             for side in sides
             for name, one in side.items()
         }
+        self.blank = {name: int(one["quantization"][1]) for name, one in sides[0].items()}
         self.size = sum(int(np.prod(shape)) for shape, _ in self.inputs.values())
 
     def arrange(self, places: tuple[list[str], list[str]]) -> None:
@@ -227,10 +230,12 @@ def _pieces(form: _Form, inputs: Arrays) -> Iterator[dict[str, np.ndarray]]:
         }
 
 
-def _filled(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _filled(array: np.ndarray, shape: tuple[int, ...], blank: int) -> np.ndarray:
     if array.shape == shape:
         return np.ascontiguousarray(array)
-    return np.pad(array, [(0, most - size) for size, most in zip(array.shape, shape, strict=True)])
+    return np.pad(
+        array, [(0, most - size) for size, most in zip(array.shape, shape, strict=True)], constant_values=blank
+    )
 
 
 def _ports(side: Side, free: Mapping[str, list[int]]) -> tuple[Port, ...]:
