@@ -61,7 +61,13 @@ class LiteRT(Target):
             write(model, Encodings.none(), self._sizes(model)[:1], integer_io=False)
         except ConversionError as error:
             return error.faults or (Fault(error.where, error.cause),)
-        return ()
+        return self._unfillable(model)
+
+    def _unfillable(self, model: Model) -> tuple[Fault, ...]:
+        """Return what keeps shorter inputs from being filled up."""
+        from haversack.targets.litert.lengths import faults
+
+        return faults(model, self._sizes(model)[0])
 
     def _sizes(self, model: Model) -> list[dict[str, int]]:
         """Return what the free dimensions of a model are fixed to, for each signature."""
@@ -79,6 +85,13 @@ class LiteRT(Target):
         from haversack.targets.litert.write import write
 
         written = write(model, encodings, self._sizes(model), integer_io=self.integer_io)
+        if found := self._unfillable(model):
+            raise ConversionError(
+                "a file of fixed lengths cannot stand for this model",
+                where=model.name,
+                faults=found,
+                next_step="give the model fixed lengths, or leave this target out",
+            )
         path = folder / self.file
         with atomic.replacing(path) as stream:
             stream.write(written.data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +12,9 @@ from haversack.targets.litert import order as orders
 from haversack.targets.litert import padding
 from haversack.targets.litert.layers import padded
 from haversack.targets.litert.program import Constant, Flow
-from haversack.targets.litert.sheet import Value
+from haversack.targets.litert.sheet import OFFSET, Value, quantization
 from haversack.targets.litert.site import Site
+from haversack.tools.numerics import affine
 
 
 def write_same(site: Site) -> Value:
@@ -116,7 +118,7 @@ def _part(site: Site, x: Value, axis: int, begin: int, stop: int, stride: int) -
 
 def write_concat(site: Site) -> Value:
     """Write a concatenation, in the order of the first tensor."""
-    values = [site.read(found) for found in site.arguments["tensors"]]
+    values = _joined(site)
     shape = site.shape
     values = [value for value in values if math.prod(value.shape) or value.shape == shape]
     order = values[0].order
@@ -126,12 +128,31 @@ def write_concat(site: Site) -> Value:
     return site.emit("CONCATENATION", inputs, shape, order, "ConcatenationOptions", dtype=_kept(values[0]), axis=axis)
 
 
+def _joined(site: Site) -> list[Value]:
+    """Return what a unit joins; constants are codes of its own encoding where it runs in integers."""
+    found: list[Any] = site.arguments["tensors"]
+    computed = [site.read(one) for one in found if not isinstance(one, Constant)]
+    order = computed[0].order if computed else None
+    left = iter(computed)
+    return [_codes(site, one.array, order) if isinstance(one, Constant) else next(left) for one in found]
+
+
+def _codes(site: Site, array: np.ndarray, order: orders.Order | None) -> Value:
+    """Return a constant (any shape) as a value, codes in an order where the unit runs in integers."""
+    if site.grid is None:
+        return site.read(Constant(array))
+    order = order if order is not None and len(order) == array.ndim else orders.plain(array.ndim)
+    codes = (affine.quantize(array, site.grid).astype(np.int16) - OFFSET).astype(np.int8)
+    number = site.sheet.constant(f"{site.key}/constant", codes.transpose(order).copy(), quantization(site.grid))
+    return Value(number, array.shape, order, "int8", site.grid)
+
+
 def write_stack(site: Site) -> Value:
     """Write a concatenation along a new axis."""
     shape = site.shape
     axis = int(site.arguments["dim"]) % len(shape)
     single = tuple(1 if at == axis else size for at, size in enumerate(shape))
-    values = [site.ordered(reshaped(site, site.read(found), single)) for found in site.arguments["tensors"]]
+    values = [site.ordered(reshaped(site, value, single)) for value in _joined(site)]
     inputs = [value.tensor for value in values]
     return site.emit("CONCATENATION", inputs, shape, None, "ConcatenationOptions", dtype=_kept(values[0]), axis=axis)
 

@@ -52,8 +52,8 @@ class LiteRTSession:
     """An open file; see ``targets.contract.Session``. Its shapes are the file's, channels last where it has them.
 
     A batch is cut into as many rows as the file takes. Where the file has several signatures, each of other lengths,
-    the one of the smallest lengths that fit is taken; inputs are filled up with zeros (no token, masked), and outputs
-    are cut to the length of the inputs.
+    the one of the smallest lengths that fit is taken; inputs are filled up with zeros, or with the code of zero (no
+    token, masked), and outputs are cut to the length of the inputs.
     """
 
     def __init__(self, model: Path | bytes, threads: int) -> None:
@@ -100,6 +100,7 @@ class LiteRTSession:
         if self._interpreter is None:
             raise UsageError("the session is closed")
         form = self._fitting(inputs)
+        form.check(inputs)
         pieces = [self._call(form, piece) for piece in _pieces(form, inputs)]
         if len(pieces) == 1:
             return pieces[0]
@@ -123,7 +124,9 @@ class LiteRTSession:
         raise UsageError(f"the inputs do not fit: {given or 'none'}", next_step=f"give {wanted}")
 
     def _call(self, form: _Form, inputs: Arrays) -> dict[str, np.ndarray]:
-        filled = {name: _filled(np.asarray(array), form.inputs[name][0]) for name, array in inputs.items()}
+        filled = {
+            name: _filled(np.asarray(array), form.inputs[name][0], form.blank[name]) for name, array in inputs.items()
+        }
         if self._single is not None:
             places, made = self._single
             for name, array in filled.items():
@@ -136,13 +139,9 @@ class LiteRTSession:
 
     def _cut(self, form: _Form, name: str, array: np.ndarray, inputs: Arrays) -> np.ndarray:
         """Return an output without the places that were filled up."""
-        real = {
-            form.inputs[given][0][axis]: value.shape[axis]
-            for given, value in inputs.items()
-            for axis in form.free[given]
-        }
         for axis in form.free[name]:
-            array = array[(slice(None),) * axis + (slice(real.get(array.shape[axis])),)]
+            (real,) = form.lengths(inputs)[array.shape[axis]]
+            array = array[(slice(None),) * axis + (slice(real),)]
         return array
 
     def close(self) -> None:
@@ -166,6 +165,7 @@ class _Form:
             for side in sides
             for name, one in side.items()
         }
+        self.blank = {name: int(one["quantization"][1]) for name, one in sides[0].items()}
         self.size = sum(int(np.prod(shape)) for shape, _ in self.inputs.values())
 
     def arrange(self, places: tuple[list[str], list[str]]) -> None:
@@ -174,6 +174,30 @@ class _Form:
         self.inputs, self.outputs = (
             {name: side[name] for name in names} for side, names in zip(sides, places, strict=True)
         )
+
+    def lengths(self, inputs: Arrays) -> dict[int, set[int]]:
+        """Return length in the file -> those that inputs have instead."""
+        found: dict[int, set[int]] = {}
+        for name, array in inputs.items():
+            for axis in self.free[name]:
+                found.setdefault(self.inputs[name][0][axis], set()).add(array.shape[axis])
+        return found
+
+    def check(self, inputs: Arrays) -> None:
+        """Make sure that it is known how long each output is.
+
+        Raises:
+            UsageError: inputs differ in a length that is one in the file, and an output has it.
+        """
+        real = self.lengths(inputs)
+        for name, (shape, _) in self.outputs.items():
+            for axis in self.free[name]:
+                if len(several := real.get(shape[axis], set())) != 1:
+                    lengths = " or ".join(map(str, sorted(several))) or "unknown"
+                    raise UsageError(
+                        f"the length of the output {name} is {lengths}: the file does not tell which",
+                        next_step="give inputs of equal lengths",
+                    )
 
     def takes(self, inputs: Arrays) -> bool:
         """Say whether inputs fit: names, dtypes, whole numbers of batches, lengths that are not too long."""
@@ -206,10 +230,12 @@ def _pieces(form: _Form, inputs: Arrays) -> Iterator[dict[str, np.ndarray]]:
         }
 
 
-def _filled(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _filled(array: np.ndarray, shape: tuple[int, ...], blank: int) -> np.ndarray:
     if array.shape == shape:
         return np.ascontiguousarray(array)
-    return np.pad(array, [(0, most - size) for size, most in zip(array.shape, shape, strict=True)])
+    return np.pad(
+        array, [(0, most - size) for size, most in zip(array.shape, shape, strict=True)], constant_values=blank
+    )
 
 
 def _ports(side: Side, free: Mapping[str, list[int]]) -> tuple[Port, ...]:

@@ -263,6 +263,11 @@ class _Walk:
         for key, source in self.pads.items():
             if self.encodings.affine(f"{key}:out") is not None:
                 yield f"{key}:out", self.sheet.graph.tensors[self.values.codes[source].tensor].name
+        whole = {unit.head.key for unit in units(self.graph) if runs_in_integers(unit, self.encodings, self.ops)}
+        for key in self.program.constants:
+            readers = self.graph.consumers[key]
+            if readers and all(role(one) is Role.CONCAT and one.key in whole for one in readers):
+                yield f"{key}:out", self.sheet.graph.tensors[self.values.codes[readers[0].key].tensor].name
         for key, value in self.values.codes.items():
             yield f"{key}:out", self.sheet.graph.tensors[value.tensor].name
 
