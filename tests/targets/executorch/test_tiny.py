@@ -183,7 +183,7 @@ def test_nothing_is_located_where_nothing_was_planted(model, made):
     assert locate(model, encodings, TARGET.read(path, artifact), (numbers(),)) is None
 
 
-def test_a_grid_between_linear_layers_of_four_bits_is_its_own(model, made):
+def test_codes_of_four_bits_are_the_nearest(model, made):
     key = f"{EVEN}:weight"
     encodings = made(4)[0]
     assert (encodings.affine(key).bits, encodings.affine(key).low) == (4, -7)
