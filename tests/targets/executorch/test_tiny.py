@@ -126,7 +126,7 @@ def test_inputs_quantized_at_run_time_compute_what_numpy_does(model, made, bits,
 
 @pytest.mark.parametrize("keys", [(ODD,), (SINGLE,), (EVEN, ODD, SINGLE)])
 def test_odd_rows_of_four_bits_are_refused_by_key(model, made, keys, tmp_path):
-    """XNNPACK of ExecuTorch 1.5.1 gives such rows another grid from run to run."""
+    """XNNPACK of ExecuTorch 1.5.1 computes such rows wrongly, and not the same from run to run."""
     plain = made(4)[0]
     wrong = Encodings({**plain.tensors, **{f"{key}:in": Dynamic() for key in keys}}, plain.integers)
     with pytest.raises(ConversionError) as caught:

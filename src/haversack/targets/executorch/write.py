@@ -218,7 +218,7 @@ def _faults(model: Model, encodings: Encodings, whole: Mapping[str, Unit]) -> It
         if not cause and port == "in" and (weight is None or weight.axis is None):
             cause = "an input quantized at run time needs an integer weight with a scale for each row"
         if not cause and port == "in" and weight is not None and weight.bits == _HALF and _is_odd(model, node):
-            cause = "XNNPACK takes the range of a row of odd length from memory behind it where weights have 4 bits"
+            cause = "XNNPACK computes rows of odd length wrongly and not the same each time where weights have 4 bits"
         if cause:
             yield Fault(key, cause)
 
