@@ -42,6 +42,13 @@ def model(exported):
     return exported(Rows(), np.zeros((3, 130), np.float32))
 
 
+def taken(encodings, bits):
+    """Return encodings without inputs that are refused: quantized at run time, rows of odd length, 4 bits."""
+    odd = [key.removesuffix(":weight") + ":in" for key, codes in encodings.integers.items() if codes.shape[1] % 2 == 1]
+    tensors = {key: one for key, one in encodings.tensors.items() if bits != 4 or key not in odd}
+    return Encodings(tensors, encodings.integers)
+
+
 @pytest.fixture(scope="module")
 def results(model, stored_weights, tmp_path_factory):
     """bits, dynamic -> (path, encodings, what the file gives, what the reference gives, input)."""
@@ -50,7 +57,7 @@ def results(model, stored_weights, tmp_path_factory):
     def make(bits, dynamic=False):
         if (bits, dynamic) not in made:
             folder = tmp_path_factory.mktemp(f"{bits}-{dynamic}")
-            encodings = stored_weights(model, bits=bits, dynamic=dynamic)
+            encodings = taken(stored_weights(model, bits=bits, dynamic=dynamic), bits)
             artifact = TARGET.lower(model, encodings, folder)
             assert TARGET.read(folder / "model.pte", artifact).digest == encodings.digest
             x = np.random.default_rng(9).normal(size=(3, 130)).astype(np.float32)
@@ -81,8 +88,6 @@ def test_an_input_quantized_at_run_time_is_off_by_half_a_step_at_most(model, res
     _, encodings, found, _, x = results(bits, True)
     nodes = [node for node in model.graph.nodes if node.op == "linear"][: 2 * len(SIZES)]
     for node, one, size in zip(nodes, found, SIZES * 2, strict=False):
-        if bits == 4 and size[0] % 2:
-            continue  # these leave the bound with ExecuTorch 1.5.1: why is not known yet
         part = x[:, : size[0]]
         key = f"{node.key}:weight"
         weight = affine.dequantize(encodings.integers[key], encodings.affine(key))
@@ -99,8 +104,9 @@ def test_the_file_has_the_datatypes_that_were_asked_for(results, bits, datatype)
         steps = [step for step in delegate.steps if step.kind == "FullyConnected"]
         assert len(steps) == 2 * len(SIZES) + 1
         assert {delegate.values[step.filter].datatype for step in steps} == {datatype}
-        read = parse.QDINT8 if dynamic else parse.FLOAT32
-        assert {delegate.values[step.inputs[0]].datatype for step in steps} == {read}
+        wanted = {parse.QDINT8} if dynamic else {parse.FLOAT32}
+        wanted |= {parse.FLOAT32} if bits == 4 else set()  # rows of odd length
+        assert {delegate.values[step.inputs[0]].datatype for step in steps} == wanted
 
 
 def test_four_bits_take_half_of_the_room(results):

@@ -12,7 +12,7 @@ import numpy as np
 from haversack.base.candidate import Artifact
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
-from haversack.base.errors import ConversionError, Fault, VerificationError
+from haversack.base.errors import ConversionError, Fault, UsageError, VerificationError
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.base.plan import Precision
@@ -105,9 +105,11 @@ class ExecuTorch(Target):
             raise VerificationError("biases are not those that were written", where=str(path), faults=faults)
         return content.encodings()
 
-    def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:  # noqa: ARG002 - it has none
+    def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
         from haversack.targets.executorch.session import EtSession
 
+        if options:
+            raise UsageError(f"ExecuTorch has no session options: {', '.join(sorted(options))}", where=str(path))
         return EtSession(path, threads)
 
     def _tensors(self, path: Path, artifact: Artifact, inputs: Sample, keys: Sequence[str]) -> dict[str, np.ndarray]:

@@ -245,7 +245,7 @@ def _value(value: Table, constants: list[memoryview]) -> Value:
     index, count = parameters.integer(2), parameters.integer(3)
     if how != _PER_CHANNEL or index >= len(constants) or len(constants[index]) < 4 * count:
         raise Spoiled("a scale for each channel that is not stored as we write it")
-    scale = np.frombuffer(constants[index], np.float32, count).copy()
+    scale = np.frombuffer(constants[index], np.float32, count)  # no copy: many values may name the same bytes
     return Value(datatype, dims, constant, scale, 0, parameters.integer(1, "i"))
 
 

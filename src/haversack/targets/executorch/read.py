@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ _INT8 = 128
 _LAYERS = frozenset({"Conv2d", "DepthwiseConv2d", "FullyConnected"})
 _CHANNELS_FIRST = {"Conv2d": (0, 3, 1, 2), "DepthwiseConv2d": (3, 0, 1, 2)}
 _WEIGHTS = {parse.QINT8: 8, parse.QCINT8: 8, parse.QCINT4: 4}
+_SHARED = 16
+"""How many numbers are unpacked for each byte of a file: layers that share a constant take no memory without end."""
 
 
 @dataclass
@@ -40,6 +43,34 @@ class Content:
         return Encodings(self.tensors, self.integers)
 
 
+class _Constants:
+    """Unpacks constants: one that many layers share once, and no more numbers than a file of that many bytes has."""
+
+    def __init__(self, size: int) -> None:
+        self._room = _SHARED * size
+        self._made: dict[tuple[int, int, tuple[int, ...]], np.ndarray] = {}
+
+    def integers(self, delegate: Delegate, value: Value) -> np.ndarray:
+        """Return a constant's numbers; see ``Delegate.integers``."""
+        at = np.frombuffer(delegate.constants[value.constant], np.uint8).ctypes.data
+        key = at, value.datatype, value.dims
+        if key not in self._made:
+            self.take(prod(value.dims))
+            self._made[key] = delegate.integers(value)
+            self._made[key].flags.writeable = False
+        return self._made[key]
+
+    def take(self, count: int) -> None:
+        """Count numbers for which memory is taken.
+
+        Raises:
+            Spoiled: they are more than a file of ours has.
+        """
+        self._room -= count
+        if self._room < 0:
+            raise Spoiled("its layers share constants, so that they would take memory without end")
+
+
 def read(path: Path, tensor_names: Mapping[str, str], absorbed: Mapping[str, str]) -> Content:
     """Read a file.
 
@@ -53,7 +84,7 @@ def read(path: Path, tensor_names: Mapping[str, str], absorbed: Mapping[str, str
     """
     program = parse.parse(path)
     try:
-        content = _content(program, {**tensor_names, **absorbed})
+        content = _content(program, {**tensor_names, **absorbed}, _Constants(path.stat().st_size))
         content.encodings()
     except (Spoiled, ValueError) as error:
         raise VerificationError(f"not a .pte file that we have written: {error}", where=str(path)) from error
@@ -67,7 +98,7 @@ def read(path: Path, tensor_names: Mapping[str, str], absorbed: Mapping[str, str
     return content
 
 
-def _content(program: Program, names: Mapping[str, str]) -> Content:
+def _content(program: Program, names: Mapping[str, str], constants: _Constants) -> Content:
     content = Content()
     known: set[tuple[int, int]] = set()
     for key, name in names.items():
@@ -84,7 +115,7 @@ def _content(program: Program, names: Mapping[str, str]) -> Content:
     for number, delegate in enumerate(program.delegates):
         for index, step in enumerate(delegate.steps):
             if step.kind in _LAYERS:
-                _layer(content, delegate, step, owners.get((number, index), ""))
+                _layer(content, constants, delegate, step, owners.get((number, index), ""))
         content.faults += _strays(delegate, number, {one for part, one in known if part == number}, content)
     return content
 
@@ -98,7 +129,7 @@ def _activation(value: Value) -> Affine:
     return Affine(8, signed=False, axis=None, scale=value.scale, zero_point=zero_point)
 
 
-def _layer(content: Content, delegate: Delegate, step: Step, key: str) -> None:
+def _layer(content: Content, constants: _Constants, delegate: Delegate, step: Step, key: str) -> None:
     """Read a layer's weight and bias."""
     weight = delegate.values[step.filter]
     bits = _WEIGHTS.get(weight.datatype)
@@ -107,7 +138,8 @@ def _layer(content: Content, delegate: Delegate, step: Step, key: str) -> None:
     if not key:
         content.faults.append(Fault("", f"a {step.kind} with integers that belongs to no layer"))
         return
-    integers = _integers(delegate, step, key)
+    constants.take(weight.scale.size)
+    integers = _integers(constants, delegate, step, key)
     if integers.size and integers.min() < 1 - (1 << (bits - 1)):
         content.faults.append(Fault(f"{key}:weight", "it holds the lowest code, which no weight has"))
     axis = 3 if step.kind == "DepthwiseConv2d" else 0
@@ -124,12 +156,12 @@ def _layer(content: Content, delegate: Delegate, step: Step, key: str) -> None:
     if step.bias != parse.NOWHERE:
         bias = delegate.values[step.bias]
         if bias.datatype in (parse.QCINT32, parse.QINT32) and bias.scale is not None:
-            content.biases[key] = delegate.integers(bias), bias.scale
+            content.biases[key] = constants.integers(delegate, bias), bias.scale
 
 
-def _integers(delegate: Delegate, step: Step, key: str) -> np.ndarray:
+def _integers(constants: _Constants, delegate: Delegate, step: Step, key: str) -> np.ndarray:
     """Return a layer's integers in the shape that the model has them in."""
-    found = delegate.integers(delegate.values[step.filter])
+    found = constants.integers(delegate, delegate.values[step.filter])
     if step.kind != "FullyConnected":
         if found.ndim != len(_CHANNELS_FIRST[step.kind]):
             raise Spoiled(f"a convolution's weight of shape {found.shape}")

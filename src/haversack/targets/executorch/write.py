@@ -26,6 +26,7 @@ from haversack.tools.graph.law import equal, runs_in_integers
 from haversack.tools.graph.roles import Role, Unit, role, units
 
 FORMAT = 1
+_HALF = 4
 _PADS = frozenset({"pad", "constant_pad_nd"})
 
 
@@ -216,8 +217,15 @@ def _faults(model: Model, encodings: Encodings, whole: Mapping[str, Unit]) -> It
         weight = encodings.affine(f"{node_key}:weight")
         if not cause and port == "in" and (weight is None or weight.axis is None):
             cause = "an input quantized at run time needs an integer weight with a scale for each row"
+        if not cause and port == "in" and weight is not None and weight.bits == _HALF and _is_odd(model, node):
+            cause = "XNNPACK computes rows of odd length wrongly and not the same each time where weights have 4 bits"
         if cause:
             yield Fault(key, cause)
+
+
+def _is_odd(model: Model, node: Node) -> bool:
+    """Say whether the rows of a layer's weight have an odd length."""
+    return node.weight is not None and model.weights[node.weight].shape[-1] % 2 == 1
 
 
 def _activation_fault(node: Node, encoding: Encoding) -> str:
