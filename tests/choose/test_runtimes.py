@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from haversack.base.budget import Budget
-from haversack.choose.runtimes import between, overshoot
+from haversack.choose.runtimes import Choice, between, outdone, overshoot
 
 
 @pytest.fixture
@@ -84,3 +84,44 @@ def test_a_best_effort_says_so(measured):
 def test_without_any_there_is_nothing_to_choose():
     with pytest.raises(ValueError, match="no runtime"):
         between({}, BUDGET)
+
+
+@pytest.fixture
+def several(measured):
+    """Candidates of two runtimes, best first: one chosen each, the rest met, missed and failed."""
+    verdicts = ("chosen", "met", "missed", "failed")
+    return [measured(name, 5, verdict=one) for name in ("a", "b") for one in verdicts]
+
+
+@pytest.mark.parametrize("winner, place", [("a", 4), ("b", 0)])
+def test_the_others_are_no_longer_chosen_and_say_who_is(several, winner, place):
+    found = outdone(several, Choice(winner, "why"))
+    assert [one.verdict for one in found].count("chosen") == 1
+    assert next(one for one in found if one.verdict == "chosen").plan.target == winner
+    assert (found[place].verdict, found[place].reason) == ("met", f"met, but {winner} ships instead")
+    kept = [one for index, one in enumerate(found) if index != place]
+    assert kept == [one for index, one in enumerate(several) if index != place]
+
+
+def test_outdone_changes_nothing_but_verdict_and_reason(several):
+    changed = outdone(several, Choice("a", "why"))[4]
+    assert replace(changed, verdict="chosen", reason=several[4].reason) == several[4]
+    assert several[4].verdict == "chosen"
+
+
+def test_outdone_twice_is_outdone_once(several):
+    choice = Choice("b", "why")
+    once = outdone(several, choice)
+    assert outdone(once, choice) == once
+    assert outdone([], choice) == []
+
+
+def test_a_runtime_that_is_alone_is_not_outdone(measured):
+    alone = [measured("a", 5), measured("a", 6, verdict="met")]
+    assert outdone(alone, Choice("a", "why")) == alone
+
+
+def test_outdone_takes_the_choice_as_between_made_it(measured):
+    best = {"a": measured("a", 10), "b": measured("b", 5)}
+    found = outdone(best.values(), between(best, BUDGET))
+    assert {one.plan.target: one.verdict for one in found} == {"a": "met", "b": "chosen"}

@@ -29,11 +29,12 @@ def crossed(steps: Steps, best: Mapping[str, Candidate]) -> tuple[Pair, ...]:
 
     Args:
         steps: of the run.
-        best: target -> what ships for it, measured.
+        best: target -> what ships for it. One that failed before it was measured is not opened again.
 
     Raises:
         WorkerFault: a runtime failed that did not fail before.
     """
+    best = {name: one for name, one in best.items() if one.parity is not None}
     if len(best) < 2:
         return ()
     plans = {name: one.plan.digest for name, one in best.items()}

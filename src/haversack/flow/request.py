@@ -123,7 +123,10 @@ def runtimes(request: Request) -> Runtimes:
             where="--platform",
             next_step=f"one of {', '.join(PLATFORMS)}",
         )
-    wanted = dict.fromkeys(TARGETS.names() if ANY in request.targets else request.targets)
+    named = [name for name in request.targets if name != ANY]
+    for name in named:
+        TARGETS.type_of(name)  # a misspelt name beside ``any`` is told, and not covered by it
+    wanted = dict.fromkeys(TARGETS.names() if ANY in request.targets else named)
     parts: dict[str, Target] = {name: TARGETS.build(name) for name in wanted}
     why = {name: reason for name, part in parts.items() if (reason := _unfit(part, request.platform))}
     if ANY not in request.targets:
