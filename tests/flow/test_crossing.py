@@ -43,7 +43,9 @@ def job(folder):
         source=str(folder / "job.py"),
         model=lambda: net,
         calibration=lambda: ((images[start : start + 8],) for start in range(0, SAMPLES, 8)),
-        evaluation=lambda: (((images[start : start + 8],), labels[start : start + 8]) for start in range(0, SAMPLES, 8)),
+        evaluation=lambda: (
+            ((images[start : start + 8],), labels[start : start + 8]) for start in range(0, SAMPLES, 8)
+        ),
         metric="top1",
     )
 

@@ -108,11 +108,7 @@ def test_two_groups_are_told_apart(many):
     names = (ONNX, LITERT, MOBILE, REFERENCE)
     groups = {frozenset(names[:2]), frozenset(names[2:])}
     across = pairs(
-        *(
-            (a, b, 0 if {a, b} in groups else 9, 0.0)
-            for place, a in enumerate(names)
-            for b in names[place + 1 :]
-        )
+        *((a, b, 0 if {a, b} in groups else 9, 0.0) for place, a in enumerate(names) for b in names[place + 1 :])
     )
     told = [line for line in lines(replace(many, across=across)) if "same bits" in line]
     assert told == [
