@@ -100,3 +100,16 @@ def test_a_layer_that_is_not_chosen_is_passed_through():
 
 def test_no_layers_no_borders(world):
     assert borders(world.graph, []) == ()
+
+
+def test_what_the_target_cannot_store_is_no_option(world):
+    found = options(
+        world.graph,
+        world.profile,
+        "executorch",
+        world.plan("int8").layers,
+        weight_elements=dict(zip(world.layers, world.elements, strict=True)),
+        speed={"int8": 0.5},
+        precisions=("float32", "int8"),
+    )
+    assert {tuple(one.plan.precision for one in each) for each in found.values()} == {("int8", "float32")}

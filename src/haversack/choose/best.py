@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.graph import Graph
-from haversack.base.plan import Plan, Precision
+from haversack.base.plan import PRECISIONS, Plan, Precision
 from haversack.base.profile import Profile
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose import knapsack
@@ -54,12 +54,14 @@ class Mixer:
         profile: measured seconds and sensitivities.
         target: the runtime.
         weight_elements: node key -> number of weight elements.
+        precisions: what the target can do.
     """
 
     graph: Graph
     profile: Profile
     target: str
     weight_elements: Mapping[str, int]
+    precisions: tuple[Precision, ...] = PRECISIONS
 
     def propose(self, base: Candidate, budget: Budget, margin: float) -> tuple[Plan, Forecast] | None:
         """Return the plan with the least forecast loss under the budget, starting from a measured uniform one.
@@ -129,6 +131,7 @@ class Mixer:
             base.plan.layers,
             weight_elements=self.weight_elements,
             speed=speed,
+            precisions=self.precisions,
         )
         return items, [found[0] for found in items.values()]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from haversack.base.graph import Graph, Node
-from haversack.base.plan import LayerPlan, Precision
+from haversack.base.plan import PRECISIONS, LayerPlan, Precision
 from haversack.base.profile import Profile
 
 BYTES_PER_WEIGHT: Mapping[str, float] = {
@@ -57,6 +57,7 @@ def options(
     *,
     weight_elements: Mapping[str, int],
     speed: Mapping[Precision, float],
+    precisions: Collection[Precision] = PRECISIONS,
 ) -> dict[str, tuple[Option, ...]]:
     """Return the options of every layer of ``base``: as planned there, and in float16 and float32.
 
@@ -67,13 +68,15 @@ def options(
         base: node key -> plan of a uniform candidate that was measured.
         weight_elements: node key -> number of weight elements.
         speed: precision -> measured ratio of a uniform artefact's latency to float's.
+        precisions: what the target can do.
     """
     found: dict[str, tuple[Option, ...]] = {}
     seconds = profile.seconds.get(target, {})
     for node in graph.nodes:
         if node.key not in base:
             continue
-        plans = (base[node.key], LayerPlan("float16"), LayerPlan("float32"))
+        halves = (LayerPlan("float16"),) if "float16" in precisions else ()
+        plans = (base[node.key], *halves, LayerPlan("float32"))
         found[node.key] = tuple(
             Option(
                 node.key,

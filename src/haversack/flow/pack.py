@@ -156,7 +156,7 @@ def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]
         return best([fixed[name]], budget, steps.evaluate, confirm=steps.confirmed, sink=steps.shop.tell)
     target = steps.targets[name]
     plans = proposals(steps.model.graph, name, target.precisions, tuple(steps.targets))
-    mixer = Mixer(steps.model.graph, steps.profile, name, steps.weight_elements())
+    mixer = Mixer(steps.model.graph, steps.profile, name, steps.weight_elements(), steps.targets[name].precisions)
     raced = race(steps, plans.variants)
     model = steps.model
     return best(

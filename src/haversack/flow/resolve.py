@@ -25,6 +25,7 @@ from haversack.flow.choice import read as read_choice
 from haversack.flow.figures import figures, forecast_figures
 from haversack.flow.request import write_plan
 from haversack.flow.workshop import FOLDER
+from haversack.targets.contract import SHELF as TARGETS
 from haversack.tools.store import atomic
 
 DEFAULT_TARGET = "onnxruntime"
@@ -203,7 +204,7 @@ def resolve(out: Path, budget: str) -> Answer:
     found = {}
     for target in dict.fromkeys(one.plan.target for one in candidates):
         mine = [one for one in candidates if one.plan.target == target]
-        mixer = Mixer(choice.graph, choice.profile, target, choice.weight_elements)
+        mixer = Mixer(choice.graph, choice.profile, target, choice.weight_elements, TARGETS.type_of(target).precisions)
         found[target] = choosing.resolve(mine, limits, [mixer])
     return Answer(out, choice, limits, budget, found)
 
