@@ -292,7 +292,7 @@ class TestData:
             ((x, x[:3]), "the inputs hold 3 and 4 samples"),
             ((x, x * np.nan), "input 1: 16 of 16 values are NaN"),
             ((x, x * np.inf), "NaN or infinite"),
-            (x, "is a ndarray, not a tuple of arrays"),
+            (x, "a batch of calibration() is an array, not a tuple"),
             ((x[:, :3], x[:, :3]), "the model does not take a batch"),
             ((x.astype(np.float64), x.astype(np.float64)), "array.astype(np.float32)"),
             ((), "a batch of calibration() is empty"),
