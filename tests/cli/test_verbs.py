@@ -90,14 +90,14 @@ def test_these_verbs_answer_without_torch(words, packed, environment):
 def test_verify_in_words_and_as_json(packed, capfd):
     code, text = told(capfd, "verify", str(packed.out))
     assert code == 0, text
-    assert text.count("ok ") == 3
-    for name in ("hashes", "read back", "golden vectors"):
+    assert text.count("ok ") == 4
+    for name in ("hashes", "read back", "golden vectors", "verdict"):
         assert name in text
     code, text = told(capfd, "verify", str(packed.out), "--json")
     found = json.loads(text)
     assert code == 0
     assert found["ok"] is True
-    assert [check["check"] for check in found["checks"]] == ["hashes", "read back", "golden vectors"]
+    assert [check["check"] for check in found["checks"]] == ["hashes", "read back", "golden vectors", "verdict"]
 
 
 @pytest.mark.parametrize(

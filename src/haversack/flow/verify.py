@@ -150,7 +150,7 @@ def _target(out: Path, record: Record, target: str, device: Device, sink: Sink) 
         try:
             text, faults = look()
         except NotThere as error:
-            yield Check(target, name, error.cause, skipped=True)
+            check = Check(target, name, error.cause, skipped=True)
         except HaversackError as error:
             inner = error.faults or (Fault(error.where, error.cause),)
             check = Check(target, name, str(Fault(error.where, error.cause)), inner, isinstance(error, Refused))
