@@ -111,10 +111,10 @@ def folded_ranges(folded, images):
 
 @pytest.fixture(scope="session")
 def all_constraints():
-    """Return graph -> what ONNX Runtime demands."""
-    from haversack.targets.onnxruntime.constraints import constraints
+    """Return graph -> what integer kernels demand."""
+    from haversack.tools.graph.demands import demands
 
-    return constraints
+    return demands
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from haversack.base.constraints import Constraints, Ratio
 from haversack.base.encodings import Affine, Encodings, Float
 from haversack.base.errors import ConversionError, EnvironmentFault, UsageError, VerificationError
 from haversack.base.graph import Graph, Node, TensorSpec
-from haversack.targets.contract import Target, artifact_file, count, differences, encoding_faults, opened_first
+from haversack.targets.contract import Target, artifact_file, encoding_faults, opened_first
+from haversack.tools.graph.injection import count, differences
 
 KEY = "m:linear#0:weight"
 NOTHING = Constraints()

@@ -29,9 +29,9 @@ from haversack.measure.device import Device, NotThere, Opening
 from haversack.report.files import JSON_NAME
 from haversack.report.record import CandidateRecord, Record
 from haversack.targets.contract import SHELF as TARGETS
-from haversack.targets.contract import count, differences
 from haversack.tools.data import golden_file
 from haversack.tools.formats import encodings_file
+from haversack.tools.graph.injection import count, differences
 from haversack.tools.worker.faults import WorkerError, WorkerFault
 from haversack.tools.worker.process import Limits
 

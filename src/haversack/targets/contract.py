@@ -16,14 +16,13 @@ import numpy as np
 from haversack.base import digest
 from haversack.base.candidate import Artifact, ArtifactFile
 from haversack.base.constraints import Constraints
-from haversack.base.encodings import Affine, Encoding, Encodings
+from haversack.base.encodings import Affine, Encodings
 from haversack.base.errors import ConversionError, Fault, UsageError, VerificationError
 from haversack.base.graph import Graph
 from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Port, Sample
 from haversack.base.plan import PRECISIONS, Precision
 from haversack.base.shelf import Shelf
-from haversack.tools.graph.law import equal
 from haversack.tools.store import atomic
 
 SHELF = Shelf("haversack.targets", "target", also=frozenset({"reference"}))
@@ -253,44 +252,6 @@ def _integer_fault(codes: np.ndarray | None, shape: tuple[int, ...]) -> str:
     if codes.shape != shape:
         return f"integers of shape {codes.shape} for a weight of shape {shape}"
     return ""
-
-
-def differences(asked: Encodings, found: Encodings) -> tuple[int, tuple[Fault, ...]]:
-    """Return (how many encodings and integers are equal, a fault for each tensor that differs)."""
-    equal_count, faults = 0, []
-    for key in sorted({*asked.tensors, *found.tensors}):
-        cause = _difference(asked.tensors.get(key), found.tensors.get(key))
-        if cause:
-            faults.append(Fault(key, cause))
-        else:
-            equal_count += 1
-    for key in sorted({*asked.integers, *found.integers}):
-        mine, theirs = asked.integers.get(key), found.integers.get(key)
-        if mine is None or theirs is None or mine.shape != theirs.shape:
-            faults.append(Fault(key, "its integers are missing or of another shape"))
-            continue
-        same = int(np.count_nonzero(mine == theirs))
-        equal_count += same
-        if same != mine.size:
-            faults.append(Fault(key, f"{mine.size - same} of {mine.size} integers differ"))
-    return equal_count, tuple(faults)
-
-
-def count(encodings: Encodings) -> int:
-    """Return how many encodings and integers there are."""
-    return len(encodings.tensors) + sum(codes.size for codes in encodings.integers.values())
-
-
-def _difference(asked: Encoding | None, found: Encoding | None) -> str:
-    if asked is None or found is None:
-        return "the file has an encoding that nobody asked for" if asked is None else "the file does not encode it"
-    if isinstance(asked, Affine) and isinstance(found, Affine):
-        if equal(asked, found):
-            return ""
-        if asked.scale.tobytes() != found.scale.tobytes():
-            return f"scale {found.scale.ravel()[:4]} instead of {asked.scale.ravel()[:4]}"
-        return f"zero-point {found.zero_point.ravel()[:4]} or form differs from {asked.zero_point.ravel()[:4]}"
-    return "" if asked == found else f"{type(found).__name__} instead of {type(asked).__name__}"
 
 
 def artifact_file(path: Path, folder: Path) -> ArtifactFile:

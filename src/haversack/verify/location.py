@@ -19,10 +19,10 @@ from haversack.base.encodings import Affine, Encodings
 from haversack.base.finding import Finding
 from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Sample
-from haversack.targets.contract import differences
 from haversack.targets.reference import Reference
 from haversack.targets.reference.interpret import Interpreter
 from haversack.targets.reference.refusals import refusals
+from haversack.tools.graph.injection import differences
 from haversack.tools.graph.roles import Role, role, units
 from haversack.tools.numerics import affine
 from haversack.verify.error import relative_error

@@ -9,6 +9,7 @@ from haversack.base.errors import VerificationError
 from haversack.targets.executorch import ExecuTorch
 from haversack.targets.executorch import parse as parsing
 from haversack.targets.executorch.flat import Spoiled, root
+from haversack.tools.graph.injection import derived
 
 TARGET = ExecuTorch()
 
@@ -54,11 +55,9 @@ def test_a_changed_scale_of_a_weight_is_seen(file):
 
 
 def test_a_changed_bias_is_told(file, lowered):
-    from haversack.targets.executorch.biases import derived
-
     model, _, encodings, artifact, _ = lowered("resnet")
     _, _, path, data = file
-    codes, _ = derived(model, encodings)["head:linear#0"]
+    codes, _ = derived(model, encodings, TARGET.constraints(model.graph).integer_ops)["head:linear#0"]
     spoil(path, data, codes.tobytes(), (codes + 1).astype(np.int32).tobytes())
     with pytest.raises(VerificationError) as caught:
         TARGET.read(path, artifact)

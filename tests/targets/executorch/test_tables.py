@@ -12,10 +12,11 @@ import pytest
 
 from haversack.base.constraints import Ratio
 from haversack.base.graph import Graph, Node, TensorSpec
-from haversack.targets.executorch import biases, parse
+from haversack.targets.executorch import parse
 from haversack.targets.executorch.constraints import constraints
 from haversack.targets.executorch.flat import Spoiled
 from haversack.targets.executorch.quiet import quiet
+from haversack.tools.graph import injection
 
 
 def node(op, *inputs, shape=("n", 4, 6, 6), dtype="float32", name=None, **attributes):
@@ -144,24 +145,24 @@ def test_digests_tell_codes_and_scales_apart():
         "one scale": (CODES, SCALE[0]),
         "wider codes": (CODES.astype(np.int64), SCALE),
     }
-    found = biases.digests(forms)
+    found = injection.bias_digests(forms)
     assert len(set(found.values())) == len(forms)
-    assert biases.digests({"as it is": (CODES.copy(), SCALE.copy())})["as it is"] == found["as it is"]
+    assert injection.bias_digests({"as it is": (CODES.copy(), SCALE.copy())})["as it is"] == found["as it is"]
 
 
 def test_differences_of_biases():
-    wanted = biases.digests({"a": (CODES, SCALE), "b": (CODES, SCALE), "d": (CODES, SCALE)})
+    wanted = injection.bias_digests({"a": (CODES, SCALE), "b": (CODES, SCALE), "d": (CODES, SCALE)})
     found = {"a": (CODES, SCALE), "b": (CODES + np.int32(1), SCALE), "c": (CODES, SCALE)}
-    faults = biases.differences(wanted, found)
+    faults = injection.bias_differences(wanted, found)
     assert [fault.where for fault in faults] == ["b", "c", "d"]
     for fault, words in zip(faults, ("not the one", "nobody asked", "not stored as int32"), strict=True):
         assert words in fault.cause
-    assert biases.differences(wanted, dict.fromkeys(wanted, (CODES, SCALE))) == ()
+    assert injection.bias_differences(wanted, dict.fromkeys(wanted, (CODES, SCALE))) == ()
 
 
 def test_no_biases_are_no_fault():
-    assert biases.digests({}) == {}
-    assert biases.differences({}, {}) == ()
+    assert injection.bias_digests({}) == {}
+    assert injection.bias_differences({}, {}) == ()
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("0/0", (0, 0)), ("3/17", (3, 17)), ("00/07", (0, 7))])

@@ -6,9 +6,14 @@ import numpy as np
 
 from haversack.base.encodings import Encodings
 from haversack.base.errors import Fault
-from haversack.targets.litert import LiteRT, biases
+from haversack.targets.litert import LiteRT
+from haversack.tools.graph.injection import bias_differences, bias_digests, derived
 
 TARGET = LiteRT()
+
+
+def biases(model, encodings):
+    return derived(model, encodings, TARGET.constraints(model.graph).integer_ops)
 
 
 def test_moved_values_share_one_encoding(zoo):
@@ -51,25 +56,25 @@ def test_nothing_is_fixed(zoo):
 
 def test_biases_are_those_of_layers_in_integers(zoo, encoded):
     model, sample = zoo["residual"]
-    found = biases.derived(model, encoded(model, [sample]))
+    found = biases(model, encoded(model, [sample]))
     assert set(found) == {"one:conv2d#0", "head:linear#0"}, "the other convolution has none"
     codes, scale = found["one:conv2d#0"]
     np.testing.assert_allclose(codes * scale, model.weights["one.bias"], atol=float(scale.max()))
-    assert biases.derived(model, Encodings.none()) == {}
+    assert biases(model, Encodings.none()) == {}
 
 
 def test_biases_per_tensor_have_one_scale(zoo, encoded):
     model, sample = zoo["residual"]
-    codes, scale = biases.derived(model, encoded(model, [sample], "int8", "tensor"))["one:conv2d#0"]
-    assert (codes.shape, scale.shape) == ((8,), (1,))
+    codes, scale = biases(model, encoded(model, [sample], "int8", "tensor"))["one:conv2d#0"]
+    assert (codes.shape, scale.shape) == ((8,), ())
     assert codes.dtype == np.int32
 
 
 def test_differences_of_biases_tell_what_is_wrong():
     one = (np.arange(3, dtype=np.int32), np.ones(1, np.float32))
     other = (np.arange(1, 4, dtype=np.int32), np.ones(1, np.float32))
-    wanted = biases.digests({"a:linear#0": one, "b:linear#0": one, "c:linear#0": one})
-    found = biases.differences(wanted, {"a:linear#0": one, "b:linear#0": other, "d:linear#0": one})
+    wanted = bias_digests({"a:linear#0": one, "b:linear#0": one, "c:linear#0": one})
+    found = bias_differences(wanted, {"a:linear#0": one, "b:linear#0": other, "d:linear#0": one})
     assert found == (
         Fault("b:linear#0", "a code or the scale of its bias is not the one that was written"),
         Fault("c:linear#0", "its bias is not stored as int32 codes with a constant scale"),

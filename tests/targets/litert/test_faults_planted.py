@@ -7,10 +7,10 @@ import pytest
 
 from haversack.base.encodings import Encodings
 from haversack.base.errors import VerificationError
-from haversack.targets.contract import differences
 from haversack.targets.litert import LiteRT
 from haversack.targets.litert.flat import Quantization, pack
 from haversack.targets.litert.unflat import File
+from haversack.tools.graph.injection import differences
 
 
 class Planted:

@@ -156,7 +156,7 @@ def test_a_large_model_is_refused(zoo, monkeypatch):
     "key, encoding, cause",
     [
         ("one:conv2d#0:out", "grid", "inside a fused unit"),
-        ("head:linear#0:in", Dynamic(), "needs an int8 weight"),
+        ("head:linear#0:in", Dynamic(), "needs an integer weight"),
         ("one:conv2d#0:in", Dynamic(), "only a linear layer"),
         ("head:linear#0:in", Float(), "only Dynamic"),
         ("head:linear#0:out", Float(), "leave it out"),

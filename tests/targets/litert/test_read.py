@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haversack.base.errors import VerificationError
-from haversack.targets.contract import differences
 from haversack.targets.litert import LiteRT
 from haversack.targets.litert.flat import Quantization, Tensor, pack
 from haversack.targets.litert.unflat import File
+from haversack.tools.graph.injection import differences
 
 TARGET = LiteRT()
 

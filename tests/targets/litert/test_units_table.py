@@ -12,10 +12,10 @@ from haversack.base.errors import ConversionError
 from haversack.base.graph import Graph, Node, TensorSpec
 from haversack.targets.litert import naming, padding
 from haversack.targets.litert import order as orders
-from haversack.targets.litert.constraints import constraints
 from haversack.targets.litert.program import Constant, Flow
 from haversack.targets.litert.sheet import Sheet, Store
 from haversack.targets.litert.site import Site, Values
+from haversack.tools.graph.demands import demands
 
 GRID = Affine(8, False, None, np.array(0.5, np.float32), np.array(3, np.int32))
 
@@ -51,7 +51,7 @@ X, Y = "x:input#0", "y:input#0"
     ids=lambda one: one.op if isinstance(one, Node) else "",
 )
 def test_ties(one, tied):
-    assert constraints(graph(one)).ties == (() if tied is None else (frozenset(tied),))
+    assert demands(graph(one)).ties == (() if tied is None else (frozenset(tied),))
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def test_ties(one, tied):
 def test_a_mean_has_the_twos_of_its_places(sizes, multiple):
     source = Node(X, "x", "input", (), TensorSpec((1, 4, *sizes), "float32"))
     mean = node("mean", X, shape=(1, 4), dim=[2, 3], keepdim=False)
-    found = constraints(Graph((source, mean), (X,), (mean.key,)))
+    found = demands(Graph((source, mean), (X,), (mean.key,)))
     assert [(one.input, one.output, one.multiple) for one in found.ratios] == [(f"{X}:out", mean.out, multiple)]
 
 
 def test_an_add_of_one_tensor_has_one_ratio():
-    found = constraints(graph(node("add", X, X))).ratios
+    found = demands(graph(node("add", X, X))).ratios
     assert [(one.input, one.multiple) for one in found] == [(f"{X}:out", 1)]
 
 

@@ -27,13 +27,13 @@ def refused(model, tensors, tmp_path, integers=None):
 @pytest.mark.parametrize(
     ("key", "encoding", "cause"),
     [
-        ("one:conv2d#0:out", Affine(4, False, None, ONE, np.array(3, np.int32)), "uint8 with one scale"),
-        ("one:conv2d#0:out", Affine(8, True, None, ONE, np.array(0, np.int32)), "uint8 with one scale"),
+        ("one:conv2d#0:out", Affine(4, False, None, ONE, np.array(3, np.int32)), "in 8 bits with one scale"),
+        ("one:conv2d#0:out", Affine(8, True, None, ONE, np.array(0, np.int32)), "in 8 bits with one scale"),
         ("one:conv2d#0:out", Float("float16"), "held as Affine, not as Float"),
         ("one:conv2d#0:out", Float("float32"), "leave it out"),
         ("one:conv2d#0:in", Dynamic(), "only a linear layer"),
         ("head:linear#0:in", Dynamic(4), "to 8 bits"),
-        ("head:linear#0:in", Dynamic(), "needs an int8 weight"),
+        ("head:linear#0:in", Dynamic(), "needs an integer weight"),
         ("head:linear#0:in", UINT8, "only Dynamic"),
         ("head:linear#0:weight", Codebook(2, np.zeros(4, np.float32)), "not as Codebook"),
         ("head:linear#0:weight", BlockAffine(4, 4, np.ones((5, 2), np.float32)), "not as BlockAffine"),
@@ -144,3 +144,12 @@ def test_a_pad_inside_a_convolution_has_the_codes_of_its_source(zoo, encoded, tm
     session = TARGET.open_session(tmp_path / "model.onnx", artifact.session_options)
     y = session.run({"x": sample[0]})["output"]
     assert y.tobytes() == Reference().run(model, wanted, sample)[0].tobytes()
+
+
+@pytest.mark.parametrize("name", ["residual", "depthwise", "branches", "words", "sequence"])
+def test_demands_name_tensors_of_the_model(zoo, name):
+    model, _ = zoo[name]
+    found = TARGET.constraints(model.graph)
+    named = {key for tie in found.ties for key in tie} | set(found.bounds) | {r.input for r in found.ratios}
+    assert named <= {node.out for node in model.graph.nodes}
+    assert named

@@ -9,8 +9,8 @@ import pytest
 
 from haversack.base.encodings import Affine, Dynamic, Float
 from haversack.base.errors import VerificationError
-from haversack.targets.contract import differences
 from haversack.targets.onnxruntime import OnnxRuntime
+from haversack.tools.graph.injection import differences
 from haversack.verify.location import locate
 
 TARGET = OnnxRuntime()

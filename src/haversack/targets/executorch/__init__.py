@@ -12,11 +12,11 @@ import numpy as np
 from haversack.base.candidate import Artifact
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
-from haversack.base.errors import ConversionError, Fault, UsageError, VerificationError
+from haversack.base.errors import ConversionError, Fault, UsageError
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.base.plan import Precision
-from haversack.targets.contract import Session, Target, artifact_file, count, differences
+from haversack.targets.contract import Session, Target, artifact_file
 from haversack.tools.store import atomic
 
 _MINIMUM = "1.0"
@@ -56,11 +56,11 @@ class ExecuTorch(Target):
         return ()
 
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
-        from haversack.targets.executorch import biases
         from haversack.targets.executorch.quiet import quiet
         from haversack.targets.executorch.read import read
         from haversack.targets.executorch.skeleton import skeleton
         from haversack.targets.executorch.write import write
+        from haversack.tools.graph.injection import proven
 
         frame = skeleton(model)
         with quiet():
@@ -72,17 +72,7 @@ class ExecuTorch(Target):
             draft = Path(stream.name)
             session = self.open_session(draft)
             content = read(draft, written.tensor_names, written.absorbed)
-            equal, faults = differences(encodings, content.encodings())
-            wanted = biases.digests(written.biases)
-            wrong = biases.differences(wanted, content.biases)
-            if faults or wrong:
-                raise VerificationError(
-                    "the file does not hold what was injected",
-                    where=str(path),
-                    faults=(*faults, *wrong),
-                    next_step="report this: the file was written by this very run",
-                )
-        numbers = sum(codes.size for codes, _ in written.biases.values())
+            proof = proven(encodings, written.biases, content, path)
         return Artifact(
             target="executorch",
             files=(artifact_file(path, folder),),
@@ -91,19 +81,15 @@ class ExecuTorch(Target):
             runtime_version=_MINIMUM,
             tensor_names=written.tensor_names,
             absorbed=written.absorbed,
-            bias_digests=wanted,
-            injected=count(encodings) + numbers,
-            read_back=equal + numbers,
+            bias_digests=proof.bias_digests,
+            injected=proof.injected,
+            read_back=proof.read_back,
         )
 
     def _read(self, path: Path, artifact: Artifact) -> Encodings:
-        from haversack.targets.executorch import biases
         from haversack.targets.executorch.read import read
 
-        content = read(path, artifact.tensor_names, artifact.absorbed)
-        if faults := biases.differences(artifact.bias_digests, content.biases):
-            raise VerificationError("biases are not those that were written", where=str(path), faults=faults)
-        return content.encodings()
+        return read(path, artifact.tensor_names, artifact.absorbed).held(artifact.bias_digests, path)
 
     def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
         from haversack.targets.executorch.session import EtSession

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from haversack.base.constraints import Constraints, Ratio
+from haversack.base.constraints import Constraints
 from haversack.base.graph import Graph
-from haversack.tools.graph.law import INTEGER_ROLES
-from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role, units
+from haversack.tools.graph.demands import demands
+from haversack.tools.graph.roles import Role, role, units
 
-_REAL = "float32"
 _MOVES_WITHOUT_KERNEL = frozenset({"expand", "channel_shuffle", "pixel_shuffle", "select", "max_pool1d"})
 """Moves that leave XNNPACK: their values are float32 there."""
 
@@ -17,38 +14,8 @@ _MOVES_WITHOUT_KERNEL = frozenset({"expand", "channel_shuffle", "pixel_shuffle",
 def constraints(graph: Graph) -> Constraints:
     """Return the constraints of a graph.
 
-    Values that are moved keep one encoding (XNNPACK demands it of pools, pads, reshapes and concatenations); adds and
-    means have tie-free ratios; a clamp's output stays inside it, so that the grid does the clamping. A tensor that is
-    joined to itself leaves XNNPACK: then no concatenation of the graph runs in integers.
+    A tensor that is joined to itself leaves XNNPACK: then no concatenation of the graph runs in integers.
     """
-    found = [unit for unit in units(graph) if unit.last.output.dtype == _REAL]
-    ties = [frozenset((*_flowing(unit), unit.out)) for unit in found if role(unit.head) in (Role.SAME, Role.CONCAT)]
-    bounds = {}
-    for unit in found:
-        limits = clamp_bounds(unit.last)
-        if limits is not None:
-            bounds[unit.out] = limits
-    ratios = [ratio for unit in found for ratio in _ratios(graph, unit)]
-    ops = frozenset(unit.head.op for unit in found if role(unit.head) in INTEGER_ROLES)
-    doubled = {unit.head.op for unit in found if role(unit.head) is Role.CONCAT and len(set(unit.head.inputs)) == 1}
-    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - _MOVES_WITHOUT_KERNEL - doubled)
-
-
-def _flowing(unit: Unit) -> tuple[str, ...]:
-    return tuple(f"{key}:out" for key in dict.fromkeys(unit.head.inputs))
-
-
-def _ratios(graph: Graph, unit: Unit) -> Iterator[Ratio]:
-    """Yield the ratios of an add, or of a mean over 2^p * odd values (multiple 2^p; 1 where the size is free)."""
-    kind = role(unit.head)
-    multiple = 1
-    if kind is Role.MEAN:
-        sizes = graph.by_key[unit.head.inputs[0]].output.shape[2:]
-        if all(isinstance(size, int) for size in sizes):
-            values = 1
-            for size in sizes:
-                values *= int(size)
-            multiple = values & -values
-    if kind in (Role.ADD, Role.MEAN):
-        for key in _flowing(unit):
-            yield Ratio(key, unit.out, multiple=multiple)
+    joined = (unit.head for unit in units(graph) if role(unit.head) is Role.CONCAT)
+    doubled = {node.op for node in joined if node.output.dtype == "float32" and len(set(node.inputs)) == 1}
+    return demands(graph, without=_MOVES_WITHOUT_KERNEL | doubled)

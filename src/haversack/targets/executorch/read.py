@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings
+from haversack.base.encodings import Affine, Dynamic
 from haversack.base.errors import Fault, VerificationError
 from haversack.targets.executorch import parse
 from haversack.targets.executorch.flat import Spoiled
 from haversack.targets.executorch.parse import Delegate, Program, Step, Value
+from haversack.tools.graph.injection import Content
 
 _INT8 = 128
 _LAYERS = frozenset({"Conv2d", "DepthwiseConv2d", "FullyConnected"})
@@ -21,26 +21,6 @@ _CHANNELS_FIRST = {"Conv2d": (0, 3, 1, 2), "DepthwiseConv2d": (3, 0, 1, 2)}
 _WEIGHTS = {parse.QINT8: 8, parse.QCINT8: 8, parse.QCINT4: 4}
 _SHARED = 16
 """How many numbers are unpacked for each byte of a file: layers that share a constant take no memory without end."""
-
-
-@dataclass
-class Content:
-    """What a file holds.
-
-    Attributes:
-        tensors, integers: see ``Encodings``.
-        biases: node key -> (int32 codes, float32 scale) of its derived bias.
-        faults: what is not as we write it.
-    """
-
-    tensors: dict[str, Encoding] = field(default_factory=dict)
-    integers: dict[str, np.ndarray] = field(default_factory=dict)
-    biases: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-
-    def encodings(self) -> Encodings:
-        """Return the encodings."""
-        return Encodings(self.tensors, self.integers)
 
 
 class _Constants:
@@ -88,14 +68,7 @@ def read(path: Path, tensor_names: Mapping[str, str], absorbed: Mapping[str, str
         content.encodings()
     except (Spoiled, ValueError) as error:
         raise VerificationError(f"not a .pte file that we have written: {error}", where=str(path)) from error
-    if content.faults:
-        raise VerificationError(
-            "the file is not as it was written",
-            where=str(path),
-            faults=tuple(content.faults),
-            next_step="lower the model again",
-        )
-    return content
+    return content.sound(path)
 
 
 def _content(program: Program, names: Mapping[str, str], constants: _Constants) -> Content:

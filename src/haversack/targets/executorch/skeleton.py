@@ -7,12 +7,9 @@ and encodings. So the slow half (seconds of tracing) is shared by all the plans 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
-
-import numpy as np
 
 from haversack.base import digest
 from haversack.base.errors import ConversionError, Fault, MissingExtra
@@ -21,6 +18,7 @@ from haversack.targets.executorch.capture import Part, capturing
 from haversack.targets.executorch.parse import ABOUT
 from haversack.targets.executorch.quiet import quiet
 from haversack.tools.graph.canonical import user_inputs
+from haversack.tools.graph.rewrite import give_weights
 from haversack.tools.graph.writes import without_writes
 
 if TYPE_CHECKING:
@@ -135,7 +133,7 @@ def exported(model: Model) -> ExportedProgram:
     import torch
 
     module = model.program.module(check_guards=False)
-    _load(module, model.weights)
+    give_weights(module, model.weights)
     without_writes(module)
     _label(module, model)
     _plain(module)
@@ -196,20 +194,6 @@ def _example(model: Model) -> tuple[object, ...]:
             shape[0] = 1
         found.append(torch.zeros(shape, dtype=value.dtype))
     return tuple(found)
-
-
-def _load(module: fx.GraphModule, values: Mapping[str, np.ndarray]) -> None:
-    """Give the module copies of weights by name; its own tensors are replaced, since programs share them."""
-    import torch
-
-    for registry in (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)):
-        for name, old in list(registry):
-            if name in values:
-                owner, _, leaf = name.rpartition(".")
-                new = torch.from_numpy(np.array(values[name]))
-                is_parameter = isinstance(old, torch.nn.Parameter)
-                value = torch.nn.Parameter(new, requires_grad=False) if is_parameter else new
-                setattr(module.get_submodule(owner), leaf, value)
 
 
 def _parts(program: ExportedProgram, model: Model) -> tuple[Part, ...]:

@@ -16,12 +16,12 @@ from haversack.base.graph import Node
 from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Port
 from haversack.targets.executorch import parse
-from haversack.targets.executorch.biases import derived
 from haversack.targets.executorch.constraints import constraints
 from haversack.targets.executorch.integers import Writer
 from haversack.targets.executorch.pads import fold
 from haversack.targets.executorch.sheet import Finished, Sheet
 from haversack.targets.executorch.skeleton import Skeleton
+from haversack.tools.graph.injection import derived, unheld
 from haversack.tools.graph.law import equal, runs_in_integers
 from haversack.tools.graph.roles import Role, Unit, role, units
 
@@ -56,7 +56,7 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
     ops = constraints(model.graph).integer_ops
     whole = {unit.head.key: unit for unit in units(model.graph) if runs_in_integers(unit, encodings, ops)}
     try:
-        biases = derived(model, encodings)
+        biases = derived(model, encodings, ops)
     except ValueError as error:
         raise ConversionError(str(error), where=model.name, next_step="encode the model again") from error
     present = {owner for part in skeleton.parts for owner in part.owners}
@@ -207,35 +207,24 @@ def _normed(model: Model, encodings: Encodings, present: set[str]) -> Iterator[F
 def _faults(model: Model, encodings: Encodings, whole: Mapping[str, Unit]) -> Iterator[Fault]:
     """Yield what this target's files cannot hold."""
     inside = {unit.head.key for unit in whole.values() if unit.clamp is not None}
-    for key, encoding in sorted(encodings.tensors.items()):
+    found = list(unheld(model, encodings, inside, _weight_fault, _input_fault))
+    told = {fault.where for fault in found}
+    yield from found
+    for key in sorted(encodings.tensors.keys() - told):
         node_key, port = split_tensor(key)
-        node = model.graph.by_key[node_key]
-        causes = {"out": _activation_fault, "weight": _weight_fault, "in": _input_fault}
-        cause = causes[port](node, encoding)
-        if not cause and port == "out" and node_key in inside and isinstance(encoding, Affine):
-            cause = "it is inside a fused unit: only what leaves the clamp behind it can be encoded"
         weight = encodings.affine(f"{node_key}:weight")
-        if not cause and port == "in" and (weight is None or weight.axis is None):
-            cause = "an input quantized at run time needs an integer weight with a scale for each row"
-        if not cause and port == "in" and weight is not None and weight.bits == _HALF and _is_odd(model, node):
+        if port != "in" or weight is None:
+            continue
+        if weight.axis is None:
+            yield Fault(key, "an input quantized at run time needs an integer weight with a scale for each row")
+        elif weight.bits == _HALF and _is_odd(model, model.graph.by_key[node_key]):
             cause = "XNNPACK computes rows of odd length wrongly and not the same each time where weights have 4 bits"
-        if cause:
             yield Fault(key, cause)
 
 
 def _is_odd(model: Model, node: Node) -> bool:
     """Say whether the rows of a layer's weight have an odd length."""
     return node.weight is not None and model.weights[node.weight].shape[-1] % 2 == 1
-
-
-def _activation_fault(node: Node, encoding: Encoding) -> str:
-    if isinstance(encoding, Float) and encoding.dtype == "float32":
-        return "float32 is what a tensor without an encoding has: leave it out"
-    if not isinstance(encoding, Affine):
-        return f"an activation is held as Affine, not as {type(encoding).__name__}"
-    if (encoding.bits, encoding.signed, encoding.axis) != (8, False, None):
-        return "an activation is held as 8 bits with one scale"
-    return "" if node.output.dtype == "float32" else f"a tensor of {node.output.dtype} has no codes"
 
 
 def _weight_fault(node: Node, encoding: Encoding) -> str:

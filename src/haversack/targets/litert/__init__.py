@@ -12,10 +12,10 @@ import numpy as np
 from haversack.base.candidate import Artifact
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
-from haversack.base.errors import ConversionError, Fault, VerificationError
+from haversack.base.errors import ConversionError, Fault
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Port, Sample
-from haversack.targets.contract import Session, Target, artifact_file, count, differences
+from haversack.targets.contract import Session, Target, artifact_file
 from haversack.tools.store import atomic
 
 _MINIMUM = "2.17"
@@ -47,9 +47,9 @@ class LiteRT(Target):
     integer_io: bool = False
 
     def _constraints(self, graph: Graph) -> Constraints:
-        from haversack.targets.litert.constraints import constraints
+        from haversack.tools.graph.demands import demands
 
-        return constraints(graph)
+        return demands(graph)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         from haversack.targets.litert.write import write
@@ -80,9 +80,9 @@ class LiteRT(Target):
         return [{**batch, **dict.fromkeys(others, length)} for length in sorted(set(self.lengths))]
 
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
-        from haversack.targets.litert import biases
         from haversack.targets.litert.read import read
         from haversack.targets.litert.write import write
+        from haversack.tools.graph.injection import derived, proven
 
         written = write(model, encodings, self._sizes(model), integer_io=self.integer_io)
         if found := self._unfillable(model):
@@ -99,17 +99,11 @@ class LiteRT(Target):
             draft = Path(stream.name)
             session = self._opened(draft)
             content = read(draft, written.tensor_names, written.absorbed)
-            equal, faults = differences(encodings, content.encodings())
-            wanted = biases.derived(model, encodings)
-            wrong = biases.differences(biases.digests(wanted), content.biases)
-            if faults or wrong:
-                raise VerificationError(
-                    "the file does not hold what was injected",
-                    where=str(path),
-                    faults=(*faults, *wrong),
-                    next_step="report this: the file was written by this very run",
-                )
-        numbers = sum(codes.size for codes, _ in wanted.values())
+            biases = {
+                key: (codes, scale.reshape(-1))
+                for key, (codes, scale) in derived(model, encodings, self.constraints(model.graph).integer_ops).items()
+            }
+            proof = proven(encodings, biases, content, path)
         return Artifact(
             target="litert",
             files=(artifact_file(path, folder),),
@@ -119,9 +113,9 @@ class LiteRT(Target):
             tensor_names=written.tensor_names,
             absorbed=written.absorbed,
             layouts=written.layouts,
-            bias_digests=biases.digests(wanted),
-            injected=count(encodings) + numbers,
-            read_back=equal + numbers,
+            bias_digests=proof.bias_digests,
+            injected=proof.injected,
+            read_back=proof.read_back,
         )
 
     def _opened(self, draft: Path) -> Session:
@@ -137,13 +131,9 @@ class LiteRT(Target):
             ) from error
 
     def _read(self, path: Path, artifact: Artifact) -> Encodings:
-        from haversack.targets.litert import biases
         from haversack.targets.litert.read import read
 
-        content = read(path, artifact.tensor_names, artifact.absorbed)
-        if faults := biases.differences(artifact.bias_digests, content.biases):
-            raise VerificationError("biases are not those that were written", where=str(path), faults=faults)
-        return content.encodings()
+        return read(path, artifact.tensor_names, artifact.absorbed).held(artifact.bias_digests, path)
 
     def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:  # noqa: ARG002 - none are known
         from haversack.targets.litert.session import LiteRTSession

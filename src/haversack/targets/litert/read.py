@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
-from haversack.base.errors import Fault, VerificationError
+from haversack.base.encodings import Affine, Dynamic, Float
+from haversack.base.errors import Fault
 from haversack.base.keys import split_node
-from haversack.targets.litert.biases import digests
 from haversack.targets.litert.flat import Operator, Quantization, Subgraph, Tensor
 from haversack.targets.litert.naming import NONE, WHOLE, key_of
 from haversack.targets.litert.sheet import OFFSET
 from haversack.targets.litert.unflat import File, Foreign, guarded, reading
+from haversack.tools.graph.injection import Content, bias_digests
 
 MOVES = frozenset(
     "RESHAPE TRANSPOSE PAD SLICE STRIDED_SLICE MAX_POOL_2D CONCATENATION GATHER BROADCAST_TO MAXIMUM MINIMUM".split()
@@ -30,26 +29,6 @@ LAYERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 _BITS = {"INT8": 8, "INT4": 4}
 _LARGEST = {"INT8": 127, "INT4": 7}
 _MOST = 255
-
-
-@dataclass
-class Content:
-    """What a file holds.
-
-    Attributes:
-        tensors, integers: see ``Encodings``.
-        biases: node key -> (int32 codes, float32 scale) of its derived bias.
-        faults: what is not as we write it.
-    """
-
-    tensors: dict[str, Encoding] = field(default_factory=dict)
-    integers: dict[str, np.ndarray] = field(default_factory=dict)
-    biases: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-
-    def encodings(self) -> Encodings:
-        """Return the encodings."""
-        return Encodings(self.tensors, self.integers)
 
 
 def read(path: Path, tensor_names: Mapping[str, str], absorbed: Mapping[str, str]) -> Content:
@@ -64,14 +43,7 @@ def read(path: Path, tensor_names: Mapping[str, str], absorbed: Mapping[str, str
         VerificationError: it is no LiteRT file, or not one that we have written; all faults together.
     """
     content = guarded(path, lambda file: _content(file, {**absorbed, **tensor_names}))
-    if content.faults:
-        raise VerificationError(
-            "the file is not as it was written",
-            where=str(path),
-            faults=tuple(content.faults),
-            next_step="lower the model again",
-        )
-    return content
+    return content.sound(path)
 
 
 def _content(file: File, names: Mapping[str, str]) -> Content:
@@ -88,7 +60,7 @@ def _content(file: File, names: Mapping[str, str]) -> Content:
         found.append(reader.content)
     first = found[0]
     for graph, other in zip(file.subgraphs[1:], found[1:], strict=True):
-        equal = digests(other.biases) == digests(first.biases)
+        equal = bias_digests(other.biases) == bias_digests(first.biases)
         if not other.faults and not (equal and other.encodings().digest == first.encodings().digest):
             first.faults.append(Fault(graph.name, "this signature holds other numbers than the first"))
         first.faults += other.faults

@@ -14,7 +14,6 @@ from haversack.base.model import Model
 from haversack.targets.litert import order as orders
 from haversack.targets.litert import padding
 from haversack.targets.litert.arithmetic import ACTIVATIONS, limited, limited_codes
-from haversack.targets.litert.constraints import constraints
 from haversack.targets.litert.faults import faults
 from haversack.targets.litert.flat import pack
 from haversack.targets.litert.naming import CODES
@@ -24,6 +23,7 @@ from haversack.targets.litert.program import Flow, Program
 from haversack.targets.litert.session import MAIN
 from haversack.targets.litert.sheet import OFFSET, Sheet, Store, Value
 from haversack.targets.litert.site import Site, Values
+from haversack.tools.graph.demands import demands
 from haversack.tools.graph.law import runs_in_integers
 from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role, units
 from haversack.tools.numerics import affine
@@ -96,7 +96,7 @@ class _Walk:
         self.model = self.program.model
         self.graph = self.model.graph
         self.values = Values(self.sheet)
-        self.ops = constraints(self.graph).integer_ops
+        self.ops = demands(self.graph).integer_ops
         self.pads = padding.absorbed(self.graph, self.program, self.encodings)
         self.held: dict[str, Affine] = {}
 

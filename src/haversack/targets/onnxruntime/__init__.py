@@ -12,10 +12,10 @@ import numpy as np
 from haversack.base.candidate import Artifact
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Affine, Dynamic, Encodings
-from haversack.base.errors import ConversionError, Fault, VerificationError
+from haversack.base.errors import ConversionError, Fault
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
-from haversack.targets.contract import Session, Target, artifact_file, count, differences
+from haversack.targets.contract import Session, Target, artifact_file
 from haversack.targets.onnxruntime.cpu import PRECISION
 from haversack.tools.store import atomic
 
@@ -44,9 +44,9 @@ class OnnxRuntime(Target):
     file: str = "model.onnx"
 
     def _constraints(self, graph: Graph) -> Constraints:
-        from haversack.targets.onnxruntime.constraints import constraints
+        from haversack.tools.graph.demands import demands
 
-        return constraints(graph)
+        return demands(graph)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         from haversack.targets.onnxruntime.skeleton import skeleton
@@ -61,10 +61,11 @@ class OnnxRuntime(Target):
         return ()
 
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
-        from haversack.targets.onnxruntime import biases, cpu
+        from haversack.targets.onnxruntime import cpu
         from haversack.targets.onnxruntime.read import read
         from haversack.targets.onnxruntime.skeleton import skeleton
         from haversack.targets.onnxruntime.write import write
+        from haversack.tools.graph.injection import derived, proven
 
         frame = skeleton(model)
         written = write(frame, model, encodings)
@@ -77,17 +78,9 @@ class OnnxRuntime(Target):
             draft = Path(stream.name)
             session = self._opened(draft, options)
             content = read(draft, written.tensor_names, written.absorbed)
-            equal, faults = differences(encodings, content.encodings())
-            wanted = biases.derived(model, encodings)
-            wrong = biases.differences(biases.digests(wanted), content.biases)
-            if faults or wrong:
-                raise VerificationError(
-                    "the file does not hold what was injected",
-                    where=str(path),
-                    faults=(*faults, *wrong),
-                    next_step="report this: the file was written by this very run",
-                )
-        numbers = sum(codes.size for codes, _ in wanted.values())
+            proof = proven(
+                encodings, derived(model, encodings, self.constraints(model.graph).integer_ops), content, path
+            )
         return Artifact(
             target="onnxruntime",
             files=(artifact_file(path, folder),),
@@ -99,9 +92,9 @@ class OnnxRuntime(Target):
             session_options=options,
             tensor_names=written.tensor_names,
             absorbed=written.absorbed,
-            bias_digests=biases.digests(wanted),
-            injected=count(encodings) + numbers,
-            read_back=equal + numbers,
+            bias_digests=proof.bias_digests,
+            injected=proof.injected,
+            read_back=proof.read_back,
         )
 
     def _opened(self, draft: Path, options: Mapping[str, str]) -> Session:
@@ -117,13 +110,9 @@ class OnnxRuntime(Target):
             ) from error
 
     def _read(self, path: Path, artifact: Artifact) -> Encodings:
-        from haversack.targets.onnxruntime import biases
         from haversack.targets.onnxruntime.read import read
 
-        content = read(path, artifact.tensor_names, artifact.absorbed)
-        if faults := biases.differences(artifact.bias_digests, content.biases):
-            raise VerificationError("biases are not those that were written", where=str(path), faults=faults)
-        return content.encodings()
+        return read(path, artifact.tensor_names, artifact.absorbed).held(artifact.bias_digests, path)
 
     def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
         import platform

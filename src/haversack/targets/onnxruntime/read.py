@@ -7,18 +7,18 @@ is what the layer reads. A Q/DQ node that leads nowhere we know is a fault.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
-from haversack.base.errors import Fault, VerificationError
+from haversack.base.encodings import Affine, Dynamic, Float
+from haversack.base.errors import Fault
 from haversack.targets.onnxruntime.foreign import Foreign, constant, guarded
 from haversack.targets.onnxruntime.foreign import axis as axis_of
 from haversack.targets.onnxruntime.integers import MOVES
 from haversack.targets.onnxruntime.naming import CODES, key_of
+from haversack.tools.graph.injection import Content
 from haversack.tools.graph.law import equal
 
 if TYPE_CHECKING:
@@ -28,26 +28,6 @@ _ENCODING_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantiz
 _LARGEST_CODE = 127
 _LAYERS = {"Conv": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1, "Gather": 0}
 """Operator -> which of its inputs is the weight."""
-
-
-@dataclass
-class Content:
-    """What a file holds.
-
-    Attributes:
-        tensors, integers: see ``Encodings``.
-        biases: node key -> (int32 codes, float32 scale) of its derived bias.
-        faults: what is not as we write it.
-    """
-
-    tensors: dict[str, Encoding] = field(default_factory=dict)
-    integers: dict[str, np.ndarray] = field(default_factory=dict)
-    biases: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-
-    def encodings(self) -> Encodings:
-        """Return the encodings."""
-        return Encodings(self.tensors, self.integers)
 
 
 def read(path: Path, tensor_names: Mapping[str, str], absorbed: Mapping[str, str]) -> Content:
@@ -62,14 +42,7 @@ def read(path: Path, tensor_names: Mapping[str, str], absorbed: Mapping[str, str
         VerificationError: it is no ONNX file, or not one that we have written; all faults together.
     """
     content = guarded(path, lambda graph: _content(graph, {**tensor_names, **absorbed}))
-    if content.faults:
-        raise VerificationError(
-            "the file is not as it was written",
-            where=str(path),
-            faults=tuple(content.faults),
-            next_step="lower the model again",
-        )
-    return content
+    return content.sound(path)
 
 
 def _content(graph: ir.Graph, names: Mapping[str, str]) -> Content:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import ConversionError, Fault
 from haversack.base.graph import Node
-from haversack.base.keys import split_tensor
 from haversack.base.model import Model
-from haversack.targets.onnxruntime.constraints import constraints
 from haversack.targets.onnxruntime.integers import Codes, write_unit
 from haversack.targets.onnxruntime.sheet import Sheet
 from haversack.targets.onnxruntime.skeleton import Skeleton
 from haversack.targets.onnxruntime.stored import write_layer
+from haversack.tools.graph.demands import demands
+from haversack.tools.graph.injection import unheld
 from haversack.tools.graph.law import equal, runs_in_integers
 from haversack.tools.graph.roles import Role, role, units
 
@@ -42,10 +42,10 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
             in a form without an integer kernel.
     """
     held = _held(skeleton, model, encodings)
-    ops = constraints(model.graph).integer_ops
+    ops = demands(model.graph).integer_ops
     whole = {unit.last.key: unit for unit in units(model.graph) if runs_in_integers(unit, encodings, ops)}
     inside = {unit.head.key for unit in whole.values() if unit.clamp is not None}
-    faults = [*_faults(model, encodings, inside), *held.faults]
+    faults = [*unheld(model, encodings, inside, _weight_fault, _input_fault), *held.faults]
     if faults:
         raise ConversionError(
             "ONNX Runtime cannot hold these encodings",
@@ -125,31 +125,6 @@ def _names(codes: Codes, skeleton: Skeleton) -> dict[str, str]:
         if value is not None and asked == given and passes and value.name in present:
             found[node.out] = str(value.name)
     return found
-
-
-def _faults(model: Model, encodings: Encodings, inside: set[str]) -> Iterator[Fault]:
-    """Yield what this target's files cannot hold."""
-    for key, encoding in sorted(encodings.tensors.items()):
-        node_key, port = split_tensor(key)
-        node = model.graph.by_key[node_key]
-        causes = {"out": _activation_fault, "weight": _weight_fault, "in": _input_fault}
-        cause = causes[port](node, encoding)
-        if not cause and port == "out" and node_key in inside and isinstance(encoding, Affine):
-            cause = "it is inside a fused unit: only what leaves the clamp behind it can be encoded"
-        if not cause and port == "in" and encodings.affine(f"{node_key}:weight") is None:
-            cause = "an input quantized at run time needs an int8 weight"
-        if cause:
-            yield Fault(key, cause)
-
-
-def _activation_fault(node: Node, encoding: Encoding) -> str:
-    if isinstance(encoding, Float) and encoding.dtype == "float32":
-        return "float32 is what a tensor without an encoding has: leave it out"
-    if not isinstance(encoding, Affine):
-        return f"an activation is held as Affine, not as {type(encoding).__name__}"
-    if (encoding.bits, encoding.signed, encoding.axis) != (8, False, None):
-        return "an activation is held as uint8 with one scale"
-    return "" if node.output.dtype == "float32" else f"a tensor of {node.output.dtype} has no codes"
 
 
 def _weight_fault(node: Node, encoding: Encoding) -> str:

@@ -27,7 +27,7 @@ def rewrite(model: Model, edit: Callable[[fx.GraphModule], None], note: str) -> 
     import torch
 
     module = model.program.module(check_guards=False)
-    _load(module, model.weights)
+    give_weights(module, model.weights)
     edit(module)
     module.graph.eliminate_dead_code()
     module.graph.lint()
@@ -74,8 +74,8 @@ def free_shapes(program: ExportedProgram) -> tuple[object, ...]:
     return tuple(found)
 
 
-def _load(module: fx.GraphModule, values: Mapping[str, np.ndarray]) -> None:
-    """Give a module from ``program.module()`` copies of weights, by name, of any shape; names it lacks are passed over.
+def give_weights(module: fx.GraphModule, values: Mapping[str, np.ndarray]) -> None:
+    """Give a module from ``program.module()`` copies of weights (any dtype and shape), by name; others are passed over.
 
     Its own tensors are replaced, not written into: a program shares them with all its modules, and models with them.
     """

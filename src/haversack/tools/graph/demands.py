@@ -1,4 +1,4 @@
-"""What the integer kernels of XNNPACK and LiteRT demand of the encodings."""
+"""What integer kernels demand of encodings, in whatever runtime: the law's own demands, read off a graph."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role, units
 _REAL = "float32"
 
 
-def constraints(graph: Graph) -> Constraints:
+def demands(graph: Graph, *, without: frozenset[str] = frozenset()) -> Constraints:
     """Return the constraints of a graph.
 
     Values that are moved keep one encoding; adds and means have tie-free ratios; a clamp's output stays inside it, so
     that the grid does the clamping. Softmax and sigmoid run in float, where they fix nothing.
+
+    Args:
+        graph: the canonical graph.
+        without: ops that the runtime has no integer kernel for, of those that the law knows.
     """
     found = [unit for unit in units(graph) if unit.last.output.dtype == _REAL]
     ties = [frozenset((*_flowing(unit), unit.out)) for unit in found if role(unit.head) in (Role.SAME, Role.CONCAT)]
@@ -27,7 +31,7 @@ def constraints(graph: Graph) -> Constraints:
             bounds[unit.out] = limits
     ratios = [ratio for unit in found for ratio in _ratios(graph, unit)]
     ops = frozenset(unit.head.op for unit in found if role(unit.head) in INTEGER_ROLES)
-    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops)
+    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - without)
 
 
 def _flowing(unit: Unit) -> tuple[str, ...]:
