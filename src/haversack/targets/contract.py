@@ -70,6 +70,7 @@ class Target:
             run on a platform that is absent. Told beside measurements, never instead of them.
         packages: distributions whose versions decide what its files hold and compute.
         runs_here: whether the runtime opens files on this machine (otherwise export only).
+        runs_where: for export only: on which device, and what to type there; ``{file}`` is the main file.
         precisions: what a layer can be in its files.
         session_settings: the only session options that its artefacts may ask for.
     """
@@ -77,6 +78,7 @@ class Target:
     platforms: ClassVar[Mapping[str, str]] = {}
     packages: ClassVar[tuple[str, ...]] = ()
     runs_here: ClassVar[bool] = True
+    runs_where: ClassVar[str] = ""
     precisions: ClassVar[tuple[Precision, ...]] = PRECISIONS
     session_settings: ClassVar[frozenset[str]] = frozenset()
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from haversack.base.errors import VerificationError
 from haversack.targets.onnxruntime import OnnxRuntime
-from haversack.targets.onnxruntime.foreign import Foreign, axis, constant, guarded
+from haversack.tools.graph.onnx.foreign import Foreign, axis, constant, guarded
 
 TARGET = OnnxRuntime()
 

@@ -49,7 +49,7 @@ class OnnxRuntime(Target):
         return demands(graph)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
-        from haversack.targets.onnxruntime.skeleton import skeleton
+        from haversack.tools.graph.onnx.skeleton import skeleton
 
         size = sum(value.nbytes for value in model.weights.values())
         if size > _LARGEST:
@@ -63,7 +63,7 @@ class OnnxRuntime(Target):
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
         from haversack.targets.onnxruntime import cpu
         from haversack.targets.onnxruntime.read import read
-        from haversack.targets.onnxruntime.skeleton import skeleton
+        from haversack.tools.graph.onnx.skeleton import skeleton
         from haversack.targets.onnxruntime.write import write
         from haversack.tools.graph.injection import derived, proven
 

@@ -13,8 +13,8 @@ import numpy as np
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
-from haversack.targets.onnxruntime.naming import CODES, SCALE, VALUE, ZERO_POINT
-from haversack.targets.onnxruntime.sheet import Sheet
+from haversack.tools.graph.onnx.naming import CODES, SCALE, VALUE, ZERO_POINT
+from haversack.tools.graph.onnx.sheet import Sheet
 from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role
 from haversack.tools.numerics import affine
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from haversack.base.model import Sample
-from haversack.targets.onnxruntime.naming import CODES, key_of, key_within
+from haversack.tools.graph.onnx.naming import CODES, key_of, key_within
 from haversack.targets.onnxruntime.session import options, ports, start
 
 _FLOAT_LAYERS = frozenset(

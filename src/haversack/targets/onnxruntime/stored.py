@@ -12,8 +12,8 @@ import numpy as np
 
 from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings
 from haversack.base.graph import Node
-from haversack.targets.onnxruntime.naming import CODES, SCALE
-from haversack.targets.onnxruntime.sheet import Sheet
+from haversack.tools.graph.onnx.naming import CODES, SCALE
+from haversack.tools.graph.onnx.sheet import Sheet
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics.granularity import along
 

@@ -14,6 +14,9 @@ from haversack.tools.numerics.granularity import along
 BIAS_LIMIT = 1 << 22
 """Largest code a bias may have before its channel's weight scale is raised: leaves the int32 sum 2^9 times as much."""
 
+MIDDLE = 128
+"""The code of 0 on a symmetric grid of 8 bits; runtimes with signed codes write it as 0."""
+
 _INT32 = np.iinfo(np.int32)
 
 

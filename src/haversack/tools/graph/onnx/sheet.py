@@ -10,8 +10,8 @@ import numpy as np
 
 from haversack.base.errors import ConversionError
 from haversack.base.model import Model
-from haversack.targets.onnxruntime.naming import key_of
-from haversack.targets.onnxruntime.skeleton import PARAMETER, Skeleton
+from haversack.tools.graph.onnx.naming import key_of
+from haversack.tools.graph.onnx.skeleton import PARAMETER, Skeleton
 
 if TYPE_CHECKING:
     import onnx_ir as ir
