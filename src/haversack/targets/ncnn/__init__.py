@@ -66,7 +66,7 @@ class Ncnn(Target):
             atomic.write_bytes(beside(draft), written.data)
             atomic.write_text(draft, written.text)
             session = self._opened(draft)
-            content = read(draft)
+            content = read(draft, written.absorbed)
             biases = derived(model, encodings, self.constraints(model.graph).integer_ops)
             proof = proven(encodings, biases, content, path)
             beside(draft).replace(beside(path))
@@ -79,6 +79,7 @@ class Ncnn(Target):
             outputs=session.outputs,
             runtime_version=_MINIMUM,
             tensor_names=written.tensor_names,
+            absorbed=written.absorbed,
             bias_digests=proof.bias_digests,
             injected=proof.injected,
             read_back=proof.read_back,
@@ -99,7 +100,7 @@ class Ncnn(Target):
     def _read(self, path: Path, artifact: Artifact) -> Encodings:
         from haversack.targets.ncnn.read import read
 
-        return read(path).held(artifact.bias_digests, path)
+        return read(path, artifact.absorbed).held(artifact.bias_digests, path)
 
     def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
         from haversack.targets.ncnn.session import NcnnSession

@@ -36,9 +36,10 @@ def tensors(path: Path, names: Mapping[str, str], inputs: Mapping[str, np.ndarra
     for row in range(len(next(iter(inputs.values())))):
         extractor = net.create_extractor()
         extractor.set_light_mode(False)
-        feed(extractor, {name: array[row] for name, array in inputs.items()})
+        kept = feed(extractor, {name: array[row] for name, array in inputs.items()})
         for key, name in names.items():
             found[key].append(_codes(name, extracted(extractor, blobs.get(name, name))))
+        kept.clear()
     return {key: np.stack(arrays) for key, arrays in found.items()}
 
 
@@ -65,6 +66,7 @@ def layer_seconds(path: Path, inputs: Mapping[str, np.ndarray], runs: int) -> di
     """
     net = opened(path, 1)
     held: dict[str, Any] = {}
+    kept: list[Any] = []
     extractor = net.create_extractor()
     first = {name: array[0] for name, array in inputs.items()}
     found: dict[str, float] = {}
@@ -72,7 +74,7 @@ def layer_seconds(path: Path, inputs: Mapping[str, np.ndarray], runs: int) -> di
         if line.type == "Split":
             held.update(dict.fromkeys(line.outputs, held[line.inputs[0]]))
         elif line.type == "Input":
-            feed(extractor, first)
+            kept += feed(extractor, first)
             held[line.outputs[0]] = _taken(extractor, line.outputs[0], path)
         else:
             timed, held[line.outputs[0]] = _timed(net, line, held, path, runs)

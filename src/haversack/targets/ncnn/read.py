@@ -55,17 +55,22 @@ def files(path: Path) -> Files:
     return Files(lines, arrays, origins)
 
 
-def read(path: Path) -> Content:
+def read(path: Path, absorbed: Mapping[str, str]) -> Content:
     """Return what the files hold.
 
     Args:
         path: the .param file.
+        absorbed: encoded tensor key -> the blob that serves it, for pads that a convolution does itself.
 
     Raises:
         VerificationError: a file is not one of ours, or a number in it is not the one that its scales ask for.
         OSError: a file cannot be read.
     """
-    return _Reader(files(path)).content().sound(path)
+    content = _Reader(files(path)).content()
+    for key, blob in absorbed.items():
+        if (held := content.tensors.get(f"{key_of(blob)}{_OUT}")) is not None:
+            content.tensors[key] = held
+    return content.sound(path)
 
 
 @dataclass

@@ -84,20 +84,30 @@ class NcnnSession:
 
     def _row(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         extractor = self._net.create_extractor()
-        feed(extractor, inputs)
-        return {port.name: extracted(extractor, port.name).reshape(port.spec.shape[1:]) for port in self.outputs}
+        kept = feed(extractor, inputs)
+        found = {port.name: extracted(extractor, port.name).reshape(port.spec.shape[1:]) for port in self.outputs}
+        kept.clear()
+        return found
 
     def close(self) -> None:
         """Let go of the runtime's memory."""
         self._net = None
 
 
-def feed(extractor: Any, inputs: Mapping[str, np.ndarray]) -> None:  # noqa: ANN401 - untyped package
-    """Give an extractor its inputs, one row each; ncnn keeps copies."""
+def feed(extractor: Any, inputs: Mapping[str, np.ndarray]) -> list[Any]:  # noqa: ANN401 - untyped package
+    """Give an extractor its inputs, one row each, and return what must live until its last call.
+
+    Layers that work in place change what they are given, so that ncnn gets copies; but it does not hold them itself.
+    """
     import ncnn
 
+    held: list[Any] = []
     for name, array in inputs.items():
-        extractor.input(name, ncnn.Mat(np.ascontiguousarray(array)).clone())
+        held.append(np.array(array, np.float32, order="C"))
+        held.append(ncnn.Mat(held[-1]))
+        held.append(held[-1].clone())
+        extractor.input(name, held[-1])
+    return held
 
 
 def extracted(extractor: Any, name: str) -> np.ndarray:  # noqa: ANN401 - untyped package

@@ -14,6 +14,8 @@ from haversack.targets.ncnn.blobs import Array
 from haversack.targets.ncnn.sheet import Sheet, Value
 from haversack.targets.ncnn.text import Setting
 
+Pads = tuple[int, int, int, int]
+"""Left, right, top, bottom."""
 MOST_AXES = 3
 """Axes of a blob, without the batch."""
 
@@ -30,6 +32,7 @@ class Site:
         shape: of the output, without the batch.
         name: of the blob that the op makes.
         bounds: of a clamp that the layer may do as well; ``fused`` says that it does.
+        pads: zeros that a pad before the layer adds, which the layer does as well.
     """
 
     sheet: Sheet
@@ -40,6 +43,7 @@ class Site:
     name: str
     bounds: tuple[float, float] | None = None
     fused: bool = field(default=False)
+    pads: Pads = (0, 0, 0, 0)
 
     @property
     def input(self) -> Value:

@@ -16,6 +16,7 @@ from haversack.targets.ncnn.faults import faults, unwritten
 from haversack.targets.ncnn.integers import Grids
 from haversack.targets.ncnn.naming import CAST, CODES, SCALE, VALUE, WHOLE
 from haversack.targets.ncnn.ops import WRITERS
+from haversack.targets.ncnn.padding import Absorbed, absorbed
 from haversack.targets.ncnn.sheet import HINT, Sheet, Value, hint, plain, sizes
 from haversack.targets.ncnn.site import Site
 from haversack.tools.graph.demands import demands
@@ -35,11 +36,13 @@ class Written:
         text: the .param file.
         data: the .bin file.
         tensor_names: activation tensor key -> name of its blob: of the codes where it is encoded.
+        absorbed: encoded tensor key -> name of the blob that serves it, for pads that a convolution does itself.
     """
 
     text: str
     data: bytes
     tensor_names: Mapping[str, str]
+    absorbed: Mapping[str, str]
 
 
 def write(model: Model, encodings: Encodings) -> Written:
@@ -68,7 +71,7 @@ def write(model: Model, encodings: Encodings) -> Written:
         text, data = walk.sheet.files()
     except ValueError as error:
         raise ConversionError(str(error), where=model.name) from error
-    return Written(text, data, walk.names)
+    return Written(text, data, walk.names, walk.absorbed())
 
 
 @dataclass
@@ -83,16 +86,18 @@ class _Walk:
     wholes: dict[str, Value] = field(default_factory=dict)
     scales: dict[str, Value] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    pads: Mapping[str, Absorbed] = field(default_factory=dict)
 
     def run(self) -> None:
         graph, ops = self.model.graph, demands(self.model.graph).integer_ops
         self.biases = derived(self.model, self.encodings, ops)
+        self.pads = absorbed(graph, self.encodings)
         for port, key in zip(self.model.inputs, graph.inputs, strict=True):
             shape = _shape(graph.by_key[key])
             self.floats[key] = self.sheet.layer("Input", port.name, (), Value(port.name, shape), sizes(shape))
             self._made(graph.by_key[key])
         for unit in units(graph):
-            if role(unit.head) is Role.INPUT:
+            if role(unit.head) is Role.INPUT or unit.head.key in self.pads:
                 continue
             if runs_in_integers(unit, self.encodings, ops):
                 self._integer(unit)
@@ -104,7 +109,22 @@ class _Walk:
             self.sheet.layer("Noop", f"output/{number}", [value], made, {HINT: hint(value.shape)})
 
     def _site(self, node: Node, inputs: list[Value], name: str, bounds: tuple[float, float] | None = None) -> Site:
-        return Site(self.sheet, node, inputs, self.model.weights, _shape(node), name, bounds)
+        pads = [self.pads[key].pads for key in node.inputs if key in self.pads]
+        site = Site(self.sheet, node, inputs, self.model.weights, _shape(node), name, bounds)
+        site.pads = pads[0] if pads else site.pads
+        return site
+
+    def _source(self, key: str) -> str:
+        """Return the key of the value that is in the file: of what a pad reads, where the reader does the pad."""
+        return self.pads[key].source if key in self.pads else key
+
+    def absorbed(self) -> dict[str, str]:
+        """Return encoded tensor key -> the blob that serves it, for pads that are not in the file."""
+        found = {}
+        for key, one in self.pads.items():
+            if self.encodings.affine(f"{key}:out") is not None:
+                found[f"{key}:out"] = self.names[f"{one.source}:out"]
+        return found
 
     def _float(self, unit: Unit) -> None:
         """Write a unit in float, the clamp with its layer where nobody wants to see what is between."""
@@ -195,10 +215,12 @@ class _Walk:
         self.names[node.out] = value.name
 
     def _anything(self, key: str) -> Value:
+        key = self._source(key)
         return next(held[key] for held in (self.codes, self.wholes, self.floats) if key in held)
 
     def _coded(self, key: str, reader: Node) -> Value:
         """Return the codes of a value."""
+        key = self._source(key)
         if key not in self.codes:
             whole = self.wholes[key]
             made = Value(f"{key}:out{CODES}", whole.shape)
@@ -208,6 +230,7 @@ class _Walk:
 
     def _whole(self, key: str, reader: Node) -> Value:
         """Return the codes of a value as float32 whole numbers; the layer that casts them is named by who reads them."""
+        key = self._source(key)
         if key not in self.wholes:
             codes = self.codes[key]
             made = Value(f"{key}:out{WHOLE}", codes.shape)
@@ -217,6 +240,7 @@ class _Walk:
 
     def _floating(self, key: str) -> Value:
         """Return a value as whoever computes in float reads it: of the codes, where it is encoded."""
+        key = self._source(key)
         if key not in self.floats:
             if key in self.wholes:
                 whole = self.wholes[key]
