@@ -153,6 +153,11 @@ class Candidate:
         """The plan's identity."""
         return self.plan.id
 
+    @property
+    def exported(self) -> bool:
+        """Whether its file was written and read back only: no runtime on this machine opens it."""
+        return any(finding.kind == "export-only" for finding in self.findings)
+
 
 @dataclass(frozen=True)
 class Pair:

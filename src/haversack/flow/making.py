@@ -23,6 +23,7 @@ from haversack.base.progress import Event, Sink
 from haversack.base.quality import Drop, Quality
 from haversack.compress.apply import Compressed
 from haversack.flow.data import Data
+from haversack.flow.exports import Export, exported
 from haversack.flow.replay import Predict, Replay
 from haversack.flow.running import Running, feeds
 from haversack.flow.squeeze import Squeezer
@@ -133,6 +134,9 @@ class Maker:
                 self._keep(plan, compressed)
             strays = self.target.detours(self.folder_of(plan) / artifact.files[0].path, artifact)
             found += [Finding("detour", fault.cause, fault.where) for fault in strays]
+            if not self.target.runs_here:
+                made = Export(plan, artifact, compressed, found, clock.seconds)
+                return Made(exported(made, self.target, self.data, self.metric, self.baseline))
             return self._measured(plan, artifact, compressed, found, clock)
         except (ConversionError, VerificationError, WorkerFault) as error:
             found.append(_failure(error))

@@ -22,6 +22,7 @@ from haversack.choose.verdict import checks
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
 from haversack.flow.early import limits
+from haversack.flow.exports import judgeable
 from haversack.flow.outputs import Wishes, leave, shipped
 from haversack.flow.proposals import careful, proposals
 from haversack.flow.race import race
@@ -155,7 +156,8 @@ def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]
     if name in fixed:
         return best([fixed[name]], budget, steps.evaluate, confirm=steps.confirmed, sink=steps.shop.tell)
     target = steps.targets[name]
-    plans = proposals(steps.model.graph, name, target.precisions, tuple(steps.targets))
+    budget = budget if target.runs_here else judgeable(budget)
+    plans = proposals(steps.model.graph, name, target.precisions, steps.squeeze.alike(name))
     mixer = Mixer(steps.model.graph, steps.profile, name, steps.weight_elements(), steps.targets[name].precisions)
     raced = race(steps, plans.variants)
     model = steps.model
@@ -165,7 +167,7 @@ def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]
         steps.evaluate,
         spares=[(plan, raced.lost[plan.digest]) for plan in raced.order[1:]],
         fallbacks=[*(one for first in raced.order[:1] for one in careful(model.graph, first)), *plans.fallbacks],
-        mixer=mixer,
+        mixer=mixer if target.runs_here else None,
         hopeless=hopeless(model.graph, model.weights, budget),
         overshoot=overshoot(model.graph, model.weights, budget),
         confirm=steps.confirmed,

@@ -12,13 +12,9 @@ from haversack.base import digest
 from haversack.base.candidate import Artifact
 from haversack.base.errors import Fault, Refused, UsageError, VerificationError
 from haversack.base.recipe import structure
-from haversack.flow.making import ENCODINGS
-from haversack.flow.outputs import ARTIFACT, BEST, GOLDEN
+from haversack.flow.outputs import ARTIFACT, BEST, beside
 from haversack.report.record import ArtifactRecord, CandidateRecord, Record
 from haversack.targets.contract import Target
-
-BESIDE = (ENCODINGS, GOLDEN, ARTIFACT)
-"""What lies beside a target's file and proves it."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +81,13 @@ class Shipped:
                 faults.append(Fault(file.path, f"it has {size} bytes, report.json says {file.bytes}"))
             else:
                 faults += _wrong(self.out / file.path, file.path, file.sha256)
-        for name in BESIDE:
+        for name in beside(self.part):
             told = self.proofs.get(prefix + name)
             if told is None:
                 faults.append(Fault("report.json", f"proofs has no sha256 of {prefix}{name}"))
             else:
                 faults += _wrong(self.folder / name, prefix + name, told)
-        return len(files) + len(BESIDE), faults
+        return len(files) + len(beside(self.part)), faults
 
     def artifact(self) -> Artifact:
         """Return what ``artifact.json`` tells, where it tells what report.json does.

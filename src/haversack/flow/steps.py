@@ -36,7 +36,7 @@ from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, qual
 from haversack.flow.proposals import mostly_linear
 from haversack.flow.replay import Predict, Replay
 from haversack.flow.running import Running
-from haversack.flow.squeeze import Squeezer
+from haversack.flow.squeeze import Squeezer, together
 from haversack.flow.workshop import Saved, Workshop
 from haversack.load.forecast import Preflight, preflight
 from haversack.lower.emit import emit
@@ -94,6 +94,11 @@ class Steps:
             self.shop.tell(Event("load", "done", f"export: {len(folded.graph.nodes)} operations"))
         return folded
 
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The targets whose files run here."""
+        return tuple(name for name, target in self.targets.items() if target.runs_here)
+
     @cached_property
     def machine(self) -> Environment:
         """This machine, with the versions of all that computes the result."""
@@ -110,18 +115,22 @@ class Steps:
             return [self.model.digest, self.data.digest(), self.metric.digest, _code(), *processor, *versions]
 
     @cached_property
-    def constraints(self) -> Constraints:
-        """What all selected targets demand together."""
-        return Constraints.union(target.constraints(self.model.graph) for target in self.targets.values())
+    def constraints(self) -> dict[str, Constraints]:
+        """Target -> what it demands, with all selected targets that share its encodings."""
+        return together({name: target.constraints(self.model.graph) for name, target in self.targets.items()})
 
     @cached_property
     def float_predict(self) -> Replay:
-        """The float artefact of the first target as a predictor; it is compared with PyTorch first.
+        """The float artefact of the first target that runs here as a predictor; it is compared with PyTorch first.
+
+        Where none runs here it is PyTorch itself.
 
         Raises:
             VerificationError: it computes something else than the model does in PyTorch.
         """
-        floats = next(iter(self.floats.values()))
+        floats = next((one for name, one in self.floats.items() if self.targets[name].runs_here), None)
+        if floats is None:
+            return Replay(Executor(self.model).run)
         run = Running(self.device, self.device.load(floats.opening), floats.artifact, self.model.outputs)
         _check_float(self.model, run, tuple(array[:PYTORCH_SAMPLES] for array in self.data.first()))
         return Replay(run)
@@ -212,7 +221,7 @@ class Steps:
             return {key: seconds for key, seconds in found.items() if key}
 
         def make() -> Profile:
-            seconds = layers(self.model.graph, {name: partial(times, name) for name in self.targets})
+            seconds = layers(self.model.graph, {name: partial(times, name) for name in self.running})
             found = partial(perturb, ranges=self.ranges(self.model))
             free = all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in self.model.inputs)
             held = held_rows(self.data.calibration(), self.data.counts()[0], cut=free)

@@ -21,6 +21,7 @@ from haversack.base.errors import (
     VerificationError,
 )
 from haversack.base.progress import Event, Sink, silent
+from haversack.flow.exports import where_to_run
 from haversack.flow.making import ENCODINGS
 from haversack.flow.outputs import ARTIFACT, BEST, GOLDEN
 from haversack.flow.shipped import Shipped
@@ -193,7 +194,9 @@ def _read_back(shipped: Shipped) -> tuple[str, list[Fault]]:
 
 
 def _golden(device: Device, shipped: Shipped) -> tuple[str, list[Fault]]:
-    """Run the golden vectors."""
+    """Run the golden vectors; a file that does not run here has none."""
+    if not shipped.part.runs_here:
+        raise NotThere(where_to_run(shipped.part, shipped.names[0]))
     artifact = shipped.artifact()
     vectors = golden_file.read(shipped.folder / GOLDEN)
     main = shipped.folder / artifact.files[0].path
@@ -224,7 +227,7 @@ def _verdict(record: Record, candidate: CandidateRecord) -> tuple[str, list[Faul
 
     As in the run's own exit code, a file that misses its budget is not failed for being slower than float as well.
     """
-    missed = any(not limit.met for limit in record.limits_of(candidate.target))
+    missed = any(limit.missed for limit in record.limits_of(candidate.target))
     excused = {*record.allowed, "slower-than-float"} if missed else set(record.allowed)
     wrong = [finding for finding in candidate.findings if finding.severity == "error"]
     faults = [

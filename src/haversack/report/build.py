@@ -33,7 +33,7 @@ from haversack.report.record import (
     Samples,
 )
 
-BITS = {"float32": 32, "float16": 16, "int8": 8, "int8_dynamic": 8, "int8_weights": 8}
+BITS = {"float32": 32, "float16": 16, "int8": 8, "int8_dynamic": 8, "int8_weights": 8, "palette": 8}
 _UNITS = {"size": "bytes", "download": "bytes", "memory": "bytes", "latency_ms": "ms", "latency_ratio": "x"}
 
 
@@ -127,7 +127,9 @@ def _limits(
             got = _got(name, chosen.get(target))
             over = None if got is None else got - allowed
             unit = _UNITS.get(name, metric_unit)
-            rows.append(Limit(name, float(allowed), got, over is not None and over <= 0, target, unit, over))
+            met = over is not None and over <= 0
+            judged = got is not None or target not in chosen or not chosen[target].exported
+            rows.append(Limit(name, float(allowed), got, met, target, unit, over, judged))
     return tuple(rows)
 
 

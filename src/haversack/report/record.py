@@ -98,6 +98,7 @@ class Limit:
         target: the runtime.
         unit: bytes, ms, x, fraction, or the metric's own.
         over: ``got - allowed``: positive by how much it was missed, negative what was left.
+        judged: false where the file does not run here and so nothing can be said of it.
     """
 
     limit: str
@@ -107,6 +108,12 @@ class Limit:
     target: str
     unit: str
     over: float | None
+    judged: bool = True
+
+    @property
+    def missed(self) -> bool:
+        """Whether it was judged and not met."""
+        return self.judged and not self.met
 
 
 @dataclass(frozen=True)
@@ -263,6 +270,11 @@ class CandidateRecord:
     after: ModelFacts | None = None
     forecast: Forecast | None = None
     seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    @property
+    def exported(self) -> bool:
+        """Whether its file was written and read back only: it does not run here."""
+        return any(finding.kind == "export-only" for finding in self.findings)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def _target(record: Record, target: str) -> str:
     if best is None:
         reasons = [one.reason for one in record.candidates if one.target == target and one.reason]
         return f"{target}: failed" + (f" ({reasons[-1]})" if reasons else "")
-    verdict = "met" if all(limit.met for limit in record.limits_of(target)) else "missed"
+    verdict = "missed" if any(limit.missed for limit in record.limits_of(target)) else "met"
     return f"{target}: {'  '.join((*_figures(best, record.baseline.unit), verdict))}"
 
 
@@ -41,6 +41,8 @@ def _across(record: Record) -> list[str]:
 
 def _figures(best: CandidateRecord, unit: str) -> list[str]:
     figures = [wording.size(best.artifact.bytes) if best.artifact else "no file"]
+    if best.exported:
+        return [*figures, "not run here"]
     if best.latency:
         figures.append(f"{wording.ratio(best.latency.ratio)} ({wording.milliseconds(best.latency.median_ms)})")
     else:
