@@ -10,7 +10,6 @@ from typing import Literal
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 
-
 JUDGED_UNRUN = frozenset({"size", "download"})
 """Limits that a file is held against which no runtime here opens."""
 

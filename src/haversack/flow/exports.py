@@ -88,9 +88,7 @@ def exported(made: Export, target: Target, data: Data, metric: Metric, floats: S
         extra["reference_error"] = error
         text = f"{text}. {words}"
     findings = tuple(dict.fromkeys((*made.found, Finding("export-only", text))))
-    return Candidate(
-        made.plan, made.artifact, None, None, None, None, None, findings, dict(made.seconds), extra=extra
-    )
+    return Candidate(made.plan, made.artifact, None, None, None, None, None, findings, dict(made.seconds), extra=extra)
 
 
 def _reference(compressed: Compressed, data: Data, metric: Metric, floats: Scored) -> tuple[float, str]:

@@ -120,6 +120,36 @@ def modules():
 
 
 @pytest.fixture(scope="session")
+def exported():
+    """Return the Model of a module."""
+    return export
+
+
+@pytest.fixture(scope="session")
+def planned():
+    """Return the encodings of a uniform plan."""
+    return plan
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """Return random numbers of a seed and a shape."""
+    return image
+
+
+@pytest.fixture
+def lower(tmp_path):
+    """Lower a model with encodings."""
+    return lambda model, encodings, target=None: Lowered(model, encodings, tmp_path, target)
+
+
+@pytest.fixture(scope="module")
+def lowered_once(tmp_path_factory):
+    """Lower a model with encodings, for the tests of one file."""
+    return lambda model, encodings: Lowered(model, encodings, tmp_path_factory.mktemp("once"))
+
+
+@pytest.fixture(scope="session")
 def zoo():
     """Name -> (model, one batch of three)."""
     found = {}

@@ -162,4 +162,3 @@ def rounded(site_sheet: Site, value: Value, name: str, encoding: Affine) -> Valu
     made = Value(name + CODES, value.shape)
     arrays = [plain("scale", numbers.steps(encoding))]
     return site_sheet.sheet.layer("Quantize", f"{site_sheet.node.key}{ROUND}", [value], made, {0: 1}, arrays)
-

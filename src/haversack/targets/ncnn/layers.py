@@ -52,9 +52,7 @@ def form(site: Site) -> tuple[str, dict[int, Setting]]:
     )
     settings |= {1: width, 2: broad, 3: across}
     (top, bottom), (left, right) = _pads(site, ((high, tall), (width, broad)))
-    left, right, top, bottom = (
-        one + more for one, more in zip((left, right, top, bottom), site.pads, strict=True)
-    )
+    left, right, top, bottom = (one + more for one, more in zip((left, right, top, bottom), site.pads, strict=True))
     settings |= {4: left, 15: right}
     if wide:
         settings |= {11: high, 12: tall, 13: down, 14: top, 16: bottom}

@@ -87,7 +87,9 @@ def write_binary(site: Site) -> Value:
     if values.size != math.prod(shape):
         raise site.refused("a constant with a row for each sample")
     shape = (1,) * (len(site.shape) - len(shape)) + tuple(shape)
-    return site.emit("BinaryOp", [site.input, site.sheet.constant(f"{site.node.key}:out/constant", values, shape)], kind)
+    return site.emit(
+        "BinaryOp", [site.input, site.sheet.constant(f"{site.node.key}:out/constant", values, shape)], kind
+    )
 
 
 def write_reshape(site: Site) -> Value:

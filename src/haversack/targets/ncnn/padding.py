@@ -46,7 +46,7 @@ def _zeros(node: Node) -> Pads | None:
         return None
     pads = [int(size) for size in node.attributes["pad"]]
     pads += [0] * (4 - len(pads))
-    if len(pads) > 4 and any(pads[4:]) or min(pads) < 0:
+    if (len(pads) > 4 and any(pads[4:])) or min(pads) < 0:
         return None
     return pads[0], pads[1], pads[2], pads[3]
 

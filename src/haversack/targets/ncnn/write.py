@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from haversack.base.encodings import Affine, Encodings, Float
-from haversack.base.errors import ConversionError, Fault
+from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.targets.ncnn import integers, layers
@@ -255,4 +255,3 @@ class _Walk:
 
 def _shape(node: Node) -> tuple[int, ...]:
     return tuple(int(size) for size in node.output.shape[1:])
-
