@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from haversack.base import digest
 
-Precision = Literal["float32", "float16", "int8", "int8_dynamic", "int8_weights"]
+Precision = Literal["float32", "float16", "int8", "int8_dynamic", "int8_weights", "palette"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8", "int8_dynamic", "int8_weights")
 
 
@@ -25,7 +25,8 @@ class LayerPlan:
     """How one weighted layer is stored and run.
 
     Attributes:
-        precision: ``float32``, ``float16``, ``int8`` (static), ``int8_dynamic`` or ``int8_weights`` (weight only).
+        precision: ``float32``, ``float16``, ``int8`` (static), ``int8_dynamic``, ``int8_weights`` (weight only) or
+            ``palette`` (weight only: indices into a few values; ``bits`` of an index stand in the settings of weights).
         granularity: ``channel`` or ``tensor``: one weight scale for each output channel, or one in all.
         weights: the part of ``compress/quantize`` that sets the weight scales.
     """

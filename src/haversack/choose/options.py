@@ -15,6 +15,7 @@ BYTES_PER_WEIGHT: Mapping[str, float] = {
     "int8": 1.0,
     "int8_dynamic": 1.0,
     "int8_weights": 1.0,
+    "palette": 0.5,
 }
 SECONDS_PER_BORDER_ELEMENT = 0.6e-9
 """A forecast of what quantizing or dequantizing one value costs where a float layer meets an integer one."""

@@ -43,7 +43,8 @@ def uniform(
             nearest = "float32"
         if nearest != "float32":
             rows = role(node) is Role.EMBEDDING
-            found[node.key] = LayerPlan(nearest, "channel" if rows else granularity, weights)
+            shared = "tensor" if nearest == "palette" else granularity
+            found[node.key] = LayerPlan(nearest, "channel" if rows and nearest != "palette" else shared, weights)
     return found
 
 

@@ -10,8 +10,8 @@ from haversack.tools.graph.law import INTEGER_ROLES
 from haversack.tools.graph.roles import Role, role, units
 
 _PRECISIONS: dict[Role, frozenset[Precision]] = {
-    Role.LAYER: frozenset({"float32", "float16", "int8", "int8_dynamic", "int8_weights"}),
-    Role.EMBEDDING: frozenset({"float32", "float16", "int8_weights"}),
+    Role.LAYER: frozenset({"float32", "float16", "int8", "int8_dynamic", "int8_weights", "palette"}),
+    Role.EMBEDDING: frozenset({"float32", "float16", "int8_weights", "palette"}),
 }
 
 

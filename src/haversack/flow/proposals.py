@@ -17,6 +17,8 @@ STATIC = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minm
 """Parts for the ranges of activations and the scales of weights in static plans; the first is preferred."""
 WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
+PALETTE_BITS = (6, 4)
+"""Bits of an index into a palette, the gentler first."""
 CORRECTED = (Step("fold_norm"), Step("bias_correct"))
 
 
@@ -52,8 +54,14 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
         made = Plan(target, layers, prepare, Step(ranges), constrained_by, origin)
         return [made] if layers or precision == "float32" else []
 
+    palettes = [
+        replace(one, layers=uniform(graph, "palette", weights=Step("kmeans", {"bits": bits})))
+        for bits in PALETTE_BITS
+        for one in plan("palette", f"palettes of {1 << bits} values, float arithmetic")
+    ]
     floats = [
         *plan("int8_weights", "int8 weights, float arithmetic"),
+        *palettes,
         *plan("float16", "float16 weights, float arithmetic"),
         *plan("float32", "float"),
     ]

@@ -255,7 +255,7 @@ def _layer(before: LayerFacts, now: LayerFacts | None, plan: LayerPlan | None, e
         macs=shown.macs,
         parameters=shown.parameters,
         precision=precision,
-        bits=BITS[precision],
+        bits=int(plan.weights.settings.get("bits", BITS[precision])) if plan else BITS[precision],
         granularity=plan.granularity if plan and precision.startswith("int") else "",
         relative_error=error,
         time_share=now.time_share if now else None,

@@ -16,7 +16,7 @@ import numpy as np
 from haversack.base import digest
 from haversack.base.candidate import Artifact, ArtifactFile
 from haversack.base.constraints import Constraints
-from haversack.base.encodings import Affine, Encodings
+from haversack.base.encodings import Affine, Codebook, Encodings
 from haversack.base.errors import ConversionError, Fault, UsageError, VerificationError
 from haversack.base.graph import Graph
 from haversack.base.keys import split_tensor
@@ -242,7 +242,7 @@ def encoding_faults(model: Model, encodings: Encodings) -> tuple[Fault, ...]:
             faults.append(Fault(key, "the model has no such node"))
         elif port == "weight" and node.weight is None:
             faults.append(Fault(key, f"{node.op} has no weight"))
-        elif port == "weight" and isinstance(encodings.tensors[key], Affine):
+        elif port == "weight" and isinstance(encodings.tensors[key], Affine | Codebook):
             cause = _integer_fault(encodings.integers.get(key), model.weights[str(node.weight)].shape)
             faults += [Fault(key, cause)] if cause else []
     return tuple(faults)

@@ -12,7 +12,7 @@ from haversack.base.errors import ConversionError
 from haversack.base.graph import Graph, Node, TensorSpec
 from haversack.targets.litert import naming, padding
 from haversack.targets.litert import order as orders
-from haversack.targets.litert.program import Constant, Flow
+from haversack.tools.graph.program import Constant, Flow
 from haversack.targets.litert.sheet import Sheet, Store
 from haversack.targets.litert.site import Site, Values
 from haversack.tools.graph.demands import demands
