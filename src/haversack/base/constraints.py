@@ -30,7 +30,7 @@ class Constraints:
         bounds: tensor -> (low, high) of real values its codes may not leave (the clamp fused before it).
         ratios: scale ratios of adds and means.
         integer_ops: ops that may run in integers.
-        symmetric: whether activations lie around 0 (uint8 code 128, int8 code 0), so that a clamp is not the grid's work.
+        symmetric: whether activations lie around 0 (uint8 code 128, int8 code 0), so that no grid does a clamp's work.
         half_scales: whether the scales of weights that are stored for float arithmetic are float16 numbers.
     """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Protocol
 
 import numpy as np
@@ -62,7 +63,8 @@ def judgeable(budget: Budget) -> Budget:
 
 def where_to_run(target: Target, file: str) -> str:
     """Return that a target's file is not run here, and where it can be, with the command."""
-    return f"not run here; {target.runs_where.format(file=file)}" if target.runs_where else "not run here"
+    main = PurePosixPath(file).parts[0]
+    return f"not run here; {target.runs_where.format(file=main)}" if target.runs_where else "not run here"
 
 
 def exported(made: Export, target: Target, data: Data, metric: Metric, floats: Scored) -> Candidate:
@@ -88,9 +90,7 @@ def exported(made: Export, target: Target, data: Data, metric: Metric, floats: S
         extra["reference_error"] = error
         text = f"{text}. {words}"
     findings = tuple(dict.fromkeys((*made.found, Finding("export-only", text))))
-    return Candidate(
-        made.plan, made.artifact, None, None, None, None, None, findings, dict(made.seconds), extra=extra
-    )
+    return Candidate(made.plan, made.artifact, None, None, None, None, None, findings, dict(made.seconds), extra=extra)
 
 
 def _reference(compressed: Compressed, data: Data, metric: Metric, floats: Scored) -> tuple[float, str]:

@@ -102,7 +102,12 @@ def leave(
         forecasts={one.id: _forecast(one) for one in candidates if "forecast" in one.extra},
     )
     across = tuple(report.pair(one) for one in pairs)
-    record = replace(record, across=across, why=only.paragraph if only else "", proofs=_proofs(out, {name: beside(steps.targets[name]) for name in best}))
+    record = replace(
+        record,
+        across=across,
+        why=only.paragraph if only else "",
+        proofs=_proofs(out, {name: beside(steps.targets[name]) for name in best}),
+    )
     report.write(record, out)
     return record
 

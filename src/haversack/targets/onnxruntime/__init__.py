@@ -63,9 +63,9 @@ class OnnxRuntime(Target):
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
         from haversack.targets.onnxruntime import cpu
         from haversack.targets.onnxruntime.read import read
-        from haversack.tools.graph.onnx.skeleton import skeleton
         from haversack.targets.onnxruntime.write import write
         from haversack.tools.graph.injection import derived, proven
+        from haversack.tools.graph.onnx.skeleton import skeleton
 
         frame = skeleton(model)
         written = write(frame, model, encodings)

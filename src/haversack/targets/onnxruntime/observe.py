@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from haversack.base.model import Sample
-from haversack.tools.graph.onnx.naming import CODES, key_of, key_within
 from haversack.targets.onnxruntime.session import options, ports, start
+from haversack.tools.graph.onnx.naming import CODES, key_of, key_within
 
 _FLOAT_LAYERS = frozenset(
     {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Add", "GlobalAveragePool"}

@@ -14,12 +14,12 @@ import numpy as np
 
 from haversack.base.encodings import Affine, Dynamic, Float
 from haversack.base.errors import Fault
-from haversack.tools.graph.onnx.foreign import Foreign, constant, guarded
-from haversack.tools.graph.onnx.foreign import axis as axis_of
 from haversack.targets.onnxruntime.integers import MOVES
-from haversack.tools.graph.onnx.naming import CODES, key_of
 from haversack.tools.graph.injection import Content
 from haversack.tools.graph.law import equal
+from haversack.tools.graph.onnx.foreign import Foreign, constant, guarded
+from haversack.tools.graph.onnx.foreign import axis as axis_of
+from haversack.tools.graph.onnx.naming import CODES, key_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -10,13 +10,13 @@ from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.targets.onnxruntime.integers import Codes, write_unit
-from haversack.tools.graph.onnx.held import held
-from haversack.tools.graph.onnx.sheet import Sheet
-from haversack.tools.graph.onnx.skeleton import Skeleton
 from haversack.targets.onnxruntime.stored import write_layer
 from haversack.tools.graph.demands import demands
 from haversack.tools.graph.injection import unheld
 from haversack.tools.graph.law import runs_in_integers
+from haversack.tools.graph.onnx.held import held
+from haversack.tools.graph.onnx.sheet import Sheet
+from haversack.tools.graph.onnx.skeleton import Skeleton
 from haversack.tools.graph.roles import Role, role, units
 
 

@@ -121,9 +121,7 @@ def _store(sheet: Sheet, node: Node, encoding: Affine, integers: np.ndarray) -> 
         reader.replace_input_with(place, value)
 
 
-def _names(
-    sheet: Sheet, skeleton: Skeleton, codes: Mapping[str, ir.Value], encodings: Encodings
-) -> dict[str, str]:
+def _names(sheet: Sheet, skeleton: Skeleton, codes: Mapping[str, ir.Value], encodings: Encodings) -> dict[str, str]:
     """Return tensor key -> name, for values that are in the file, and for what merely passes such a value on."""
     graph = sheet.model.graph
     present = {value.name for value in sheet.graph.inputs}
