@@ -75,7 +75,6 @@ def lowered(tmp_path):
 
 
 def _words():
-    import torch
     from torch import nn
 
     class Words(nn.Module):

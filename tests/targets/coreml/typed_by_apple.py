@@ -1,4 +1,4 @@
-"""Run by a test, in a process of its own: Apple's own reader builds each package's program again, operation by operation.
+"""Run by a test, in a process of its own: Apple's own reader builds each package's program again.
 
 coremltools checks every operation's arguments and infers every type and shape while it does so. Frameworks that it
 could convert from are kept out, since importing them takes 20 seconds.

@@ -118,7 +118,8 @@ def write_item(site: Site) -> Value:
     source, index = site.arguments["arg0"], site.arguments["arg1"]
     if not isinstance(source, Flow) or source.key not in site.values.pieces:
         raise site.refused("it picks from something that makes no pieces here")
-    return site.values.pieces[source.key][index]
+    found: Value = site.values.pieces[source.key][index]
+    return found
 
 
 def write_index(site: Site) -> Value:
