@@ -99,7 +99,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
         steps = _steps(shop, job, tried, device)
         precisions = [one for target in steps.targets.values() for one in target.precisions]
         found = steps.preflight(PLANS * len(tried.targets))
-        return replace(found, limits=limits(steps.model, budget, precisions))
+        return replace(found, limits=limits(steps.model, budget, precisions, runs=bool(steps.running)))
 
 
 def exit_code(candidates: Sequence[Candidate], allow: Sequence[str], budget: Budget) -> int:

@@ -99,7 +99,8 @@ def half_up(scale: np.ndarray) -> np.ndarray:
     largest = np.float32(np.finfo(np.float16).max)
     near = np.minimum(np.asarray(scale, np.float32), largest).astype(np.float16)
     short = near.astype(np.float32) < np.minimum(scale, largest)
-    return np.asarray(np.where(short, np.nextafter(near, np.float16(np.inf)), near), np.float32)
+    above = np.nextafter(near, np.finfo(np.float16).max)
+    return np.asarray(np.where(short, above, near), np.float32)
 
 
 def bias_scale(scale_in: np.ndarray, scale_weight: np.ndarray) -> np.ndarray:
