@@ -153,6 +153,8 @@ def test_integers_need_an_encoding():
         (affine(bits=4), np.array([-8, 7], np.int32), "integers in [-8, 7] leave the codes [-7, 7]"),
         (affine([1.0, 1.0], [0, 0], axis=0), np.zeros((3, 2), np.int32), "2 scales do not fit axis 0"),
         (affine([1.0, 1.0], [0, 0], axis=2), np.zeros((3, 2), np.int32), "2 scales do not fit axis 2"),
+        (Codebook(2, np.zeros(4, np.float32)), np.array([3, 4], np.int32), "an index is none of 4 entries"),
+        (Codebook(2, np.zeros(4, np.float32)), np.array([-1, 0], np.int32), "an index is none of 4 entries"),
     ],
 )
 def test_integers_fit_their_encoding(encoding, integers, says):

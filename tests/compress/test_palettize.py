@@ -71,7 +71,8 @@ def test_another_entry_or_index_is_a_difference(palettes):
     book = palettes.tensors[key]
     other = Encodings({**palettes.tensors, key: replace(book, entries=book.entries + 1)}, palettes.integers)
     ((where, cause),) = [(fault.where, fault.cause) for fault in differences(palettes, other)[1]]
-    assert where == key and cause.startswith("palette [")
+    assert where == key
+    assert cause.startswith("palette [")
     moved = {**palettes.integers, key: palettes.integers[key] ^ 1}
     (fault,) = differences(palettes, Encodings(palettes.tensors, moved))[1]
     assert fault.cause == "24 of 24 integers differ"

@@ -129,6 +129,11 @@ def retyped(model, block):
     found.outputs[0].type.tensorType.dataType = 2
 
 
+def unheard(model, block):
+    found = next(one for one in block.operations if "quantized_data" in one.attributes)
+    found.attributes["scale"].type.tensorType.dataType = 77
+
+
 def newer(model, block):
     model.specificationVersion = 9
 
@@ -148,6 +153,7 @@ def lost(model, block):
         (vast, "stem_conv2d_0_weight", "a type of rank"),
         (renamed, "main", "interface"),
         (retyped, "stem", "said to be something else"),
+        (unheard, "stem_conv2d_0_weight", "a constant of type 77"),
         (newer, "model.mlmodel", "specification 7"),
         (lost, "gone", "nothing makes"),
     ],

@@ -124,13 +124,15 @@ def test_the_form_is_the_one_that_its_parser_documents(zoo, tmp_path):
     for node in pairs:
         scale, zero = held[node.input[1]], held[node.input[2]]
         assert (scale.dtype, zero.dtype) == (np.float32, np.int8)
-        assert not zero.any() and (scale > 0).all()
+        assert not zero.any()
+        assert (scale > 0).all()
         assert scale.ndim == 0 or node.attribute[0].i == 0
     layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
     assert len(layers) == 4
     for node in layers:
         source = next(one for one in pairs if one.output[0] == node.input[1])
-        assert source.op_type == "DequantizeLinear" and held[source.input[0]].dtype == np.int8
+        assert source.op_type == "DequantizeLinear"
+        assert held[source.input[0]].dtype == np.int8
         assert held[source.input[0]].min() >= -127
         assert held[node.input[2]].dtype == np.float32
     assert {"Relu", "Clip"} <= {node.op_type for node in graph.node}

@@ -17,7 +17,8 @@ def test_every_weight_takes_the_nearest_entry(bits):
     book, indices = palette.kmeans(WEIGHT, bits)
     assert book.entries.shape == (1 << bits,)
     assert np.array_equal(book.entries, book.entries.astype(np.float16).astype(np.float32))
-    assert indices.shape == WEIGHT.shape and indices.dtype == np.int32
+    assert indices.shape == WEIGHT.shape
+    assert indices.dtype == np.int32
     found = np.abs(palette.values(indices, book) - WEIGHT)
     least = np.abs(WEIGHT[..., None] - np.unique(book.entries)).min(-1)
     np.testing.assert_allclose(found, least, atol=1e-6)

@@ -115,7 +115,10 @@ class _Reader:
             BadBlob, ValueError: they are not of the type that it says, or not as we write them.
         """
         kind = value.type.tensorType
-        name = self.model.mlProgram.DESCRIPTOR.file.enum_types_by_name["DataType"].values_by_number[kind.dataType].name
+        types = self.model.mlProgram.DESCRIPTOR.file.enum_types_by_name["DataType"].values_by_number
+        if kind.dataType not in types:
+            raise ValueError(f"a constant of type {kind.dataType}")
+        name = types[kind.dataType].name
         shape = tuple(int(dimension.constant.size) for dimension in kind.dimensions)
         count = math.prod(shape)
         if kind.rank != len(shape) or count > _MOST_ELEMENTS:
