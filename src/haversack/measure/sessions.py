@@ -216,7 +216,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _resident(name: str) -> int:
-    """Return what Linux tells of this process: ``VmHWM``, the peak of its resident bytes, or ``RssAnon``, without files."""
+    """Return bytes that Linux tells of this process: ``VmHWM``, the resident peak; ``RssAnon``, what no file backs."""
     # Not ru_maxrss: the kernel hands that on from the parent that started this process.
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{name}:"):

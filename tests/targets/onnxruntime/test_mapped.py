@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -93,9 +92,7 @@ def test_a_changed_number_beside_is_seen(encoded, model, tmp_path):
     data[7] ^= 1
     path.write_bytes(bytes(data))
     found = target.read(tmp_path / "model.onnx", artifact)
-    assert any(
-        not np.array_equal(found.integers[key], encodings.integers[key]) for key in encodings.integers
-    )
+    assert any(not np.array_equal(found.integers[key], encodings.integers[key]) for key in encodings.integers)
 
 
 def test_a_smaller_model_leaves_no_old_weights(parted, model):
@@ -121,7 +118,7 @@ def test_numbers_from_anywhere_else_are_refused(encoded, model, tmp_path, locati
     artifact = target.lower(model, encoded(model, (X,)), folder)
     (tmp_path / "model.onnx.data").write_bytes(bytes(100_000))
     (folder / "short.data").write_bytes(bytes(10))
-    os.symlink(tmp_path / "model.onnx.data", folder / "linked.data")
+    (folder / "linked.data").symlink_to(tmp_path / "model.onnx.data")
     proto = onnx.load(folder / "model.onnx", load_external_data=False)
     for tensor in proto.graph.initializer:
         for entry in tensor.external_data:

@@ -43,6 +43,7 @@ class OnnxRuntime(Target):
     }
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript", "onnx-ir")
     session_settings: ClassVar[frozenset[str]] = frozenset({PRECISION})
+    keeps_order: ClassVar[bool] = False
     file: str = "model.onnx"
     mapped_from: int = mapped.LEAST
 

@@ -30,9 +30,13 @@ _PICK = "getitem"
 
 @dataclass(frozen=True)
 class Tensor:
-    """A piece of memory: its tensor key, its bytes, and the places of the steps that read it."""
+    """A piece of memory: its tensor key, the node that makes it, its bytes, and the places of the steps that read it.
+
+    ``held`` tensors stay alive until the call ends.
+    """
 
     key: str
+    maker: str
     bytes: int
     readers: tuple[int, ...]
     held: bool = False
@@ -118,7 +122,7 @@ class Lifetimes:
 
     Attributes:
         live: bytes alive at each step, in execution order.
-        alive: the tensors alive at the peak as (tensor key, bytes), largest first.
+        alive: the tensors alive at the peak as (key of the node that makes it, bytes), largest first.
     """
 
     live: tuple[Live, ...]
@@ -144,7 +148,7 @@ def lifetimes(graph: Graph, encodings: Encodings | None = None, lengths: Mapping
     if not live:
         return Lifetimes((), ())
     at = max(order, key=lambda place: live[place].bytes)
-    return Lifetimes(live, tuple((one.key, one.bytes) for one in found.alive(order, at)))
+    return Lifetimes(live, tuple((one.maker, one.bytes) for one in found.alive(order, at)))
 
 
 def steps(graph: Graph, encodings: Encodings | None = None, lengths: Mapping[str, int] | None = None) -> Steps:
@@ -179,7 +183,9 @@ class _Reader:
                 readers[tensor].append(step)
         outputs = {self.memory.get(key, "") for key in self.graph.outputs}
         tensors = tuple(
-            Tensor(f"{last.get(key, key)}:out", self._bytes(last.get(key, key)), tuple(readers[place]), key in outputs)
+            Tensor(
+                f"{last.get(key, key)}:out", key, self._bytes(last.get(key, key)), tuple(readers[place]), key in outputs
+            )
             for key, place in made.items()
         )
         found = tuple(
@@ -191,7 +197,7 @@ class _Reader:
             )
             for number, group in enumerate(self.groups)
         )
-        held = tuple(Tensor(f"{key}:out", self._bytes(key), (), held=True) for key in self.graph.inputs)
+        held = tuple(Tensor(f"{key}:out", key, self._bytes(key), (), held=True) for key in self.graph.inputs)
         return Steps(found, tensors, held)
 
     def _place(self, node: Node, head: str) -> None:

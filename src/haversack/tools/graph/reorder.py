@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 from haversack.base.graph import Graph
 from haversack.base.model import Model
 from haversack.tools.graph.lifetimes import Lifetimes, lifetimes, steps
-from haversack.tools.graph.schedule import is_ordered, lowest
+from haversack.tools.graph.schedule import lowest
 
 if TYPE_CHECKING:
     from torch import fx
     from torch.export import ExportedProgram
+
+WORTH = 0.95
+"""An order is changed where its peak is at most this fraction: a little is not worth leaving what users wrote."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Lowered:
     """A model in the order in which least is alive at the peak, as far as the search found it.
 
     Attributes:
-        model: with the same keys, names, weights and values; the very same model where nothing was gained.
+        model: with the same keys, names, weights and values; the very same model where little was gained.
         before, after: lifetimes of its float graph.
         exact: whether no order is better.
     """
@@ -46,7 +49,7 @@ def lowered(model: Model, lengths: Mapping[str, int] | None = None) -> Lowered:
     before = lifetimes(graph, None, lengths)
     found = steps(graph, None, lengths)
     order = lowest(found)
-    if order.peak >= order.before or is_ordered(order.places):
+    if order.peak > WORTH * order.before or order.peak == order.before:
         return Lowered(model, before, before, order.exact)
     keys = [key for place in order.places for key in found.steps[place].nodes]
     nodes = tuple(graph.by_key[key] for key in (*graph.inputs, *keys))
@@ -54,11 +57,12 @@ def lowered(model: Model, lengths: Mapping[str, int] | None = None) -> Lowered:
     program = _reordered(model.program, [graph.by_key[key].name for key in keys])
     after = lifetimes(changed, None, lengths)
     note = f"order: {before.peak.bytes} -> {after.peak.bytes} bytes of activations alive at the peak"
-    return Lowered(replace(model, graph=changed, program=program, notes=(*model.notes, note)), before, after, order.exact)
+    model = replace(model, graph=changed, program=program, notes=(*model.notes, note))
+    return Lowered(model, before, after, order.exact)
 
 
 def _reordered(program: ExportedProgram, names: Sequence[str]) -> ExportedProgram:
-    """Return a copy of a program (its weights shared) whose calls run in an order of names, each behind what it reads."""
+    """Return a copy of a program, its weights shared, whose calls run in an order of names, after what they read."""
     values = [*program.state_dict.values(), *program.constants.values()]
     made = copy.deepcopy(program, {id(value): value for value in values})
     graph = made.graph

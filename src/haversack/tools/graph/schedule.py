@@ -10,7 +10,7 @@ with a budget for each step). A step that frees at least as much as it makes is 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from haversack.tools.graph.lifetimes import Steps
@@ -191,8 +191,3 @@ class _Stretch:
                 return [following]
             found.append(following)
         return found
-
-
-def is_ordered(places: Sequence[int]) -> bool:
-    """Say whether an order is the one that the steps already have."""
-    return all(place == number for number, place in enumerate(places))
