@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_nothing_alive_is_no_drawing(found):
 
 def test_a_thousand_steps_do_not_overlap():
     found = bars(replace(FOUND, live=tuple(Bytes(f"n{n}", n) for n in range(1000)), peak_bytes=999))
-    assert all(one.width > 0 and one.x + one.width <= two.x for one, two in zip(found, found[1:], strict=False))
+    assert all(one.width > 0 and one.x + one.width <= two.x for one, two in pairwise(found))
     assert [bar.peak for bar in found].index(True) == 999
 
 

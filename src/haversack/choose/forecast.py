@@ -20,6 +20,8 @@ FLOAT_RATIO = 0.9
 """A file that computes in float is not expected to take less than this fraction of the float file's time."""
 _INTEGER = 0.25
 """Bytes of an 8-bit code as a fraction of a float's."""
+FREED = 8_000_000
+"""Bytes that importing a runtime may have freed again: a file takes them first, and they are not counted as its own."""
 COMPUTING = frozenset({"int8", "int8_dynamic"})
 """Precisions that compute in integers, and do not only store them."""
 
@@ -48,6 +50,7 @@ def least_memory(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan) ->
 
     Every weight but an embedding's is read in full, mapped or not. In what order the runtime computes and what it
     writes over is its own affair, but the largest tensor is there once; one byte a value where the plan is integer.
+    ``FREED`` bytes are taken off.
 
     Args:
         graph: the model's graph.
@@ -59,7 +62,7 @@ def least_memory(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan) ->
     read = replace(graph, nodes=tuple(node for node in graph.nodes if node.weight not in tables))
     width = _INTEGER if any(layer.precision == "int8" for layer in plan.layers.values()) else 1.0
     largest = max((tensor.bytes for tensor in steps(graph).tensors), default=0)
-    return least_bytes(read, others, plan) + largest * width
+    return max(0.0, least_bytes(read, others, plan) + largest * width - FREED)
 
 
 def hopeless(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) -> Callable[[Plan], str]:
@@ -83,8 +86,8 @@ def hopeless(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) ->
         if budget.memory is not None:
             memory = least_memory(graph, weights, plan)
             if memory > budget.memory * TOLERANCE:
-                told = f"{amount('memory', memory)} of weights and of the largest tensor"
-                return f"forecast memory, at least {told}, is over the allowed {amount('memory', budget.memory)}"
+                least = f"at least {amount('memory', memory)} of weights and of the largest tensor"
+                return f"forecast memory, {least}, is over the allowed {amount('memory', budget.memory)}"
         return ""
 
     return why
@@ -103,7 +106,8 @@ def overshoot(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) -
         size, ratio = budget.size, budget.latency_ratio
         by_size = max(0.0, least_bytes(graph, weights, plan) / size - 1.0) if size else 0.0
         by_time = max(0.0, 1.0 / ratio - 1.0) if ratio and not computes_integers(plan) else 0.0
-        return by_size + by_time
+        by_memory = max(0.0, least_memory(graph, weights, plan) / budget.memory - 1.0) if budget.memory else 0.0
+        return by_size + by_time + by_memory
 
     return over
 
