@@ -42,8 +42,7 @@ class Constraints:
 
     @classmethod
     def union(cls, several: Iterable[Constraints]) -> Constraints:
-        """Return what fits all of several targets: every demand of each, and only the integer ops and 4-bit
-        layers common to all.
+        """Return what fits all of several targets: every demand of each, and only the kernels common to all.
 
         Raises:
             ValueError: two targets fix one tensor's encoding differently, or bound it to disjoint intervals.

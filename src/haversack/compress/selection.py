@@ -52,17 +52,17 @@ def check(graph: Graph, plan: Plan, constraints: Constraints) -> None:
             "layers cannot run in integers",
             where=plan.id,
             faults=tuple(lacking),
-            next_step="give them another precision: int8 where only 4 bits are lacking, else float32 or int8_weights",
+            next_step="give them the precision float32, float16 or int8_weights, or int8 where only 4 bits are lacking",
         )
 
 
 def integer_tensors(graph: Graph, plan: Plan, integer_ops: frozenset[str]) -> frozenset[str]:
     """Return the keys of the activations that hold integers.
 
-    They are: input and output of every static layer (int8, w4a8); then, in execution order, the output of every other unit whose op
-    has an integer kernel and whose inputs all hold integers; and the input of a unit that only moves values, if it
-    has an integer kernel, its output holds integers and nobody else reads that input (so that a graph input is
-    quantized before its padding, not after).
+    They are: input and output of every static layer (int8, w4a8); then, in execution order, the output of every other
+    unit whose op has an integer kernel and whose inputs all hold integers; and the input of a unit that only moves
+    values, if it has an integer kernel, its output holds integers and nobody else reads that input (so that a graph
+    input is quantized before its padding, not after).
     """
     found: set[str] = set()
     parts = units(graph)

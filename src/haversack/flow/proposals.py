@@ -14,7 +14,7 @@ from haversack.tools.graph.roles import Role, role
 DYNAMIC_SHARE = 0.5
 """Above this share of the multiply-accumulates in linear layers a model is proposed in dynamic int8 first."""
 FOLD = (Step("fold_norm"),)
-STATIC = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minmax"), ("percentile", "mse"))
+VARIANTS = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minmax"), ("percentile", "mse"))
 """Parts for the ranges of activations and the scales of weights in static plans; the first is preferred."""
 WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
@@ -69,7 +69,7 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
         return Proposals(tuple(variants), tuple(floats))
     variants = [
         made
-        for ranges, weights in STATIC
+        for ranges, weights in VARIANTS
         for made in plan(
             "int8", f"int8, {ranges} ranges, {weights} weights, bias corrected", CORRECTED, weights, ranges
         )

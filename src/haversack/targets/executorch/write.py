@@ -212,9 +212,9 @@ def _faults(model: Model, encodings: Encodings, whole: Mapping[str, Unit]) -> It
     narrow = constraints(model.graph).int4_layers
     for key in sorted(encodings.tensors.keys() - told):
         weight = encodings.affine(key)
-        if key.endswith(":weight") and weight is not None and weight.bits == NARROW:
-            if split_tensor(key)[0] not in narrow:
-                yield Fault(key, "only linear layers and plain 1x1 convolutions have kernels for 4 bits")
+        node_key, port = split_tensor(key)
+        if port == "weight" and weight is not None and weight.bits == NARROW and node_key not in narrow:
+            yield Fault(key, "only linear layers and plain 1x1 convolutions have kernels for 4 bits")
     for key in sorted(encodings.tensors.keys() - told):
         node_key, port = split_tensor(key)
         weight = encodings.affine(f"{node_key}:weight")
