@@ -85,7 +85,8 @@ def test_the_search_tries_four_bits_where_eight_are_hopeless(small):
     reasons = {one["reason"] for one in small["candidates"] if not one["artifact"]}
     assert any("forecast size" in reason for reason in reasons)
     precisions = [{layer["precision"] for layer in one["layers"]} for one in small["candidates"] if one["artifact"]]
-    assert precisions and all("w4a8" in found for found in precisions)
+    assert precisions
+    assert all("w4a8" in found for found in precisions)
 
 
 def test_what_it_ships_has_the_bits_of_the_reference(small):
