@@ -9,7 +9,7 @@ import numpy as np
 
 from haversack.base.budget import Budget
 from haversack.base.graph import Graph
-from haversack.base.plan import Plan
+from haversack.base.plan import STATIC, Plan
 from haversack.choose.options import BYTES_PER_WEIGHT
 from haversack.choose.verdict import amount
 from haversack.tools.graph.lifetimes import steps
@@ -22,7 +22,7 @@ _INTEGER = 0.25
 """Bytes of an 8-bit code as a fraction of a float's."""
 FREED = 8_000_000
 """Bytes that importing a runtime may have freed again: a file takes them first, and they are not counted as its own."""
-COMPUTING = frozenset({"int8", "int8_dynamic"})
+COMPUTING = STATIC | {"int8_dynamic"}
 """Precisions that compute in integers, and do not only store them."""
 
 
@@ -60,7 +60,7 @@ def least_memory(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan) ->
     tables = {node.weight: weights[node.weight] for node in graph.nodes if node.op == "embedding" and node.weight}
     others = {name: array for name, array in weights.items() if name not in tables}
     read = replace(graph, nodes=tuple(node for node in graph.nodes if node.weight not in tables))
-    width = _INTEGER if any(layer.precision == "int8" for layer in plan.layers.values()) else 1.0
+    width = _INTEGER if any(layer.precision in STATIC for layer in plan.layers.values()) else 1.0
     largest = max((tensor.bytes for tensor in steps(graph).tensors), default=0)
     return max(0.0, least_bytes(read, others, plan) + largest * width - FREED)
 
