@@ -122,7 +122,7 @@ def test_overshoot_sums_what_a_plan_is_forecast_to_miss(world, precision, over):
     assert overshoot(world.graph, arrays(world), Budget(drop=0.0))(world.plan(precision)) == 0.0
 
 
-def large(world, factor=10_000):
+def large(world, factor=1_000):
     """The world's weights, made large enough that what a runtime freed does not matter."""
     return {name: np.zeros((array.size * factor, 1), np.float32) for name, array in arrays(world).items()}
 
@@ -133,10 +133,10 @@ def test_memory_holds_the_weights_and_the_largest_tensor(world, precision, width
     total = sum(array.size for array in weights.values()) * width
     plan = world.plan(precision)
     nodes = list(world.graph.nodes)
-    nodes[1] = replace(nodes[1], output=replace(nodes[1].output, shape=("batch", 1_000_000)))
+    nodes[-1] = replace(nodes[-1], output=replace(nodes[-1].output, shape=("batch", 1_000_000)))
     graph = Graph(tuple(nodes), world.graph.inputs, world.graph.outputs)
     more = least_memory(graph, weights, plan) - least_memory(world.graph, weights, plan)
-    assert 0 <= least_memory(world.graph, weights, plan) - (total - FREED) < 1000
+    assert 0 <= least_memory(world.graph, weights, plan) - (total - FREED) <= 4 * 1000
     assert more == pytest.approx(1_000_000 * (1 if precision == "int8" else 4), rel=1e-3)
 
 
@@ -161,6 +161,6 @@ def test_a_memory_limit_that_weights_alone_break_is_hopeless(world):
     assert "memory, at least" in hopeless(world.graph, weights, tight)(world.plan("float32"))
     assert hopeless(world.graph, weights, tight)(world.plan("int8")) == ""
     assert hopeless(world.graph, weights, wide)(world.plan("float32")) == ""
-    over = overshoot(world.graph, weights, Budget(memory=int(least) // 2))
-    assert over(world.plan("float32")) == pytest.approx(1.0, rel=1e-3)
+    over = overshoot(world.graph, weights, Budget(memory=int(least) // 8))
+    assert over(world.plan("float32")) == pytest.approx(7.0, rel=1e-3)
     assert over(world.plan("int8")) < over(world.plan("float16")) < over(world.plan("float32"))
