@@ -17,7 +17,7 @@ from haversack.base.encodings import Affine, Codebook, Encodings, Float
 from haversack.base.model import Model, Sample
 from haversack.base.recipe import FORMAT, Recipe, unstructure, write
 from haversack.choose.runtimes import Choice
-from haversack.flow import choice
+from haversack.flow import choice, memory
 from haversack.flow.making import ENCODINGS
 from haversack.flow.running import feeds
 from haversack.flow.steps import Steps
@@ -102,12 +102,9 @@ def leave(
         forecasts={one.id: _forecast(one) for one in candidates if "forecast" in one.extra},
     )
     across = tuple(report.pair(one) for one in pairs)
-    record = replace(
-        record,
-        across=across,
-        why=only.paragraph if only else "",
-        proofs=_proofs(out, {name: beside(steps.targets[name]) for name in best}),
-    )
+    proofs = _proofs(out, {name: beside(steps.targets[name]) for name in best})
+    record = replace(record, across=across, why=only.paragraph if only else "", proofs=proofs)
+    record = memory.told(record, steps, best, {target: out / BEST / target for target in best})
     report.write(record, out)
     return record
 

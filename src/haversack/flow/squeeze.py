@@ -90,3 +90,8 @@ def together(constraints: Mapping[str, Constraints]) -> dict[str, Constraints]:
         name: Constraints.union(other for other in constraints.values() if other.symmetric == one.symmetric)
         for name, one in constraints.items()
     }
+
+
+def narrowable(constraints: Iterable[Constraints]) -> frozenset[str]:
+    """Return the layers that the files of some targets can hold in 4 bits."""
+    return frozenset[str]().union(*(one.int4_layers for one in constraints))
