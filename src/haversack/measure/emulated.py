@@ -122,8 +122,9 @@ class EmulatedDevice(LocalDevice):
         env = {"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
         return [*command, "-L", self._root.name, str(python)], env, [home / "site"]
 
-    def lacks(self, target: str) -> str:
+    def lacks(self, target: str, *, looking: bool = False) -> str:
         """Say why no file of a target can be opened here, or nothing."""
+        del looking
         if self._root is None or ":" in target or target in RUNTIMES:
             return ""
         there = " and ".join(RUNTIMES)

@@ -66,9 +66,9 @@ class LocalDevice:
         self._ensure(handle)
         return handle
 
-    def lacks(self, target: str) -> str:
-        """Say why no file of a target can be opened here, or nothing."""
-        del target
+    def lacks(self, target: str, *, looking: bool = False) -> str:
+        """Say why no file of a target can be opened here (or looked into), or nothing."""
+        del target, looking
         return ""
 
     @property
