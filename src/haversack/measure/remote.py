@@ -114,9 +114,9 @@ class RemoteDevice(LocalDevice):
             least = ".".join(map(str, needs.LEAST_PYTHON))
             return f"{self.name} has Python {found} ({self.about.executable}), and a worker needs {least} or later"
         missing = [name for name in needs.of(target, looking=looking) if not self.about.packages.get(name, "?")]
-        return (
-            f"{self.name} has no {', '.join(missing)} for {target}; {self.command(tuple(missing))}" if missing else ""
-        )
+        if not missing:
+            return ""
+        return f"{self.name} has no {', '.join(missing)}, which {target} needs there; {self.command(tuple(missing))}"
 
     def command(self, packages: tuple[str, ...]) -> str:
         """Return the command that adds distributions there."""

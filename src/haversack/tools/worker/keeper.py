@@ -55,8 +55,8 @@ class Store:
 
     def path(self, key: str) -> Path | None:
         """Return the folder of a key and mark it as used, or None."""
-        folder = self.root / key
-        if not (_is_digest(key) and folder.is_dir()):
+        folder = self.root / key if _is_digest(key) else self.root
+        if folder == self.root or not folder.is_dir():
             return None
         os.utime(folder)
         return folder
