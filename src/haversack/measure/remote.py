@@ -162,6 +162,7 @@ class RemoteDevice(LocalDevice):
         return About(**{**fields, "python": tuple(told["python"])})
 
 
+_TRAVEL = ("*.py", "*.dist-info/METADATA", "*.dist-info/entry_points.txt")
 _TELLING = ("model name", "flags", "Features", "CPU implementer", "CPU part", "CPU variant", "CPU revision", "Model")
 
 
@@ -170,7 +171,8 @@ def _code(folders: Sequence[Path]) -> dict[str, Path]:
     root = Path(__file__).resolve().parents[1]
     paths = [root / "__init__.py", *(path for name in OURS for path in (root / name).rglob("*.py"))]
     found = {path.relative_to(root.parent).as_posix(): path for path in paths}
-    return found | {path.relative_to(each).as_posix(): path for each in folders for path in each.rglob("*.py")}
+    more = [(each, path) for each in folders for pattern in _TRAVEL for path in each.rglob(pattern)]
+    return found | {path.relative_to(each).as_posix(): path for each, path in more}
 
 
 def _artefact(path: Path) -> dict[str, Path]:
