@@ -38,7 +38,7 @@ class ExecuTorch(Target):
     }
     runtime: ClassVar[str] = "torch"
     packages: ClassVar[tuple[str, ...]] = ("executorch", "torchao")
-    precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8", "int8_dynamic")
+    precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8", "w4a8", "int8_dynamic")
     file: str = "model.pte"
 
     def _constraints(self, graph: Graph) -> Constraints:
