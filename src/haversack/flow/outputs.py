@@ -17,7 +17,7 @@ from haversack.base.encodings import Affine, Encodings, Float
 from haversack.base.model import Model, Sample
 from haversack.base.recipe import FORMAT, Recipe, unstructure, write
 from haversack.choose.runtimes import Choice
-from haversack.flow import choice
+from haversack.flow import choice, memory
 from haversack.flow.making import ENCODINGS
 from haversack.flow.running import feeds
 from haversack.flow.steps import Steps
@@ -103,6 +103,7 @@ def leave(
     )
     across = tuple(report.pair(one) for one in pairs)
     record = replace(record, across=across, why=only.paragraph if only else "", proofs=_proofs(out, best))
+    record = memory.told(record, steps, best, {target: out / BEST / target for target in best})
     report.write(record, out)
     return record
 

@@ -33,6 +33,7 @@ from haversack.flow import early
 from haversack.flow.data import Data
 from haversack.flow.judging import judged
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
+from haversack.flow.memory import frugal
 from haversack.flow.proposals import mostly_linear
 from haversack.flow.replay import Predict, Replay
 from haversack.flow.running import Running
@@ -84,7 +85,13 @@ class Steps:
 
     @cached_property
     def model(self) -> Model:
-        """The float model: exported once, normalisation folded."""
+        """The float model, in the order in which least is alive at the peak."""
+        with self.shop.clocked("load"):
+            return frugal(self.exported, self.data.first(), self.shop.tell)
+
+    @cached_property
+    def exported(self) -> Model:
+        """The float model: exported once, normalisation folded, in the order that it was exported in."""
         with self.shop.clocked("load"):
             self.shop.tell(Event("load", "start", "export"))
             first = Data(self.job, None, self.metric).peek()

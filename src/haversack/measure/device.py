@@ -66,11 +66,14 @@ class Start:
     Attributes:
         load_ms, first_ms: opening the file, and the first call.
         peak_bytes: peak resident memory of the process after some more calls.
+        private_bytes: resident memory that no file backs after these calls, less what it was before opening; -1 where
+            the device does not tell.
     """
 
     load_ms: float
     first_ms: float
     peak_bytes: int
+    private_bytes: int = -1
 
 
 class Device(Protocol):

@@ -140,7 +140,7 @@ class LocalDevice:
         """
         with self._fresh() as worker:
             data, _ = worker.call("start", {**self._header(worker, opening), "calls": calls}, inputs)
-        return Start(data["load_ns"] / 1e6, data["first_ns"] / 1e6, data["peak_bytes"])
+        return Start(data["load_ns"] / 1e6, data["first_ns"] / 1e6, data["peak_bytes"], data["private_bytes"])
 
     def import_peak(self, target: str, inputs: Mapping[str, np.ndarray]) -> int:
         """Return the peak resident bytes of a fresh process that imports the runtime and gets the same inputs.
