@@ -21,6 +21,7 @@ from haversack.flow import choice, memory
 from haversack.flow.making import ENCODINGS
 from haversack.flow.running import feeds
 from haversack.flow.steps import Steps
+from haversack.flow.where import environment
 from haversack.measure.device import Opening
 from haversack.report import facts
 from haversack.report.record import Forecast, ModelFacts, Record, Samples
@@ -89,7 +90,7 @@ def leave(
         baseline=steps.baseline_reported(),
         budget=wishes.budget,
         best={target: one.id for target, one in best.items()},
-        environment=steps.machine,
+        environment=environment(steps.machine, steps.device),
         samples=Samples(calibration, (evaluation + 1) // 2, evaluation // 2),
         seconds=seconds,
         command=wishes.command,

@@ -114,12 +114,13 @@ class Steps:
 
     @cached_property
     def content(self) -> list[str]:
-        """What decides every result: model, data, metric, versions of what computes it."""
+        """What decides every result: model, data, metric, versions of what computes it, the device that runs it."""
         with self.shop.clocked("load"):
             machine = self.machine
             versions = sorted(f"{name} {number}" for name, number in machine.versions.items())
             processor = [platform.machine(), machine.cpu, *machine.cpu_flags]
-            return [self.model.digest, self.data.digest(), self.metric.digest, _code(), *processor, *versions]
+            sources = [self.model.digest, self.data.digest(), self.metric.digest, _code()]
+            return [*sources, *processor, *versions, *self.device.identity]
 
     @cached_property
     def constraints(self) -> dict[str, Constraints]:
@@ -297,7 +298,7 @@ class Steps:
         made = self.shop.remember(
             "choose",
             f"candidate: {plan.origin or plan.id}",
-            [plan.digest, self.device.name, *self.content],
+            [plan.digest, *self.content],
             lambda: maker.make(plan),
             save=_save_made,
             load=load_back,

@@ -83,8 +83,15 @@ class Device(Protocol):
     def name(self) -> str:
         """The device's name in reports."""
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What measurements are filed under: they hold for this device only."""
+
     def load(self, opening: Opening) -> Handle:
         """Open an artefact."""
+
+    def opens(self, opening: Opening) -> None:
+        """Open an artefact that was just written and close it, before anybody opens it outside of a child."""
 
     def run(self, handle: Handle, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs by name for inputs by name; shapes and dtypes as the artefact has them."""

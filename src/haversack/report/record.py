@@ -312,7 +312,10 @@ class CandidateRecord:
 
 @dataclass(frozen=True)
 class Environment:
-    """Where it was measured; ``cpu_flags`` are those that decide integer kernels, ``versions`` package -> version."""
+    """Where it was measured; ``cpu_flags`` are those that decide integer kernels, ``versions`` package -> version.
+
+    ``device`` is its name where that was another machine than the one that packed.
+    """
 
     python: str
     os: str
@@ -321,6 +324,7 @@ class Environment:
     cores: int = 0
     threads: int = 1
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    device: str = ""
 
 
 @dataclass(frozen=True)
