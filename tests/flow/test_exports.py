@@ -21,6 +21,7 @@ from haversack.base.plan import LayerPlan, Plan
 from haversack.choose.verdict import checks, judged, loss
 from haversack.cli import main
 from haversack.flow import exports
+from haversack.flow.early import limits
 from haversack.flow.exports import Export, exported, judgeable, where_to_run
 from haversack.report import text
 from haversack.targets.contract import SHELF
@@ -253,3 +254,13 @@ def test_relative_error_of_all_outputs(wanted, error):
     one = np.array(wanted, np.float32)
     other = one * np.float32(1.2) if one.any() else np.array([[3.0, 4.0]], np.float32)
     assert exports._relative([(other,)], [(one,)]) == pytest.approx(error, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "runs, said", [(True, "known when it is measured"), (False, "not judged: no file is run here")]
+)
+def test_a_dry_run_says_what_nothing_here_will_judge(model, runs, said):
+    lines = limits(model, parse("size=1KB,drop=1pt,download=1KB"), ("float32",), runs=runs)
+    assert lines[0].startswith("size at most 1.0 kB: weights alone take at least")
+    assert lines[1].endswith("known when it is measured")
+    assert next(line for line in lines if line.startswith("drop")).endswith(said)

@@ -133,7 +133,7 @@ class Sheet:
         return self.casts[key]
 
     def literal(self, held: np.ndarray, dtype: str) -> Any:  # noqa: ANN401 - a message
-        """Return the message of a constant of any shape: small ones hold their numbers, others lie in the weights file."""
+        """Return the message of a constant of any shape: small ones hold their numbers, others lie in a file."""
         found = self.mil.Value()
         self.typed(found.type, held.shape, dtype)
         if dtype in _FILED and held.size >= _SMALL:
