@@ -7,6 +7,7 @@ and encodings. So the slow half (seconds of tracing) is shared by all the plans 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -22,6 +23,7 @@ from haversack.tools.graph.rewrite import give_weights
 from haversack.tools.graph.writes import without_writes
 
 if TYPE_CHECKING:
+    import torch
     from torch import fx
     from torch.export import ExportedProgram
 
@@ -137,6 +139,7 @@ def exported(model: Model) -> ExportedProgram:
     without_writes(module)
     _label(module, model)
     _plain(module)
+    _drop_unread(module)
     program = torch.export.export(module, _example(model))
     for node in program.graph.nodes:  # every pass copies these at every node: two thirds of the time
         for name in ("nn_module_stack", "stack_trace", "source_fn_stack", "from_node"):
@@ -173,6 +176,23 @@ def _plain(module: fx.GraphModule) -> None:
     graph.eliminate_dead_code()
     graph.lint()
     module.recompile()
+
+
+def _drop_unread(module: fx.GraphModule) -> None:
+    """Take away parameters and buffers that nothing reads: export lifts them all, and a file would hold them.
+
+    Folded norms leave theirs behind.
+    """
+    read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    held = [name for name, _ in (*module.named_parameters(remove_duplicate=False), *_buffers(module))]
+    for name in held:
+        if name not in read:
+            path, _, last = name.rpartition(".")
+            delattr(module.get_submodule(path), last)
+
+
+def _buffers(module: fx.GraphModule) -> Iterator[tuple[str, torch.Tensor]]:
+    return module.named_buffers(remove_duplicate=False)
 
 
 def _keeps(node: fx.Node) -> bool:
