@@ -34,15 +34,16 @@ def uniform(
         granularity: of the weight scales of layers.
         weights: the quantizer of weights.
         integer_ops: ops with an integer kernel (``Constraints.integer_ops``), or None when all have one.
-        stores_integers: whether the target stores integers for layers that run in float; otherwise these stay float32.
+        stores_integers: whether the target stores integers for layers that run in float; otherwise these stay float32
+            (tables of embeddings are stored all the same).
     """
     found: dict[str, LayerPlan] = {}
     for node in graph.nodes:
         nearest = _nearest(node, precision, integer_ops)
-        if nearest == "int8_weights" != precision and not stores_integers:
+        rows = role(node) is Role.EMBEDDING
+        if nearest == "int8_weights" != precision and not stores_integers and not rows:
             nearest = "float32"
         if nearest != "float32":
-            rows = role(node) is Role.EMBEDDING
             found[node.key] = LayerPlan(nearest, "channel" if rows else granularity, weights)
     return found
 
