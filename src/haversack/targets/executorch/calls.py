@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from haversack.targets.executorch.flat import Spoiled, Table
 
 CHAR, FLOAT = 1, 6
 """ExecuTorch's numbers of int8 and float32."""
-_DTYPES = {CHAR: np.dtype(np.int8), FLOAT: np.dtype("<f4")}
+_DTYPES: dict[int, np.dtype[Any]] = {CHAR: np.dtype(np.int8), FLOAT: np.dtype("<f4")}
 _NULL, _TENSOR = 1, 5
 _KERNEL_CALL = 1
 
@@ -80,7 +81,7 @@ def calls(program: Table, plan: Table, segment: Callable[[int], memoryview]) -> 
         Spoiled: they are not as ExecuTorch writes them.
     """
     names = [operator.text(0) for operator in plan.tables(6)]
-    made = []
+    made: list[tuple[str, tuple[int, ...]]] = []
     for step in (step for chain in plan.tables(5) for step in chain.tables(2)):
         call = step.table(1)
         if step.integer(0, "B") != _KERNEL_CALL or call is None:
