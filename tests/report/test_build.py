@@ -10,10 +10,9 @@ import pytest
 
 from haversack.base.budget import Budget, parse
 from haversack.base.candidate import ArtifactFile
-from haversack.base.plan import PRECISIONS, LayerPlan
+from haversack.base.plan import PRECISIONS, WEIGHT_BITS, LayerPlan
 from haversack.base.quality import Quality
 from haversack.report import build, render
-from haversack.report.build import BITS
 from haversack.report.record import Forecast, Limit
 
 
@@ -180,7 +179,7 @@ def test_layers_left_out_of_the_plan_are_float(record):
 
 
 def test_every_precision_has_bits():
-    assert set(BITS) == set(PRECISIONS)
+    assert set(WEIGHT_BITS) == set(PRECISIONS)
 
 
 @pytest.mark.parametrize(

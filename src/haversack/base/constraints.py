@@ -30,6 +30,7 @@ class Constraints:
         bounds: tensor -> (low, high) of real values its codes may not leave (the clamp fused before it).
         ratios: scale ratios of adds and means.
         integer_ops: ops that may run in integers.
+        int4_layers: node keys of the layers whose weights may have 4 bits and run as fast as with 8.
     """
 
     ties: tuple[frozenset[str], ...] = ()
@@ -37,10 +38,11 @@ class Constraints:
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     ratios: tuple[Ratio, ...] = ()
     integer_ops: frozenset[str] = frozenset()
+    int4_layers: frozenset[str] = frozenset()
 
     @classmethod
     def union(cls, several: Iterable[Constraints]) -> Constraints:
-        """Return what fits all of several targets: every demand of each, and only the integer ops common to all.
+        """Return what fits all of several targets: every demand of each, and only the kernels common to all.
 
         Raises:
             ValueError: two targets fix one tensor's encoding differently, or bound it to disjoint intervals.
@@ -65,4 +67,5 @@ class Constraints:
             bounds=bounds,
             ratios=tuple(dict.fromkeys(ratio for one in found for ratio in one.ratios)),
             integer_ops=frozenset.intersection(*(one.integer_ops for one in found)),
+            int4_layers=frozenset.intersection(*(one.int4_layers for one in found)),
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 from haversack.base.budget import Budget
 from haversack.base.graph import Graph
-from haversack.base.plan import Plan
+from haversack.base.plan import STATIC, Plan
 from haversack.choose.options import BYTES_PER_WEIGHT
 from haversack.choose.verdict import amount
 
@@ -16,7 +16,7 @@ TOLERANCE = 1.02
 """A forecast over its limit by less than this factor is tried: measurement decides."""
 FLOAT_RATIO = 0.9
 """A file that computes in float is not expected to take less than this fraction of the float file's time."""
-COMPUTING = frozenset({"int8", "int8_dynamic"})
+COMPUTING = STATIC | {"int8_dynamic"}
 """Precisions that compute in integers, and do not only store them."""
 
 

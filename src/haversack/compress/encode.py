@@ -23,9 +23,9 @@ def encode(
 ) -> tuple[Encodings, tuple[Finding, ...]]:
     """Return the encodings of a plan, and findings of what had to give way.
 
-    Which units run in integers: every layer with precision int8, and every other unit whose op has an integer kernel
-    (``constraints.integer_ops``) and whose inputs all hold integers (see ``selection.integer_tensors``). All other
-    units run in float on dequantized values.
+    Which units run in integers: every layer with precision int8 or w4a8, and every other unit whose op has an integer
+    kernel (``constraints.integer_ops``) and whose inputs all hold integers (see ``selection.integer_tensors``). All
+    other units run in float on dequantized values.
 
     Args:
         model: the prepared model.
@@ -38,7 +38,7 @@ def encode(
         ConversionError: an int8 layer without an integer kernel, or an activation without statistics.
         JobError: weights or statistics hold NaN or an infinity.
     """
-    check(model.graph, plan, constraints.integer_ops)
+    check(model.graph, plan, constraints)
     keys = integer_tensors(model.graph, plan, constraints.integer_ops)
     quantizer = SHELF.build(plan.ranges.part, plan.ranges.settings)
     affine, findings = activations.encode(model.graph, keys, ranges, quantizer, constraints)

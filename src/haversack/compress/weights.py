@@ -13,12 +13,10 @@ from haversack.base.finding import Finding
 from haversack.base.graph import Node
 from haversack.base.keys import split_node
 from haversack.base.model import Model
-from haversack.base.plan import LayerPlan
+from haversack.base.plan import STATIC, WEIGHT_BITS, LayerPlan
 from haversack.compress.quantize.contract import SHELF
 from haversack.tools.numerics.affine import quantize, raise_for_bias, symmetric
 from haversack.tools.numerics.granularity import by_channel, channel_axis
-
-BITS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +52,10 @@ def store(model: Model, node: Node, layer: LayerPlan, source: Affine | None, kep
     axis = channel_axis(node.op) if layer.granularity == "channel" else None
     scales = kept.scale if kept is not None else _scales(node, layer, weight, axis)
     findings: tuple[Finding, ...] = ()
-    if layer.precision == "int8" and source is not None and node.bias is not None:
+    if layer.precision in STATIC and source is not None and node.bias is not None:
         scales, raised = raise_for_bias(scales, np.asarray(model.weights[node.bias], np.float32), source.scale)
         findings = _dead(node, raised)
-    encoding = symmetric(scales, BITS, axis)
+    encoding = symmetric(scales, WEIGHT_BITS[layer.precision], axis)
     tensors: dict[str, Encoding] = {key: encoding}
     if layer.precision == "int8_dynamic":
         tensors[f"{node.key}:in"] = Dynamic()
@@ -69,7 +67,7 @@ def _scales(node: Node, layer: LayerPlan, weight: np.ndarray, axis: int | None) 
     quantizer = SHELF.build(layer.weights.part, layer.weights.settings)
     taps = int(np.prod(weight.shape[2:])) if node.op.startswith("conv") else 1
     try:
-        scales: np.ndarray = quantizer.weight_scales(by_channel(weight, axis), BITS, taps)
+        scales: np.ndarray = quantizer.weight_scales(by_channel(weight, axis), WEIGHT_BITS[layer.precision], taps)
     except JobError as error:
         place = split_node(node.key)[0] or node.key
         raise JobError(error.cause, where=place, tried=f"reading {node.weight}") from error

@@ -18,7 +18,7 @@ from haversack.base.candidate import Artifact, Candidate, Latency, Memory, Parit
 from haversack.base.errors import ConversionError, HaversackError, VerificationError
 from haversack.base.finding import Finding
 from haversack.base.model import Model, Sample
-from haversack.base.plan import Plan
+from haversack.base.plan import STATIC, Plan
 from haversack.base.progress import Event, Sink
 from haversack.base.quality import Drop, Quality
 from haversack.compress.apply import Compressed
@@ -381,7 +381,7 @@ class _Clock:
 
 def is_static(plan: Plan) -> bool:
     """Say whether some layer computes in integers whose scales are fixed beforehand."""
-    return any(layer.precision == "int8" for layer in plan.layers.values())
+    return any(layer.precision in STATIC for layer in plan.layers.values())
 
 
 def _failure(error: HaversackError) -> Finding:

@@ -23,7 +23,7 @@ from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
 from haversack.flow.early import limits
 from haversack.flow.outputs import Wishes, leave, shipped
-from haversack.flow.proposals import careful, proposals
+from haversack.flow.proposals import careful, narrowed, proposals
 from haversack.flow.race import race
 from haversack.flow.reporting import confirmed
 from haversack.flow.request import Request, Runtimes, opened, runtimes
@@ -159,14 +159,20 @@ def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]
     mixer = Mixer(steps.model.graph, steps.profile, name, steps.weight_elements(), steps.targets[name].precisions)
     raced = race(steps, plans.variants)
     model = steps.model
+    cannot = hopeless(model.graph, model.weights, budget)
+    small = [one for one in raced.order[:1] if "w4a8" in target.precisions and cannot(one)]
     return best(
         raced.order[:1],
         budget,
         steps.evaluate,
         spares=[(plan, raced.lost[plan.digest]) for plan in raced.order[1:]],
-        fallbacks=[*(one for first in raced.order[:1] for one in careful(model.graph, first)), *plans.fallbacks],
+        fallbacks=[
+            *(one for first in small for one in narrowed(first, steps.constraints.int4_layers)),
+            *(one for first in raced.order[:1] for one in careful(model.graph, first)),
+            *plans.fallbacks,
+        ],
         mixer=mixer,
-        hopeless=hopeless(model.graph, model.weights, budget),
+        hopeless=cannot,
         overshoot=overshoot(model.graph, model.weights, budget),
         confirm=steps.confirmed,
         sink=steps.shop.tell,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from haversack.base.graph import Graph
-from haversack.base.plan import Plan, Precision, Step
+from haversack.base.plan import STATIC, Plan, Precision, Step
+from haversack.choose.options import CLIPPED
 from haversack.compress.plans import float_first, uniform
 from haversack.tools.graph.roles import Role, role
 
 DYNAMIC_SHARE = 0.5
 """Above this share of the multiply-accumulates in linear layers a model is proposed in dynamic int8 first."""
 FOLD = (Step("fold_norm"),)
-STATIC = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minmax"), ("percentile", "mse"))
+VARIANTS = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minmax"), ("percentile", "mse"))
 """Parts for the ranges of activations and the scales of weights in static plans; the first is preferred."""
 WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
@@ -68,7 +69,7 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
         return Proposals(tuple(variants), tuple(floats))
     variants = [
         made
-        for ranges, weights in STATIC
+        for ranges, weights in VARIANTS
         for made in plan(
             "int8", f"int8, {ranges} ranges, {weights} weights, bias corrected", CORRECTED, weights, ranges
         )
@@ -79,10 +80,26 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
 def careful(graph: Graph, plan: Plan) -> list[Plan]:
     """Return a static plan with its first layer in float; nothing where the plan has no static layer to leave out."""
     layers = float_first(graph, plan.layers)
-    static = any(layer.precision == "int8" for layer in plan.layers.values())
+    static = any(layer.precision in STATIC for layer in plan.layers.values())
     if not static or layers == dict(plan.layers):
         return []
     return [replace(plan, layers=layers, origin=f"{plan.origin}, the first layer in float")]
+
+
+def narrowed(plan: Plan, int4_layers: Collection[str]) -> list[Plan]:
+    """Return a static plan with 4-bit weights where they cost no speed; nothing where no layer can have them.
+
+    Args:
+        plan: its int8 layers are narrowed.
+        int4_layers: ``Constraints.int4_layers`` of all selected targets.
+    """
+    narrow = {
+        key: replace(layer, precision="w4a8", weights=CLIPPED)
+        for key, layer in plan.layers.items()
+        if layer.precision == "int8" and key in int4_layers
+    }
+    origin = f"{plan.origin}, {len(narrow)} layers with 4-bit weights"
+    return [replace(plan, layers={**plan.layers, **narrow}, origin=origin)] if narrow else []
 
 
 def mostly_linear(graph: Graph) -> bool:

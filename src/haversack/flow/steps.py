@@ -213,7 +213,8 @@ class Steps:
 
         def make() -> Profile:
             seconds = layers(self.model.graph, {name: partial(times, name) for name in self.targets})
-            found = partial(perturb, ranges=self.ranges(self.model))
+            narrow = self.constraints.int4_layers
+            found = partial(perturb, ranges=self.ranges(self.model), int4_layers=narrow)
             free = all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in self.model.inputs)
             held = held_rows(self.data.calibration(), self.data.counts()[0], cut=free)
             losses = sensitivity(self.model, found, held, self.shop.tell, precisions=precisions)
@@ -328,8 +329,11 @@ class Steps:
         return {node.key: int(self.model.weights[node.weight].size) for node in self.model.graph.nodes if node.weight}
 
     def _precisions(self) -> tuple[Precision, ...]:
-        """Return the precision of the integer proposals, whose loss is worth knowing: float16 loses next to none."""
-        return ("int8_dynamic",) if mostly_linear(self.model.graph) else ("int8",)
+        """Return the precisions of integers whose loss is worth knowing: float16 loses next to none."""
+        if mostly_linear(self.model.graph):
+            return ("int8_dynamic",)
+        able = all("w4a8" in target.precisions for target in self.targets.values())
+        return ("int8", "w4a8") if able and self.constraints.int4_layers else ("int8",)
 
     def _float(self, name: str) -> FloatFile:
         folder = self.shop.inside / "float" / name

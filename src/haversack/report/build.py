@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from haversack.base.budget import Budget
 from haversack.base.candidate import Artifact, Candidate, Latency, Pair, Parity
 from haversack.base.finding import Finding
-from haversack.base.plan import LayerPlan
+from haversack.base.plan import WEIGHT_BITS, LayerPlan
 from haversack.base.quality import Drop, Quality
 from haversack.report.record import (
     FORMAT,
@@ -33,7 +33,7 @@ from haversack.report.record import (
     Samples,
 )
 
-BITS = {"float32": 32, "float16": 16, "int8": 8, "int8_dynamic": 8, "int8_weights": 8}
+_INTEGERS = 8
 _UNITS = {"size": "bytes", "download": "bytes", "memory": "bytes", "latency_ms": "ms", "latency_ratio": "x"}
 
 
@@ -253,8 +253,8 @@ def _layer(before: LayerFacts, now: LayerFacts | None, plan: LayerPlan | None, e
         macs=shown.macs,
         parameters=shown.parameters,
         precision=precision,
-        bits=BITS[precision],
-        granularity=plan.granularity if plan and precision.startswith("int") else "",
+        bits=WEIGHT_BITS[precision],
+        granularity=plan.granularity if plan and WEIGHT_BITS[precision] <= _INTEGERS else "",
         relative_error=error,
         time_share=now.time_share if now else None,
         float_time_share=before.time_share,

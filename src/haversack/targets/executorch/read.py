@@ -145,6 +145,8 @@ def _integers(constants: _Constants, delegate: Delegate, step: Step, key: str) -
         if found.ndim != len(_CHANNELS_FIRST[step.kind]):
             raise Spoiled(f"a convolution's weight of shape {found.shape}")
         found = found.transpose(_CHANNELS_FIRST[step.kind])
+    elif ":conv2d#" in key:
+        return found.reshape(*found.shape, 1, 1)
     return np.ascontiguousarray(found.reshape(*found.shape[:2], -1) if ":conv1d#" in key else found)
 
 

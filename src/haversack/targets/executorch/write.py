@@ -17,7 +17,7 @@ from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Port
 from haversack.targets.executorch import parse
 from haversack.targets.executorch.constraints import constraints
-from haversack.targets.executorch.integers import Writer
+from haversack.targets.executorch.integers import NARROW, Writer
 from haversack.targets.executorch.pads import fold
 from haversack.targets.executorch.sheet import Finished, Sheet
 from haversack.targets.executorch.skeleton import Skeleton
@@ -27,7 +27,6 @@ from haversack.tools.graph.law import equal, runs_in_integers
 from haversack.tools.graph.roles import Role, Unit, role, units
 
 FORMAT = 1
-_HALF = 4
 _PADS = frozenset({"pad", "constant_pad_nd"})
 
 
@@ -222,6 +221,12 @@ def _faults(model: Model, encodings: Encodings, whole: Mapping[str, Unit]) -> It
     found = list(unheld(model, encodings, inside, _weight_fault, _input_fault))
     told = {fault.where for fault in found}
     yield from found
+    narrow = constraints(model.graph).int4_layers
+    for key in sorted(encodings.tensors.keys() - told):
+        weight = encodings.affine(key)
+        node_key, port = split_tensor(key)
+        if port == "weight" and weight is not None and weight.bits == NARROW and node_key not in narrow:
+            yield Fault(key, "only linear layers and plain 1x1 convolutions have kernels for 4 bits")
     for key in sorted(encodings.tensors.keys() - told):
         node_key, port = split_tensor(key)
         weight = encodings.affine(f"{node_key}:weight")
@@ -229,7 +234,7 @@ def _faults(model: Model, encodings: Encodings, whole: Mapping[str, Unit]) -> It
             continue
         if weight.axis is None:
             yield Fault(key, "an input quantized at run time needs an integer weight with a scale for each row")
-        elif weight.bits == _HALF and _is_odd(model, model.graph.by_key[node_key]):
+        elif weight.bits == NARROW and _is_odd(model, model.graph.by_key[node_key]):
             cause = "XNNPACK computes rows of odd length wrongly and not the same each time where weights have 4 bits"
             yield Fault(key, cause)
 
@@ -246,10 +251,8 @@ def _weight_fault(node: Node, encoding: Encoding) -> str:
         return "" if encoding.dtype == "float32" else "XNNPACK has no kernels for float16 weights on this path"
     if not isinstance(encoding, Affine):
         return f"a weight is held as Affine, not as {type(encoding).__name__}"
-    if encoding.bits not in (4, 8) or not encoding.signed or encoding.zero_point.any():
+    if encoding.bits not in (NARROW, 8) or not encoding.signed or encoding.zero_point.any():
         return "a weight is held as symmetric int8 or int4"
-    if encoding.bits == 4 and node.op != "linear":
-        return "only a linear layer's weight is held in 4 bits"
     return "" if encoding.axis in (None, 0) else f"the scales of a weight go along axis 0, not {encoding.axis}"
 
 

@@ -48,9 +48,10 @@ class LiteRT(Target):
     integer_io: bool = False
 
     def _constraints(self, graph: Graph) -> Constraints:
+        from haversack.targets.litert.faults import keeps_int4_fast
         from haversack.tools.graph.demands import demands
 
-        return demands(graph)
+        return demands(graph, int4=keeps_int4_fast)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         from haversack.targets.litert.write import write

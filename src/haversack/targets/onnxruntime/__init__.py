@@ -21,13 +21,15 @@ from haversack.tools.store import atomic
 
 _MINIMUM = "1.18"
 """The first release that reads opset 20 in IR version 10."""
+_MINIMUM_INT4 = "1.23"
+"""The first release that casts INT4."""
 _LARGEST = 1_900_000_000
 """Bytes; protobuf ends at 2 GiB."""
 
 
 @dataclass(frozen=True)
 class OnnxRuntime(Target):
-    """ONNX Runtime on CPUs: float32, float16 storage, int8 static, dynamic and weight only.
+    """ONNX Runtime on CPUs: float32, float16 storage, int8 static, dynamic and weight only, 4-bit storage.
 
     Attributes:
         file: name of the written file.
@@ -47,7 +49,7 @@ class OnnxRuntime(Target):
     def _constraints(self, graph: Graph) -> Constraints:
         from haversack.tools.graph.demands import demands
 
-        return demands(graph)
+        return demands(graph, int4=lambda _, node: node.weight is not None)  # widened to int8 when a file is opened
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         from haversack.targets.onnxruntime.skeleton import skeleton
@@ -87,8 +89,8 @@ class OnnxRuntime(Target):
             files=(artifact_file(path, folder),),
             inputs=session.inputs,
             outputs=session.outputs,
-            runtime_version=_MINIMUM,
-            opset=frame.opset,
+            runtime_version=_MINIMUM if written.opset == frame.opset else _MINIMUM_INT4,
+            opset=written.opset,
             cpu_features=features,
             session_options=options,
             tensor_names=written.tensor_names,
