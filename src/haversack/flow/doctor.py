@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from haversack.base.candidate import Artifact
 from haversack.base.encodings import Encodings
 from haversack.base.errors import HaversackError
 from haversack.base.job import Job
@@ -213,20 +214,30 @@ def available(listing: Path) -> int | None:
     return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
 
 
-def _tried(target: Target, name: str, folder: Path) -> str:
+def written(target: Target, folder: Path) -> tuple[Artifact, np.ndarray, np.ndarray]:
+    """Write a file of one operation, and return it with an input and the output of it, float32 [2, 4] both.
+
+    Raises:
+        HaversackError: the target cannot.
+        ImportError: something that it needs is not installed.
+    """
     from torch import nn
 
     from haversack import load
 
     values = np.linspace(-1.0, 1.0, 8, dtype=np.float32).reshape(2, 4)
     job = Job("doctor", model=lambda: nn.ReLU().eval(), calibration=lambda: [(values,)], evaluation=list, metric="")
-    artifact = target.lower(load.export(job), Encodings.none(), folder)
+    return target.lower(load.export(job), Encodings.none(), folder), values, np.maximum(values, 0)
+
+
+def _tried(target: Target, name: str, folder: Path) -> str:
+    artifact, values, wanted = written(target, folder)
     if not target.runs_here:
         return ""
     with LocalDevice(limits=LIMITS) as device:
         handle = device.load(Opening(folder / artifact.files[0].path, name, artifact.session_options))
         found = device.run(handle, {artifact.inputs[0].name: values})[artifact.outputs[0].name]
-    return "" if np.array_equal(found, np.maximum(values, 0)) else "it runs a file and gives wrong values"
+    return "" if np.array_equal(found, wanted) else "it runs a file and gives wrong values"
 
 
 def _worker() -> str:

@@ -197,7 +197,7 @@ class Maker:
         """Open a file that was just written in the device's child, where it may crash."""
         # What the runtime refuses, the target tells better when it opens the file itself.
         with suppress(WorkerError):
-            self.device.unload(self.device.load(Opening(path, target, options, threads)))
+            self.device.opens(Opening(path, target, options, threads))
 
     def _opening(self, plan: Plan, artifact: Artifact) -> Opening:
         return Opening(self.folder_of(plan) / artifact.files[0].path, plan.target, artifact.session_options)

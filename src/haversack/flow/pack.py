@@ -28,9 +28,10 @@ from haversack.flow.race import race
 from haversack.flow.reporting import confirmed
 from haversack.flow.request import Request, Runtimes, opened, runtimes
 from haversack.flow.steps import Steps
+from haversack.flow.where import measured_on
 from haversack.flow.workshop import Workshop
 from haversack.load.forecast import Preflight
-from haversack.measure.local import LocalDevice
+from haversack.measure.device import Device
 from haversack.report.record import Record
 from haversack.targets.contract import SHELF as TARGETS
 
@@ -60,9 +61,12 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     """
     wish = request if isinstance(request, Request) else Request.of(request, wishes)
     started = time.monotonic()
-    tried = runtimes(wish)
+    asked = runtimes(wish)
     job, budget, fixed = opened(wish)
-    with Workshop(wish.out, _owner(job), sink, wish.command) as shop, LocalDevice() as device:
+    with (
+        measured_on(wish.device, asked) as (device, tried),
+        Workshop(wish.out, _owner(job), sink, wish.command) as shop,
+    ):
         steps = _steps(shop, job, tried, device, wish.allow, budget)
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
@@ -92,9 +96,8 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
     with (
         tempfile.TemporaryDirectory(prefix="haversack-") as folder,
         Workshop(Path(folder), _owner(job), sink) as shop,
-        LocalDevice() as device,
+        measured_on(request.device, runtimes(request)) as (device, tried),
     ):
-        tried = runtimes(request)
         steps = _steps(shop, job, tried, device)
         precisions = [one for target in steps.targets.values() for one in target.precisions]
         found = steps.preflight(PLANS * len(tried.targets))
@@ -134,7 +137,7 @@ def _steps(
     shop: Workshop,
     job: Job,
     tried: Runtimes,
-    device: LocalDevice,
+    device: Device,
     allow: Sequence[str] = (),
     budget: Budget | None = None,
 ) -> Steps:

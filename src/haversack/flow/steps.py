@@ -33,6 +33,7 @@ from haversack.flow import early
 from haversack.flow.data import Data
 from haversack.flow.judging import judged
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
+from haversack.flow.memory import frugal
 from haversack.flow.proposals import mostly_linear
 from haversack.flow.replay import Predict, Replay
 from haversack.flow.running import Running
@@ -84,7 +85,13 @@ class Steps:
 
     @cached_property
     def model(self) -> Model:
-        """The float model: exported once, normalisation folded."""
+        """The float model, in the order in which least is alive at the peak."""
+        with self.shop.clocked("load"):
+            return frugal(self.exported, self.data.first(), self.shop.tell)
+
+    @cached_property
+    def exported(self) -> Model:
+        """The float model: exported once, normalisation folded, in the order that it was exported in."""
         with self.shop.clocked("load"):
             self.shop.tell(Event("load", "start", "export"))
             first = Data(self.job, None, self.metric).peek()
@@ -102,12 +109,13 @@ class Steps:
 
     @cached_property
     def content(self) -> list[str]:
-        """What decides every result: model, data, metric, versions of what computes it."""
+        """What decides every result: model, data, metric, versions of what computes it, the device that runs it."""
         with self.shop.clocked("load"):
             machine = self.machine
             versions = sorted(f"{name} {number}" for name, number in machine.versions.items())
             processor = [platform.machine(), machine.cpu, *machine.cpu_flags]
-            return [self.model.digest, self.data.digest(), self.metric.digest, _code(), *processor, *versions]
+            sources = [self.model.digest, self.data.digest(), self.metric.digest, _code()]
+            return [*sources, *processor, *versions, *self.device.identity]
 
     @cached_property
     def constraints(self) -> Constraints:
@@ -281,7 +289,7 @@ class Steps:
         made = self.shop.remember(
             "choose",
             f"candidate: {plan.origin or plan.id}",
-            [plan.digest, self.device.name, *self.content],
+            [plan.digest, *self.content],
             lambda: maker.make(plan),
             save=_save_made,
             load=load_back,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from haversack.base.budget import Budget
-from haversack.base.candidate import Artifact, Candidate, Latency, Pair, Parity
+from haversack.base.candidate import Artifact, Candidate, Latency, Memory, Pair, Parity
 from haversack.base.finding import Finding
 from haversack.base.plan import WEIGHT_BITS, LayerPlan
 from haversack.base.quality import Drop, Quality
@@ -159,7 +159,7 @@ def _candidate(
         quality=_quality(one.quality, one.drop) if one.quality else None,
         parity=_parity(one.parity) if one.parity else None,
         latency=_latency(one.latency) if one.latency else None,
-        memory=MemoryRecord(one.memory.peak_bytes) if one.memory else None,
+        memory=memory(one.memory) if one.memory else None,
         findings=tuple(_finding(finding, allowed) for finding in one.findings),
         verdict="not made" if one.artifact is None and one.verdict == "missed" else one.verdict,
         reason=one.reason,
@@ -168,6 +168,11 @@ def _candidate(
         forecast=forecast,
         seconds={stage: round(value, 3) for stage, value in one.seconds.items()},
     )
+
+
+def memory(found: Memory) -> MemoryRecord:
+    """Return the record of what a process takes; what the device did not tell is None."""
+    return MemoryRecord(found.peak_bytes, None if found.private_bytes < 0 else found.private_bytes)
 
 
 def _artifact(artifact: Artifact) -> ArtifactRecord:

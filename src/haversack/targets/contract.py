@@ -74,6 +74,7 @@ class Target:
         runs_here: whether the runtime opens files on this machine (otherwise export only).
         precisions: what a layer can be in its files.
         session_settings: the only session options that its artefacts may ask for.
+        keeps_order: whether it runs a file's operations in the order in which they stand there.
     """
 
     platforms: ClassVar[Mapping[str, str]] = {}
@@ -82,6 +83,7 @@ class Target:
     runs_here: ClassVar[bool] = True
     precisions: ClassVar[tuple[Precision, ...]] = PRECISIONS
     session_settings: ClassVar[frozenset[str]] = frozenset()
+    keeps_order: ClassVar[bool] = True
 
     def constraints(self, graph: Graph) -> Constraints:
         """Return what the runtime demands of the encodings of this graph; every key in it is one of the graph's.

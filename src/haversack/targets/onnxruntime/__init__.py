@@ -16,6 +16,7 @@ from haversack.base.errors import ConversionError, Fault
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.targets.contract import Session, Target, artifact_file
+from haversack.targets.onnxruntime import mapped
 from haversack.targets.onnxruntime.cpu import PRECISION
 from haversack.tools.store import atomic
 
@@ -33,6 +34,7 @@ class OnnxRuntime(Target):
 
     Attributes:
         file: name of the written file.
+        mapped_from: bytes from which on the weights get a file of their own, which is mapped instead of read.
     """
 
     platforms: ClassVar[Mapping[str, str]] = {
@@ -44,7 +46,9 @@ class OnnxRuntime(Target):
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript", "onnx-ir")
     verified: ClassVar[Mapping[str, str]] = {"onnx": ">=1.23,<1.24", "onnxruntime": ">=1.32,<1.33"}
     session_settings: ClassVar[frozenset[str]] = frozenset({PRECISION})
+    keeps_order: ClassVar[bool] = False
     file: str = "model.onnx"
+    mapped_from: int = mapped.LEAST
 
     def _constraints(self, graph: Graph) -> Constraints:
         from haversack.tools.graph.demands import demands
@@ -75,8 +79,9 @@ class OnnxRuntime(Target):
         path = folder / self.file
         features = cpu.features()
         options = cpu.session_options(features) if _multiplies_integers(encodings) else {}
-        with atomic.replacing(path) as stream:
-            stream.write(written.data)
+        whole = len(written.data) < self.mapped_from
+        with mapped.parted(written.data, path, whole=whole) as (data, beside), atomic.replacing(path) as stream:
+            stream.write(data)
             stream.flush()
             draft = Path(stream.name)
             session = self._opened(draft, options)
@@ -86,7 +91,7 @@ class OnnxRuntime(Target):
             )
         return Artifact(
             target="onnxruntime",
-            files=(artifact_file(path, folder),),
+            files=tuple(artifact_file(each, folder) for each in (path, *beside)),
             inputs=session.inputs,
             outputs=session.outputs,
             runtime_version=_MINIMUM if written.opset == frame.opset else _MINIMUM_INT4,
