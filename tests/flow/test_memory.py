@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from haversack.flow.memory import frugal, lengths
+from haversack.flow.order import frugal, lengths
 from haversack.tools.graph.canonical import to_model
 
 

@@ -37,16 +37,17 @@ def uniform(
         integer_ops: ops with an integer kernel (``Constraints.integer_ops``), or None when all have one.
         int4_layers: layers that can have 4-bit weights (``Constraints.int4_layers``), or None when all can; in a plan
             of ``w4a8`` the others are int8.
-        stores_integers: whether the target stores integers for layers that run in float; otherwise these stay float32.
+        stores_integers: whether the target stores integers for layers that run in float; otherwise these stay float32
+            (tables of embeddings are stored all the same).
     """
     found: dict[str, LayerPlan] = {}
     for node in graph.nodes:
         wide = precision == "w4a8" and int4_layers is not None and node.key not in int4_layers
         nearest = _nearest(node, "int8" if wide else precision, integer_ops)
-        if nearest == "int8_weights" != precision and not stores_integers:
+        rows = role(node) is Role.EMBEDDING
+        if nearest == "int8_weights" != precision and not stores_integers and not rows:
             nearest = "float32"
         if nearest != "float32":
-            rows = role(node) is Role.EMBEDDING
             shared = "tensor" if nearest == "palette" else granularity
             found[node.key] = LayerPlan(nearest, "channel" if rows and nearest != "palette" else shared, weights)
     return found

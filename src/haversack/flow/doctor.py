@@ -39,12 +39,21 @@ _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 @dataclass(frozen=True)
 class Opened:
-    """What one target can do here; ``cause`` is empty when a file was made, opened in a process and gave its values."""
+    """What one target can do here.
+
+    Attributes:
+        name: of the target.
+        precisions: what its layers can be.
+        runs_here: whether its files run on this machine.
+        cause: why it does not work; empty when a file was made, opened in a process and gave its values.
+        unverified: packages whose version was not verified: encodings are refused with it. A warning.
+    """
 
     name: str
     precisions: tuple[str, ...]
     runs_here: bool
     cause: str
+    unverified: tuple[str, ...] = ()
 
     @property
     def works(self) -> bool:
@@ -113,6 +122,7 @@ class Examination:
         for one in self.targets:
             where = "opened and ran a file here" if one.runs_here else "export only: its files do not run here"
             lines.append(f"target {one.name}: {one.cause or where}; {', '.join(one.precisions)}")
+            lines += [f"  warning: {told}; only float files are written with it" for told in one.unverified]
         faults = self.faults()
         lines.append("everything that packing needs works" if not faults else f"{len(faults)} broken:")
         return [*lines, *(f"  - {fault}" for fault in faults), *self._commands(faults)]
@@ -191,7 +201,7 @@ def opened(name: str) -> Opened:
     except (HaversackError, ImportError, OSError) as error:
         first = str(error).partition("\n")[0]
         cause = f"{type(error).__name__}: {first}"
-    return Opened(name, precisions, target.runs_here, cause)
+    return Opened(name, precisions, target.runs_here, cause, tuple(str(fault) for fault in target.unverified()))
 
 
 def available(listing: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""Memory of a run: the order in which the model is written, what the float file takes, and where activations peak."""
+"""Memory of a run: what the float file takes, and where activations peak."""
 
 from __future__ import annotations
 
@@ -9,46 +9,16 @@ from typing import TYPE_CHECKING
 
 from haversack import report
 from haversack.base.candidate import Candidate, Memory
-from haversack.base.model import Model, Sample
-from haversack.base.progress import Event, Sink
 from haversack.base.recipe import structure, unstructure
+from haversack.flow.order import lengths
 from haversack.flow.running import feeds
 from haversack.measure import starts
 from haversack.report.record import Activations, Bytes, Record
 from haversack.tools.formats import encodings_file
 from haversack.tools.graph.lifetimes import Lifetimes, lifetimes
-from haversack.tools.graph.reorder import lowered
 
 if TYPE_CHECKING:
     from haversack.flow.steps import Steps
-
-
-def frugal(model: Model, batch: Sample, sink: Sink) -> Model:
-    """Return the model in an order in which less is alive at the peak; the very same one where none is found.
-
-    Args:
-        model: as it was exported.
-        batch: one batch, arrays in the order of the model's inputs; its lengths count, for one sample.
-        sink: told where the order changes.
-    """
-    found = lowered(model, lengths(model, batch))
-    if found.model is not model:
-        before, after = found.before.peak, found.after.peak
-        text = f"another order of the same operations: activations peak at {after.bytes} bytes, not {before.bytes}"
-        sink(Event("load", "note", text, data={"before": before.bytes, "after": after.bytes, "at": after.node}))
-    return found.model
-
-
-def lengths(model: Model, batch: Sample) -> dict[str, int]:
-    """Return the lengths of free dimensions as a batch has them, for one sample of it."""
-    found = {
-        size: array.shape[axis]
-        for port, array in zip(model.inputs, batch, strict=True)
-        for axis, size in enumerate(port.spec.shape)
-        if isinstance(size, str)
-    }
-    firsts = {port.spec.shape[0] for port in model.inputs if port.spec.shape}
-    return {name: 1 if name in firsts else length for name, length in found.items()}
 
 
 def told(record: Record, steps: Steps, best: Mapping[str, Candidate], folders: Mapping[str, Path]) -> Record:

@@ -153,7 +153,8 @@ def _unfit(part: Target, platform: str) -> str:
     if not part.runs_here:
         return "its files are written but do not run here, so nothing can be measured"
     missing = [name for name in part.packages if not _installed(name)]
-    return f"{', '.join(missing)} is not installed" if missing else ""
+    other = ", ".join(str(fault) for fault in part.unverified())
+    return f"{', '.join(missing)} is not installed" if missing else other
 
 
 def _elsewhere(platform: str) -> str:

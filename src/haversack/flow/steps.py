@@ -33,7 +33,7 @@ from haversack.flow import early
 from haversack.flow.data import Data
 from haversack.flow.judging import judged
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
-from haversack.flow.memory import frugal
+from haversack.flow.order import frugal
 from haversack.flow.proposals import worth_knowing
 from haversack.flow.replay import Predict, Replay
 from haversack.flow.running import Running

@@ -57,6 +57,7 @@ class Writer:
         self.whole, self.biases, self.grids = whole, biases, grids
         self.clamps = {unit.clamp.key: unit for unit in whole.values() if unit.clamp is not None}
         self.owners = frozenset(sheet.part.owners)
+        self.rows: dict[int, int] = {}
         self.names: dict[str, int] = {}
         self.done: set[str] = set()
 
@@ -257,10 +258,12 @@ class Writer:
         union.input1_id = self.sheet.as_float(union.input1_id)
         dynamic, bias = isinstance(self.encodings.tensors.get(f"{owner}:in"), Dynamic), union.bias_id
         if dynamic:
-            dims = self.sheet.tensor(union.input1_id).dims
-            codes = self.sheet.new(dims, parse.QDINT8, PerTokenDynamicQuant(1))
-            self.sheet.convert(union.input1_id, codes, owner)
-            union.input1_id = codes
+            source = union.input1_id
+            if source not in self.rows:  # layers that read the same value share its codes
+                dims = self.sheet.tensor(source).dims
+                self.rows[source] = self.sheet.new(dims, parse.QDINT8, PerTokenDynamicQuant(1))
+                self.sheet.convert(source, self.rows[source], owner)
+            union.input1_id = self.rows[source]
         union.filter_id = self._weight(union.filter_id, self.model.graph.by_key[owner], 0)
         self.done.add(owner)
         self.sheet.nodes.append((made, owner))

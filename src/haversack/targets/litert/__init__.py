@@ -42,6 +42,7 @@ class LiteRT(Target):
         "browser": "LiteRT.js from npm runs it as WebAssembly",
     }
     packages: ClassVar[tuple[str, ...]] = ("ai-edge-litert",)
+    verified: ClassVar[Mapping[str, str]] = {"ai-edge-litert": ">=2.3,<2.4"}
     file: str = "model.tflite"
     lengths: tuple[int, ...] = (16, 32, 64, 128)
     integer_io: bool = False

@@ -44,6 +44,7 @@ class OnnxRuntime(Target):
         "browser": "onnxruntime-web from npm runs it as WebAssembly",
     }
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript", "onnx-ir")
+    verified: ClassVar[Mapping[str, str]] = {"onnx": ">=1.23,<1.24", "onnxruntime": ">=1.32,<1.33"}
     session_settings: ClassVar[frozenset[str]] = frozenset({PRECISION})
     keeps_order: ClassVar[bool] = False
     file: str = "model.onnx"

@@ -42,8 +42,8 @@ def unrolled(program: ExportedProgram) -> ExportedProgram:
             )
     table: Any = torch.export.default_decompositions()
     wanted = {op: rule for op, rule in table.items() if op.name().partition("::")[2].partition(".")[0] in CELLS}
-    found: ExportedProgram = program.run_decompositions(wanted)
-    return found
+    written: ExportedProgram = program.run_decompositions(wanted)
+    return written
 
 
 def _steps(node: fx.Node) -> int:
@@ -51,7 +51,7 @@ def _steps(node: fx.Node) -> int:
     if op_name(node).endswith("_cell"):
         return 1
     target: Any = node.target
-    names = (argument.name for argument in target._schema.arguments)  # noqa: SLF001 - torch tells it nowhere else
+    names = [one.name for one in target._schema.arguments]  # noqa: SLF001 - torch tells the names nowhere else
     arguments: dict[str, Any] = dict(zip(names, node.args, strict=False))
     shape = arguments["input"].meta["val"].shape
     length = shape[1] if arguments.get("batch_first") else shape[0]
