@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from torch import nn
+from training import fit
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "build" / "digits" / "weights.safetensors"
@@ -103,26 +104,10 @@ def train() -> None:
     """Train from scratch, in under a minute on two cores, and keep the weights."""
     from haversack.tools.data.preprocess.pipeline import Pipeline
 
-    torch.manual_seed(0)
     (raw, labels), _ = _split()
     images = torch.from_numpy(np.asarray(Pipeline.parse(preprocess)((raw,))[0]))
-    targets = torch.from_numpy(labels)
-    network = Digits().train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=EPOCHS * -(-len(images) // BATCH))
-    for epoch in range(EPOCHS):
-        right = 0
-        for batch in torch.randperm(len(images)).split(BATCH):
-            scores = network(images[batch])
-            loss = nn.functional.cross_entropy(scores, targets[batch], label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            rate.step()
-            right += int((scores.argmax(1) == targets[batch]).sum())
-        sys.stderr.write(f"training: epoch {epoch + 1} of {EPOCHS}, accuracy {right / len(images):.3f}\n")
-    WEIGHTS.parent.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), WEIGHTS)
+    torch.manual_seed(0)
+    fit(Digits(), images, torch.from_numpy(labels), WEIGHTS, epochs=EPOCHS, rate=3e-3)
 
 
 if __name__ == "__main__":

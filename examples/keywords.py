@@ -8,14 +8,14 @@ its microphone. Recordings of each speaker's last ten takes of a digit are held 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
+from training import fit
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("HAVERSACK_DATA", ROOT.parent / "shared" / "data")) / "fsdd" / "train.npz"
@@ -117,28 +117,15 @@ def train() -> None:
     """Train from scratch, in about a minute on two cores, and keep the weights."""
     from haversack.tools.data.preprocess.pipeline import Pipeline
 
-    torch.manual_seed(0)
     recordings, labels = _part(held=False)
     features = torch.from_numpy(np.asarray(Pipeline.parse(preprocess)((recordings,))[0]))
-    targets = torch.from_numpy(labels)
-    network = Keywords().train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=1e-2)
-    steps = EPOCHS * -(-len(features) // BATCH)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
-    for epoch in range(EPOCHS):
-        right = 0
-        for batch in torch.randperm(len(features)).split(BATCH):
-            shift = int(torch.randint(-6, 7, ()))
-            scores = network(torch.roll(features[batch], shift, dims=2))
-            loss = nn.functional.cross_entropy(scores, targets[batch], label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            rate.step()
-            right += int((scores.argmax(1) == targets[batch]).sum())
-        sys.stderr.write(f"training: epoch {epoch + 1} of {EPOCHS}, accuracy {right / len(features):.3f}\n")
-    WEIGHTS.parent.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), WEIGHTS)
+    torch.manual_seed(0)
+    fit(Keywords(), features, torch.from_numpy(labels), WEIGHTS, epochs=EPOCHS, rate=4e-3, change=_moved)
+
+
+def _moved(batch: torch.Tensor) -> torch.Tensor:
+    """Return features [n, bands, frames] moved by some frames."""
+    return torch.roll(batch, int(torch.randint(-6, 7, ())), dims=2)
 
 
 if __name__ == "__main__":

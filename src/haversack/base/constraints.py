@@ -30,7 +30,8 @@ class Constraints:
         bounds: tensor -> (low, high) of real values its codes may not leave (the clamp fused before it).
         ratios: scale ratios of adds and means.
         integer_ops: ops that may run in integers.
-        symmetric: whether activations lie around 0 (uint8 code 128, int8 code 0), so that a clamp is not the grid's work.
+        int4_layers: node keys of the layers whose weights may have 4 bits and run as fast as with 8.
+        symmetric: whether activations lie around 0 (uint8 code 128, int8 code 0), so that no grid does a clamp's work.
         half_scales: whether the scales of weights that are stored for float arithmetic are float16 numbers.
     """
 
@@ -39,12 +40,13 @@ class Constraints:
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     ratios: tuple[Ratio, ...] = ()
     integer_ops: frozenset[str] = frozenset()
+    int4_layers: frozenset[str] = frozenset()
     symmetric: bool = False
     half_scales: bool = False
 
     @classmethod
     def union(cls, several: Iterable[Constraints]) -> Constraints:
-        """Return what fits all of several targets: every demand of each, and only the integer ops common to all.
+        """Return what fits all of several targets: every demand of each, and only the kernels common to all.
 
         Raises:
             ValueError: two targets fix one tensor's encoding differently, bound it to disjoint intervals, or only one
@@ -72,6 +74,7 @@ class Constraints:
             bounds=bounds,
             ratios=tuple(dict.fromkeys(ratio for one in found for ratio in one.ratios)),
             integer_ops=frozenset.intersection(*(one.integer_ops for one in found)),
+            int4_layers=frozenset.intersection(*(one.int4_layers for one in found)),
             symmetric=found[0].symmetric,
             half_scales=any(one.half_scales for one in found),
         )

@@ -194,7 +194,8 @@ def _why_first(best: Candidate, order: Sequence[Candidate], budget: Budget) -> s
 
 def _why_not(candidate: Candidate, best: Candidate, budget: Budget) -> str:
     if candidate.exported:
-        return f"not run here; with its numbers the reference errs by {loss(candidate):.4f}, with {best.id}'s by {loss(best):.4f}"
+        errors = f"{loss(candidate):.4f}, with those of {best.id} by {loss(best):.4f}"
+        return f"not run here; with its numbers the reference errs by {errors}"
     if _equal(best) and exactness(candidate) == "differing":
         return f"met, but unlike {best.id} it does not equal the reference bit for bit"
     if _equal(best) and not _equal(candidate):

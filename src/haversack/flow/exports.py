@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Protocol
 
 import numpy as np
@@ -62,7 +63,8 @@ def judgeable(budget: Budget) -> Budget:
 
 def where_to_run(target: Target, file: str) -> str:
     """Return that a target's file is not run here, and where it can be, with the command."""
-    return f"not run here; {target.runs_where.format(file=file)}" if target.runs_where else "not run here"
+    main = PurePosixPath(file).parts[0]
+    return f"not run here; {target.runs_where.format(file=main)}" if target.runs_where else "not run here"
 
 
 def exported(made: Export, target: Target, data: Data, metric: Metric, floats: Scored) -> Candidate:

@@ -17,10 +17,11 @@ from haversack.base.encodings import Affine, Codebook, Encodings, Float
 from haversack.base.model import Model, Sample
 from haversack.base.recipe import FORMAT, Recipe, unstructure, write
 from haversack.choose.runtimes import Choice
-from haversack.flow import choice
+from haversack.flow import choice, memory
 from haversack.flow.making import ENCODINGS
 from haversack.flow.running import feeds
 from haversack.flow.steps import Steps
+from haversack.flow.where import environment
 from haversack.measure.device import Opening
 from haversack.report import facts
 from haversack.report.record import Forecast, ModelFacts, Record, Samples
@@ -89,7 +90,7 @@ def leave(
         baseline=steps.baseline_reported(),
         budget=wishes.budget,
         best={target: one.id for target, one in best.items()},
-        environment=steps.machine,
+        environment=environment(steps.machine, steps.device),
         samples=Samples(calibration, (evaluation + 1) // 2, evaluation // 2),
         seconds=seconds,
         command=wishes.command,
@@ -102,12 +103,9 @@ def leave(
         forecasts={one.id: _forecast(one) for one in candidates if "forecast" in one.extra},
     )
     across = tuple(report.pair(one) for one in pairs)
-    record = replace(
-        record,
-        across=across,
-        why=only.paragraph if only else "",
-        proofs=_proofs(out, {name: beside(steps.targets[name]) for name in best}),
-    )
+    proofs = _proofs(out, {name: beside(steps.targets[name]) for name in best})
+    record = replace(record, across=across, why=only.paragraph if only else "", proofs=proofs)
+    record = memory.told(record, steps, best, {target: out / BEST / target for target in best})
     report.write(record, out)
     return record
 

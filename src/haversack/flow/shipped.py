@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from haversack.base import digest
 from haversack.base.candidate import Artifact
 from haversack.base.errors import Fault, Refused, UsageError, VerificationError
+from haversack.base.plan import STATIC
 from haversack.base.recipe import structure
 from haversack.flow.outputs import ARTIFACT, BEST, beside
 from haversack.report.record import ArtifactRecord, CandidateRecord, Record
@@ -63,7 +64,7 @@ class Shipped:
     def exact(self) -> bool:
         """Whether every layer runs in integers, so that every machine gives the same bits."""
         plans = self.record.plan.layers
-        return bool(self.layers) and all(key in plans and plans[key].precision == "int8" for key in self.layers)
+        return bool(self.layers) and all(key in plans and plans[key].precision in STATIC for key in self.layers)
 
     def hashes(self) -> tuple[int, list[Fault]]:
         """Compare the bytes of every file with report.json: how many files, and the faults.

@@ -10,7 +10,7 @@ from haversack.base.constraints import Constraints
 from haversack.base.model import Model, Sample
 from haversack.base.plan import Plan
 from haversack.base.profile import TensorStatistics
-from haversack.base.progress import Sink, silent
+from haversack.base.progress import Event, Sink, silent
 from haversack.compress.apply import Compressed, apply
 
 KEPT = 2
@@ -48,6 +48,7 @@ class Squeezer:
         constraints = self.constraints[plan.target]
         key = f"{replace(plan, target='').digest} {self.alike(plan.target)}"
         if key not in self.made:
+            self._tell(plan.target, sink)
             self.made[key] = apply(
                 self.model,
                 plan,
@@ -60,6 +61,13 @@ class Squeezer:
         while len(self.made) > KEPT:
             self.made.popitem(last=False)
         return self.made[key]
+
+    def _tell(self, target: str, sink: Sink) -> None:
+        """Say that demands contradict each other, where they do: then each side gets encodings of its own."""
+        alike = self.alike(target)
+        if others := [name for name in self.constraints if name not in alike]:
+            text = f"encodings for {', '.join(alike)} alone: what {', '.join(others)} demands contradicts them"
+            sink(Event("compress", "note", text))
 
     def alike(self, target: str) -> tuple[str, ...]:
         """Return the targets that one set of encodings serves, this one among them."""
@@ -82,3 +90,8 @@ def together(constraints: Mapping[str, Constraints]) -> dict[str, Constraints]:
         name: Constraints.union(other for other in constraints.values() if other.symmetric == one.symmetric)
         for name, one in constraints.items()
     }
+
+
+def narrowable(constraints: Iterable[Constraints]) -> frozenset[str]:
+    """Return the layers that the files of some targets can hold in 4 bits."""
+    return frozenset[str]().union(*(one.int4_layers for one in constraints))

@@ -23,6 +23,7 @@ from haversack.load.quiet import quiet
 from haversack.load.user_code import first_line
 from haversack.tools.graph.canonical import fixed as fixed_size
 from haversack.tools.graph.canonical import module_path, op_name, to_model, user_inputs
+from haversack.tools.graph.recurrent import unrolled
 from haversack.tools.graph.writes import leaking
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def export(job: Job, *, batch: Sample | None = None) -> Model:
     interface = _interface(module, batch, job)
     with quiet():
         outputs = _eager(module, batch, interface, job)
-        program = _export(module, interface)
+        program = unrolled(_export(module, interface))
         if leaking(program.graph):  # y[:, 0] = 1: the loss of BatchNorm's own op is the price of a graph of values
             program = program.run_decompositions({})
         _check_free(program, module, interface)

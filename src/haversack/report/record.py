@@ -118,11 +118,12 @@ class Limit:
 
 @dataclass(frozen=True)
 class FloatFile:
-    """The float artefact of a target, that ratios refer to."""
+    """The float artefact of a target, that ratios refer to; its peak memory is measured as a candidate's is."""
 
     bytes: int
     download_bytes: int
     sha256: str
+    memory: MemoryRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -203,9 +204,41 @@ class LatencyRecord:
 
 @dataclass(frozen=True)
 class MemoryRecord:
-    """Peak resident bytes above the bare runtime's."""
+    """Peak resident bytes above the bare runtime's; ``private_bytes`` after the calls, those that no file backs."""
 
     peak_bytes: int
+    private_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes of something that has a key."""
+
+    key: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Where the activations of what ships for a target peak: counted from lifetimes of tensors, never measured.
+
+    Attributes:
+        peak_bytes: alive at the peak, for one sample.
+        node: key of the node that runs then.
+        exported_bytes: alive at the peak in the order in which the model was exported; the same where that order stays.
+        float_bytes: alive at the peak with all activations in float, in the order that ships.
+        keeps_order: whether the runtime runs a file in its order; another one has its own, and peaks elsewhere.
+        alive: the tensors alive at the peak, largest first, by key of the node that makes them.
+        live: what is alive while each step runs, in order, by node key.
+    """
+
+    peak_bytes: int
+    node: str
+    exported_bytes: int
+    float_bytes: int
+    keeps_order: bool = True
+    alive: tuple[Bytes, ...] = ()
+    live: tuple[Bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -279,7 +312,10 @@ class CandidateRecord:
 
 @dataclass(frozen=True)
 class Environment:
-    """Where it was measured; ``cpu_flags`` are those that decide integer kernels, ``versions`` package -> version."""
+    """Where it was measured; ``cpu_flags`` are those that decide integer kernels, ``versions`` package -> version.
+
+    ``device`` is its name where that was another machine than the one that packed.
+    """
 
     python: str
     os: str
@@ -288,6 +324,7 @@ class Environment:
     cores: int = 0
     threads: int = 1
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -316,6 +353,7 @@ class Record:
         why: why this runtime's file ships and no other's, one paragraph; empty where the user named the targets.
         across: what ships for several targets, compared; empty for one.
         proofs: path below the output folder -> sha256, of what lies beside the artefacts that ship.
+        activations: target -> where the activations of what ships for it peak.
         seconds: stage -> seconds it took.
         command: what repeats the run.
         created: when, ISO 8601 in UTC; empty when not told.
@@ -340,6 +378,7 @@ class Record:
     why: str = ""
     across: tuple[PairRecord, ...] = ()
     proofs: Mapping[str, str] = field(default_factory=dict, hash=False)
+    activations: Mapping[str, Activations] = field(default_factory=dict, hash=False)
 
     @property
     def targets(self) -> tuple[str, ...]:

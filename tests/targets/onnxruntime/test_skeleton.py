@@ -8,10 +8,10 @@ import pytest
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.errors import ConversionError
 from haversack.targets.onnxruntime import OnnxRuntime
-from haversack.tools.graph.onnx import skeleton as module
-from haversack.tools.graph.onnx.skeleton import skeleton
 from haversack.targets.reference import Reference
 from haversack.tools.graph import execute
+from haversack.tools.graph.onnx import skeleton as module
+from haversack.tools.graph.onnx.skeleton import skeleton
 
 TARGET = OnnxRuntime()
 NAMES = ("residual", "depthwise", "branches", "words", "sequence")

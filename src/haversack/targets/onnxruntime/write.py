@@ -15,7 +15,7 @@ from haversack.tools.graph.demands import demands
 from haversack.tools.graph.injection import unheld
 from haversack.tools.graph.law import runs_in_integers
 from haversack.tools.graph.onnx.held import held
-from haversack.tools.graph.onnx.sheet import Sheet
+from haversack.tools.graph.onnx.sheet import NARROW, Sheet
 from haversack.tools.graph.onnx.skeleton import Skeleton
 from haversack.tools.graph.roles import Role, role, units
 
@@ -26,11 +26,13 @@ class Written:
 
     Attributes:
         data: the ONNX model.
+        opset: version of its operators.
         tensor_names: activation tensor key -> its name in the file: of the codes where it is encoded.
         absorbed: encoded tensor key -> name of the codes that serve it, for tensors that the file does not have.
     """
 
     data: bytes
+    opset: int
     tensor_names: Mapping[str, str]
     absorbed: Mapping[str, str]
 
@@ -68,7 +70,7 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
     data = sheet.finish(model.weights)
     names = _names(codes, skeleton)
     absorbed = {key: str(codes.codes[source].name) for key, source in places.absorbed.items() if key not in names}
-    return Written(data, names, absorbed)
+    return Written(data, sheet.opset, names, absorbed)
 
 
 def _write_float(codes: Codes, node: Node, skeleton: Skeleton, out: Affine | None) -> None:
@@ -105,8 +107,9 @@ def _weight_fault(node: Node, encoding: Encoding) -> str:
         return "" if encoding.dtype in ("float32", "float16") else f"{encoding.dtype} is not known"
     if not isinstance(encoding, Affine):
         return f"a weight is held as Affine or float16, not as {type(encoding).__name__}"
-    if (encoding.bits, encoding.signed) != (8, True) or encoding.zero_point.any():
-        return "a weight is held as symmetric int8"
+    widths = (8,) if role(node) is Role.EMBEDDING else (NARROW, 8)
+    if encoding.bits not in widths or not encoding.signed or encoding.zero_point.any():
+        return "a weight is held as symmetric int8, or int4 in a layer"
     return "" if encoding.axis in (None, 0) else f"the scales of a weight go along axis 0, not {encoding.axis}"
 
 
