@@ -40,8 +40,10 @@ class Ncnn(Target):
     }
     runtime: ClassVar[str] = "ncnn"
     packages: ClassVar[tuple[str, ...]] = ("ncnn",)
+    verified: ClassVar[Mapping[str, str]] = {"ncnn": ">=1.0.20261020,<1.0.20261021"}
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "float16", "int8", "int8_weights")
     arithmetic: ClassVar[str] = "symmetric"
+    keeps_order: ClassVar[bool] = False
     file: str = "model.param"
 
     def _constraints(self, graph: Graph) -> Constraints:

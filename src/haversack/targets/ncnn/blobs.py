@@ -19,6 +19,15 @@ from haversack.targets.ncnn.text import Line, Malformed
 
 _TABLE = np.arange(-128, 128).astype("<f4")
 _LARGEST = 1 << 31
+_ROLES = {
+    "Quantize": ("scale",),
+    "Scale": ("scale", "bias"),
+    "BatchNorm": ("slope", "mean", "variance", "bias"),
+    "LayerNorm": ("gamma", "beta"),
+}
+"""Type of a layer -> its arrays, each of as many values as parameter 0 says."""
+_OPTIONAL = {"Scale": (1, 0), "LayerNorm": (2, 1)}
+"""Type -> the parameter that says whether it has a bias, or any arrays, and what it is when it is not told."""
 
 
 class Form(IntEnum):
@@ -69,18 +78,12 @@ def wanted(line: Line) -> tuple[tuple[str, int], ...]:
         return _weighted(line, line.whole(6), biased=bool(line.whole(5)))
     if line.type == "InnerProduct":
         return _weighted(line, line.whole(2), biased=bool(line.whole(1)))
-    if line.type == "Quantize":
-        return (("scale", line.whole(0, 1)),)
     if line.type == "MemoryData":
         return (("data", max(line.whole(0), 1) * max(line.whole(1), 1) * max(line.whole(2), 1)),)
-    if line.type == "Scale":
-        count = line.whole(0)
-        return (("scale", count), ("bias", count)) if line.whole(1) else (("scale", count),)
-    if line.type == "BatchNorm":
-        return tuple((role, line.whole(0)) for role in ("slope", "mean", "variance", "bias"))
-    if line.type == "LayerNorm":
-        return (("gamma", line.whole(0)), ("beta", line.whole(0))) if line.whole(2, 1) else ()
-    return ()
+    roles = _ROLES.get(line.type, ())
+    if line.type in _OPTIONAL and not line.whole(*_OPTIONAL[line.type]):
+        roles = roles[:1] if line.type == "Scale" else ()
+    return tuple((role, line.whole(0, 1)) for role in roles)
 
 
 def _weighted(line: Line, size: int, *, biased: bool) -> tuple[tuple[str, int], ...]:
@@ -100,7 +103,7 @@ def read(path: Path, lines: Sequence[Line]) -> dict[str, dict[str, Array]]:
         lines: of the .param file beside it.
 
     Raises:
-        VerificationError: the file is shorter or longer than the layers say, or a weight has a form that we never write.
+        VerificationError: the file is shorter or longer than the layers say, or a weight has another form than ours.
         OSError: it cannot be read.
     """
     size = path.stat().st_size

@@ -137,10 +137,10 @@ def _layer(site: Site, grids: Grids) -> Value:
 def _settle(site: Site, sums: Value, grids: Grids, factors: np.ndarray) -> Value:
     """Multiply sums, limit and round them."""
     low, high = grids.limits
-    if len(factors) == 1 or len(sums.shape) == 3:
-        if (low, high) in ((-numbers.TOP, numbers.TOP), (0, numbers.TOP)):
-            sums = clip(site, sums, (0.0, np.inf), "limit") if low == 0 else sums
-            return _round(site, sums, factors)
+    by_rounding = len(factors) == 1 or len(sums.shape) == 3
+    if by_rounding and (low, high) in ((-numbers.TOP, numbers.TOP), (0, numbers.TOP)):
+        sums = clip(site, sums, (0.0, np.inf), "limit") if low == 0 else sums
+        return _round(site, sums, factors)
     if len(factors) > 1:
         sums = layers.scale(site, sums, factors, None, "scaled")
     elif factors[0] != 1:

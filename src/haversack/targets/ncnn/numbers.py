@@ -1,8 +1,8 @@
 """The numbers that an integer layer has in the file, as functions of our encodings: what is written and checked.
 
-ncnn multiplies an int8 layer's int32 sum by ``1 / (input scale * weight scale)`` in float32, adds the float bias, applies
-the activation, multiplies by the output scale and rounds half away from zero to [-127, 127]. With the input and output
-scale 1 and ``1 / multiplier`` as the weight scale, that is our law but for the last bit of the product.
+ncnn multiplies an int8 layer's int32 sum by ``1 / (input scale * weight scale)`` in float32, adds the float bias,
+applies the activation, multiplies by the output scale and rounds half away from zero to [-127, 127]. With the input and
+output scale 1 and ``1 / multiplier`` as the weight scale, that is our law but for the last bit of the product.
 """
 
 from __future__ import annotations

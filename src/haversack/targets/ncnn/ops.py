@@ -169,7 +169,7 @@ def write_pool(site: Site) -> Value:
         raise site.refused("ceil_mode, dilation and divisor_override have no form")
     settings: dict[int, Setting] = {1: width, 11: high, 2: across, 12: down, 3: left, 14: left, 13: top, 15: top, 5: 1}
     settings[0] = int(site.node.op == "avg_pool2d")
-    settings[6] = int(bool(site.attribute("count_include_pad", True)))
+    settings[6] = 0 if site.attribute("count_include_pad") is False else 1
     return site.emit("Pooling", [site.input], settings)
 
 

@@ -19,6 +19,8 @@ from haversack.tools.numerics import affine
 
 _OUT, _WEIGHT = ":out", ":weight"
 _ONE = np.ones(1, np.float32)
+_SUMS = ("Pooling", "Convolution", "InnerProduct")
+"""Types of layers that sum whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ class _Reader:
                     axis = 0 if suffix == SCALES else None
                     encoding = affine.symmetric(values if axis == 0 else values.reshape(()), 8, axis)
                 else:
-                    encoding = Affine(8, False, None, values.reshape(()), np.array(128, np.int32))
+                    middle = np.array(128, np.int32)
+                    encoding = Affine(8, signed=False, axis=None, scale=values.reshape(()), zero_point=middle)
             except ValueError as error:
                 self._fault(key, str(error))
                 return
@@ -201,8 +204,8 @@ class _Reader:
     def _factors(self, line: Line, out: Affine) -> np.ndarray | None:
         """Return what sums of whole numbers are multiplied by, None where that was done before."""
         first = self._before(line)
-        if first is None or first.type not in ("Pooling", "Convolution", "ConvolutionDepthWise", "Convolution1D"):
-            return None if first is None or not first.type.startswith("Convolution") else None
+        if first is None or not first.type.startswith(_SUMS) or "weight scale" in self.files.arrays[first.name]:
+            return None
         source = self._grid(self.files.source(first))
         if source is None:
             return None

@@ -85,7 +85,8 @@ class NcnnSession:
     def _row(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         extractor = self._net.create_extractor()
         kept = feed(extractor, inputs)
-        found = {port.name: extracted(extractor, port.name).reshape(port.spec.shape[1:]) for port in self.outputs}
+        shapes = {port.name: tuple(map(int, port.spec.shape[1:])) for port in self.outputs}
+        found = {name: extracted(extractor, name).reshape(shape) for name, shape in shapes.items()}
         kept.clear()
         return found
 

@@ -85,7 +85,7 @@ def _setting(number: int, value: Setting) -> str:
 
 
 def _number(value: Number) -> str:
-    """Return a number as text: nine digits tell a float32 exactly, and a point or exponent tells ncnn that it is one."""
+    """Return a number as text: nine digits tell a float32 exactly; a point or exponent tells ncnn that it is one."""
     if isinstance(value, int):
         return str(value)
     text = f"{value:.9g}"

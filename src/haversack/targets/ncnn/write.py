@@ -229,7 +229,7 @@ class _Walk:
         return self.codes[key]
 
     def _whole(self, key: str, reader: Node) -> Value:
-        """Return the codes of a value as float32 whole numbers; the layer that casts them is named by who reads them."""
+        """Return the codes of a value as float32 whole numbers; the layer that casts them has its reader's name."""
         key = self._source(key)
         if key not in self.wholes:
             codes = self.codes[key]

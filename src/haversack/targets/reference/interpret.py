@@ -125,7 +125,7 @@ class Interpreter:
         if node.key in self.whole or encoding is None:
             return value
         if isinstance(encoding, Affine):
-            return (symmetric if self.symmetric else grid).snap(value, encoding)
+            return symmetric.snap(value, encoding) if self.symmetric else grid.snap(value, encoding)
         return value.half().float() if encoding == Float("float16") else value
 
     def _place(self, unit: Unit) -> None:
