@@ -152,6 +152,8 @@ def _array(data: bytes, start: int, role: str, count: int) -> tuple[Array, int]:
         raise Malformed(f"it ends after {len(data)} bytes")
     values = np.frombuffer(data[start:end], kind)
     after = end + -end % 4
+    if any(data[end:after]):
+        raise Malformed(f"bytes that are not 0 after {count} values")
     if form in (Form.INT8, Form.TABLE):
         values = values.astype(np.int32) - (128 if form is Form.TABLE else 0)
     return Array(role, form, values.astype(np.float32) if form is Form.FLOAT16 else values), after

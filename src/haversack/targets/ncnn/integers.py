@@ -14,7 +14,7 @@ import numpy as np
 from haversack.base.encodings import Affine
 from haversack.targets.ncnn import layers, numbers
 from haversack.targets.ncnn.blobs import Array, Form
-from haversack.targets.ncnn.naming import CODES, ROUND, SETTLE
+from haversack.targets.ncnn.naming import CODES, FACTOR, ROUND, SETTLE
 from haversack.targets.ncnn.ops import clip, over_image
 from haversack.targets.ncnn.sheet import Value, plain
 from haversack.targets.ncnn.site import Site
@@ -144,7 +144,7 @@ def _settle(site: Site, sums: Value, grids: Grids, factors: np.ndarray) -> Value
     if len(factors) > 1:
         sums = layers.scale(site, sums, factors, None, "scaled")
     elif factors[0] != 1:
-        factor = site.sheet.constant(f"{site.node.key}:out/factor", factors)
+        factor = site.sheet.constant(f"{site.node.key}:out{FACTOR}", factors)
         sums = site.emit("BinaryOp", [sums, factor], {0: 2}, part="scaled", shape=sums.shape)
     sums = clip(site, sums, (float(low), float(high)), "limit")
     return _round(site, sums, np.ones(1, np.float32))

@@ -8,7 +8,7 @@ import numpy as np
 
 from haversack.base.encodings import Affine, Encoding
 from haversack.targets.ncnn.blobs import Array, Form
-from haversack.targets.ncnn.naming import SCALE, SCALES
+from haversack.targets.ncnn.naming import FACTOR, SCALE, SCALES
 from haversack.targets.ncnn.sheet import Value, plain
 from haversack.targets.ncnn.site import Site
 from haversack.targets.ncnn.text import Setting
@@ -127,7 +127,7 @@ def scale(site: Site, value: Value, scales: np.ndarray, bias: np.ndarray | None,
     """Multiply each channel of a layer's output by a number of its own, and add a bias."""
     if site.node.op == "linear" and len(value.shape) > 1:
         row = (1, len(scales))
-        factor = site.sheet.constant(f"{site.node.key}:out/factor", scales, row)
+        factor = site.sheet.constant(f"{site.node.key}:out{FACTOR}", scales, row)
         if bias is None:
             return site.emit("BinaryOp", [value, factor], {0: 2}, part=part)
         value = site.emit("BinaryOp", [value, factor], {0: 2}, part="scaled")

@@ -19,6 +19,8 @@ import re
 
 CODES, WHOLE, VALUE = "/codes", "/whole", "/value"
 SCALE, SCALES = "/scale", "/scales"
+FACTOR = "/factor"
+"""A constant that sums are multiplied by."""
 ROUND, SETTLE, CAST = "/round", "/settle", "/cast"
 """Layers: float values to codes; sums to codes; codes to whole numbers."""
 _KEY = re.compile(r"([^:#]*:[A-Za-z_][A-Za-z0-9_]*#[0-9]+)(?:[:/].*)?")

@@ -25,8 +25,9 @@ def multiplier(source: Affine, weight: Affine, out: Affine, channels: int) -> np
 
 
 def inverse(multipliers: np.ndarray) -> np.ndarray:
-    """Return the weight scales that make ncnn multiply by ``multipliers``, float32."""
-    return np.asarray(np.float32(1) / multipliers, np.float32)
+    """Return the weight scales that make ncnn multiply by ``multipliers``, float32; infinite where there is none."""
+    with np.errstate(over="ignore", divide="ignore"):
+        return np.asarray(np.float32(1) / multipliers, np.float32)
 
 
 def applied(multipliers: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from haversack.base.encodings import Affine, Float
 from haversack.base.errors import Fault, VerificationError
 from haversack.targets.ncnn import blobs, numbers, text
 from haversack.targets.ncnn.blobs import Array, Form
-from haversack.targets.ncnn.naming import CODES, ROUND, SCALE, SCALES, SETTLE, WHOLE, key_of
+from haversack.targets.ncnn.naming import CODES, FACTOR, ROUND, SCALE, SCALES, SETTLE, WHOLE, key_of
 from haversack.targets.ncnn.text import Line
 from haversack.tools.graph.injection import Content
 from haversack.tools.numerics import affine
@@ -93,6 +93,8 @@ class _Reader:
                 self._quantize(line)
             elif line.type == "Eltwise":
                 self._add(line)
+            elif line.type in ("Scale", "BinaryOp"):
+                self._multiply(line)
         weights = {key for key in self.found.tensors if key.endswith(_WEIGHT)}
         for key in sorted(weights - {f"{name}" for name in self.found.integers} - self._halves()):
             self._fault(key, "a scale without integers")
@@ -201,18 +203,33 @@ class _Reader:
         else:
             self._same(node, "the factor of codes", array, _ONE)
 
-    def _factors(self, line: Line, out: Affine) -> np.ndarray | None:
-        """Return what sums of whole numbers are multiplied by, None where that was done before."""
+    def _multiply(self, line: Line) -> None:
+        """Check the factors of sums that a layer of their own applies: a Scale, or a product with a constant."""
+        name = self.files.source(line, 1)
+        if line.type == "BinaryOp" and not name.endswith(FACTOR):
+            return
+        role, holder = ("scale", line.name) if line.type == "Scale" else ("data", name)
+        found, wanted = self.files.arrays.get(holder, {}).get(role), self._factors(line, self._out(line))
+        if found is None or wanted is None:
+            self._fault(key_of(line.name) or line.name, "factors that no scale asks for")
+            return
+        self._same(key_of(line.name), "the factor of the sum", found.values, wanted)
+
+    def _factors(self, line: Line, out: Affine | None) -> np.ndarray | None:
+        """Return what sums are multiplied by: of whole numbers, or of stored integers; None where that was done."""
         first = self._before(line)
         if first is None or not first.type.startswith(_SUMS) or "weight scale" in self.files.arrays[first.name]:
             return None
         source = self._grid(self.files.source(first))
-        if source is None:
-            return None
-        if first.type == "Pooling":
-            return numbers.ratio(source, out)
         weight = self.found.tensors.get(f"{key_of(first.name)}{_WEIGHT}")
-        return numbers.multiplier(source, weight, out, first.whole(0)) if isinstance(weight, Affine) else None
+        if first.type == "Pooling":
+            return None if source is None or out is None else numbers.ratio(source, out)
+        if not isinstance(weight, Affine):
+            return None
+        channels = first.whole(0)
+        if source is None or out is None:
+            return np.ascontiguousarray(np.broadcast_to(weight.scale, (channels,)), np.float32)
+        return numbers.multiplier(source, weight, out, channels)
 
     def _before(self, line: Line) -> Line | None:
         """Return the layer whose sums a Quantize takes, past limits and shapes; None where factors were applied."""
