@@ -1,5 +1,7 @@
 """What came from another framework's file takes int8 like any model: the runtime's logits are the reference's."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from torch import nn
@@ -51,5 +53,28 @@ def test_torchscript_in_int8_computes_the_references_bits(steps_on, device, tmp_
     compiled(Net().eval()).save(tmp_path / "net.pt")
     network = torchscript.module_of(tmp_path / "net.pt")
     found, compared = differing(steps_on, device, network, ["stem.0:conv2d#0", "depth:conv2d#0", "head:linear#0"])
+    assert compared > 0
+    assert found == 0
+
+
+@pytest.mark.skipif(find_spec("keras") is None, reason="the extra keras")
+@pytest.mark.filterwarnings("ignore")  # Keras tells of itself
+def test_a_keras_file_in_int8_computes_the_references_bits(steps_on, device, tmp_path):
+    from haversack.load import keras_file
+
+    keras = keras_file._keras()
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    image = keras.Input((3, 16, 16))
+    x = layers.Reshape((16, 16, 3), name="turned")(image)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name="stem")(x)
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+    y = layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same", name="depth")(x))
+    x = layers.GlobalAveragePooling2D()(layers.Add()([x, layers.ReLU()(y)]))
+    keras.Model(image, layers.Dense(5, name="head")(x)).save(tmp_path / "net.keras")
+    network = keras_file.module_of(tmp_path / "net.keras")
+    found, compared = differing(
+        steps_on, device, network, ["stem.layer:conv2d#0", "depth:conv2d#0", "head:linear#0"]
+    )
     assert compared > 0
     assert found == 0

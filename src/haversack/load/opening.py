@@ -8,6 +8,7 @@
     weights.safetensors@package.module:Net   a checkpoint, and the callable that builds its architecture
     weights.pt@job.py:Net                    a pickle: only with ``allow_pickle``
     script.pt@job.py, script.ts@job.py       TorchScript: only with ``allow_pickle``
+    net.keras@job.py, net.h5@job.py          a Keras model, translated layer by layer (``keras_file.py``)
     net.onnx, a SavedModel's folder          refused, with the way to a file that is read (``foreign.py``)
 
 One rule for all: a job file or module gives the whole job by its names (``model``, ``calibration``, ``evaluation``,
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from haversack.base.errors import JobError, Refused
 from haversack.base.job import Job
-from haversack.load import archive, checkpoint, exported, fields, foreign, pickled, torchscript
+from haversack.load import archive, checkpoint, exported, fields, foreign, keras_file, pickled, torchscript
 from haversack.load.job_file import open_file
 from haversack.load.place import Place
 from haversack.load.reference import open_module
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("haversack.load")
 PICKLES = frozenset({".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"})
-WEIGHTS = frozenset({".pt2", ".safetensors"}) | PICKLES | torchscript.SUFFIXES
+WEIGHTS = frozenset({".pt2", ".safetensors"}) | PICKLES | torchscript.SUFFIXES | keras_file.SUFFIXES
 _MODULE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
 _ACCEPTED = "job.py, package.module:build, program.pt2@job.py or weights.safetensors@package.module:build"
 
@@ -130,6 +131,9 @@ def _builder(weights: Path, parts: Source, place: Place, *, allow_pickle: bool) 
     if weights.suffix.lower() == ".pt2":
         archive.check(weights, allow_pickle=allow_pickle)
         return lambda: exported.module_of(weights, allow_pickle=allow_pickle)
+    if weights.suffix.lower() in keras_file.SUFFIXES:
+        keras_file.check(weights)
+        return lambda: keras_file.module_of(weights)
     if weights.suffix.lower() != ".safetensors" and torchscript.is_script(weights):
         return lambda: torchscript.module_of(weights)
     if weights.suffix.lower() in PICKLES:
@@ -151,7 +155,7 @@ def _exists(path: Path, where: str) -> None:
 
 def _allowed(path: Path, *, allow_pickle: bool) -> None:
     foreign.refuse(path)
-    if allow_pickle and path.suffix.lower() != ".safetensors":
+    if allow_pickle and path.suffix.lower() not in {".safetensors"} | keras_file.SUFFIXES:
         LOG.warning("%s is read with --allow-pickle: code that it holds may run", path)
     if allow_pickle or path.suffix.lower() not in PICKLES | torchscript.SUFFIXES:
         return

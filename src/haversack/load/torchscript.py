@@ -62,7 +62,7 @@ def module_of(path: Path) -> nn.Module:
     Records(path, writer="torch.jit.save", again=AGAIN, compressed="code/")
     try:
         with quiet():
-            module: nn.Module = torch.jit.load(str(path), map_location="cpu")
+            module: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:
         raise JobError(
             f"PyTorch cannot read this TorchScript: {type(error).__name__}: {first_line(error)}",
@@ -88,7 +88,7 @@ def signature(module: nn.Module) -> inspect.Signature:
             inspect.Parameter(
                 a.name, kind, default=a.default_value if a.has_default_value() else inspect.Parameter.empty
             )
-            for a in module.forward.schema.arguments[1:]
+            for a in module.forward.schema.arguments[1:]  # type: ignore[attr-defined]
         ]
     )
 
@@ -160,7 +160,7 @@ def _one_kind(node: fx.Node) -> None:
 
     aten: Any = torch.ops.aten
     if node.target in (aten.convolution.default, aten._convolution.default):  # noqa: SLF001 - an op's name
-        x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = node.args[:9]
+        x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = list[Any](node.args[:9])
         if transposed:
             op = {1: aten.conv_transpose1d.default, 2: aten.conv_transpose2d.input, 3: aten.conv_transpose3d.input}
             node.args = (x, weight, bias, stride, padding, output_padding, groups, dilation)
@@ -169,7 +169,7 @@ def _one_kind(node: fx.Node) -> None:
             node.args = (x, weight, bias, stride, padding, dilation, groups)
     elif node.target is aten._convolution_mode.default:  # noqa: SLF001 - padding="same"
         op = {1: aten.conv1d.padding, 2: aten.conv2d.padding, 3: aten.conv3d.padding}
-        stride = node.args[3]
+        stride: Any = node.args[3]
     else:
         return
     node.target = op[len(stride)]
