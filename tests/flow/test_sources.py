@@ -73,8 +73,6 @@ def test_a_keras_file_in_int8_computes_the_references_bits(steps_on, device, tmp
     x = layers.GlobalAveragePooling2D()(layers.Add()([x, layers.ReLU()(y)]))
     keras.Model(image, layers.Dense(5, name="head")(x)).save(tmp_path / "net.keras")
     network = keras_file.module_of(tmp_path / "net.keras")
-    found, compared = differing(
-        steps_on, device, network, ["stem.layer:conv2d#0", "depth:conv2d#0", "head:linear#0"]
-    )
+    found, compared = differing(steps_on, device, network, ["stem.layer:conv2d#0", "depth:conv2d#0", "head:linear#0"])
     assert compared > 0
     assert found == 0

@@ -84,6 +84,7 @@ def test_layers_keep_their_names_and_images_their_order(files, as_job, suffix):
         "depth_norm:batch_norm#0": "depth_norm.weight",
         "head:linear#0": "head.weight",
     }
+    assert exported.inputs[0].name == "image"
     assert exported.inputs[0].spec.shape == ("batch", 16, 12, 3)
     assert [node.op for node in exported.graph.nodes].count("permute") == 1
     np.testing.assert_allclose(Executor(exported).run((x,))[0], outputs(model, x), rtol=1e-4, atol=1e-5)
@@ -130,7 +131,9 @@ def stacks(draw):
     """One to four layers over images, as (class, settings)."""
     found = []
     for _ in range(draw(st.integers(1, 4))):
-        kind = draw(st.sampled_from("Conv2D DepthwiseConv2D BatchNormalization ReLU MaxPooling2D ZeroPadding2D".split()))
+        kind = draw(
+            st.sampled_from("Conv2D DepthwiseConv2D BatchNormalization ReLU MaxPooling2D ZeroPadding2D".split())
+        )
         given = {
             "Conv2D": {"filters": draw(SIZES), "kernel_size": (draw(SIZES), draw(SIZES)), "strides": draw(SIZES),
                        "padding": draw(PADS), "activation": draw(st.sampled_from(["relu", None]))},
@@ -176,11 +179,34 @@ def test_a_graph_of_models_with_a_shared_layer_and_two_inputs(keras, tmp_path):
     assert "back_bone.conv2d" in re.sub(r"_\d+\b", "", " ".join(name for name, _ in module.named_modules()))
 
 
+def test_a_model_inside_with_several_outputs_is_told(keras, tmp_path):
+    end = keras.Input((4,), name="end")
+    inner = keras.Model(end, [keras.layers.Dense(2)(end), keras.layers.Dense(3)(end)], name="heads")
+    image = keras.Input((4,))
+    keras.Model(image, inner(image)).save(tmp_path / "net.keras")
+    with pytest.raises(ConversionError) as caught:
+        keras_file.module_of(tmp_path / "net.keras")
+    assert [fault.where for fault in caught.value.faults] == ["heads"]
+
+
+def test_several_outputs_come_as_a_tuple_in_order(keras, tmp_path):
+    image = keras.Input((5, 4, 2))
+    x = keras.layers.Conv2D(3, 2)(image)
+    model = shaken(keras.Model(image, [keras.layers.Flatten()(x), x]))
+    model.save(tmp_path / "net.keras")
+    given = torch.from_numpy(images(2, 5, 4, 2))
+    with torch.no_grad():
+        got, wanted = keras_file.module_of(tmp_path / "net.keras")(given), model(given)
+    assert [tuple(value.shape) for value in got] == [(2, 36), (2, 4, 3, 3)]
+    for mine, theirs in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(mine.numpy(), theirs.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_names_that_pytorch_has_itself_or_that_become_equal_stay_apart(keras, tmp_path):
-    names = ["forward", "training", "calls", "a-b", "a_b"]
+    names = ["forward", "training", "class", "a-b", "a_b"]
     chain(keras, *(keras.layers.Conv2D(4, 1, name=name) for name in names)).save(tmp_path / "net.keras")
     module = keras_file.module_of(tmp_path / "net.keras")
-    assert [name for name, _ in module.named_children()] == ["forward_", "training_", "calls", "a_b", "a_b_"]
+    assert [name for name, _ in module.named_children()] == ["forward_", "training_", "class_", "a_b", "a_b_"]
 
 
 def test_a_setting_that_is_overlooked_is_found_by_comparing(files, monkeypatch):

@@ -13,13 +13,22 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haversack.base.errors import ConversionError, EnvironmentFault, Fault, HaversackError, JobError, MissingExtra, Refused
+from haversack.base.errors import (
+    ConversionError,
+    EnvironmentFault,
+    Fault,
+    HaversackError,
+    JobError,
+    MissingExtra,
+    Refused,
+)
+from haversack.load import keras_modules
 from haversack.load.keras_layers import BUILDERS, IMAGE, SKIPPED, Untranslated, layer_of
 from haversack.load.quiet import quiet
 from haversack.load.user_code import first_line
@@ -135,10 +144,7 @@ def _config(path: Path) -> tuple[dict[str, Any], int]:
         raise MissingExtra("h5py", "keras", purpose="reading a Keras file") from error
     size = path.stat().st_size
     try:
-        if zipfile.is_zipfile(path):
-            text, tensors = _records(path, size)
-        else:
-            text, tensors = None, str(path)
+        text, tensors = _records(path, size) if zipfile.is_zipfile(path) else (None, path)
         with h5py.File(tensors, "r") as file:
             elements = _elements(file, size, str(path))
             text = file.attrs.get("model_config") if text is None else text
@@ -163,7 +169,7 @@ def _config(path: Path) -> tuple[dict[str, Any], int]:
     return {name: config[name] for name in config if name != "compile_config"}, elements
 
 
-def _records(path: Path, size: int) -> tuple[bytes, io.BytesIO]:
+def _records(path: Path, size: int) -> tuple[bytes | None, io.BytesIO | Path]:
     """Return the configuration and the tensors of a .keras archive, which Keras writes without compression."""
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
@@ -223,8 +229,6 @@ def _strangers(value: Any, name: str, depth: int) -> Iterator[Fault]:  # noqa: A
 
 def _network(model: Any, faults: list[Fault], *, outermost: bool) -> nn.Module | None:  # noqa: ANN401 - a Keras model
     """Return a model's layers, strung up as its graph says; what is not translated goes to ``faults``."""
-    from haversack.load.keras_modules import Network
-
     graph = model._functional if type(model).__name__ == "Sequential" else model  # noqa: SLF001 - nowhere else
     numbers: dict[int, int] = {}
 
@@ -237,7 +241,7 @@ def _network(model: Any, faults: list[Fault], *, outermost: bool) -> nn.Module |
     nodes = graph._nodes_by_depth  # noqa: SLF001 - the order that Keras itself calls them in
     for node in (node for depth in sorted(nodes, reverse=True) for node in nodes[depth] if not node.is_input):
         layer = node.operation
-        name = names.setdefault(id(layer), _path(layer.name, names.values()))
+        name = names.setdefault(id(layer), keras_modules.identifier(layer.name, names.values()))
         if name not in layers:
             try:
                 inner = type(layer).__name__ in _MODELS
@@ -248,25 +252,20 @@ def _network(model: Any, faults: list[Fault], *, outermost: bool) -> nn.Module |
             if made is None:
                 continue
             layers[name] = made
+        if len(node.outputs) > 1:
+            faults.append(Fault(layer.name, f"is a model inside with {len(node.outputs)} outputs, not translated"))
         takes = tuple(number(tensor) for tensor in node.input_tensors)
         calls.append((name, takes, tuple(number(tensor) for tensor in node.outputs)))
     if faults:
         return None
-    ends = [
-        [(number(tensor), outermost and len(tensor.shape) == IMAGE) for tensor in side]
-        for side in (graph.inputs, graph.outputs)
-    ]
-    return Network(layers, calls, ends[0], ends[1]).eval()
-
-
-def _path(name: str, taken: Collection[str]) -> str:
-    """Return a layer's name as PyTorch takes it: without dots, and no name that a module has itself."""
-    from torch import nn
-
-    path = "".join(c if c.isalnum() else "_" for c in name)
-    while path in taken or hasattr(nn.Module(), path):
-        path += "_"
-    return path
+    ends: list[list[keras_modules.Port]] = []
+    for side in (graph.inputs, graph.outputs):
+        taken: list[str] = []
+        for tensor in side:
+            taken.append(keras_modules.identifier(tensor._keras_history.operation.name, taken))  # noqa: SLF001
+        turns = (outermost and len(tensor.shape) == IMAGE for tensor in side)
+        ends.append(list(zip(taken, map(number, side), turns, strict=True)))
+    return keras_modules.network(layers, calls, ends[0], ends[1])
 
 
 def _compare(module: nn.Module, model: Any, path: Path) -> None:  # noqa: ANN401 - a Keras model

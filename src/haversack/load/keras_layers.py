@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from haversack.base.errors import HaversackError
+from haversack.load import keras_modules
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 SKIPPED = frozenset({"Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "ActivityRegularization"})
 """Layers that do nothing in inference."""
-IMAGE = 4
+IMAGE = keras_modules.IMAGE
 
 
 class Untranslated(HaversackError):
@@ -218,10 +219,7 @@ def _plain(name: str) -> Callable[[Any], dict[str, nn.Module]]:
     """Return the builder of a layer that ``keras_modules.py`` writes out."""
 
     def build(layer: Any) -> dict[str, nn.Module]:  # noqa: ANN401 - a Keras layer
-        from haversack.load import keras_modules
-
-        made: nn.Module = keras_modules.build(name, layer)
-        return {"layer": made}
+        return {"layer": keras_modules.build(name, layer)}
 
     return build
 

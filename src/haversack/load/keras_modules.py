@@ -1,18 +1,23 @@
-"""Modules of PyTorch for Keras layers that PyTorch has no module for, and the network that strings all of them up.
+"""Graphs of PyTorch for Keras layers that PyTorch has no module for, and for the network that strings all of them up.
 
 Images flow as [N, C, H, W]; what sees the order of values (flattening, reshaping) turns them to Keras' order first.
-Imports torch, as modules are classes of it: import it inside functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import keyword
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    from torch import fx, nn
 
 IMAGE = 4
+TO_KERAS, FROM_KERAS = (0, 2, 3, 1), (0, 3, 1, 2)
+Call = tuple[str, tuple[int, ...], tuple[int, ...]]
+"""A call of a layer: its name, the numbers of the values that it takes, and of those that it gives."""
+Port = tuple[str, int, bool]
+"""An input or output: its name, the number of its value, and whether it is an image that is turned here."""
 
 
 def build(name: str, layer: Any) -> nn.Module:  # noqa: ANN401 - a Keras layer
@@ -22,116 +27,84 @@ def build(name: str, layer: Any) -> nn.Module:  # noqa: ANN401 - a Keras layer
         name: its class in Keras.
         layer: built.
     """
-    rank = len(layer.output.shape)
+    takes = layer.input if isinstance(layer.input, list) else [layer.input]
+    return _module(len(takes), lambda graph, *values: _emitted(graph, name, layer, values))
+
+
+def _module(count: int, emit: Callable[..., fx.Node]) -> nn.Module:
+    from torch import fx
+
+    graph = fx.Graph()
+    values = [graph.placeholder(f"x{index}") for index in range(count)]
+    graph.output(emit(graph, *values))
+    return fx.GraphModule({}, graph).eval()
+
+
+def _emitted(graph: fx.Graph, name: str, layer: Any, values: Sequence[fx.Node]) -> fx.Node:  # noqa: ANN401
+    """Write the ops of a layer and return what it gives."""
+    import torch
+
+    first, shape = values[0], tuple(layer.output.shape)
     if name in ("Add", "Multiply"):
-        return Together(multiply=name == "Multiply")
-    if name == "Concatenate":
-        last = layer.axis in (-1, rank - 1)
-        return Joined((1 if last else layer.axis % rank + 1) if rank == IMAGE else layer.axis % rank)
-    if name == "Rescaling":
-        return Scaled(float(layer.scale), float(layer.offset))
-    if name in ("Flatten", "Reshape"):
-        return Shaped(tuple(int(size) for size in layer.output.shape[1:]))
-    return Global(largest=name == "GlobalMaxPooling2D", keep=bool(layer.keepdims))
-
-
-class Together(nn.Module):
-    """The sum or the product of tensors."""
-
-    def __init__(self, *, multiply: bool) -> None:
-        super().__init__()
-        self.multiply = multiply
-
-    def forward(self, *values: torch.Tensor) -> torch.Tensor:
-        """Return it; shapes may be broadcast."""
-        total = values[0]
         for value in values[1:]:
-            total = total * value if self.multiply else total + value
-        return total
+            first = graph.call_function(torch.mul if name == "Multiply" else torch.add, (first, value))
+        return first
+    if name == "Concatenate":
+        axis = layer.axis % len(shape)
+        moved = FROM_KERAS.index(axis) if len(shape) == IMAGE else axis
+        return graph.call_function(torch.cat, (list(values), moved))
+    if name == "Rescaling":
+        scaled = graph.call_function(torch.mul, (first, float(layer.scale)))
+        return graph.call_function(torch.add, (scaled, float(layer.offset)))
+    if name == "GlobalMaxPooling2D":
+        return graph.call_function(torch.amax, (first, (2, 3), bool(layer.keepdims)))
+    if name == "GlobalAveragePooling2D":
+        return graph.call_function(torch.mean, (first, (2, 3), bool(layer.keepdims)))
+    return _shaped(graph, first, tuple(layer.input.shape[1:]), shape[1:])
 
 
-class Joined(nn.Module):
-    """Tensors side by side along an axis of [N, C, H, W], or of anything else."""
-
-    def __init__(self, axis: int) -> None:
-        super().__init__()
-        self.axis = axis
-
-    def forward(self, *values: torch.Tensor) -> torch.Tensor:
-        """Return them as one."""
-        return torch.cat(values, self.axis)
+def _shaped(graph: fx.Graph, value: fx.Node, before: tuple[int, ...], after: tuple[int, ...]) -> fx.Node:
+    """Write the same values in another shape (without the batch); one pixel needs no turn."""
+    if len(before) == IMAGE - 1 and before[:2] != (1, 1):
+        value = graph.call_method("permute", (value, *TO_KERAS))
+    if len(after) == IMAGE - 1 and after[:2] == (1, 1):
+        return graph.call_method("reshape", (value, -1, after[2], 1, 1))
+    value = graph.call_method("reshape", (value, -1, *after))
+    return graph.call_method("permute", (value, *FROM_KERAS)) if len(after) == IMAGE - 1 else value
 
 
-class Scaled(nn.Module):
-    """x · scale + offset."""
-
-    def __init__(self, scale: float, offset: float) -> None:
-        super().__init__()
-        self.scale, self.offset = scale, offset
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return it, in the shape of x."""
-        return x * self.scale + self.offset
-
-
-class Shaped(nn.Module):
-    """The same values, in Keras' order, in another shape (without the batch)."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return [N, *shape], an image as [N, C, H, W]."""
-        if x.ndim == IMAGE and tuple(x.shape[2:]) != (1, 1):
-            x = x.permute(0, 2, 3, 1)
-        if len(self.shape) == IMAGE - 1 and self.shape[:2] == (1, 1):
-            return x.reshape(-1, self.shape[2], 1, 1)
-        x = x.reshape(-1, *self.shape)
-        return x.permute(0, 3, 1, 2) if x.ndim == IMAGE else x
-
-
-class Global(nn.Module):
-    """The mean or the largest value of each channel."""
-
-    def __init__(self, *, largest: bool, keep: bool) -> None:
-        super().__init__()
-        self.largest, self.keep = largest, keep
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return [N, C], or [N, C, 1, 1] when axes are kept."""
-        return x.amax((2, 3), keepdim=self.keep) if self.largest else x.mean((2, 3), keepdim=self.keep)
-
-
-class Network(nn.Module):
-    """A Keras model: layers by their names, called in order.
+def network(
+    layers: Mapping[str, nn.Module], calls: Sequence[Call], inputs: Sequence[Port], outputs: Sequence[Port]
+) -> nn.Module:
+    """Return a Keras model as one module.
 
     Args:
-        layers: name -> module; names as in Keras.
-        calls: for each call the layer's name, the numbers of the values it takes, and the number of what it gives.
-        inputs, outputs: numbers of values, and whether each is an image that is turned here (not inside a model).
+        layers: name -> module, in eval mode.
+        calls: in execution order.
+        inputs, outputs: in the order of the model's; one output is returned as it is, several as a tuple.
     """
+    from torch import fx
 
-    def __init__(
-        self,
-        layers: dict[str, nn.Module],
-        calls: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]],
-        inputs: Sequence[tuple[int, bool]],
-        outputs: Sequence[tuple[int, bool]],
-    ) -> None:
-        super().__init__()
-        for name, module in layers.items():
-            self.add_module(name, module)
-        self._calls, self._inputs, self._outputs = tuple(calls), tuple(inputs), tuple(outputs)
+    graph = fx.Graph()
+    values: dict[int, fx.Node] = {}
+    for name, number, turn in inputs:
+        given = graph.placeholder(name)
+        values[number] = graph.call_method("permute", (given, *FROM_KERAS)) if turn else given
+    for name, takes, gives in calls:
+        made = graph.call_module(name, tuple(values[number] for number in takes))
+        values[gives[0]] = made  # no layer of the list gives several, and a model inside gives one or is refused
+    found = [graph.call_method("permute", (values[n], *TO_KERAS)) if turn else values[n] for _, n, turn in outputs]
+    graph.output(tuple(found) if len(found) > 1 else found[0])
+    graph.lint()
+    return fx.GraphModule(dict(layers), graph).eval()
 
-    def forward(self, *given: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Return the outputs, images as Keras has them: [N, H, W, C]."""
-        values: dict[int, torch.Tensor] = {}
-        for (number, turn), value in zip(self._inputs, given, strict=True):
-            values[number] = value.permute(0, 3, 1, 2) if turn else value
-        for name, takes, gives in self._calls:
-            made = getattr(self, name)(*(values[number] for number in takes))
-            for number, value in zip(gives, made if isinstance(made, tuple) else (made,), strict=True):
-                values[number] = value
-        found = tuple(values[n].permute(0, 2, 3, 1) if turn else values[n] for n, turn in self._outputs)
-        return found if len(found) > 1 else found[0]
+
+def identifier(name: str, taken: Collection[str]) -> str:
+    """Return a name of Keras as PyTorch takes it: an identifier that is free, and no name that a module has itself."""
+    from torch import fx
+
+    path = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
+    path = f"_{path}" if not path.isidentifier() else path
+    while path in taken or keyword.iskeyword(path) or hasattr(fx.GraphModule({}, fx.Graph()), path):
+        path += "_"
+    return path

@@ -169,7 +169,7 @@ def _one_kind(node: fx.Node) -> None:
             node.args = (x, weight, bias, stride, padding, dilation, groups)
     elif node.target is aten._convolution_mode.default:  # noqa: SLF001 - padding="same"
         op = {1: aten.conv1d.padding, 2: aten.conv2d.padding, 3: aten.conv3d.padding}
-        stride: Any = node.args[3]
+        stride = list[Any](node.args)[3]
     else:
         return
     node.target = op[len(stride)]
