@@ -269,6 +269,9 @@ class TestTrust:
             lambda c: c["config"]["layers"][1]["config"].update(kernel_initializer={
                 "module": "subprocess", "class_name": "Popen", "config": {"args": "true"}}),
             lambda c: c["config"]["layers"][1]["build_config"].update(x=[{"class_name": "__lambda__", "config": {}}]),
+            lambda c: c["config"]["layers"][1]["config"].update(kernel_initializer={
+                "class_name": "Constant", "config": {"value": {"class_name": "Lambda", "config": {}}}}),
+            lambda c: c["config"]["layers"][1].update(class_name=["Conv2D"]),
             lambda c: c.update(class_name="Evil", module="evil"),
         ],
     )  # fmt: skip
@@ -368,3 +371,82 @@ def test_a_missing_package_and_another_backend_say_what_to_do(keras, monkeypatch
     with pytest.raises(MissingExtra) as missing:
         keras_file.check(files[0] / "net.keras")
     assert missing.value.next_step == "pip install 'haversack[keras]'"
+
+
+def test_an_older_file_names_initializers_without_a_module(files, tmp_path):
+    """Keras 2 wrote them so; they are only numbers, and the weights of the file replace what they would make."""
+
+    def older(config):
+        config["config"]["layers"][1]["config"]["kernel_initializer"] = {
+            "class_name": "GlorotUniform",
+            "config": {"seed": None},
+        }
+
+    keras_file.check(changed(files[0] / "net.keras", tmp_path / "net.keras", older))
+    found = list(keras_file._strangers({"x": {"class_name": "GlorotUniform", "config": {"seed": None}}}, "", 0))
+    assert [fault.cause for fault in found] == ["is a GlorotUniform, not translated"], "anywhere else it is a stranger"
+
+
+def test_how_a_model_was_compiled_is_left_out(keras, tmp_path):
+    """Losses and optimisers may be the user's own code, which nobody needs here."""
+    model = chain(keras, keras.layers.Dense(2), shape=(3,))
+    model.compile(optimizer="adam", loss="mse")
+    model.save(tmp_path / "net.keras")
+    path = changed(tmp_path / "net.keras", tmp_path / "own.keras", lambda c: c["compile_config"].update(
+        loss={"module": "mine", "class_name": "function", "config": "loss", "registered_name": "loss"}))  # fmt: skip
+    x = images(2, 3)
+    with torch.no_grad():
+        got = keras_file.module_of(path)(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(got, outputs(model, x), rtol=1e-5)
+
+
+def mobile(keras):
+    """MobileNetV2's parts: uneven padding, inverted residuals, relu6, a head with softmax."""
+    layers = keras.layers
+
+    def block(x, out, stride):
+        into = x.shape[-1]
+        y = layers.Conv2D(2 * into, 1, use_bias=False)(x)
+        y = layers.ReLU(6.0)(layers.BatchNormalization(epsilon=1e-3)(y))
+        if stride == 2:
+            y = layers.ZeroPadding2D(((0, 1), (0, 1)))(y)
+        y = layers.DepthwiseConv2D(3, stride, "same" if stride == 1 else "valid", use_bias=False)(y)
+        y = layers.ReLU(6.0)(layers.BatchNormalization(epsilon=1e-3)(y))
+        y = layers.BatchNormalization()(layers.Conv2D(out, 1, use_bias=False)(y))
+        return layers.Add()([x, y]) if stride == 1 and into == out else y
+
+    image = keras.Input((12, 12, 3))
+    x = layers.Rescaling(1 / 127.5, -1.0)(image)
+    for out, stride in ((4, 1), (4, 1), (6, 2), (6, 1)):
+        x = block(x, out, stride)
+    return shaken(keras.Model(image, layers.Dense(4, "softmax")(layers.GlobalAveragePooling2D()(x))))
+
+
+def test_a_mobile_network_keeps_every_layer_with_weights_under_its_name(keras, tmp_path, as_job):
+    model = mobile(keras)
+    model.save(tmp_path / "net.keras")
+    x = images(3, 12, 12, 3)
+    exported = export(as_job(keras_file.module_of(tmp_path / "net.keras"), (x,)))
+    got = {node.key.partition(":")[0].removesuffix(".layer") for node in exported.graph.nodes if node.weight}
+    assert got == {layer.name for layer in model.layers if layer.weights}
+    assert {"contiguous", "to", "subtract"}.isdisjoint({node.op for node in exported.graph.nodes})
+    np.testing.assert_allclose(Executor(exported).run((x,))[0], outputs(model, x), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "source, names, wanted",
+    [
+        ("dense", (), "dense"),
+        ("a-b", (), "a_b"),
+        ("a-b", ("a_b",), "a_b_"),
+        ("3x3", (), "_3x3"),
+        ("größe", (), "gr__e"),
+        ("import", (), "import_"),
+        ("graph", (), "graph_"),
+        ("", (), "_"),
+    ],
+)
+def test_names_of_layers_are_identifiers(source, names, wanted):
+    from haversack.load.keras_modules import identifier
+
+    assert identifier(source, names) == wanted

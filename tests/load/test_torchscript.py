@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from haversack.base.errors import ConversionError, JobError, Refused
@@ -133,6 +135,63 @@ def test_the_one_traced_convolution_is_told_apart(as_job, module, shape, op):
     layer = model.graph.nodes[1]
     assert (layer.op, layer.key, layer.weight) == (op, f"0:{op}#0", "0.weight")
     assert Executor(model).run((x,))[0].shape == tuple(module(torch.from_numpy(x)).shape)
+
+
+@st.composite
+def convolutions(draw):
+    """A convolution with any settings, and the length of the images it takes."""
+    kind = draw(st.sampled_from([nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d]))
+    groups = draw(st.sampled_from([1, 2]))
+    into, out = groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 3))
+    stride = draw(st.integers(1, 3))
+    chosen = {
+        "stride": stride,
+        "padding": draw(st.integers(0, 2)),
+        "dilation": draw(st.integers(1, 2)),
+        "groups": groups,
+        "bias": draw(st.booleans()),
+    }
+    if kind in (nn.ConvTranspose1d, nn.ConvTranspose2d):
+        chosen["output_padding"] = draw(st.integers(0, stride - 1))
+    return kind(into, out, draw(st.integers(1, 3)), **chosen), draw(st.integers(7, 9))
+
+
+@settings(max_examples=20, deadline=None)
+@given(convolutions())
+def test_any_traced_convolution_computes_the_same(drawn):
+    layer, length = drawn
+    shape = (2, layer.in_channels, *(length + axis for axis in range(layer.weight.ndim - 2)))
+    x = torch.randn(shape)
+    graph = torchscript.plain(traced(layer, *shape), (x.numpy(),))
+    ops = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+    assert not [op for op in ops if "convolution" in op], ops
+    with torch.no_grad():
+        torch.testing.assert_close(graph(x), layer(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_module_that_is_called_twice_keeps_one_path_and_counts_its_calls(as_job):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.inner(torch.relu(self.inner(x)))
+
+    x = np.ones((2, 3), np.float32)
+    model = export(as_job(traced(Twice(), 2, 3), (x,)))
+    assert [n.key for n in model.graph.nodes] == ["x:input#0", "inner:linear#0", ":relu#0", "inner:linear#1"]
+
+
+def test_a_length_that_tracing_fixed_is_told_and_not_kept(as_job):
+    class Fixed(nn.Module):
+        def forward(self, x):
+            return x.reshape(2, 6) * 2
+
+    script = traced(Fixed(), 2, 2, 3)
+    with pytest.raises(ConversionError) as caught:
+        export(as_job(script, (np.ones((2, 2, 3), np.float32),)))
+    assert "dims" in str(caught.value)
 
 
 def test_a_frozen_module_has_no_names_but_computes_the_same(scripts, as_job, tmp_path):

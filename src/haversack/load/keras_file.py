@@ -217,14 +217,21 @@ def _strangers(value: Any, name: str, depth: int) -> Iterator[Fault]:  # noqa: A
     kind, home, inner = value.get("class_name"), value.get("module"), value.get("config")
     if kind is not None:
         name = str((isinstance(inner, dict) and inner.get("name")) or name)
+        kind = str(kind)
         layer = kind in BUILDERS or kind in SKIPPED or kind in _MODELS or kind in _MARKS
         if home not in _HARMLESS and not (layer and home in _HOMES):
             yield Fault(name, f"is a {kind}" + (f" of {home}" if home not in _HOMES else "") + ", not translated")
             return
     for word, item in value.items():
-        legacy = word.endswith(("_initializer", "_regularizer", "_constraint")) and isinstance(item, dict)
-        if not (legacy and item.get("module") in (None, *_HARMLESS)):
+        if not (word.endswith(("_initializer", "_regularizer", "_constraint")) and _numbers(item)):
             yield from _strangers(item, name, depth + 1)
+
+
+def _numbers(value: Any) -> bool:  # noqa: ANN401 - JSON
+    """Say whether an initializer is in the older form: a class of no module, and numbers and words for it."""
+    inner = value.get("config") if isinstance(value, dict) else None
+    plain = isinstance(inner, dict) and not any(isinstance(item, dict | list) for item in inner.values())
+    return plain and "module" not in value
 
 
 def _network(model: Any, faults: list[Fault], *, outermost: bool) -> nn.Module | None:  # noqa: ANN401 - a Keras model
