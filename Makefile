@@ -50,8 +50,10 @@ docs: $(STAMP) ## run every snippet of README and docs
 	$(BIN)/python -m pytest tests/house/test_snippets.py
 
 .PHONY: system
-system: ## install Debian's packages for the tests that look at a report (root)
+system: ## install Debian's packages for the tests of reports and of devices over ssh and adb (root)
 	@packages=""; command -v chromium > /dev/null || packages="chromium fonts-dejavu-core"; \
+	[ -x "$$(PATH="$$PATH:/usr/sbin" command -v sshd)" ] || packages="$$packages openssh-server openssh-client"; \
+	command -v adb > /dev/null || packages="$$packages adb"; \
 	[ -n "$$($(FIND_PYTHON))" ] || packages="$$packages python3-venv"; \
 	if [ -z "$$packages" ]; then echo "nothing to install"; exit; fi; \
 	export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \

@@ -7,12 +7,26 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "bench"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure against the bound it must reach."""
+
+    figure: str
+    bound: str
+    measured: str
+    met: bool
+
+    def __str__(self) -> str:
+        return f"| {self.figure} | {self.bound} | {self.measured} | {'yes' if self.met else '**no**'} |"
 
 
 @dataclass(frozen=True)
@@ -38,11 +52,15 @@ class Packed:
     @property
     def best(self) -> dict[str, Any]:
         """The candidate that ships for ONNX Runtime."""
-        wanted = self.report["best"]["onnxruntime"]
+        return self.best_of("onnxruntime")
+
+    def best_of(self, target: str) -> dict[str, Any]:
+        """Return the candidate that ships for a target."""
+        wanted = self.report["best"][target]
         return next(one for one in self.report["candidates"] if one["id"] == wanted)
 
 
-def pack(name: str, job: str, budget: str) -> Packed:
+def pack(name: str, job: str, budget: str, targets: Sequence[str] = ("onnxruntime",)) -> Packed:
     """Pack a job into build/bench/NAME, without anything from earlier runs.
 
     Raises:
@@ -51,8 +69,9 @@ def pack(name: str, job: str, budget: str) -> Packed:
     from haversack.measure.tree import PeakOfTree
 
     out = WORK / name
+    named = [word for target in targets for word in ("--target", target)]
     shutil.rmtree(out, ignore_errors=True)
-    arguments = ["pack", job, "--budget", budget, "--target", "onnxruntime", "--out", str(out.relative_to(ROOT))]
+    arguments = ["pack", job, "--budget", budget, *named, "--out", str(out.relative_to(ROOT))]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with PeakOfTree() as peak:
         done = subprocess.run([sys.executable, "-m", "haversack.cli", *arguments], cwd=ROOT, check=False)

@@ -6,10 +6,10 @@ import argparse
 import os
 import platform
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from accounting import ROOT, Packed, pack
+import four_bits
+from accounting import ROOT, Packed, Row, pack
 from peers import METHODS, Peer, measure, quantize
 
 from haversack import load
@@ -18,19 +18,6 @@ from haversack.report import facts
 PAGE = ROOT / "docs" / "benchmarks.md"
 LITE0 = ("examples/efficientnet_lite0.py", "size=5.2MB,latency=0.55x,drop=1pt")
 MINILM = ("examples/minilm.py", "size=24MB,latency=1x,drop=0.5pt")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure against the bound it must reach."""
-
-    figure: str
-    bound: str
-    measured: str
-    met: bool
-
-    def __str__(self) -> str:
-        return f"| {self.figure} | {self.bound} | {self.measured} | {'yes' if self.met else '**no**'} |"
 
 
 def lite0(packed: Packed) -> list[Row]:
@@ -148,18 +135,20 @@ def beside(packed: Packed) -> list[Peer]:
 def main() -> int:
     """Run everything; exit with 1 when a figure is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=("lite0", "minilm"), help="one model, printed instead of written")
+    parser.add_argument("--only", choices=("lite0", "minilm", "four_bits"), help="one part, printed instead of written")
     parser.add_argument("--no-peers", action="store_true", help="leave the peer out")
     wish = parser.parse_args()
     sections, peers = [], []
-    if wish.only != "minilm":
+    if wish.only in (None, "lite0"):
         packed = pack("lite0", *LITE0)
         sections.append((packed, lite0(packed)))
         if not wish.no_peers:
             peers = beside(packed)
-    if wish.only != "lite0":
+    if wish.only in (None, "minilm"):
         packed = pack("minilm", *MINILM)
         sections.append((packed, minilm(packed)))
+    if wish.only in (None, "four_bits"):
+        sections.append(four_bits.run())
     text = page(sections, peers)
     sys.stdout.write(text)
     if wish.only is None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import getpass
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,3 +68,86 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
             told.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
         code, stdout, stderr = json.loads(told.read_text())
     return Packed(shared / "packed", code, stdout, stderr)
+
+
+@dataclass(frozen=True)
+class Board:
+    """A real SSH server on this machine that stands for another: its own home, and no path to our source.
+
+    Attributes:
+        folder: its keys, configuration and home.
+        port: on 127.0.0.1.
+    """
+
+    folder: Path
+    port: int
+
+    @property
+    def device(self) -> str:
+        """Return its name for ``--device``."""
+        return f"ssh:127.0.0.1:{self.port}"
+
+    @property
+    def kept(self) -> Path:
+        """Return where a keeper keeps files."""
+        return self.folder / "home" / ".cache" / "haversack" / "device"
+
+    @property
+    def config(self) -> Path:
+        """Return the client's configuration."""
+        return self.folder / "config"
+
+
+def _served(folder: Path) -> tuple[subprocess.Popen[bytes], Board]:
+    program = shutil.which("sshd", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
+    if program is None:
+        reason = "sshd is not installed; as root: make system"
+        (pytest.fail if os.environ.get("CI", "").lower() in {"1", "true"} else pytest.skip)(reason)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name in ("host", "mine"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    home = folder / "home"
+    (home / ".haversack" / "bin").mkdir(parents=True)
+    (home / ".haversack" / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (home / ".haversack" / "bin" / "python").chmod(0o755)
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # what it demands where it may change its user
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder / 'host'}\nAuthorizedKeysFile {folder / 'mine.pub'}\n"
+        f"StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\nMaxStartups 100\n"
+        f"SetEnv HOME={home} XDG_CACHE_HOME={home / '.cache'} OMP_NUM_THREADS=1 PATH=/usr/bin:/bin\n"
+    )
+    (folder / "config").write_text(
+        f"IdentityFile {folder / 'mine'}\nIdentitiesOnly yes\nUser {getpass.getuser()}\n"
+        f"UserKnownHostsFile {folder / 'known'}\nGlobalKnownHostsFile /dev/null\nStrictHostKeyChecking no\n"
+    )
+    log = (folder / "log").open("wb")
+    with log:
+        server = subprocess.Popen([program, "-D", "-e", "-f", str(folder / "sshd_config")], stdout=log, stderr=log)
+    until = time.monotonic() + 10
+    while time.monotonic() < until and server.poll() is None:
+        with socket.socket() as tried:
+            if tried.connect_ex(("127.0.0.1", port)) == 0:
+                return server, Board(folder, port)
+        time.sleep(0.05)
+    server.kill()
+    pytest.fail(f"sshd does not come up: {(folder / 'log').read_text()}")
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    """One SSH server for all tests of a process; the client's configuration would weaken the checks, if it could."""
+    server, found = _served(tmp_path_factory.mktemp("board"))
+    yield found
+    server.terminate()
+    server.wait(10)
+
+
+@pytest.fixture
+def board(sshd: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
+    """A machine that ``ssh:`` reaches."""
+    monkeypatch.setenv("HAVERSACK_SSH_CONFIG", str(sshd.config))
+    return sshd

@@ -153,6 +153,8 @@ def test_integers_need_an_encoding():
         (affine(bits=4), np.array([-8, 7], np.int32), "integers in [-8, 7] leave the codes [-7, 7]"),
         (affine([1.0, 1.0], [0, 0], axis=0), np.zeros((3, 2), np.int32), "2 scales do not fit axis 0"),
         (affine([1.0, 1.0], [0, 0], axis=2), np.zeros((3, 2), np.int32), "2 scales do not fit axis 2"),
+        (Codebook(2, np.zeros(4, np.float32)), np.array([3, 4], np.int32), "an index is none of 4 entries"),
+        (Codebook(2, np.zeros(4, np.float32)), np.array([-1, 0], np.int32), "an index is none of 4 entries"),
     ],
 )
 def test_integers_fit_their_encoding(encoding, integers, says):
@@ -164,7 +166,7 @@ def test_integers_fit_their_encoding(encoding, integers, says):
 def test_integers_that_fit():
     found = Encodings(
         {WEIGHT: affine([1.0, 2.0], [0, 0], axis=1), "e:linear#0:weight": Codebook(1, np.zeros(2, np.float32))},
-        {WEIGHT: np.array([[-127, 127]], np.int32), "e:linear#0:weight": np.array([200], np.int32)},
+        {WEIGHT: np.array([[-127, 127]], np.int32), "e:linear#0:weight": np.array([1], np.int32)},
     )
     assert [name for name, _ in found.arrays()][-1] == "e:linear#0:weight|integers"
     assert Encodings({WEIGHT: affine()}, {WEIGHT: np.zeros((0, 3), np.int32)}).integers[WEIGHT].size == 0

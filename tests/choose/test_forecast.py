@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from haversack.base.budget import Budget
 from haversack.base.graph import Graph
 from haversack.base.plan import PRECISIONS, LayerPlan, Plan
-from haversack.choose.forecast import FLOAT_RATIO, TOLERANCE, hopeless, least_bytes, overshoot
+from haversack.choose.forecast import FLOAT_RATIO, FREED, TOLERANCE, hopeless, least_bytes, least_memory, overshoot
 from haversack.choose.options import BYTES_PER_WEIGHT
 
 
@@ -120,3 +120,47 @@ def test_overshoot_sums_what_a_plan_is_forecast_to_miss(world, precision, over):
     limits = Budget(size=sum(world.elements) // 2, latency_ratio=0.5)
     assert overshoot(world.graph, arrays(world), limits)(world.plan(precision)) == pytest.approx(over)
     assert overshoot(world.graph, arrays(world), Budget(drop=0.0))(world.plan(precision)) == 0.0
+
+
+def large(world, factor=1_000):
+    """The world's weights, made large enough that what a runtime freed does not matter."""
+    return {name: np.zeros((array.size * factor, 1), np.float32) for name, array in arrays(world).items()}
+
+
+@pytest.mark.parametrize("precision, width", [("float32", 4), ("float16", 2), ("int8", 1)])
+def test_memory_holds_the_weights_and_the_largest_tensor(world, precision, width):
+    weights = large(world)
+    total = sum(array.size for array in weights.values()) * width
+    plan = world.plan(precision)
+    nodes = list(world.graph.nodes)
+    nodes[-1] = replace(nodes[-1], output=replace(nodes[-1].output, shape=("batch", 1_000_000)))
+    graph = Graph(tuple(nodes), world.graph.inputs, world.graph.outputs)
+    more = least_memory(graph, weights, plan) - least_memory(world.graph, weights, plan)
+    assert 0 <= least_memory(world.graph, weights, plan) - (total - FREED) <= 4 * 1000
+    assert more == pytest.approx(1_000_000 * (1 if precision == "int8" else 4), rel=1e-3)
+
+
+def test_a_table_of_which_rows_are_read_does_not_count(world):
+    nodes = list(world.graph.nodes)
+    nodes[1] = replace(nodes[1], op="embedding")
+    graph = Graph(tuple(nodes), world.graph.inputs, world.graph.outputs)
+    weights, plan = large(world), world.plan("float32")
+    less = least_memory(world.graph, weights, plan) - least_memory(graph, weights, plan)
+    assert less == 4 * weights["block.0.weight"].size
+
+
+def test_small_models_are_never_hopeless_for_their_memory(world):
+    assert least_memory(world.graph, arrays(world), world.plan("float32")) == 0
+    assert hopeless(world.graph, arrays(world), Budget(memory=1))(world.plan("float32")) == ""
+
+
+def test_a_memory_limit_that_weights_alone_break_is_hopeless(world):
+    weights = large(world)
+    least = least_memory(world.graph, weights, world.plan("float32"))
+    tight, wide = Budget(memory=int(least / TOLERANCE) - 1), Budget(memory=int(least) + 1)
+    assert "memory, at least" in hopeless(world.graph, weights, tight)(world.plan("float32"))
+    assert hopeless(world.graph, weights, tight)(world.plan("int8")) == ""
+    assert hopeless(world.graph, weights, wide)(world.plan("float32")) == ""
+    over = overshoot(world.graph, weights, Budget(memory=int(least) // 8))
+    assert over(world.plan("float32")) == pytest.approx(7.0, rel=1e-3)
+    assert over(world.plan("int8")) < over(world.plan("float16")) < over(world.plan("float32"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from haversack.base.graph import Graph, Node, TensorSpec
-from haversack.base.plan import PRECISIONS, LayerPlan, Step
+from haversack.base.plan import LayerPlan, Precision, Step
 from haversack.base.profile import Profile
 from haversack.choose.options import BYTES_PER_WEIGHT, SECONDS_PER_BORDER_ELEMENT, borders, options
 
@@ -23,7 +25,7 @@ def pairs(found):
 
 
 def test_every_precision_has_its_bytes():
-    assert set(BYTES_PER_WEIGHT) == set(PRECISIONS)
+    assert set(BYTES_PER_WEIGHT) == set(get_args(Precision))
 
 
 def test_options_are_the_planned_one_first_then_float16_and_float32(world):

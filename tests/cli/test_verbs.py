@@ -105,7 +105,9 @@ def test_verify_in_words_and_as_json(packed, capfd):
     [
         ("qemu:cortex-a76", 6, "make system-arm64"),
         ("qemu:cortex-b1", 2, "cortex-a76"),
-        ("ssh:phone", 2, "ssh: devices are not there yet"),
+        ("ssh:-oProxyCommand=id", 2, "is not [user@]host[:port]"),
+        ("adb:$(id)", 2, "is no serial"),
+        ("ssh:127.0.0.1:1", 6, "Connection refused"),
     ],
 )
 def test_verify_on_a_device_that_is_not_there(packed, capfd, monkeypatch, tmp_path, device, code, said):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from haversack.base.constraints import Constraints
 from haversack.base.errors import ConversionError, UsageError
 from haversack.base.plan import LayerPlan, Plan
 from haversack.compress.selection import bears, check, integer_tensors
@@ -111,12 +112,12 @@ def test_what_a_node_bears(make_model):
 def test_all_that_does_not_fit_is_told_at_once(graph):
     wrong = Plan("t", {"gone:conv2d#0": LayerPlan(), ":softmax#0": LayerPlan("int8"), "left:conv2d#0": LayerPlan()})
     with pytest.raises(UsageError) as caught:
-        check(graph, wrong, OPS)
+        check(graph, wrong, Constraints(integer_ops=OPS))
     assert [fault.where for fault in caught.value.faults] == ["gone:conv2d#0", ":softmax#0"]
 
 
 def test_a_layer_without_a_kernel_is_named(graph):
     with pytest.raises(ConversionError) as caught:
-        check(graph, plan("left", "first"), frozenset({"conv2d"}))
+        check(graph, plan("left", "first"), Constraints(integer_ops=frozenset({"conv2d"})))
     assert [str(fault) for fault in caught.value.faults] == ["first: t has no integer kernel for linear"]
-    check(graph, plan("first", precision="int8_weights"), frozenset())
+    check(graph, plan("first", precision="int8_weights"), Constraints())

@@ -41,11 +41,19 @@ def target(request):
     return SHELF.build(request.param)
 
 
+@pytest.fixture(params=[name for name in NAMES if SHELF.type_of(name).runs_here])
+def running(request):
+    """A target whose files run here."""
+    return SHELF.build(request.param)
+
+
 @pytest.fixture
-def weights_only(model):
+def weights_only(target, model):
     key = "4:linear#0:weight"
     weight = model.weights["4.weight"]
-    encoding = affine.symmetric(np.abs(weight).max(1) / 127, 8, 0)
+    scales = np.abs(weight).max(1) / 127
+    half = target.constraints(model.graph).half_scales
+    encoding = affine.symmetric(affine.half_up(scales) if half else scales, 8, 0)
     return Encodings({key: encoding}, {key: affine.quantize(weight, encoding)})
 
 
@@ -75,7 +83,8 @@ def test_it_takes_a_plain_network(target, model):
     assert target.refusals(model) == ()
 
 
-def test_a_float_file_is_written_opened_and_runs(target, model, image, tmp_path):
+def test_a_float_file_is_written_opened_and_runs(running, model, image, tmp_path):
+    target = running
     artifact = target.lower(model, Encodings.none(), tmp_path / "new" / "folder")
     assert isinstance(artifact, Artifact)
     path = tmp_path / "new" / "folder" / artifact.files[0].path
@@ -101,7 +110,8 @@ def test_the_same_bytes_twice(target, model, weights_only, tmp_path):
     assert [file.sha256 for file in one.files] == [file.sha256 for file in two.files]
 
 
-def test_times_and_tensors_have_our_keys(target, model, image, tmp_path):
+def test_times_and_tensors_have_our_keys(running, model, image, tmp_path):
+    target = running
     artifact = target.lower(model, Encodings.none(), tmp_path)
     path = tmp_path / artifact.files[0].path
     assert set(artifact.tensor_names) <= {node.out for node in model.graph.nodes}
@@ -111,6 +121,22 @@ def test_times_and_tensors_have_our_keys(target, model, image, tmp_path):
     assert set(shown) <= {"0:conv2d#0:out"}
     assert target.unfused(path, artifact) == ()
     assert target.detours(path, artifact) == ()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not SHELF.type_of(name).runs_here])
+def test_what_does_not_run_here_says_where_it_does_and_is_never_opened(name, model, tmp_path):
+    target = SHELF.build(name)
+    artifact = target.lower(model, Encodings.none(), tmp_path)
+    path = tmp_path / artifact.files[0].path
+    assert len(target.runs_where.format(file="model.any")) > 20
+    assert set(artifact.tensor_names) <= {node.out for node in model.graph.nodes}
+    assert len(set(artifact.tensor_names)) > 3
+    assert [port.name for port in (*artifact.inputs, *artifact.outputs)] == ["image", "scores"]
+    assert artifact.bytes == sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+    assert target.detours(path, artifact) == ()
+    for call in (target.open_session, lambda path: target.layer_seconds(path, artifact, (), 1)):
+        with pytest.raises(UsageError, match=type(target).__name__):
+            call(path)
 
 
 def test_encodings_of_another_model_are_refused(target, model, tmp_path):

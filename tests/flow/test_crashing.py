@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,10 @@ import torch
 from torch import nn
 
 from haversack.base.plan import LayerPlan, Plan, Step
+from haversack.measure import ssh
 from haversack.measure.local import LocalDevice
+from haversack.measure.remote import RemoteDevice
+from haversack.targets.contract import SHELF
 
 FAKES = Path(__file__).parents[1] / "fakes" / "aborting"
 LAYERS = ("0:conv2d#0", "3:linear#0")
@@ -31,3 +36,48 @@ def test_a_crash_fails_the_candidate_and_the_run_goes_on(steps_on, monkeypatch, 
         assert [finding.kind for finding in candidate.findings if finding.severity == "error"] == ["worker-crashed"]
         assert "SIGABRT" in candidate.reason
         assert steps.evaluate(WEIGHTS).quality is not None
+
+
+@contextmanager
+def local(board, place):
+    with LocalDevice(folders=[FAKES]) as device:
+        yield device
+
+
+@contextmanager
+def over_ssh(board, place):
+    """A machine whose own copy of the target dies; what it gets is looked at first, and has no variable of ours."""
+    address = board().device.removeprefix("ssh:")
+    with RemoteDevice(ssh.carrier(address), ssh.installs(address), folders=[place]) as device:
+        device._guard = LocalDevice(folders=[FAKES])
+        yield device
+
+
+@pytest.mark.parametrize("kind", [local, over_ssh])
+def test_one_target_s_file_kills_its_runtime_and_the_other_target_ships(steps_on, monkeypatch, tmp_path, request, kind):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 4)).eval()
+    deadly = tmp_path / "deadly"
+    shutil.copytree(FAKES, deadly, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (
+        (deadly / "aborting.py").read_text().replace("import os\n", 'import os\nos.environ["ABORTS_IN"] = "open"\n', 1)
+    )
+    (deadly / "aborting.py").write_text(text)
+    monkeypatch.syspath_prepend(str(FAKES))
+    if kind is local:
+        monkeypatch.setenv("ABORTS_IN", "open")
+    both = ("aborting", "onnxruntime")
+    plans = {name: replace(STATIC, target=name, constrained_by=both) for name in both}
+    with kind(lambda: request.getfixturevalue("board"), deadly) as device:
+        steps = steps_on(network, device, "aborting")
+        steps = replace(steps, targets={**steps.targets, "onnxruntime": SHELF.build("onnxruntime")})
+        dead, alive = (steps.evaluate(plans[name]) for name in both)
+    assert (dead.verdict, [one.kind for one in dead.findings if one.severity == "error"]) == (
+        "failed",
+        ["worker-crashed"],
+    )
+    assert "SIGABRT" in dead.reason
+    assert alive.quality is not None
+    assert alive.parity is not None
+    assert alive.latency is not None
+    assert alive.memory is not None

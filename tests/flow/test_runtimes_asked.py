@@ -21,6 +21,8 @@ PLACES = {
 }
 WITH_EXECUTORCH = pytest.mark.skipif(find_spec("executorch") is None, reason="executorch is not installed")
 ELSEWHERE = "it does not run on {}"
+EXPORTS = {"coreml": ("ios",), "tensorrt": ("linux-arm",)}
+WRITTEN_ONLY = "its files are written but do not run here, so nothing can be measured"
 
 
 def asked(*targets, platform=""):
@@ -73,7 +75,7 @@ def test_any_is_all_that_run_here_and_one_ships():
     found = asked(ANY)
     assert found.targets == OURS
     assert found.one
-    assert (found.left_out, found.shipping) == ({}, {})
+    assert (found.left_out, found.shipping) == (dict.fromkeys(EXPORTS, WRITTEN_ONLY), {})
     assert "reference" not in found.targets
 
 
@@ -91,8 +93,9 @@ def test_any_on_a_platform_is_what_runs_there(platform):
     found = asked(ANY, platform=platform)
     assert found.targets == PLACES[platform]
     assert found.one
-    assert set(found.left_out) == set(OURS) - set(PLACES[platform])
-    assert set(found.left_out.values()) <= {ELSEWHERE.format(platform)}
+    why = dict.fromkeys(set(OURS) - set(PLACES[platform]), ELSEWHERE.format(platform))
+    why |= {one: WRITTEN_ONLY if platform in places else ELSEWHERE.format(platform) for one, places in EXPORTS.items()}
+    assert found.left_out == why
     assert tuple(found.shipping) == found.targets
     assert all(words and not words.endswith(".") for words in found.shipping.values())
 
@@ -141,6 +144,16 @@ def test_an_unknown_target_is_refused_even_beside_any(typed, near, beside):
         asked(*beside, typed)
     assert f"there is no target named {typed!r}" in caught.value.cause
     assert (f"did you mean {near}?" in caught.value.cause) == bool(near)
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_what_only_writes_files_is_written_where_it_is_named(name):
+    found = asked(name, "onnxruntime")
+    assert found.targets == (name, "onnxruntime")
+    assert found.left_out == {}
+    (place,) = EXPORTS[name]
+    assert place in SHELF.type_of(name).platforms
+    assert asked(name, platform=place).shipping.keys() == {name}
 
 
 def test_no_target_at_all_is_refused():

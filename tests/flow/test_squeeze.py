@@ -15,7 +15,7 @@ from haversack.base.job import Job
 from haversack.base.plan import LayerPlan, Plan, Step
 from haversack.compress.apply import apply
 from haversack.flow import squeeze as squeezing
-from haversack.flow.squeeze import KEPT, Squeezer
+from haversack.flow.squeeze import KEPT, Squeezer, together
 from haversack.profile.ranges import ranges
 from haversack.targets.contract import SHELF
 
@@ -44,7 +44,7 @@ def calls(monkeypatch):
 
 @pytest.fixture
 def squeezer(model):
-    constraints = SHELF.build("onnxruntime").constraints(model.graph)
+    constraints = together({n: SHELF.build(n).constraints(model.graph) for n in ("onnxruntime", "litert", "tensorrt")})
     return Squeezer(model, partial(ranges, samples=[BATCH]), constraints, lambda: [BATCH])
 
 
@@ -84,3 +84,16 @@ def test_few_are_kept(squeezer, calls):
     squeezer(plans[0])
     assert len(calls) == KEPT + 2
     assert len(squeezer.made) == KEPT
+
+
+def test_a_runtime_with_contrary_demands_gets_encodings_of_its_own_and_it_is_told(squeezer, calls):
+    told = []
+    shared, own = squeezer(PLAN), squeezer(replace(PLAN, target="tensorrt"), told.append)
+    assert len(calls) == 2
+    zeros = {key: int(one.zero_point) for key, one in own.encodings.tensors.items() if key.endswith(":out")}
+    assert set(zeros.values()) == {128}
+    assert {int(shared.encodings.tensors[key].zero_point) for key in zeros} != {128}
+    assert squeezer.alike("tensorrt") == ("tensorrt",)
+    assert squeezer.alike("litert") == ("onnxruntime", "litert")
+    notes = [event.text for event in told if "contradicts" in event.text]
+    assert notes == ["encodings for tensorrt alone: what onnxruntime, litert demands contradicts them"]

@@ -14,18 +14,20 @@ from onnx import numpy_helper
 
 from haversack import report
 from haversack.base import digest, recipe
-from haversack.base.errors import Fault, UsageError, VerificationError
+from haversack.base.errors import EnvironmentFault, Fault, UsageError, VerificationError
 from haversack.base.finding import KINDS
 from haversack.cli import main
 from haversack.flow.request import write_plan
 from haversack.flow.shipped import Shipped
 from haversack.flow.verify import FLOAT_TOLERANCE, Answer, Check, _differing, verify
 from haversack.measure import emulated
+from haversack.measure.remote import RemoteDevice
 from haversack.report.files import to_json
 from haversack.report.record import FindingRecord
 from haversack.targets.contract import SHELF
 from haversack.targets.onnxruntime.cpu import PRECISION
 from haversack.tools.data import golden_file
+from haversack.tools.worker.faults import LinkLost
 
 arm64 = pytest.mark.skipif(bool(emulated.missing()), reason=f"{emulated.missing()}; {emulated.COMMAND}")
 x86 = pytest.mark.skipif(not shutil.which("qemu-x86_64"), reason="qemu-x86_64 is not installed; make system-arm64")
@@ -464,6 +466,42 @@ def test_wrong_golden_values_are_told_there_too(run, best):
     answer = verify(run, device="qemu:cortex-a53")
     assert answer.exit_code == 5
     assert [fault.where for fault in answer.faults] == ["golden vector 0, output scores"]
+
+
+def test_integers_are_the_same_over_ssh(static, board):
+    answer = verify(static, device=board.device)
+    assert answer.exit_code == 0, where(answer)
+    assert f"vectors in the runtime on {board.device}, bit for bit" in answer.checks[2].text
+
+
+def far(monkeypatch, board, **packages):
+    """Let the device say that it has other packages."""
+    real = RemoteDevice._asked
+
+    def asked(device):
+        about = real(device)
+        return replace(about, packages={**about.packages, **packages})
+
+    monkeypatch.setattr(RemoteDevice, "_asked", asked)
+    return board.device
+
+
+def test_a_machine_that_could_have_the_runtime_and_lacks_it_is_a_fault_of_the_environment(static, board, monkeypatch):
+    with pytest.raises(EnvironmentFault, match="nothing of this run can run there") as caught:
+        verify(static, device=far(monkeypatch, board, onnxruntime=""))
+    assert "has no onnxruntime" in str(caught.value)
+    assert caught.value.next_step == f"haversack doctor --device {board.device}"
+    assert caught.value.exit_code == 6
+
+
+def test_a_connection_lost_while_verifying_says_nothing_of_the_file(static, board, monkeypatch):
+    def lost(*_):
+        raise LinkLost("ssh:board: nothing was heard of it for 20 s")
+
+    monkeypatch.setattr(RemoteDevice, "load", lost)
+    with pytest.raises(LinkLost, match="nothing was heard of it") as caught:
+        verify(static, device=board.device)
+    assert caught.value.exit_code == 6
 
 
 def test_what_a_device_has_no_runtime_for_is_skipped_and_said(static, monkeypatch, tmp_path):

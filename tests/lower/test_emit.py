@@ -48,7 +48,7 @@ def test_the_reference_writes_no_files(model, tmp_path):
 
 def test_what_does_not_open_names_its_layer(model, tmp_path, monkeypatch):
     """A planted refusal of the runtime: the file is written with an operator that it does not know."""
-    from haversack.targets.onnxruntime import sheet
+    from haversack.tools.graph.onnx import sheet
 
     real = sheet.Sheet.finish
 

@@ -13,7 +13,7 @@ from haversack.tools.worker.process import Limits
 
 OPENERS = '''
 """Two targets: one that does what its JSON file says, and ONNX Runtime."""
-import ctypes, json, os, time
+import ctypes, json, os, signal, sys, time
 import numpy as np
 
 class Recorded:
@@ -22,12 +22,22 @@ class Recorded:
         self.ballast = np.ones(self.plan.get("megabytes", 0) << 17)
         self.calls = 0
         self.told = {"threads": threads, **{k: float(v) for k, v in options.items()}}
+        if self.plan.get("load_crash"):
+            os.abort()
         time.sleep(self.plan.get("load_seconds", 0))
 
     def run(self, inputs):
         self.calls += 1
-        if self.plan.get("crash"):
+        if self.plan.get("crash") or self.plan.get("crash_at") == self.calls:
             os.abort()
+        if self.plan.get("leave_at") == self.calls:
+            os._exit(7)
+        if self.plan.get("kill_at") == self.calls:  # as the kernel does when memory runs out
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.plan.get("hang_at") == self.calls:
+            time.sleep(1000)
+        if self.plan.get("rubbish_at") == self.calls:
+            os.write(int(sys.argv[3]), b"not a frame at all")
         time.sleep(1000 if self.plan.get("hang") else self.plan.get("rest_seconds", 0))
         seconds = self.plan.get("seconds", 0) + (self.plan.get("first_seconds", 0) if self.calls == 1 else 0)
         wall, cpu = time.perf_counter() + seconds, time.process_time() + seconds

@@ -94,8 +94,8 @@ def test_a_target_without_a_runtime_there_is_told_before_anything_starts(folder)
 @pytest.mark.parametrize(
     "name, said",
     [
-        ("ssh:phone", "ssh: devices are not there yet"),
-        ("adb:0123", "adb: devices are not there yet"),
+        ("ssh", "there is no device 'ssh'"),
+        ("adb", "there is no device 'adb'"),
         ("qemu:cortex-a77", "did you mean qemu:cortex-a7"),
         ("locl", "did you mean local"),
         ("qemu", "there is no device 'qemu'"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from haversack.base.errors import EnvironmentFault, UsageError
-from haversack.measure.sessions import Sessions, _no_collection, _peak_bytes, import_runtime, methods, opener
+from haversack.measure.sessions import Sessions, _no_collection, _resident, import_runtime, methods, opener
 from haversack.tools.worker.process import Worker
 from haversack.tools.worker.protocol import Frame, encode
 
@@ -85,14 +85,25 @@ def test_the_peak_is_at_least_what_is_resident_now():
     ballast = np.ones(4 << 20)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     # The kernel counts pages per processor, and sums up lazily.
-    assert _peak_bytes() >= pages * resource.getpagesize() - (2 << 20)
-    assert _peak_bytes() > ballast.nbytes
+    assert _resident("VmHWM") >= pages * resource.getpagesize() - (2 << 20)
+    assert _resident("VmHWM") > ballast.nbytes
+
+
+def test_what_a_file_backs_is_not_private(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(32 << 20))
+    before = _resident("RssAnon")
+    mapped = np.memmap(path, np.uint8, "r")
+    assert mapped.sum() == 0  # every page is read
+    assert _resident("RssAnon") - before < 8 << 20
+    own = np.ones(32 << 20, np.uint8)
+    assert _resident("RssAnon") - before > own.nbytes - (2 << 20)
 
 
 def test_a_system_that_does_not_tell_the_peak_is_a_fault_and_no_zero(monkeypatch):
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "VmRSS:  100 kB\n")
-    with pytest.raises(EnvironmentFault, match="does not tell the peak"):
-        _peak_bytes()
+    with pytest.raises(EnvironmentFault, match="does not tell the memory"):
+        _resident("VmHWM")
 
 
 def test_a_target_is_found_by_reference_or_by_name(header):

@@ -56,3 +56,20 @@ def test_an_artefact_that_adds_nothing_measurable_takes_no_memory(local_device, 
     opening = Opening(planned_file(), PLANNED)
     less = [Start(1, 1, local_device.import_peak(PLANNED, ONE) - 4096)]
     assert memory(local_device, opening, ONE, less).peak_bytes == 0
+
+
+def test_what_no_file_backs_is_told_beside_the_peak(local_device, planned_file):
+    opening = Opening(planned_file("p", megabytes=24), PLANNED)
+    found = memory(local_device, opening, ONE, take(local_device, opening, ONE, repeats=1))
+    assert found.private_bytes == pytest.approx(24 * 2**20, abs=3 * 2**20)
+
+
+@pytest.mark.parametrize("told, found", [((5, 7, 30), 7), ((5, -1, 9), 7), ((-1, -1, -1), -1)])
+def test_private_bytes_are_the_median_of_what_was_told(local_device, planned_file, told, found):
+    opening = Opening(planned_file(), PLANNED)
+    starts = [Start(1, 1, 0, private) for private in told]
+    assert memory(local_device, opening, ONE, starts).private_bytes == found
+
+
+def test_a_device_that_tells_nothing_of_it_says_so():
+    assert Start(1, 1, 0).private_bytes == -1

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from haversack.base.budget import Budget, parse
 from haversack.base.candidate import ArtifactFile
-from haversack.base.plan import PRECISIONS, LayerPlan
+from haversack.base.plan import WEIGHT_BITS, LayerPlan, Precision
 from haversack.base.quality import Quality
 from haversack.report import build, render
-from haversack.report.build import BITS
 from haversack.report.record import Forecast, Limit
 
 
@@ -180,7 +180,7 @@ def test_layers_left_out_of_the_plan_are_float(record):
 
 
 def test_every_precision_has_bits():
-    assert set(BITS) == set(PRECISIONS)
+    assert set(WEIGHT_BITS) == set(get_args(Precision))
 
 
 @pytest.mark.parametrize(

@@ -120,9 +120,16 @@ class Latency:
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak resident bytes of a fresh process that runs the artefact, minus one that only imports the runtime."""
+    """What a fresh process that runs the artefact takes, beyond one that only imports the runtime.
+
+    Attributes:
+        peak_bytes: resident at the peak, pages of mapped files among them.
+        private_bytes: resident after the calls and backed by no file: neither shared with other processes nor dropped
+            when memory is short; -1 where the device does not tell.
+    """
 
     peak_bytes: int
+    private_bytes: int = -1
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,11 @@ class Candidate:
     def id(self) -> str:
         """The plan's identity."""
         return self.plan.id
+
+    @property
+    def exported(self) -> bool:
+        """Whether its file was written and read back only: no runtime on this machine opens it."""
+        return any(finding.kind == "export-only" for finding in self.findings)
 
 
 @dataclass(frozen=True)

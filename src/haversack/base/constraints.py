@@ -30,6 +30,9 @@ class Constraints:
         bounds: tensor -> (low, high) of real values its codes may not leave (the clamp fused before it).
         ratios: scale ratios of adds and means.
         integer_ops: ops that may run in integers.
+        int4_layers: node keys of the layers whose weights may have 4 bits and run as fast as with 8.
+        symmetric: whether activations lie around 0 (uint8 code 128, int8 code 0), so that no grid does a clamp's work.
+        half_scales: whether the scales of weights that are stored for float arithmetic are float16 numbers.
     """
 
     ties: tuple[frozenset[str], ...] = ()
@@ -37,17 +40,23 @@ class Constraints:
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     ratios: tuple[Ratio, ...] = ()
     integer_ops: frozenset[str] = frozenset()
+    int4_layers: frozenset[str] = frozenset()
+    symmetric: bool = False
+    half_scales: bool = False
 
     @classmethod
     def union(cls, several: Iterable[Constraints]) -> Constraints:
-        """Return what fits all of several targets: every demand of each, and only the integer ops common to all.
+        """Return what fits all of several targets: every demand of each, and only the kernels common to all.
 
         Raises:
-            ValueError: two targets fix one tensor's encoding differently, or bound it to disjoint intervals.
+            ValueError: two targets fix one tensor's encoding differently, bound it to disjoint intervals, or only one
+                wants it symmetric.
         """
         found = list(several)
         if not found:
             return cls()
+        if len({one.symmetric for one in found}) > 1:
+            raise ValueError("one target takes symmetric activations only, another a grid that clamps")
         fixed: dict[str, tuple[float, int]] = {}
         bounds: dict[str, tuple[float, float]] = {}
         for one in found:
@@ -65,4 +74,7 @@ class Constraints:
             bounds=bounds,
             ratios=tuple(dict.fromkeys(ratio for one in found for ratio in one.ratios)),
             integer_ops=frozenset.intersection(*(one.integer_ops for one in found)),
+            int4_layers=frozenset.intersection(*(one.int4_layers for one in found)),
+            symmetric=found[0].symmetric,
+            half_scales=any(one.half_scales for one in found),
         )

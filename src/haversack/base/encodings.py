@@ -210,6 +210,9 @@ class Encodings:
 
 def _check_integers(key: str, encoding: Encoding, integers: np.ndarray) -> None:
     _demand(integers.dtype == np.int32, f"{key}: integers are int32, not {integers.dtype}")
+    if isinstance(encoding, Codebook) and integers.size:
+        inside = int(integers.min()) >= 0 and int(integers.max()) < 1 << encoding.bits
+        _demand(inside, f"{key}: an index is none of {1 << encoding.bits} entries")
     if not isinstance(encoding, Affine):
         return
     if encoding.axis is not None:

@@ -8,8 +8,20 @@ from typing import Any, Literal
 
 from haversack.base import digest
 
-Precision = Literal["float32", "float16", "int8", "int8_dynamic", "int8_weights"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8", "int8_dynamic", "int8_weights")
+Precision = Literal["float32", "float16", "int8", "w4a8", "int8_dynamic", "int8_weights", "palette"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8", "w4a8", "int8_dynamic", "int8_weights")
+WEIGHT_BITS: Mapping[Precision, int] = {
+    "float32": 32,
+    "float16": 16,
+    "int8": 8,
+    "w4a8": 4,
+    "int8_dynamic": 8,
+    "int8_weights": 8,
+    "palette": 4,
+}
+"""Precision -> bits of a stored weight; a palette's settings may say otherwise."""
+STATIC: frozenset[Precision] = frozenset({"int8", "w4a8"})
+"""Precisions that compute in integers whose scales are fixed beforehand."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +37,9 @@ class LayerPlan:
     """How one weighted layer is stored and run.
 
     Attributes:
-        precision: ``float32``, ``float16``, ``int8`` (static), ``int8_dynamic`` or ``int8_weights`` (weight only).
+        precision: ``float32``, ``float16``, ``int8`` (static), ``w4a8`` (static, with weights of 4 bits),
+            ``int8_dynamic``, ``int8_weights`` (weight only) or ``palette`` (weight only: indices into a few values;
+            ``bits`` of an index stand in the settings of weights).
         granularity: ``channel`` or ``tensor``: one weight scale for each output channel, or one in all.
         weights: the part of ``compress/quantize`` that sets the weight scales.
     """

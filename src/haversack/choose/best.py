@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.graph import Graph
-from haversack.base.plan import PRECISIONS, Plan, Precision
+from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, Plan, Precision
 from haversack.base.profile import Profile
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose import knapsack
@@ -24,6 +24,7 @@ REACH = 1.25
 """A mixture whose forecast latency is over the limit by more than this factor is not made real."""
 MIXED = "knapsack over layers"
 """The origin of a plan that the knapsack mixed."""
+_INTEGERS = 8
 SPARED: Mapping[str, object] = {"spared": True}
 """What a candidate's ``extra`` says of a spare plan that was not needed: no limit kept it from being made."""
 
@@ -124,6 +125,8 @@ class Mixer:
     def _items(self, base: Candidate, ratio: float) -> tuple[dict[str, tuple[Option, ...]], list[Option]]:
         """Return the options of every layer, and those that the measured candidate itself took."""
         speed: dict[Precision, float] = {plan.precision: ratio for plan in base.plan.layers.values()}
+        if STATIC & speed.keys():  # the same kernels, whatever the width of the weights
+            speed |= dict.fromkeys(STATIC, ratio)
         items = options(
             self.graph,
             self.profile,
@@ -327,5 +330,5 @@ def _mixed(
 
 
 def _cheapens(candidate: Candidate) -> bool:
-    integers = any(plan.precision.startswith("int8") for plan in candidate.plan.layers.values())
+    integers = any(WEIGHT_BITS[plan.precision] <= _INTEGERS for plan in candidate.plan.layers.values())
     return candidate.artifact is not None and integers

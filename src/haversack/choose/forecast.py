@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from haversack.base.budget import Budget
 from haversack.base.graph import Graph
-from haversack.base.plan import Plan
+from haversack.base.plan import STATIC, Plan
 from haversack.choose.options import BYTES_PER_WEIGHT
 from haversack.choose.verdict import amount
+from haversack.tools.graph.lifetimes import steps
 
 TOLERANCE = 1.02
 """A forecast over its limit by less than this factor is tried: measurement decides."""
 FLOAT_RATIO = 0.9
 """A file that computes in float is not expected to take less than this fraction of the float file's time."""
-COMPUTING = frozenset({"int8", "int8_dynamic"})
+_INTEGER = 0.25
+"""Bytes of an 8-bit code as a fraction of a float's."""
+FREED = 8_000_000
+"""Bytes that importing a runtime may have freed again: a file takes them first, and they are not counted as its own."""
+COMPUTING = STATIC | {"int8_dynamic"}
 """Precisions that compute in integers, and do not only store them."""
 
 
@@ -39,14 +45,35 @@ def least_bytes(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan) -> 
     return sum(weights[name].size * width for name, width in widths.items() if weights[name].dtype.kind == "f")
 
 
+def least_memory(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan) -> float:
+    """Return bytes that a process running a plan's file has resident at the least: its weights and its largest tensor.
+
+    Every weight but an embedding's is read in full, mapped or not. In what order the runtime computes and what it
+    writes over is its own affair, but the largest tensor is there once; one byte a value where the plan is integer.
+    ``FREED`` bytes are taken off.
+
+    Args:
+        graph: the model's graph.
+        weights: parameter name -> float array of any shape.
+        plan: says the precision of each layer.
+    """
+    tables = {node.weight: weights[node.weight] for node in graph.nodes if node.op == "embedding" and node.weight}
+    others = {name: array for name, array in weights.items() if name not in tables}
+    read = replace(graph, nodes=tuple(node for node in graph.nodes if node.weight not in tables))
+    width = _INTEGER if any(layer.precision in STATIC for layer in plan.layers.values()) else 1.0
+    largest = max((tensor.bytes for tensor in steps(graph).tensors), default=0)
+    return max(0.0, least_bytes(read, others, plan) + largest * width - FREED)
+
+
 def hopeless(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) -> Callable[[Plan], str]:
-    """Return what says why a plan cannot meet the limits on size or latency, in words; an empty string when it may.
+    """Return what says why a plan cannot meet its limits, in words; an empty string when it may.
 
     Args:
         graph: the model's graph.
         weights: parameter name -> float array of any shape.
         budget: its ``size``, in bytes, against a lower bound; its ``latency_ratio``, for plans that compute in float
-            alone and so take float's time. It says nothing about the other limits.
+            alone and so take float's time; its ``memory``, in bytes, against a lower bound. It says nothing about the
+            other limits.
     """
 
     def why(plan: Plan) -> str:
@@ -56,6 +83,11 @@ def hopeless(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) ->
         ratio = budget.latency_ratio
         if ratio is not None and ratio < FLOAT_RATIO and not computes_integers(plan):
             return f"it computes in float: forecast latency 1.000x is over the allowed {amount('latency_ratio', ratio)}"
+        if budget.memory is not None:
+            memory = least_memory(graph, weights, plan)
+            if memory > budget.memory * TOLERANCE:
+                least = f"at least {amount('memory', memory)} of weights and of the largest tensor"
+                return f"forecast memory, {least}, is over the allowed {amount('memory', budget.memory)}"
         return ""
 
     return why
@@ -74,7 +106,8 @@ def overshoot(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) -
         size, ratio = budget.size, budget.latency_ratio
         by_size = max(0.0, least_bytes(graph, weights, plan) / size - 1.0) if size else 0.0
         by_time = max(0.0, 1.0 / ratio - 1.0) if ratio and not computes_integers(plan) else 0.0
-        return by_size + by_time
+        by_memory = max(0.0, least_memory(graph, weights, plan) / budget.memory - 1.0) if budget.memory else 0.0
+        return by_size + by_time + by_memory
 
     return over
 

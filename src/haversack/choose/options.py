@@ -6,19 +6,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from haversack.base.graph import Graph, Node
-from haversack.base.plan import PRECISIONS, LayerPlan, Precision
+from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, LayerPlan, Precision, Step
 from haversack.base.profile import Profile
 
-BYTES_PER_WEIGHT: Mapping[str, float] = {
-    "float32": 4.0,
-    "float16": 2.0,
-    "int8": 1.0,
-    "int8_dynamic": 1.0,
-    "int8_weights": 1.0,
-}
+BYTES_PER_WEIGHT: Mapping[str, float] = {precision: bits / 8 for precision, bits in WEIGHT_BITS.items()}
 SECONDS_PER_BORDER_ELEMENT = 0.6e-9
 """A forecast of what quantizing or dequantizing one value costs where a float layer meets an integer one."""
-INTEGER_KERNELS = frozenset({"int8"})
+INTEGER_KERNELS = STATIC
+FULL = Step("mse")
+"""Sets the scales of 8-bit weights where a layer is given them in place of 4."""
+CLIPPED = Step("mse", {"weight_least": 0.6})
+"""Sets the scales of 4-bit weights: with 15 codes, letting the outermost weights saturate rounds the others finer."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,10 @@ def options(
     speed: Mapping[Precision, float],
     precisions: Collection[Precision] = PRECISIONS,
 ) -> dict[str, tuple[Option, ...]]:
-    """Return the options of every layer of ``base``: as planned there, and in float16 and float32.
+    """Return the options of every layer of ``base``: as planned there, in float16 and float32, and in 4 bits.
+
+    int8 and 4-bit weights are options of each other where the loss of 4 bits was measured: which layers that are, the
+    targets say (``Constraints.int4_layers``). They are no faster, so that only a limit on bytes asks for them.
 
     Args:
         graph: the prepared model's graph.
@@ -76,7 +77,8 @@ def options(
         if node.key not in base:
             continue
         halves = (LayerPlan("float16"),) if "float16" in precisions else ()
-        plans = (base[node.key], *halves, LayerPlan("float32"))
+        narrow = _widths(profile, node, base[node.key]) if "w4a8" in precisions else ()
+        plans = (base[node.key], *narrow, *halves, LayerPlan("float32"))
         found[node.key] = tuple(
             Option(
                 node.key,
@@ -88,6 +90,15 @@ def options(
             for plan in dict.fromkeys(plans)
         )
     return found
+
+
+def _widths(profile: Profile, node: Node, plan: LayerPlan) -> tuple[LayerPlan, ...]:
+    """Return a static layer with weights of the other width."""
+    if plan.precision not in STATIC or "w4a8" not in profile.sensitivity.get(node.key, {}):
+        return ()
+    if plan.precision == "w4a8":
+        return (LayerPlan("int8", plan.granularity, FULL),)
+    return (LayerPlan("w4a8", plan.granularity, CLIPPED),)
 
 
 def borders(graph: Graph, layers: Sequence[str]) -> tuple[Border, ...]:

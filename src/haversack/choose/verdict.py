@@ -10,6 +10,9 @@ from typing import Literal
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 
+JUDGED_UNRUN = frozenset({"size", "download"})
+"""Limits that a file is held against which no runtime here opens."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -49,7 +52,7 @@ def amount(limit: str, value: float) -> str:
 
 
 def checks(candidate: Candidate, budget: Budget) -> tuple[Check, ...]:
-    """Hold every limit that is set against what was measured on the artefact."""
+    """Hold every limit that is set against what was measured on the artefact; of what does not run here, its sizes."""
     got: dict[str, float] = {}
     if candidate.artifact is not None:
         got |= {"size": candidate.artifact.bytes, "download": candidate.artifact.download_bytes}
@@ -59,7 +62,11 @@ def checks(candidate: Candidate, budget: Budget) -> tuple[Check, ...]:
         got["memory"] = candidate.memory.peak_bytes
     if candidate.drop is not None:
         got["drop"] = candidate.drop.value
-    return tuple(Check(name, allowed, got.get(name, math.nan)) for name, allowed in budget.limits().items())
+    return tuple(
+        Check(name, allowed, got.get(name, math.nan))
+        for name, allowed in budget.limits().items()
+        if not candidate.exported or name in JUDGED_UNRUN
+    )
 
 
 def unmade(candidate: Candidate) -> bool:
@@ -68,7 +75,12 @@ def unmade(candidate: Candidate) -> bool:
 
 
 def loss(candidate: Candidate) -> float:
-    """Return what recipes are ranked by: the output's relative error (top-1 on a few hundred images ranks badly)."""
+    """Return what recipes are ranked by: the output's relative error (top-1 on a few hundred images ranks badly).
+
+    Of what does not run here it is the error of the reference with the same numbers.
+    """
+    if candidate.exported:
+        return float(candidate.extra.get("reference_error", math.inf))
     if candidate.parity is None or math.isnan(candidate.parity.relative_error):
         return math.inf
     return candidate.parity.relative_error
@@ -102,7 +114,7 @@ def ranked(candidates: Iterable[Candidate], budget: Budget) -> list[Candidate]:
 
     def order(candidate: Candidate) -> tuple[bool, bool, float, bool, float]:
         over = sum(check.overshoot for check in checks(candidate, budget))
-        worth = cost(candidate) if only_quality and not over else loss(candidate)
+        worth = cost(candidate) if only_quality and not over and not candidate.exported else loss(candidate)
         return unmade(candidate), candidate.verdict == "failed", over, not _equal(candidate), worth
 
     found = sorted(candidates, key=order)
@@ -165,6 +177,8 @@ def _equal(candidate: Candidate) -> bool:
 
 
 def _why_first(best: Candidate, order: Sequence[Candidate], budget: Budget) -> str:
+    if best.exported:
+        return "written and read back; not run here, so that only its size is judged"
     able = [other for other in order if other.verdict != "failed" and not unmade(other)]
     within = [other for other in able if all(check.met for check in checks(other, budget))]
     equal = [other for other in within if _equal(other)]
@@ -179,6 +193,9 @@ def _why_first(best: Candidate, order: Sequence[Candidate], budget: Budget) -> s
 
 
 def _why_not(candidate: Candidate, best: Candidate, budget: Budget) -> str:
+    if candidate.exported:
+        errors = f"{loss(candidate):.4f}, with those of {best.id} by {loss(best):.4f}"
+        return f"not run here; with its numbers the reference errs by {errors}"
     if _equal(best) and exactness(candidate) == "differing":
         return f"met, but unlike {best.id} it does not equal the reference bit for bit"
     if _equal(best) and not _equal(candidate):

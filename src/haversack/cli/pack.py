@@ -24,6 +24,7 @@ def pack(
     plan: Path | None = None,
     dry_run: bool = False,
     allow_pickle: bool = False,
+    device: str = "local",
     json: bool = False,
 ) -> int:
     """Fit a model into its budgets, verified and measured on the artefact itself.
@@ -51,6 +52,8 @@ def pack(
         Export, look and forecast; make nothing.
     allow_pickle:
         Unpickle model files: only those you trust, it runs code from them.
+    device:
+        Where artefacts are opened, run and timed: local, ssh:[user@]host[:port] or adb:[serial].
     json:
         Print the report as JSON, and nothing else, on standard output.
     """
@@ -65,6 +68,7 @@ def pack(
         allow=allow,
         plan=plan,
         allow_pickle=allow_pickle,
+        device=device,
         command=shlex.join(["haversack", *sys.argv[1:]]),
     )
     return _looked(request, json=json) if dry_run else _packed(request, json=json)

@@ -15,7 +15,8 @@ def verify(out: Path, *, device: str = "local", json: bool = False) -> int:
     out:
         The folder of a finished run.
     device:
-        Where the golden vectors run: local, or qemu:CPU (cortex-a53, cortex-a76, haswell …), emulated.
+        Where the golden vectors run: local, ssh:[user@]host[:port], adb:[serial], or qemu:CPU (cortex-a53, cortex-a76,
+        haswell …), emulated.
     json:
         Print JSON.
     """

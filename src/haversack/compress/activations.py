@@ -18,7 +18,7 @@ from haversack.base.profile import TensorStatistics
 from haversack.compress.quantize.contract import Quantizer
 from haversack.compress.quantize.minmax import MinMax
 from haversack.tools.graph.roles import Role, role
-from haversack.tools.numerics.affine import from_range
+from haversack.tools.numerics.affine import MIDDLE, from_range
 from haversack.tools.numerics.ties import is_tie_free, tie_free
 
 CODES = 255
@@ -37,11 +37,14 @@ class _Group:
     least: float = -math.inf
     most: float = math.inf
     fixed: tuple[float, int] | None = None
+    symmetric: bool = False
     encoding: Affine | None = None
     settled: bool = False
 
     def allows(self, encoding: Affine) -> bool:
-        """Say whether no code of the encoding leaves the interval."""
+        """Say whether no code of the encoding leaves the interval; a symmetric grid leaves clamping to the runtime."""
+        if self.symmetric:
+            return True
         scale, zero = float(encoding.scale), int(encoding.zero_point)
         return self.least <= -zero * scale and (CODES - zero) * scale <= self.most
 
@@ -114,7 +117,8 @@ def _ranges(
 def _alone(key: str, low: float, high: float, constraints: Constraints) -> _Group:
     least, most = constraints.bounds.get(key, _EVERYTHING)
     least, most = min(least, 0.0), max(most, 0.0)
-    return _Group(frozenset({key}), max(low, least), min(high, most), least, most, constraints.fixed.get(key))
+    ends = max(low, least), min(high, most)
+    return _Group(frozenset({key}), *ends, least, most, constraints.fixed.get(key), constraints.symmetric)
 
 
 def _tie(groups: dict[str, _Group], keys: list[str]) -> list[Finding]:
@@ -131,6 +135,7 @@ def _tie(groups: dict[str, _Group], keys: list[str]) -> list[Finding]:
             max(first.least, second.least),
             min(first.most, second.most),
             first.fixed or second.fixed,
+            first.symmetric,
         )
         apart = first.fixed is not None and second.fixed is not None and first.fixed != second.fixed
         if apart or joined.low < joined.least or joined.high > joined.most:
@@ -165,6 +170,8 @@ def _grid(group: _Group) -> Affine:
     """Return the encoding that covers a group's range within its interval."""
     if group.fixed is not None:
         return _affine(np.array(group.fixed[0], np.float32), group.fixed[1])
+    if group.symmetric:
+        return _affine(from_range(group.low, group.high, signed=True).scale, MIDDLE)
     encoding = from_range(group.low, group.high)
     if group.allows(encoding):
         return encoding
@@ -191,7 +198,7 @@ def _lost(group: _Group, encoding: Affine) -> float:
 
 
 def _rescaled(group: _Group, scale: np.ndarray) -> Affine:
-    zero = int(np.clip(np.rint(-group.low / float(scale)), 0, CODES))
+    zero = MIDDLE if group.symmetric else int(np.clip(np.rint(-group.low / float(scale)), 0, CODES))
     return _affine(scale, zero)
 
 

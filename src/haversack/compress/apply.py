@@ -9,7 +9,7 @@ from haversack.base.constraints import Constraints
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.finding import Finding
 from haversack.base.model import Model, Sample
-from haversack.base.plan import Plan
+from haversack.base.plan import STATIC, Plan
 from haversack.base.profile import TensorStatistics
 from haversack.base.progress import Event, Sink, silent
 from haversack.compress.encode import encode, store_weights
@@ -59,7 +59,7 @@ def apply(
     for part in parts:
         if "encodings" not in part.needs:
             model = _run(part, model, context)
-    static = any(layer.precision == "int8" for layer in plan.layers.values())
+    static = any(layer.precision in STATIC for layer in plan.layers.values())
     encodings, findings = encode(model, plan, ranges(model) if static else {}, constraints)
     late = [part for part in parts if "encodings" in part.needs]
     for part in late:

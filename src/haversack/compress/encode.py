@@ -23,9 +23,9 @@ def encode(
 ) -> tuple[Encodings, tuple[Finding, ...]]:
     """Return the encodings of a plan, and findings of what had to give way.
 
-    Which units run in integers: every layer with precision int8, and every other unit whose op has an integer kernel
-    (``constraints.integer_ops``) and whose inputs all hold integers (see ``selection.integer_tensors``). All other
-    units run in float on dequantized values.
+    Which units run in integers: every layer with precision int8 or w4a8, and every other unit whose op has an integer
+    kernel (``constraints.integer_ops``) and whose inputs all hold integers (see ``selection.integer_tensors``). All
+    other units run in float on dequantized values.
 
     Args:
         model: the prepared model.
@@ -38,16 +38,16 @@ def encode(
         ConversionError: an int8 layer without an integer kernel, or an activation without statistics.
         JobError: weights or statistics hold NaN or an infinity.
     """
-    check(model.graph, plan, constraints.integer_ops)
+    check(model.graph, plan, constraints)
     keys = integer_tensors(model.graph, plan, constraints.integer_ops)
     quantizer = SHELF.build(plan.ranges.part, plan.ranges.settings)
     affine, findings = activations.encode(model.graph, keys, ranges, quantizer, constraints)
-    tensors, integers, told = store_weights(model, plan, affine)
+    tensors, integers, told = store_weights(model, plan, affine, half=constraints.half_scales)
     return Encodings({**affine, **tensors}, integers), (*findings, *told)
 
 
 def store_weights(
-    model: Model, plan: Plan, affine: Mapping[str, Affine], *, keep_scales: bool = False
+    model: Model, plan: Plan, affine: Mapping[str, Affine], *, keep_scales: bool = False, half: bool = False
 ) -> tuple[dict[str, Encoding], dict[str, np.ndarray], tuple[Finding, ...]]:
     """Return encodings and integers of every planned weight, in execution order, and findings.
 
@@ -56,6 +56,7 @@ def store_weights(
         plan: what each layer becomes.
         affine: the encodings by tensor key: of activations, and of weights where their scales are kept.
         keep_scales: whether weights that have an encoding in ``affine`` keep its scales.
+        half: whether scales of weights that are only stored are float16 numbers (``Constraints.half_scales``).
     """
     tensors: dict[str, Encoding] = {}
     integers: dict[str, np.ndarray] = {}
@@ -63,7 +64,7 @@ def store_weights(
     for node in model.graph.nodes:
         if node.key in plan.layers:
             kept = affine.get(f"{node.key}:weight") if keep_scales else None
-            stored = store(model, node, plan.layers[node.key], affine.get(f"{node.inputs[0]}:out"), kept)
+            stored = store(model, node, plan.layers[node.key], affine.get(f"{node.inputs[0]}:out"), kept, half=half)
             tensors.update(stored.tensors)
             integers.update(stored.integers)
             findings += stored.findings

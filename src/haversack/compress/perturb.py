@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
@@ -13,7 +13,14 @@ from haversack.compress.encode import encode
 from haversack.compress.selection import bears
 
 
-def perturb(model: Model, key: str, precision: Precision, *, ranges: Mapping[str, TensorStatistics]) -> Encodings:
+def perturb(
+    model: Model,
+    key: str,
+    precision: Precision,
+    *,
+    ranges: Mapping[str, TensorStatistics],
+    int4_layers: Collection[str] | None = None,
+) -> Encodings:
     """Return the encodings when one layer alone has a precision, under no target's constraints.
 
     With ``ranges`` bound (``functools.partial``) this is the callable that ``profile.sensitivity`` takes.
@@ -23,9 +30,12 @@ def perturb(model: Model, key: str, precision: Precision, *, ranges: Mapping[str
         key: node key of the layer.
         precision: what it gets; the encodings are empty if it cannot have it.
         ranges: statistics of activations on this model.
+        int4_layers: those that can have 4-bit weights, or None when all can.
     """
     node = model.graph.by_key[key]
     if precision == "float32" or not bears(node, precision):
         return Encodings.none()
+    if precision == "w4a8" and int4_layers is not None and key not in int4_layers:
+        return Encodings.none()
     plan = Plan("no-target", {key: LayerPlan(precision)})
-    return encode(model, plan, ranges, Constraints(integer_ops=frozenset({node.op})))[0]
+    return encode(model, plan, ranges, Constraints(integer_ops=frozenset({node.op}), int4_layers=frozenset({key})))[0]

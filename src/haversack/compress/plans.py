@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from haversack.base.graph import Graph, Node
-from haversack.base.plan import LayerPlan, Precision, Step
+from haversack.base.plan import STATIC, LayerPlan, Precision, Step
 from haversack.compress.selection import bears
 from haversack.tools.graph.roles import Role, role
 
@@ -20,6 +20,7 @@ def uniform(
     granularity: Literal["channel", "tensor"] = "channel",
     weights: Step = MINMAX,
     integer_ops: frozenset[str] | None = None,
+    int4_layers: frozenset[str] | None = None,
     stores_integers: bool = True,
 ) -> dict[str, LayerPlan]:
     """Return the layers of a plan in which every weighted layer has a precision, or the nearest that it can have.
@@ -34,16 +35,21 @@ def uniform(
         granularity: of the weight scales of layers.
         weights: the quantizer of weights.
         integer_ops: ops with an integer kernel (``Constraints.integer_ops``), or None when all have one.
-        stores_integers: whether the target stores integers for layers that run in float; otherwise these stay float32.
+        int4_layers: layers that can have 4-bit weights (``Constraints.int4_layers``), or None when all can; in a plan
+            of ``w4a8`` the others are int8.
+        stores_integers: whether the target stores integers for layers that run in float; otherwise these stay float32
+            (tables of embeddings are stored all the same).
     """
     found: dict[str, LayerPlan] = {}
     for node in graph.nodes:
-        nearest = _nearest(node, precision, integer_ops)
-        if nearest == "int8_weights" != precision and not stores_integers:
+        wide = precision == "w4a8" and int4_layers is not None and node.key not in int4_layers
+        nearest = _nearest(node, "int8" if wide else precision, integer_ops)
+        rows = role(node) is Role.EMBEDDING
+        if nearest == "int8_weights" != precision and not stores_integers and not rows:
             nearest = "float32"
         if nearest != "float32":
-            rows = role(node) is Role.EMBEDDING
-            found[node.key] = LayerPlan(nearest, "channel" if rows else granularity, weights)
+            shared = "tensor" if nearest == "palette" else granularity
+            found[node.key] = LayerPlan(nearest, "channel" if rows and nearest != "palette" else shared, weights)
     return found
 
 
@@ -68,11 +74,11 @@ def float_first(graph: Graph, layers: Mapping[str, LayerPlan]) -> dict[str, Laye
 
 
 def _nearest(node: Node, precision: Precision, integer_ops: frozenset[str] | None) -> Precision:
-    if role(node) is Role.EMBEDDING and precision in ("int8", "int8_dynamic"):
+    if role(node) is Role.EMBEDDING and precision in (*STATIC, "int8_dynamic"):
         return "int8_weights"
     if not bears(node, precision):
         return "float32"
-    if precision == "int8" and integer_ops is not None and node.op not in integer_ops:
+    if precision in STATIC and integer_ops is not None and node.op not in integer_ops:
         return "float32"
     if precision == "int8_dynamic" and node.op != "linear":
         return "int8_weights"

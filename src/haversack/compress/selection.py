@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from haversack.base.constraints import Constraints
 from haversack.base.errors import ConversionError, Fault, UsageError
 from haversack.base.graph import Graph, Node
 from haversack.base.keys import split_node
-from haversack.base.plan import Plan, Precision
+from haversack.base.plan import STATIC, WEIGHT_BITS, Plan, Precision
 from haversack.tools.graph.law import INTEGER_ROLES
 from haversack.tools.graph.roles import Role, role, units
 
 _PRECISIONS: dict[Role, frozenset[Precision]] = {
-    Role.LAYER: frozenset({"float32", "float16", "int8", "int8_dynamic", "int8_weights"}),
-    Role.EMBEDDING: frozenset({"float32", "float16", "int8_weights"}),
+    Role.LAYER: frozenset(WEIGHT_BITS),
+    Role.EMBEDDING: frozenset({"float32", "float16", "int8_weights", "palette"}),
 }
 
 
@@ -20,12 +21,12 @@ def bears(node: Node, precision: Precision) -> bool:
     return precision in _PRECISIONS.get(role(node), frozenset())
 
 
-def check(graph: Graph, plan: Plan, integer_ops: frozenset[str]) -> None:
+def check(graph: Graph, plan: Plan, constraints: Constraints) -> None:
     """Check that a plan can be made of this graph.
 
     Raises:
         UsageError: it names layers that the graph does not have, or a precision that a layer cannot have.
-        ConversionError: a layer is to run in integers and the targets have no integer kernel for its op.
+        ConversionError: a layer is to run in integers and the targets have no such kernel for it.
     """
     faults, lacking = [], []
     for key, layer in plan.layers.items():
@@ -34,8 +35,11 @@ def check(graph: Graph, plan: Plan, integer_ops: frozenset[str]) -> None:
             faults.append(Fault(key, "the prepared model has no such layer"))
         elif not bears(node, layer.precision):
             faults.append(Fault(key, f"{node.op} ({role(node).value}) cannot have the precision {layer.precision}"))
-        elif layer.precision == "int8" and node.op not in integer_ops:
+        elif layer.precision in STATIC and node.op not in constraints.integer_ops:
             lacking.append(Fault(split_node(key)[0] or key, f"{plan.target} has no integer kernel for {node.op}"))
+        elif layer.precision == "w4a8" and key not in constraints.int4_layers:
+            cause = f"{', '.join(plan.constrained_by) or plan.target} has no kernel for 4-bit weights of this {node.op}"
+            lacking.append(Fault(split_node(key)[0] or key, cause))
     if faults:
         raise UsageError(
             "the plan does not fit the model",
@@ -48,23 +52,23 @@ def check(graph: Graph, plan: Plan, integer_ops: frozenset[str]) -> None:
             "layers cannot run in integers",
             where=plan.id,
             faults=tuple(lacking),
-            next_step="give them the precision float32, float16 or int8_weights",
+            next_step="give them the precision float32, float16 or int8_weights, or int8 where only 4 bits are lacking",
         )
 
 
 def integer_tensors(graph: Graph, plan: Plan, integer_ops: frozenset[str]) -> frozenset[str]:
     """Return the keys of the activations that hold integers.
 
-    They are: input and output of every int8 layer; then, in execution order, the output of every other unit whose op
-    has an integer kernel and whose inputs all hold integers; and the input of a unit that only moves values, if it
-    has an integer kernel, its output holds integers and nobody else reads that input (so that a graph input is
-    quantized before its padding, not after).
+    They are: input and output of every static layer (int8, w4a8); then, in execution order, the output of every other
+    unit whose op has an integer kernel and whose inputs all hold integers; and the input of a unit that only moves
+    values, if it has an integer kernel, its output holds integers and nobody else reads that input (so that a graph
+    input is quantized before its padding, not after).
     """
     found: set[str] = set()
     parts = units(graph)
     for unit in parts:
         layer = plan.layers.get(unit.head.key)
-        if layer is not None and layer.precision == "int8":
+        if layer is not None and layer.precision in STATIC:
             found |= {f"{unit.head.inputs[0]}:out", unit.out}
     for unit in reversed(parts):
         if role(unit.head) is Role.SAME and unit.head.op in integer_ops and unit.out in found:

@@ -13,12 +13,11 @@ from haversack.base.finding import Finding
 from haversack.base.graph import Node
 from haversack.base.keys import split_node
 from haversack.base.model import Model
-from haversack.base.plan import LayerPlan
+from haversack.base.plan import STATIC, WEIGHT_BITS, LayerPlan
+from haversack.compress.palettize import palettized
 from haversack.compress.quantize.contract import SHELF
-from haversack.tools.numerics.affine import quantize, raise_for_bias, symmetric
+from haversack.tools.numerics.affine import half_up, quantize, raise_for_bias, symmetric
 from haversack.tools.numerics.granularity import by_channel, channel_axis
-
-BITS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +29,15 @@ class Stored:
     findings: tuple[Finding, ...] = ()
 
 
-def store(model: Model, node: Node, layer: LayerPlan, source: Affine | None, kept: Affine | None = None) -> Stored:
+def store(
+    model: Model,
+    node: Node,
+    layer: LayerPlan,
+    source: Affine | None,
+    kept: Affine | None = None,
+    *,
+    half: bool = False,
+) -> Stored:
     """Return how a layer's weight is stored.
 
     Args:
@@ -40,6 +47,7 @@ def store(model: Model, node: Node, layer: LayerPlan, source: Affine | None, kep
         source: the encoding of its input when it runs in integers, so that the bias fits: where |bias| is more than
             2^22 accumulator steps the channel's scale is raised (a dead channel) and told.
         kept: the encoding that it has already, whose scales stay (but for dead channels); None to set them.
+        half: whether the scales of weights that are only stored are float16 numbers, rounded up.
 
     Raises:
         JobError: the weight holds NaN or an infinity.
@@ -51,13 +59,18 @@ def store(model: Model, node: Node, layer: LayerPlan, source: Affine | None, kep
         return Stored({key: Float("float16")}, {})
     assert node.weight is not None, "a layer has a weight"
     weight = np.asarray(model.weights[node.weight], np.float32)
+    if layer.precision == "palette":
+        book, indices = palettized(node, weight, layer.weights)
+        return Stored({key: book}, {key: indices})
     axis = channel_axis(node.op) if layer.granularity == "channel" else None
     scales = kept.scale if kept is not None else _scales(node, layer, weight, axis)
     findings: tuple[Finding, ...] = ()
-    if layer.precision == "int8" and source is not None and node.bias is not None:
+    if layer.precision in STATIC and source is not None and node.bias is not None:
         scales, raised = raise_for_bias(scales, np.asarray(model.weights[node.bias], np.float32), source.scale)
         findings = _dead(node, raised)
-    encoding = symmetric(scales, BITS, axis)
+    if half and layer.precision == "int8_weights":
+        scales = half_up(scales)
+    encoding = symmetric(scales, WEIGHT_BITS[layer.precision], axis)
     tensors: dict[str, Encoding] = {key: encoding}
     if layer.precision == "int8_dynamic":
         tensors[f"{node.key}:in"] = Dynamic()
@@ -69,7 +82,7 @@ def _scales(node: Node, layer: LayerPlan, weight: np.ndarray, axis: int | None) 
     quantizer = SHELF.build(layer.weights.part, layer.weights.settings)
     taps = int(np.prod(weight.shape[2:])) if node.op.startswith("conv") else 1
     try:
-        scales: np.ndarray = quantizer.weight_scales(by_channel(weight, axis), BITS, taps)
+        scales: np.ndarray = quantizer.weight_scales(by_channel(weight, axis), WEIGHT_BITS[layer.precision], taps)
     except JobError as error:
         place = split_node(node.key)[0] or node.key
         raise JobError(error.cause, where=place, tried=f"reading {node.weight}") from error

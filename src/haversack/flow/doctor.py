@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from haversack.base.candidate import Artifact
 from haversack.base.encodings import Encodings
 from haversack.base.errors import HaversackError
 from haversack.base.job import Job
@@ -38,12 +39,21 @@ _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 @dataclass(frozen=True)
 class Opened:
-    """What one target can do here; ``cause`` is empty when a file was made, opened in a process and gave its values."""
+    """What one target can do here.
+
+    Attributes:
+        name: of the target.
+        precisions: what its layers can be.
+        runs_here: whether its files run on this machine.
+        cause: why it does not work; empty when a file was made, opened in a process and gave its values.
+        unverified: packages whose version was not verified: encodings are refused with it. A warning.
+    """
 
     name: str
     precisions: tuple[str, ...]
     runs_here: bool
     cause: str
+    unverified: tuple[str, ...] = ()
 
     @property
     def works(self) -> bool:
@@ -112,6 +122,7 @@ class Examination:
         for one in self.targets:
             where = "opened and ran a file here" if one.runs_here else "export only: its files do not run here"
             lines.append(f"target {one.name}: {one.cause or where}; {', '.join(one.precisions)}")
+            lines += [f"  warning: {told}; only float files are written with it" for told in one.unverified]
         faults = self.faults()
         lines.append("everything that packing needs works" if not faults else f"{len(faults)} broken:")
         return [*lines, *(f"  - {fault}" for fault in faults), *self._commands(faults)]
@@ -190,7 +201,7 @@ def opened(name: str) -> Opened:
     except (HaversackError, ImportError, OSError) as error:
         first = str(error).partition("\n")[0]
         cause = f"{type(error).__name__}: {first}"
-    return Opened(name, precisions, target.runs_here, cause)
+    return Opened(name, precisions, target.runs_here, cause, tuple(str(fault) for fault in target.unverified()))
 
 
 def available(listing: Path) -> int | None:
@@ -203,20 +214,30 @@ def available(listing: Path) -> int | None:
     return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
 
 
-def _tried(target: Target, name: str, folder: Path) -> str:
+def written(target: Target, folder: Path) -> tuple[Artifact, np.ndarray, np.ndarray]:
+    """Write a file of one operation, and return it with an input and the output of it, float32 [2, 4] both.
+
+    Raises:
+        HaversackError: the target cannot.
+        ImportError: something that it needs is not installed.
+    """
     from torch import nn
 
     from haversack import load
 
     values = np.linspace(-1.0, 1.0, 8, dtype=np.float32).reshape(2, 4)
     job = Job("doctor", model=lambda: nn.ReLU().eval(), calibration=lambda: [(values,)], evaluation=list, metric="")
-    artifact = target.lower(load.export(job), Encodings.none(), folder)
+    return target.lower(load.export(job), Encodings.none(), folder), values, np.maximum(values, 0)
+
+
+def _tried(target: Target, name: str, folder: Path) -> str:
+    artifact, values, wanted = written(target, folder)
     if not target.runs_here:
         return ""
     with LocalDevice(limits=LIMITS) as device:
         handle = device.load(Opening(folder / artifact.files[0].path, name, artifact.session_options))
         found = device.run(handle, {artifact.inputs[0].name: values})[artifact.outputs[0].name]
-    return "" if np.array_equal(found, np.maximum(values, 0)) else "it runs a file and gives wrong values"
+    return "" if np.array_equal(found, wanted) else "it runs a file and gives wrong values"
 
 
 def _worker() -> str:

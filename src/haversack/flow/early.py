@@ -12,7 +12,7 @@ from haversack.base.model import Model
 from haversack.base.plan import LayerPlan, Plan, Precision
 from haversack.choose.forecast import least_bytes
 from haversack.choose.options import BYTES_PER_WEIGHT
-from haversack.choose.verdict import amount
+from haversack.choose.verdict import JUDGED_UNRUN, amount
 from haversack.flow.data import Data
 from haversack.flow.making import CHOOSE, REPORT
 from haversack.load.forecast import Work
@@ -81,20 +81,22 @@ def work(model: Model, counts: tuple[int, int], plans: int, batch: int) -> Work:
     return Work(sum(counts) * (plans + 1), plans, batch, simulated=RACED_ROWS + layers * ROWS)
 
 
-def limits(model: Model, budget: Budget, precisions: Iterable[Precision]) -> tuple[str, ...]:
+def limits(model: Model, budget: Budget, precisions: Iterable[Precision], *, runs: bool = True) -> tuple[str, ...]:
     """Say of each limit whether it can be met, as far as that is known before anything is made.
 
     Args:
         model: the float model.
         budget: the limits.
         precisions: those that some target has.
+        runs: whether the files of some target run here; if none do, only sizes are judged.
     """
     narrowest = min(precisions, key=BYTES_PER_WEIGHT.__getitem__)
     weighted = [node.key for node in model.graph.nodes if node.weight]
     least = least_bytes(model.graph, model.weights, Plan("", dict.fromkeys(weighted, LayerPlan(narrowest))))
     lines = []
     for name, value in budget.limits().items():
-        said = "known when it is measured"
+        judged = runs or name in JUDGED_UNRUN
+        said = "known when it is measured" if judged else "not judged: no file is run here"
         if name == "size":
             said = f"weights alone take at least {amount(name, least)} in {narrowest}"
             said = f"cannot be met: {said}" if least > value else said

@@ -18,11 +18,12 @@ from haversack.base.candidate import Artifact, Candidate, Latency, Memory, Parit
 from haversack.base.errors import ConversionError, HaversackError, VerificationError
 from haversack.base.finding import Finding
 from haversack.base.model import Model, Sample
-from haversack.base.plan import Plan
+from haversack.base.plan import STATIC, Plan
 from haversack.base.progress import Event, Sink
 from haversack.base.quality import Drop, Quality
 from haversack.compress.apply import Compressed
 from haversack.flow.data import Data
+from haversack.flow.exports import Export, exported
 from haversack.flow.replay import Predict, Replay
 from haversack.flow.running import Running, feeds
 from haversack.flow.squeeze import Squeezer
@@ -133,6 +134,9 @@ class Maker:
                 self._keep(plan, compressed)
             strays = self.target.detours(self.folder_of(plan) / artifact.files[0].path, artifact)
             found += [Finding("detour", fault.cause, fault.where) for fault in strays]
+            if not self.target.runs_here:
+                made = Export(plan, artifact, compressed, found, clock.seconds)
+                return Made(exported(made, self.target, self.data, self.metric, self.baseline))
             return self._measured(plan, artifact, compressed, found, clock)
         except (ConversionError, VerificationError, WorkerFault) as error:
             found.append(_failure(error))
@@ -197,7 +201,7 @@ class Maker:
         """Open a file that was just written in the device's child, where it may crash."""
         # What the runtime refuses, the target tells better when it opens the file itself.
         with suppress(WorkerError):
-            self.device.unload(self.device.load(Opening(path, target, options, threads)))
+            self.device.opens(Opening(path, target, options, threads))
 
     def _opening(self, plan: Plan, artifact: Artifact) -> Opening:
         return Opening(self.folder_of(plan) / artifact.files[0].path, plan.target, artifact.session_options)
@@ -381,7 +385,7 @@ class _Clock:
 
 def is_static(plan: Plan) -> bool:
     """Say whether some layer computes in integers whose scales are fixed beforehand."""
-    return any(layer.precision == "int8" for layer in plan.layers.values())
+    return any(layer.precision in STATIC for layer in plan.layers.values())
 
 
 def _failure(error: HaversackError) -> Finding:

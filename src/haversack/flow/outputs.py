@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,17 +13,19 @@ from haversack import report
 from haversack.base import digest
 from haversack.base.budget import Budget
 from haversack.base.candidate import Artifact, Candidate, Pair
-from haversack.base.encodings import Affine, Encodings, Float
+from haversack.base.encodings import Affine, Codebook, Encodings, Float
 from haversack.base.model import Model, Sample
 from haversack.base.recipe import FORMAT, Recipe, unstructure, write
 from haversack.choose.runtimes import Choice
-from haversack.flow import choice
+from haversack.flow import choice, memory
 from haversack.flow.making import ENCODINGS
 from haversack.flow.running import feeds
 from haversack.flow.steps import Steps
+from haversack.flow.where import environment
 from haversack.measure.device import Opening
 from haversack.report import facts
 from haversack.report.record import Forecast, ModelFacts, Record, Samples
+from haversack.targets.contract import Target
 from haversack.tools.data import golden, golden_file
 from haversack.tools.formats import encodings_file
 from haversack.tools.store import atomic
@@ -88,7 +90,7 @@ def leave(
         baseline=steps.baseline_reported(),
         budget=wishes.budget,
         best={target: one.id for target, one in best.items()},
-        environment=steps.machine,
+        environment=environment(steps.machine, steps.device),
         samples=Samples(calibration, (evaluation + 1) // 2, evaluation // 2),
         seconds=seconds,
         command=wishes.command,
@@ -101,14 +103,21 @@ def leave(
         forecasts={one.id: _forecast(one) for one in candidates if "forecast" in one.extra},
     )
     across = tuple(report.pair(one) for one in pairs)
-    record = replace(record, across=across, why=only.paragraph if only else "", proofs=_proofs(out, best))
+    proofs = _proofs(out, {name: beside(steps.targets[name]) for name in best})
+    record = replace(record, across=across, why=only.paragraph if only else "", proofs=proofs)
+    record = memory.told(record, steps, best, {target: out / BEST / target for target in best})
     report.write(record, out)
     return record
 
 
-def _proofs(out: Path, targets: Iterable[str]) -> dict[str, str]:
+def beside(target: Target) -> tuple[str, ...]:
+    """Return the names of what lies beside a target's file and proves it: golden vectors only where it runs here."""
+    return (ENCODINGS, GOLDEN, ARTIFACT) if target.runs_here else (ENCODINGS, ARTIFACT)
+
+
+def _proofs(out: Path, targets: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return path below the output folder -> sha256, of what lies beside each target's file."""
-    paths = [f"{BEST}/{target}/{name}" for target in targets for name in (ENCODINGS, GOLDEN, ARTIFACT)]
+    paths = [f"{BEST}/{target}/{name}" for target, names in targets.items() for name in names]
     with atomic.told(out, "read what was written"):
         return {path: digest.of_file(out / path) for path in paths}
 
@@ -151,14 +160,17 @@ def _ship(steps: Steps, target: str, candidate: Candidate) -> ModelFacts:
         raise ValueError(message)
     with atomic.told(folder, "write the best artefact"):
         for file in artifact.files:
+            atomic.make_folder((folder / file.path).parent)
             _copy(made / file.path, folder / file.path)
         encodings = encodings_file.read(made / ENCODINGS)
         _copy(made / ENCODINGS, folder / ENCODINGS)
     atomic.write_bytes(folder / ARTIFACT, _json(unstructure(artifact)))
     opening = Opening(folder / artifact.files[0].path, target, artifact.session_options)
-    write_golden(steps, opening, artifact, folder / GOLDEN)
-    sample = tuple(array[:1] for array in steps.data.first())
-    seconds = steps.device.layer_seconds(opening, artifact, sample)
+    seconds: Mapping[str, float] = {}
+    if target in steps.running:
+        write_golden(steps, opening, artifact, folder / GOLDEN)
+        sample = tuple(array[:1] for array in steps.data.first())
+        seconds = steps.device.layer_seconds(opening, artifact, sample)
     total = sum(seconds.values()) or 1.0
     shares = {key: value / total for key, value in seconds.items() if key}
     facts_before = facts.of_model(steps.model, source=steps.job.source, time_share=shares)
@@ -192,7 +204,7 @@ def stored_bytes(model: Model, encodings: Encodings) -> int:
     bits = dict.fromkeys(read, 8 * _FLOAT_BYTES)
     for node in model.graph.nodes:
         found = encodings.tensors.get(f"{node.key}:weight")
-        if node.weight and isinstance(found, Affine):
+        if node.weight and isinstance(found, Affine | Codebook):
             bits[node.weight] = found.bits
         elif node.weight and isinstance(found, Float) and found.dtype == "float16":
             bits[node.weight] = 16

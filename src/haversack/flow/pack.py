@@ -22,15 +22,17 @@ from haversack.choose.verdict import checks
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
 from haversack.flow.early import limits
+from haversack.flow.exports import judgeable
 from haversack.flow.outputs import Wishes, leave, shipped
-from haversack.flow.proposals import careful, proposals
+from haversack.flow.proposals import careful, narrowed, proposals
 from haversack.flow.race import race
 from haversack.flow.reporting import confirmed
 from haversack.flow.request import Request, Runtimes, opened, runtimes
 from haversack.flow.steps import Steps
+from haversack.flow.where import measured_on
 from haversack.flow.workshop import Workshop
 from haversack.load.forecast import Preflight
-from haversack.measure.local import LocalDevice
+from haversack.measure.device import Device
 from haversack.report.record import Record
 from haversack.targets.contract import SHELF as TARGETS
 
@@ -60,9 +62,12 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     """
     wish = request if isinstance(request, Request) else Request.of(request, wishes)
     started = time.monotonic()
-    tried = runtimes(wish)
+    asked = runtimes(wish)
     job, budget, fixed = opened(wish)
-    with Workshop(wish.out, _owner(job), sink, wish.command) as shop, LocalDevice() as device:
+    with (
+        measured_on(wish.device, asked) as (device, tried),
+        Workshop(wish.out, _owner(job), sink, wish.command) as shop,
+    ):
         steps = _steps(shop, job, tried, device, wish.allow, budget)
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
@@ -92,13 +97,12 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
     with (
         tempfile.TemporaryDirectory(prefix="haversack-") as folder,
         Workshop(Path(folder), _owner(job), sink) as shop,
-        LocalDevice() as device,
+        measured_on(request.device, runtimes(request)) as (device, tried),
     ):
-        tried = runtimes(request)
         steps = _steps(shop, job, tried, device)
         precisions = [one for target in steps.targets.values() for one in target.precisions]
         found = steps.preflight(PLANS * len(tried.targets))
-        return replace(found, limits=limits(steps.model, budget, precisions))
+        return replace(found, limits=limits(steps.model, budget, precisions, runs=bool(steps.running)))
 
 
 def exit_code(candidates: Sequence[Candidate], allow: Sequence[str], budget: Budget) -> int:
@@ -134,7 +138,7 @@ def _steps(
     shop: Workshop,
     job: Job,
     tried: Runtimes,
-    device: LocalDevice,
+    device: Device,
     allow: Sequence[str] = (),
     budget: Budget | None = None,
 ) -> Steps:
@@ -155,18 +159,25 @@ def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]
     if name in fixed:
         return best([fixed[name]], budget, steps.evaluate, confirm=steps.confirmed, sink=steps.shop.tell)
     target = steps.targets[name]
-    plans = proposals(steps.model.graph, name, target.precisions, tuple(steps.targets))
+    budget = budget if target.runs_here else judgeable(budget)
+    plans = proposals(steps.model.graph, name, target.precisions, steps.squeeze.alike(name))
     mixer = Mixer(steps.model.graph, steps.profile, name, steps.weight_elements(), steps.targets[name].precisions)
     raced = race(steps, plans.variants)
     model = steps.model
+    cannot = hopeless(model.graph, model.weights, budget)
+    small = [one for one in raced.order[:1] if "w4a8" in target.precisions and cannot(one)]
     return best(
         raced.order[:1],
         budget,
         steps.evaluate,
         spares=[(plan, raced.lost[plan.digest]) for plan in raced.order[1:]],
-        fallbacks=[*(one for first in raced.order[:1] for one in careful(model.graph, first)), *plans.fallbacks],
-        mixer=mixer,
-        hopeless=hopeless(model.graph, model.weights, budget),
+        fallbacks=[
+            *(one for first in small for one in narrowed(first, steps.constraints[name].int4_layers)),
+            *(one for first in raced.order[:1] for one in careful(model.graph, first)),
+            *plans.fallbacks,
+        ],
+        mixer=mixer if target.runs_here else None,
+        hopeless=cannot,
         overshoot=overshoot(model.graph, model.weights, budget),
         confirm=steps.confirmed,
         sink=steps.shop.tell,

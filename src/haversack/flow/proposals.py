@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from haversack.base.graph import Graph
-from haversack.base.plan import Plan, Precision, Step
+from haversack.base.plan import STATIC, Plan, Precision, Step
+from haversack.choose.options import CLIPPED
 from haversack.compress.plans import float_first, uniform
 from haversack.tools.graph.roles import Role, role
 
 DYNAMIC_SHARE = 0.5
 """Above this share of the multiply-accumulates in linear layers a model is proposed in dynamic int8 first."""
 FOLD = (Step("fold_norm"),)
-STATIC = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minmax"), ("percentile", "mse"))
+VARIANTS = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minmax"), ("percentile", "mse"))
 """Parts for the ranges of activations and the scales of weights in static plans; the first is preferred."""
 WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
+PALETTE_BITS = (6, 4)
+"""Bits of an index into a palette, the gentler first."""
 CORRECTED = (Step("fold_norm"), Step("bias_correct"))
 
 
@@ -52,8 +55,14 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
         made = Plan(target, layers, prepare, Step(ranges), constrained_by, origin)
         return [made] if layers or precision == "float32" else []
 
+    palettes = [
+        replace(one, layers=uniform(graph, "palette", weights=Step("kmeans", {"bits": bits})))
+        for bits in PALETTE_BITS
+        for one in plan("palette", f"palettes of {1 << bits} values, float arithmetic")
+    ]
     floats = [
         *plan("int8_weights", "int8 weights, float arithmetic"),
+        *palettes,
         *plan("float16", "float16 weights, float arithmetic"),
         *plan("float32", "float"),
     ]
@@ -68,7 +77,7 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
         return Proposals(tuple(variants), tuple(floats))
     variants = [
         made
-        for ranges, weights in STATIC
+        for ranges, weights in VARIANTS
         for made in plan(
             "int8", f"int8, {ranges} ranges, {weights} weights, bias corrected", CORRECTED, weights, ranges
         )
@@ -79,10 +88,26 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
 def careful(graph: Graph, plan: Plan) -> list[Plan]:
     """Return a static plan with its first layer in float; nothing where the plan has no static layer to leave out."""
     layers = float_first(graph, plan.layers)
-    static = any(layer.precision == "int8" for layer in plan.layers.values())
+    static = any(layer.precision in STATIC for layer in plan.layers.values())
     if not static or layers == dict(plan.layers):
         return []
     return [replace(plan, layers=layers, origin=f"{plan.origin}, the first layer in float")]
+
+
+def narrowed(plan: Plan, int4_layers: Collection[str]) -> list[Plan]:
+    """Return a static plan with 4-bit weights where they cost no speed; nothing where no layer can have them.
+
+    Args:
+        plan: its int8 layers are narrowed.
+        int4_layers: ``Constraints.int4_layers`` of all selected targets.
+    """
+    narrow = {
+        key: replace(layer, precision="w4a8", weights=CLIPPED)
+        for key, layer in plan.layers.items()
+        if layer.precision == "int8" and key in int4_layers
+    }
+    origin = f"{plan.origin}, {len(narrow)} layers with 4-bit weights"
+    return [replace(plan, layers={**plan.layers, **narrow}, origin=origin)] if narrow else []
 
 
 def mostly_linear(graph: Graph) -> bool:
@@ -90,3 +115,18 @@ def mostly_linear(graph: Graph) -> bool:
     total = sum(node.macs for node in graph.nodes)
     convolutions = sum(node.macs for node in graph.nodes if role(node) is Role.LAYER and node.op.startswith("conv"))
     return total - convolutions > DYNAMIC_SHARE * total
+
+
+def worth_knowing(
+    graph: Graph, targets: Iterable[Collection[Precision]], narrow: Collection[str]
+) -> tuple[Precision, ...]:
+    """Return the precisions of integers whose loss is worth knowing: float16 loses next to none.
+
+    Args:
+        graph: the model's.
+        targets: the precisions of each target.
+        narrow: layers that can have 4-bit weights in some target.
+    """
+    if mostly_linear(graph):
+        return ("int8_dynamic",)
+    return ("int8", "w4a8") if narrow and all("w4a8" in precisions for precisions in targets) else ("int8",)

@@ -41,6 +41,7 @@ class Request:
         allow: kinds of findings that may not fail the run.
         plan: a file with one plan, that alone is made real.
         allow_pickle: whether model files may be unpickled.
+        device: where artefacts are opened, run and timed, by its name (``measure.devices``).
         command: what repeats the run, for the report.
     """
 
@@ -53,6 +54,7 @@ class Request:
     plan: Path | None = None
     allow_pickle: bool = False
     command: str = ""
+    device: str = "local"
 
     def __post_init__(self) -> None:
         """Take folders and files as text, and one name for a tuple of them.
@@ -72,7 +74,7 @@ class Request:
             if not isinstance(given, tuple | list) or not all(isinstance(one, str) for one in given):
                 raise _unfit_field(name, value, "a tuple of names")
             object.__setattr__(self, name, tuple(given))
-        for name in ("source", "budget", "platform", "command"):
+        for name in ("source", "budget", "platform", "command", "device"):
             if not isinstance(getattr(self, name), str):
                 raise _unfit_field(name, getattr(self, name), "text")
 
@@ -151,7 +153,8 @@ def _unfit(part: Target, platform: str) -> str:
     if not part.runs_here:
         return "its files are written but do not run here, so nothing can be measured"
     missing = [name for name in part.packages if not _installed(name)]
-    return f"{', '.join(missing)} is not installed" if missing else ""
+    other = ", ".join(str(fault) for fault in part.unverified())
+    return f"{', '.join(missing)} is not installed" if missing else other
 
 
 def _elsewhere(platform: str) -> str:

@@ -6,17 +6,17 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Literal
 
 from haversack.base.errors import MissingExtra
+from haversack.base.versions import fits, installed
 
 CORE = "core"
 PROJECT = "haversack"
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?P<limits>[^;]*)(;(?P<marker>.*))?")
 _EXTRA = re.compile(r"extra\s*==\s*[\"'](?P<extra>[^\"']+)[\"']")
-_LIMIT = re.compile(r"(?P<sign>==|>=|<=|!=|~=|<|>)\s*(?P<version>[0-9][0-9A-Za-z.+]*)")
 State = Literal["installed", "missing", "wrong version"]
 
 
@@ -73,20 +73,7 @@ def parsed(line: str) -> Package:
         raise ValueError(message)
     extra = _EXTRA.search(match["marker"] or "")
     name = match["name"]
-    return Package(name, extra["extra"] if extra else CORE, match["limits"].strip(), _installed(name))
-
-
-def fits(found: str, wanted: str) -> bool:
-    """Say whether a version is within limits such as ``>=1.23,<2`` (a local part, ``+cpu``, does not count)."""
-    return all(_holds(release(found), limit["sign"], release(limit["version"])) for limit in _LIMIT.finditer(wanted))
-
-
-def release(text: str) -> tuple[int, ...]:
-    """Return the numbers of a version, trailing zeros left out: ``2.13.0+cpu`` is (2, 13)."""
-    numbers = [int(number) for number in re.findall(r"^[0-9]+|(?<=\.)[0-9]+", text.partition("+")[0])]
-    while numbers and not numbers[-1]:
-        numbers.pop()
-    return tuple(numbers)
+    return Package(name, extra["extra"] if extra else CORE, match["limits"].strip(), installed(name))
 
 
 def commands(needed: Iterable[Package]) -> Mapping[str, str]:
@@ -98,29 +85,9 @@ def commands(needed: Iterable[Package]) -> Mapping[str, str]:
     }
 
 
-def _holds(found: tuple[int, ...], sign: str, limit: tuple[int, ...]) -> bool:
-    if sign == "~=":
-        return found >= limit and found[: len(limit) - 1] == limit[:-1]
-    return {
-        "==": found == limit,
-        "!=": found != limit,
-        ">=": found >= limit,
-        "<=": found <= limit,
-        ">": found > limit,
-        "<": found < limit,
-    }[sign]
-
-
 def _of_tree(path: Path) -> list[str]:
     if not path.is_file():
         return []
     project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
     extras: Mapping[str, list[str]] = project.get("optional-dependencies", {})
     return [*project["dependencies"], *(f'{one}; extra == "{name}"' for name, ones in extras.items() for one in ones)]
-
-
-def _installed(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""

@@ -11,14 +11,11 @@ from pathlib import Path, PurePosixPath
 from haversack.base import digest
 from haversack.base.candidate import Artifact
 from haversack.base.errors import Fault, Refused, UsageError, VerificationError
+from haversack.base.plan import STATIC
 from haversack.base.recipe import structure
-from haversack.flow.making import ENCODINGS
-from haversack.flow.outputs import ARTIFACT, BEST, GOLDEN
+from haversack.flow.outputs import ARTIFACT, BEST, beside
 from haversack.report.record import ArtifactRecord, CandidateRecord, Record
 from haversack.targets.contract import Target
-
-BESIDE = (ENCODINGS, GOLDEN, ARTIFACT)
-"""What lies beside a target's file and proves it."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Shipped:
     def exact(self) -> bool:
         """Whether every layer runs in integers, so that every machine gives the same bits."""
         plans = self.record.plan.layers
-        return bool(self.layers) and all(key in plans and plans[key].precision == "int8" for key in self.layers)
+        return bool(self.layers) and all(key in plans and plans[key].precision in STATIC for key in self.layers)
 
     def hashes(self) -> tuple[int, list[Fault]]:
         """Compare the bytes of every file with report.json: how many files, and the faults.
@@ -85,13 +82,13 @@ class Shipped:
                 faults.append(Fault(file.path, f"it has {size} bytes, report.json says {file.bytes}"))
             else:
                 faults += _wrong(self.out / file.path, file.path, file.sha256)
-        for name in BESIDE:
+        for name in beside(self.part):
             told = self.proofs.get(prefix + name)
             if told is None:
                 faults.append(Fault("report.json", f"proofs has no sha256 of {prefix}{name}"))
             else:
                 faults += _wrong(self.folder / name, prefix + name, told)
-        return len(files) + len(BESIDE), faults
+        return len(files) + len(beside(self.part)), faults
 
     def artifact(self) -> Artifact:
         """Return what ``artifact.json`` tells, where it tells what report.json does.

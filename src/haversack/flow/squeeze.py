@@ -10,7 +10,7 @@ from haversack.base.constraints import Constraints
 from haversack.base.model import Model, Sample
 from haversack.base.plan import Plan
 from haversack.base.profile import TensorStatistics
-from haversack.base.progress import Sink, silent
+from haversack.base.progress import Event, Sink, silent
 from haversack.compress.apply import Compressed, apply
 
 KEPT = 2
@@ -24,19 +24,19 @@ class Squeezer:
     Attributes:
         model: the folded float model.
         ranges: gives a model's activation ranges.
-        constraints: of all selected targets together.
+        constraints: target -> its own, with those of all selected targets that it shares encodings with.
         samples: returns calibration batches, afresh at each call.
         made: digest of a plan without its target -> what it gave.
     """
 
     model: Model
     ranges: Callable[[Model], Mapping[str, TensorStatistics]]
-    constraints: Constraints
+    constraints: Mapping[str, Constraints]
     samples: Callable[[], Iterable[Sample]]
     made: OrderedDict[str, Compressed] = field(default_factory=OrderedDict, compare=False)
 
     def __call__(self, plan: Plan, sink: Sink = silent) -> Compressed:
-        """Return the prepared model and its encodings; a plan that differs in its target alone is not applied again.
+        """Return the prepared model and its encodings; what differs in a target with equal demands is not made again.
 
         Args:
             plan: its layers name nodes of the prepared graph.
@@ -45,13 +45,15 @@ class Squeezer:
         Raises:
             UsageError, ConversionError, JobError, VerificationError: as ``compress.apply``.
         """
-        key = replace(plan, target="").digest
+        constraints = self.constraints[plan.target]
+        key = f"{replace(plan, target='').digest} {self.alike(plan.target)}"
         if key not in self.made:
+            self._tell(plan.target, sink)
             self.made[key] = apply(
                 self.model,
                 plan,
                 ranges=self.ranges,
-                constraints=self.constraints,
+                constraints=constraints,
                 samples=self.samples,
                 sink=sink,
             )
@@ -59,3 +61,37 @@ class Squeezer:
         while len(self.made) > KEPT:
             self.made.popitem(last=False)
         return self.made[key]
+
+    def _tell(self, target: str, sink: Sink) -> None:
+        """Say that demands contradict each other, where they do: then each side gets encodings of its own."""
+        alike = self.alike(target)
+        if others := [name for name in self.constraints if name not in alike]:
+            text = f"encodings for {', '.join(alike)} alone: what {', '.join(others)} demands contradicts them"
+            sink(Event("compress", "note", text))
+
+    def alike(self, target: str) -> tuple[str, ...]:
+        """Return the targets that one set of encodings serves, this one among them."""
+        return tuple(name for name, one in self.constraints.items() if one == self.constraints[target])
+
+
+def together(constraints: Mapping[str, Constraints]) -> dict[str, Constraints]:
+    """Return target -> the union of all that can share its encodings.
+
+    Targets that take symmetric activations only cannot share with those whose grids do the clamping: a grid that
+    starts at a clamp's lower end has no code below it. Each side gets encodings of its own.
+
+    Args:
+        constraints: target -> what it demands.
+
+    Raises:
+        ValueError: as ``Constraints.union``.
+    """
+    return {
+        name: Constraints.union(other for other in constraints.values() if other.symmetric == one.symmetric)
+        for name, one in constraints.items()
+    }
+
+
+def narrowable(constraints: Iterable[Constraints]) -> frozenset[str]:
+    """Return the layers that the files of some targets can hold in 4 bits."""
+    return frozenset[str]().union(*(one.int4_layers for one in constraints))

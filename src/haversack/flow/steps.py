@@ -21,7 +21,7 @@ from haversack.base.errors import JobError, VerificationError
 from haversack.base.finding import Finding
 from haversack.base.job import Job
 from haversack.base.model import Model, Sample
-from haversack.base.plan import Plan, Precision
+from haversack.base.plan import Plan
 from haversack.base.profile import Profile, TensorStatistics
 from haversack.base.progress import Event
 from haversack.base.quality import Quality
@@ -33,10 +33,11 @@ from haversack.flow import early
 from haversack.flow.data import Data
 from haversack.flow.judging import judged
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
-from haversack.flow.proposals import mostly_linear
+from haversack.flow.order import frugal
+from haversack.flow.proposals import worth_knowing
 from haversack.flow.replay import Predict, Replay
 from haversack.flow.running import Running
-from haversack.flow.squeeze import Squeezer
+from haversack.flow.squeeze import Squeezer, narrowable, together
 from haversack.flow.workshop import Saved, Workshop
 from haversack.load.forecast import Preflight, preflight
 from haversack.lower.emit import emit
@@ -84,7 +85,13 @@ class Steps:
 
     @cached_property
     def model(self) -> Model:
-        """The float model: exported once, normalisation folded."""
+        """The float model, in the order in which least is alive at the peak."""
+        with self.shop.clocked("load"):
+            return frugal(self.exported, self.data.first(), self.shop.tell)
+
+    @cached_property
+    def exported(self) -> Model:
+        """The float model: exported once, normalisation folded, in the order that it was exported in."""
         with self.shop.clocked("load"):
             self.shop.tell(Event("load", "start", "export"))
             first = Data(self.job, None, self.metric).peek()
@@ -94,6 +101,11 @@ class Steps:
             self.shop.tell(Event("load", "done", f"export: {len(folded.graph.nodes)} operations"))
         return folded
 
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The targets whose files run here."""
+        return tuple(name for name, target in self.targets.items() if target.runs_here)
+
     @cached_property
     def machine(self) -> Environment:
         """This machine, with the versions of all that computes the result."""
@@ -102,26 +114,31 @@ class Steps:
 
     @cached_property
     def content(self) -> list[str]:
-        """What decides every result: model, data, metric, versions of what computes it."""
+        """What decides every result: model, data, metric, versions of what computes it, the device that runs it."""
         with self.shop.clocked("load"):
             machine = self.machine
             versions = sorted(f"{name} {number}" for name, number in machine.versions.items())
             processor = [platform.machine(), machine.cpu, *machine.cpu_flags]
-            return [self.model.digest, self.data.digest(), self.metric.digest, _code(), *processor, *versions]
+            sources = [self.model.digest, self.data.digest(), self.metric.digest, _code()]
+            return [*sources, *processor, *versions, *self.device.identity]
 
     @cached_property
-    def constraints(self) -> Constraints:
-        """What all selected targets demand together."""
-        return Constraints.union(target.constraints(self.model.graph) for target in self.targets.values())
+    def constraints(self) -> dict[str, Constraints]:
+        """Target -> what it demands, with all selected targets that share its encodings."""
+        return together({name: target.constraints(self.model.graph) for name, target in self.targets.items()})
 
     @cached_property
     def float_predict(self) -> Replay:
-        """The float artefact of the first target as a predictor; it is compared with PyTorch first.
+        """The float artefact of the first target that runs here as a predictor; it is compared with PyTorch first.
+
+        Where none runs here it is PyTorch itself.
 
         Raises:
             VerificationError: it computes something else than the model does in PyTorch.
         """
-        floats = next(iter(self.floats.values()))
+        floats = next((one for name, one in self.floats.items() if self.targets[name].runs_here), None)
+        if floats is None:
+            return Replay(Executor(self.model).run)
         run = Running(self.device, self.device.load(floats.opening), floats.artifact, self.model.outputs)
         _check_float(self.model, run, tuple(array[:PYTORCH_SAMPLES] for array in self.data.first()))
         return Replay(run)
@@ -203,7 +220,8 @@ class Steps:
     @cached_property
     def profile(self) -> Profile:
         """Seconds of each layer in every target's float file, and the sensitivity of each layer."""
-        precisions = self._precisions()
+        narrow = narrowable(self.constraints.values())
+        precisions = worth_knowing(self.model.graph, [one.precisions for one in self.targets.values()], narrow)
 
         def times(name: str) -> Mapping[str, float]:
             floats = self.floats[name]
@@ -212,8 +230,8 @@ class Steps:
             return {key: seconds for key, seconds in found.items() if key}
 
         def make() -> Profile:
-            seconds = layers(self.model.graph, {name: partial(times, name) for name in self.targets})
-            found = partial(perturb, ranges=self.ranges(self.model))
+            seconds = layers(self.model.graph, {name: partial(times, name) for name in self.running})
+            found = partial(perturb, ranges=self.ranges(self.model), int4_layers=narrow)
             free = all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in self.model.inputs)
             held = held_rows(self.data.calibration(), self.data.counts()[0], cut=free)
             losses = sensitivity(self.model, found, held, self.shop.tell, precisions=precisions)
@@ -280,7 +298,7 @@ class Steps:
         made = self.shop.remember(
             "choose",
             f"candidate: {plan.origin or plan.id}",
-            [plan.digest, self.device.name, *self.content],
+            [plan.digest, *self.content],
             lambda: maker.make(plan),
             save=_save_made,
             load=load_back,
@@ -326,10 +344,6 @@ class Steps:
     def weight_elements(self) -> dict[str, int]:
         """Return node key -> number of weight elements, for nodes with a weight."""
         return {node.key: int(self.model.weights[node.weight].size) for node in self.model.graph.nodes if node.weight}
-
-    def _precisions(self) -> tuple[Precision, ...]:
-        """Return the precision of the integer proposals, whose loss is worth knowing: float16 loses next to none."""
-        return ("int8_dynamic",) if mostly_linear(self.model.graph) else ("int8",)
 
     def _float(self, name: str) -> FloatFile:
         folder = self.shop.inside / "float" / name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,24 +15,28 @@ from haversack.base.errors import (
     EXIT_MET,
     EXIT_REFUSED,
     EXIT_VERIFICATION,
+    EnvironmentFault,
     Fault,
     HaversackError,
     Refused,
     VerificationError,
 )
 from haversack.base.progress import Event, Sink, silent
+from haversack.flow.exports import where_to_run
 from haversack.flow.making import ENCODINGS
 from haversack.flow.outputs import ARTIFACT, BEST, GOLDEN
 from haversack.flow.shipped import Shipped
 from haversack.measure import devices
 from haversack.measure.device import Device, NotThere, Opening
+from haversack.measure.local import LocalDevice
+from haversack.measure.remote import RemoteDevice
 from haversack.report.files import JSON_NAME
 from haversack.report.record import CandidateRecord, Record
 from haversack.targets.contract import SHELF as TARGETS
 from haversack.tools.data import golden_file
 from haversack.tools.formats import encodings_file
 from haversack.tools.graph.injection import count, differences
-from haversack.tools.worker.faults import WorkerError, WorkerFault
+from haversack.tools.worker.faults import LinkLost, WorkerError, WorkerFault
 from haversack.tools.worker.process import Limits
 
 FLOAT_TOLERANCE = 1e-5
@@ -121,10 +125,11 @@ def verify(out: Path, sink: Sink = silent, device: str = "local") -> Answer:
 
     Raises:
         UsageError: there is no finished run in it, or no such device.
-        EnvironmentFault: what the device needs is not installed.
+        EnvironmentFault: what the device needs is not installed, it is out of reach, or has no runtime of any target.
     """
     record = report.read(out / JSON_NAME)
     with devices.opened(device, Limits(call_seconds=CALL_SECONDS)) as there:
+        _demand_some(there, [name for name in record.best if record.best_of(name)])
         checks = tuple(check for target in record.best for check in _target(out, record, target, there, sink))
     return Answer(out, checks)
 
@@ -149,6 +154,8 @@ def _target(out: Path, record: Record, target: str, device: Device, sink: Sink) 
             continue
         try:
             text, faults = look()
+        except LinkLost:
+            raise  # nothing is said of the file
         except NotThere as error:
             check = Check(target, name, error.cause, skipped=True)
         except HaversackError as error:
@@ -160,6 +167,17 @@ def _target(out: Path, record: Record, target: str, device: Device, sink: Sink) 
         yield check
         spoiled |= _spoiled(shipped, check) if name == "hashes" else set()
     sink(Event("verify", "done", f"{target}: checked"))
+
+
+def _demand_some(device: LocalDevice, targets: Sequence[str]) -> None:
+    """See to it that something runs on a machine that could have what it lacks."""
+    if not isinstance(device, RemoteDevice):
+        return
+    lacking = {target: why for target in targets if (why := device.lacks(target))}
+    if lacking and len(lacking) == len(targets):
+        faults = tuple(Fault("", why) for why in lacking.values())
+        step = f"haversack doctor --device {device.name}"
+        raise EnvironmentFault("nothing of this run can run there", where="--device", faults=faults, next_step=step)
 
 
 def _spoiled(shipped: Shipped, check: Check) -> set[str]:
@@ -193,7 +211,9 @@ def _read_back(shipped: Shipped) -> tuple[str, list[Fault]]:
 
 
 def _golden(device: Device, shipped: Shipped) -> tuple[str, list[Fault]]:
-    """Run the golden vectors."""
+    """Run the golden vectors; a file that does not run here has none."""
+    if not shipped.part.runs_here:
+        raise NotThere(where_to_run(shipped.part, shipped.names[0]))
     artifact = shipped.artifact()
     vectors = golden_file.read(shipped.folder / GOLDEN)
     main = shipped.folder / artifact.files[0].path
@@ -224,7 +244,7 @@ def _verdict(record: Record, candidate: CandidateRecord) -> tuple[str, list[Faul
 
     As in the run's own exit code, a file that misses its budget is not failed for being slower than float as well.
     """
-    missed = any(not limit.met for limit in record.limits_of(candidate.target))
+    missed = any(limit.missed for limit in record.limits_of(candidate.target))
     excused = {*record.allowed, "slower-than-float"} if missed else set(record.allowed)
     wrong = [finding for finding in candidate.findings if finding.severity == "error"]
     faults = [

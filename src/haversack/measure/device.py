@@ -66,11 +66,14 @@ class Start:
     Attributes:
         load_ms, first_ms: opening the file, and the first call.
         peak_bytes: peak resident memory of the process after some more calls.
+        private_bytes: resident memory that no file backs after these calls, less what it was before opening; -1 where
+            the device does not tell.
     """
 
     load_ms: float
     first_ms: float
     peak_bytes: int
+    private_bytes: int = -1
 
 
 class Device(Protocol):
@@ -80,8 +83,15 @@ class Device(Protocol):
     def name(self) -> str:
         """The device's name in reports."""
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What measurements are filed under: they hold for this device only."""
+
     def load(self, opening: Opening) -> Handle:
         """Open an artefact."""
+
+    def opens(self, opening: Opening) -> None:
+        """Open an artefact that was just written and close it, before anybody opens it outside of a child."""
 
     def run(self, handle: Handle, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs by name for inputs by name; shapes and dtypes as the artefact has them."""

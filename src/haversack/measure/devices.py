@@ -1,20 +1,21 @@
-"""Devices by name: ``local``, ``qemu:CPU``."""
+"""Devices by name: ``local``, ``qemu:CPU``, ``ssh:[user@]host[:port]``, ``adb:[serial]``."""
 
 from __future__ import annotations
 
 from haversack.base.errors import UsageError
 from haversack.base.shelf import nearest
+from haversack.measure import adb, ssh
 from haversack.measure.emulated import PROCESSORS, EmulatedDevice
 from haversack.measure.local import LocalDevice
+from haversack.measure.remote import RemoteDevice
 from haversack.tools.worker.process import DEFAULT_LIMITS, Limits
 
-LATER = ("ssh", "adb")
-"""Kinds that are meant to be, and are not there yet."""
+FAR = ("ssh:[user@]host[:port]", "adb:[serial]")
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all devices."""
-    return ("local", *(f"qemu:{name}" for name in PROCESSORS))
+    """Return the names of all devices, and how those over a connection are named."""
+    return ("local", *(f"qemu:{name}" for name in PROCESSORS), *FAR)
 
 
 def opened(name: str, limits: Limits = DEFAULT_LIMITS) -> LocalDevice:
@@ -25,16 +26,32 @@ def opened(name: str, limits: Limits = DEFAULT_LIMITS) -> LocalDevice:
         limits: of its children, as for this machine; an emulated one has longer ones.
 
     Raises:
-        UsageError: there is no such device (all are listed), or none of that kind yet.
-        EnvironmentFault: what it needs is not installed.
+        UsageError: there is no such device (all are listed), or its address is none.
+        EnvironmentFault: what it needs is not installed, or it cannot be reached.
     """
     kind, colon, which = name.partition(":")
     if name == "local":
         return LocalDevice(limits=limits)
     if kind == "qemu" and which in PROCESSORS:
         return EmulatedDevice(which, limits=limits)
-    if kind in LATER and colon:
-        cause = f"{kind}: devices are not there yet"
-    else:
-        cause = f"there is no device {name!r}{nearest(name, names())}"
+    if kind == "ssh" and colon:
+        return RemoteDevice(ssh.carrier(which), ssh.installs(which), limits=limits)
+    if kind == "adb" and colon:
+        return RemoteDevice(adb.carrier(which), adb.INSTALLS, limits=limits)
+    cause = f"there is no device {name!r}{nearest(name, names())}"
     raise UsageError(cause, where="--device", next_step=f"one of {', '.join(names())}")
+
+
+def measuring(name: str, limits: Limits = DEFAULT_LIMITS) -> LocalDevice:
+    """Return a device whose times and memory count, a context manager.
+
+    Raises:
+        UsageError, EnvironmentFault: as ``opened``; an emulated one measures nothing.
+    """
+    if name.startswith("qemu:"):
+        raise UsageError(
+            f"{name} is emulated: its times and its memory are not those of the processor",
+            where="--device",
+            next_step="pack with --device local or a real one, then haversack verify OUT --device " + name,
+        )
+    return opened(name, limits)

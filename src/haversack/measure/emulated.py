@@ -18,7 +18,7 @@ import numpy as np
 
 from haversack.base.errors import EnvironmentFault, UsageError
 from haversack.base.shelf import nearest
-from haversack.measure.device import Handle, NotThere, Opening, Start, Times
+from haversack.measure.device import Handle, Opening, Start, Times
 from haversack.measure.local import LocalDevice
 from haversack.tools.worker.process import DEFAULT_LIMITS, Limits
 
@@ -122,20 +122,15 @@ class EmulatedDevice(LocalDevice):
         env = {"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
         return [*command, "-L", self._root.name, str(python)], env, [home / "site"]
 
-    def load(self, opening: Opening) -> Handle:
-        """Open an artefact.
-
-        Raises:
-            NotThere: the ARM64 folder has no runtime of this target.
-            WorkerError: the runtime does not take it.
-            WorkerCrashed, WorkerTimeout: the runtime died or hung on it.
-        """
-        if self._root is not None and ":" not in opening.target and opening.target not in RUNTIMES:
-            raise NotThere(
-                f"{opening.target} does not run on {self.name}: what is there for ARM64 has no torch, and only the "
-                f"runtimes {' and '.join(RUNTIMES)}"
-            )
-        return super().load(opening)
+    def lacks(self, target: str, *, looking: bool = False) -> str:
+        """Say why no file of a target can be opened here, or nothing."""
+        del looking
+        if self._root is None or ":" in target or target in RUNTIMES:
+            return ""
+        there = " and ".join(RUNTIMES)
+        return (
+            f"{target} does not run on {self.name}: what is there for ARM64 has no torch, and only the runtimes {there}"
+        )
 
     def time(
         self,

@@ -12,10 +12,10 @@ import numpy as np
 from haversack.base.candidate import Artifact
 from haversack.base.model import Sample
 from haversack.base.recipe import unstructure
-from haversack.measure.device import LAYER_RUNS, Handle, Opening, Start, Times
+from haversack.measure.device import LAYER_RUNS, Handle, NotThere, Opening, Start, Times
 from haversack.tools.worker.process import DEFAULT_LIMITS, Limits, Worker
 
-_ENTRY = "haversack.measure.sessions:methods"
+ENTRY = "haversack.measure.sessions:methods"
 
 
 class LocalDevice:
@@ -55,13 +55,35 @@ class LocalDevice:
         """Open an artefact.
 
         Raises:
+            NotThere: the device has no such runtime.
             WorkerError: the runtime does not take it.
             WorkerCrashed, WorkerTimeout: the runtime died or hung on it.
         """
+        if why := self.lacks(opening.target):
+            raise NotThere(why)
         self._count += 1
         handle = Handle(self._count, opening)
         self._ensure(handle)
         return handle
+
+    def lacks(self, target: str, *, looking: bool = False) -> str:
+        """Say why no file of a target can be opened here (or looked into), or nothing."""
+        del target, looking
+        return ""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What measurements are filed under: they hold for this device only."""
+        return (self.name,)
+
+    def opens(self, opening: Opening) -> None:
+        """Open an artefact that was just written and close it, before anybody opens it outside of a child.
+
+        Raises:
+            WorkerError: the runtime does not take it.
+            WorkerCrashed, WorkerTimeout: the runtime died or hung on it.
+        """
+        self.unload(self.load(opening))
 
     def run(self, handle: Handle, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs by name for inputs by name; shapes and dtypes as the artefact has them.
@@ -117,8 +139,8 @@ class LocalDevice:
             WorkerError, WorkerCrashed, WorkerTimeout: as ``run``.
         """
         with self._fresh() as worker:
-            data, _ = worker.call("start", {**opening.header(), "calls": calls}, inputs)
-        return Start(data["load_ns"] / 1e6, data["first_ns"] / 1e6, data["peak_bytes"])
+            data, _ = worker.call("start", {**self._header(worker, opening), "calls": calls}, inputs)
+        return Start(data["load_ns"] / 1e6, data["first_ns"] / 1e6, data["peak_bytes"], data["private_bytes"])
 
     def import_peak(self, target: str, inputs: Mapping[str, np.ndarray]) -> int:
         """Return the peak resident bytes of a fresh process that imports the runtime and gets the same inputs.
@@ -185,19 +207,25 @@ class LocalDevice:
             self._end()
             self._worker = self._fresh()
         if handle.number not in self._loaded:
-            self._worker.call("load", {**handle.opening.header(), "handle": handle.number})
+            self._worker.call("load", {**self._header(self._worker, handle.opening), "handle": handle.number})
             self._loaded.add(handle.number)
         return self._worker
 
     def _inspect(
         self, opening: Opening, artifact: Artifact, question: str, inputs: Sample, **more: int | list[str]
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        header = {**opening.header(), "question": question, "artifact": unstructure(artifact), **more}
         with self._fresh() as worker:
+            header = self._header(worker, opening)
+            header |= {"question": question, "artifact": unstructure(artifact), **more}
             return worker.call("inspect", header, {str(place): array for place, array in enumerate(inputs)})
 
+    def _header(self, worker: Worker, opening: Opening) -> dict[str, Any]:
+        """Return an opening as a worker takes it."""
+        del worker
+        return opening.header()
+
     def _fresh(self) -> Worker:
-        return Worker.start(_ENTRY, env=self._env, limits=self._limits, folders=self._folders, python=self._python)
+        return Worker.start(ENTRY, env=self._env, limits=self._limits, folders=self._folders, python=self._python)
 
     def __enter__(self) -> Self:
         """Return the device."""

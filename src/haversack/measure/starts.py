@@ -1,7 +1,8 @@
 """What fresh processes tell: how long a cold start takes, and how much memory an artefact needs.
 
 A start is load plus first call in a process whose runtime is imported already; the file is in the page cache. Memory
-is the peak of such a process minus the peak of one that only imports the runtime.
+is the peak of such a process minus the peak of one that only imports the runtime; what of it no file backs is told
+beside it, since pages of a mapped file are shared, and dropped where memory is short.
 """
 
 from __future__ import annotations
@@ -33,10 +34,12 @@ def cold_ms(starts: Sequence[Start]) -> float:
 
 
 def memory(device: Device, opening: Opening, inputs: Mapping[str, np.ndarray], starts: Sequence[Start]) -> Memory:
-    """Return the median peak in bytes of starts on one sample, less that of importing the runtime.
+    """Return the median peak in bytes of starts on one sample, less that of importing the runtime; and what is private.
 
     Raises:
         WorkerFault: the runtime cannot be imported.
     """
     peak = median(start.peak_bytes for start in starts)
-    return Memory(max(0, int(peak) - device.import_peak(opening.target, inputs)))
+    told = [start.private_bytes for start in starts if start.private_bytes >= 0]
+    private = int(median(told)) if told else -1
+    return Memory(max(0, int(peak) - device.import_peak(opening.target, inputs)), private)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from haversack.report.build import build, pair
+from haversack.report.build import build, memory, pair
 from haversack.report.files import read, write
 from haversack.report.page import render
-from haversack.report.record import Environment, Forecast, LayerFacts, ModelFacts, Record, Samples
+from haversack.report.record import Activations, Bytes, Environment, Forecast, LayerFacts, ModelFacts, Record, Samples
 from haversack.report.text import lines
 
 __all__ = [
+    "Activations",
+    "Bytes",
     "Environment",
     "Forecast",
     "LayerFacts",
@@ -17,6 +19,7 @@ __all__ = [
     "Samples",
     "build",
     "lines",
+    "memory",
     "pair",
     "read",
     "render",

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from haversack.base.budget import Budget
-from haversack.base.candidate import Artifact, Candidate, Latency, Pair, Parity
+from haversack.base.candidate import Artifact, Candidate, Latency, Memory, Pair, Parity
 from haversack.base.finding import Finding
-from haversack.base.plan import LayerPlan
+from haversack.base.plan import WEIGHT_BITS, LayerPlan
 from haversack.base.quality import Drop, Quality
 from haversack.report.record import (
     FORMAT,
@@ -33,7 +33,7 @@ from haversack.report.record import (
     Samples,
 )
 
-BITS = {"float32": 32, "float16": 16, "int8": 8, "int8_dynamic": 8, "int8_weights": 8}
+_INTEGERS = 8
 _UNITS = {"size": "bytes", "download": "bytes", "memory": "bytes", "latency_ms": "ms", "latency_ratio": "x"}
 
 
@@ -127,7 +127,9 @@ def _limits(
             got = _got(name, chosen.get(target))
             over = None if got is None else got - allowed
             unit = _UNITS.get(name, metric_unit)
-            rows.append(Limit(name, float(allowed), got, over is not None and over <= 0, target, unit, over))
+            met = over is not None and over <= 0
+            judged = got is not None or target not in chosen or not chosen[target].exported
+            rows.append(Limit(name, float(allowed), got, met, target, unit, over, judged))
     return tuple(rows)
 
 
@@ -159,7 +161,7 @@ def _candidate(
         quality=_quality(one.quality, one.drop) if one.quality else None,
         parity=_parity(one.parity) if one.parity else None,
         latency=_latency(one.latency) if one.latency else None,
-        memory=MemoryRecord(one.memory.peak_bytes) if one.memory else None,
+        memory=memory(one.memory) if one.memory else None,
         findings=tuple(_finding(finding, allowed) for finding in one.findings),
         verdict="not made" if one.artifact is None and one.verdict == "missed" else one.verdict,
         reason=one.reason,
@@ -168,6 +170,11 @@ def _candidate(
         forecast=forecast,
         seconds={stage: round(value, 3) for stage, value in one.seconds.items()},
     )
+
+
+def memory(found: Memory) -> MemoryRecord:
+    """Return the record of what a process takes; what the device did not tell is None."""
+    return MemoryRecord(found.peak_bytes, None if found.private_bytes < 0 else found.private_bytes)
 
 
 def _artifact(artifact: Artifact) -> ArtifactRecord:
@@ -253,8 +260,8 @@ def _layer(before: LayerFacts, now: LayerFacts | None, plan: LayerPlan | None, e
         macs=shown.macs,
         parameters=shown.parameters,
         precision=precision,
-        bits=BITS[precision],
-        granularity=plan.granularity if plan and precision.startswith("int") else "",
+        bits=int(plan.weights.settings.get("bits", WEIGHT_BITS[precision])) if plan else WEIGHT_BITS[precision],
+        granularity=plan.granularity if plan and WEIGHT_BITS[precision] <= _INTEGERS and precision != "palette" else "",
         relative_error=error,
         time_share=now.time_share if now else None,
         float_time_share=before.time_share,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -78,6 +79,29 @@ def of_machine(*, threads: int = 1, packages: Iterable[str] = PACKAGES) -> Envir
     )
 
 
+def of_device(
+    packer: Environment, *, device: str, python: str, os: str, cpuinfo: str, cores: int, versions: Mapping[str, str]
+) -> Environment:
+    """Return another machine that measured, named ``device``.
+
+    Args:
+        packer: the machine that packed; what is installed on it and not on the device computed the files.
+        cpuinfo: the beginning of the device's /proc/cpuinfo.
+        versions: package -> version on the device.
+    """
+    cpu, flags = _processor(cpuinfo)
+    return replace(
+        packer,
+        python=python,
+        os=os,
+        cpu=cpu or "unknown",
+        cpu_flags=tuple(flag for flag in FLAGS if flag in flags),
+        cores=cores,
+        versions={**packer.versions, **versions},
+        device=device,
+    )
+
+
 def _versions(packages: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in packages:
@@ -95,4 +119,5 @@ def _processor(cpuinfo: str) -> tuple[str, frozenset[str]]:
         name, _, value = line.partition(":")
         fields.setdefault(name.strip().lower(), value.strip())
     flags = fields.get("flags", fields.get("features", ""))
-    return fields.get("model name", fields.get("cpu model", "")), frozenset(flags.split())
+    board = fields.get("model", "") if "model name" not in fields else ""  # ARM boards tell theirs, x86 a number
+    return fields.get("model name", fields.get("cpu model", board)), frozenset(flags.split())

@@ -28,7 +28,7 @@ def of(record: Record) -> Headline:
     targets = [target for target in record.targets if target in record.best] if record.why else list(record.targets)
     empty = [target for target in targets if record.best_of(target) is None]
     missed = [
-        limit for limit in record.budget if not limit.met and limit.target in targets and limit.target not in empty
+        limit for limit in record.budget if limit.missed and limit.target in targets and limit.target not in empty
     ]
     findings = {target: found for target in record.targets if (found := failing(record, target))}
     clauses = []
@@ -44,6 +44,11 @@ def of(record: Record) -> Headline:
     if clauses:
         state: Literal["missed", "failed"] = "missed" if missed and not empty and not findings else "failed"
         return Headline(state, _sentence(clauses))
+    unrun = [target for target in targets if (best := record.best_of(target)) and best.exported]
+    if unrun and record.budget:
+        ran = [target for target in targets if target not in unrun]
+        rest = f"every budget is met on {_listed(ran)}; " if ran else ""
+        return Headline("met", _sentence([f"{rest}only sizes are judged of what does not run here ({_listed(unrun)})"]))
     if not record.budget:
         return Headline("met", f"No budget was set; measured on {_listed(targets)}.")
     return Headline("met", f"Every budget is met on {_listed(targets)}.")

@@ -9,7 +9,7 @@ from importlib.resources import files as resources
 from typing import TYPE_CHECKING
 
 from haversack.base.errors import MissingExtra
-from haversack.report import headline, pareto, wording
+from haversack.report import alive, headline, pareto, wording
 from haversack.report.record import CandidateRecord, FindingRecord, LayerRecord, Limit, Record
 from haversack.report.text import SEVERITIES
 
@@ -112,6 +112,7 @@ def render(record: Record) -> str:
             groups=groups(record),
             dash=wording.DASH,
             SHOWN=SHOWN,
+            alive=alive,
         )
     )
 

@@ -98,6 +98,7 @@ class Limit:
         target: the runtime.
         unit: bytes, ms, x, fraction, or the metric's own.
         over: ``got - allowed``: positive by how much it was missed, negative what was left.
+        judged: false where the file does not run here and so nothing can be said of it.
     """
 
     limit: str
@@ -107,15 +108,22 @@ class Limit:
     target: str
     unit: str
     over: float | None
+    judged: bool = True
+
+    @property
+    def missed(self) -> bool:
+        """Whether it was judged and not met."""
+        return self.judged and not self.met
 
 
 @dataclass(frozen=True)
 class FloatFile:
-    """The float artefact of a target, that ratios refer to."""
+    """The float artefact of a target, that ratios refer to; its peak memory is measured as a candidate's is."""
 
     bytes: int
     download_bytes: int
     sha256: str
+    memory: MemoryRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -196,9 +204,41 @@ class LatencyRecord:
 
 @dataclass(frozen=True)
 class MemoryRecord:
-    """Peak resident bytes above the bare runtime's."""
+    """Peak resident bytes above the bare runtime's; ``private_bytes`` after the calls, those that no file backs."""
 
     peak_bytes: int
+    private_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes of something that has a key."""
+
+    key: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Where the activations of what ships for a target peak: counted from lifetimes of tensors, never measured.
+
+    Attributes:
+        peak_bytes: alive at the peak, for one sample.
+        node: key of the node that runs then.
+        exported_bytes: alive at the peak in the order in which the model was exported; the same where that order stays.
+        float_bytes: alive at the peak with all activations in float, in the order that ships.
+        keeps_order: whether the runtime runs a file in its order; another one has its own, and peaks elsewhere.
+        alive: the tensors alive at the peak, largest first, by key of the node that makes them.
+        live: what is alive while each step runs, in order, by node key.
+    """
+
+    peak_bytes: int
+    node: str
+    exported_bytes: int
+    float_bytes: int
+    keeps_order: bool = True
+    alive: tuple[Bytes, ...] = ()
+    live: tuple[Bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -264,10 +304,18 @@ class CandidateRecord:
     forecast: Forecast | None = None
     seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
 
+    @property
+    def exported(self) -> bool:
+        """Whether its file was written and read back only: it does not run here."""
+        return any(finding.kind == "export-only" for finding in self.findings)
+
 
 @dataclass(frozen=True)
 class Environment:
-    """Where it was measured; ``cpu_flags`` are those that decide integer kernels, ``versions`` package -> version."""
+    """Where it was measured; ``cpu_flags`` are those that decide integer kernels, ``versions`` package -> version.
+
+    ``device`` is its name where that was another machine than the one that packed.
+    """
 
     python: str
     os: str
@@ -276,6 +324,7 @@ class Environment:
     cores: int = 0
     threads: int = 1
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -304,6 +353,7 @@ class Record:
         why: why this runtime's file ships and no other's, one paragraph; empty where the user named the targets.
         across: what ships for several targets, compared; empty for one.
         proofs: path below the output folder -> sha256, of what lies beside the artefacts that ship.
+        activations: target -> where the activations of what ships for it peak.
         seconds: stage -> seconds it took.
         command: what repeats the run.
         created: when, ISO 8601 in UTC; empty when not told.
@@ -328,6 +378,7 @@ class Record:
     why: str = ""
     across: tuple[PairRecord, ...] = ()
     proofs: Mapping[str, str] = field(default_factory=dict, hash=False)
+    activations: Mapping[str, Activations] = field(default_factory=dict, hash=False)
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ def lines(record: Record) -> tuple[str, ...]:
     """Return the summary: the verdict, one line a target, every finding of what ships, and the next command."""
     told = [headline.of(record).sentence]
     told += [_target(record, target) for target in record.targets if target in record.best or not record.why]
+    told += _memory(record)
     told += [record.why] if record.why else []
     told += _across(record)
     told += _findings(record)
@@ -26,8 +27,25 @@ def _target(record: Record, target: str) -> str:
     if best is None:
         reasons = [one.reason for one in record.candidates if one.target == target and one.reason]
         return f"{target}: failed" + (f" ({reasons[-1]})" if reasons else "")
-    verdict = "met" if all(limit.met for limit in record.limits_of(target)) else "missed"
+    verdict = "missed" if any(limit.missed for limit in record.limits_of(target)) else "met"
     return f"{target}: {'  '.join((*_figures(best, record.baseline.unit), verdict))}"
+
+
+def _memory(record: Record) -> list[str]:
+    """Return where memory peaks, one line a target that ships: measured, and the activations as counted."""
+    told = []
+    for target, found in record.activations.items():
+        best, floats = record.best_of(target), record.floats.get(target)
+        if best is None or best.memory is None:
+            continue
+        was = f" (float {wording.size(floats.memory.peak_bytes)})" if floats and floats.memory else ""
+        gained = found.keeps_order and found.exported_bytes > found.peak_bytes
+        less = f", {wording.size(found.exported_bytes)} as exported" if gained else ""
+        told.append(
+            f"{target}: memory {wording.size(best.memory.peak_bytes)} at the peak{was}; activations peak at "
+            f"{wording.module(found.node)} ({wording.size(found.peak_bytes)} counted{less})"
+        )
+    return told
 
 
 def _across(record: Record) -> list[str]:
@@ -41,6 +59,8 @@ def _across(record: Record) -> list[str]:
 
 def _figures(best: CandidateRecord, unit: str) -> list[str]:
     figures = [wording.size(best.artifact.bytes) if best.artifact else "no file"]
+    if best.exported:
+        return [*figures, "not run here"]
     if best.latency:
         figures.append(f"{wording.ratio(best.latency.ratio)} ({wording.milliseconds(best.latency.median_ms)})")
     else:

@@ -13,10 +13,10 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from haversack.base import digest
+from haversack.base import digest, versions
 from haversack.base.candidate import Artifact, ArtifactFile
 from haversack.base.constraints import Constraints
-from haversack.base.encodings import Affine, Encodings
+from haversack.base.encodings import Affine, Codebook, Encodings
 from haversack.base.errors import ConversionError, Fault, UsageError, VerificationError
 from haversack.base.graph import Graph
 from haversack.base.keys import split_tensor
@@ -69,16 +69,23 @@ class Target:
         platforms: platform -> what it takes to ship the runtime there, in words that have held for years; it does not
             run on a platform that is absent. Told beside measurements, never instead of them.
         packages: distributions whose versions decide what its files hold and compute.
+        verified: distribution -> versions with which its writer and reader were proven, such as ``>=1.5.1,<1.6``; what
+            another version makes of the same bytes nobody has seen.
         runs_here: whether the runtime opens files on this machine (otherwise export only).
+        runs_where: for export only: on which device, and what to type there; ``{file}`` is the main file.
         precisions: what a layer can be in its files.
         session_settings: the only session options that its artefacts may ask for.
+        keeps_order: whether it runs a file's operations in the order in which they stand there.
     """
 
     platforms: ClassVar[Mapping[str, str]] = {}
     packages: ClassVar[tuple[str, ...]] = ()
+    verified: ClassVar[Mapping[str, str]] = {}
     runs_here: ClassVar[bool] = True
+    runs_where: ClassVar[str] = ""
     precisions: ClassVar[tuple[Precision, ...]] = PRECISIONS
     session_settings: ClassVar[frozenset[str]] = frozenset()
+    keeps_order: ClassVar[bool] = True
 
     def constraints(self, graph: Graph) -> Constraints:
         """Return what the runtime demands of the encodings of this graph; every key in it is one of the graph's.
@@ -98,6 +105,15 @@ class Target:
         """Return what the runtime cannot take, by module path, and why; empty when it takes all."""
         return self._refusals(model)
 
+    def unverified(self) -> tuple[Fault, ...]:
+        """Return the installed packages whose version is none of ``verified``; empty when all are."""
+        found = {name: versions.installed(name) for name in self.verified}
+        return tuple(
+            Fault(name, f"version {found[name]} is installed, {limits} is verified")
+            for name, limits in self.verified.items()
+            if found[name] and not versions.fits(found[name], limits)
+        )
+
     def lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
         """Write the runtime's files into ``folder``, open them again, and compare what they hold with what was asked.
 
@@ -111,7 +127,8 @@ class Target:
             injected and read back equal.
 
         Raises:
-            ConversionError: a layer or an encoding has no form in the runtime, or the runtime refuses the file.
+            ConversionError: a layer or an encoding has no form in the runtime, or the runtime refuses the file; or
+                there are encodings, and the runtime's version is not one that was verified: nothing is written then.
             VerificationError: the file does not hold what was asked for; every difference is a fault.
             EnvironmentFault: the folder cannot be written.
         """
@@ -122,6 +139,14 @@ class Target:
                 where=model.name,
                 faults=faults,
                 next_step="encode the model again from its plan",
+            )
+        if encodings.tensors and (unverified := self.unverified()):
+            asked = " ".join(f"'{fault.where}{self.verified[fault.where]}'" for fault in unverified)
+            raise ConversionError(
+                "no parameters are put into files by a version that was not verified",
+                where=type(self).__name__,
+                faults=unverified,
+                next_step=f"pip install {asked}",
             )
         with atomic.told(folder, "write the file"):
             artifact = self._lower(model, encodings, atomic.make_folder(folder))
@@ -240,7 +265,7 @@ def encoding_faults(model: Model, encodings: Encodings) -> tuple[Fault, ...]:
             faults.append(Fault(key, "the model has no such node"))
         elif port == "weight" and node.weight is None:
             faults.append(Fault(key, f"{node.op} has no weight"))
-        elif port == "weight" and isinstance(encodings.tensors[key], Affine):
+        elif port == "weight" and isinstance(encodings.tensors[key], Affine | Codebook):
             cause = _integer_fault(encodings.integers.get(key), model.weights[str(node.weight)].shape)
             faults += [Fault(key, cause)] if cause else []
     return tuple(faults)

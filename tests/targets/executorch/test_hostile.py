@@ -99,7 +99,7 @@ def test_a_file_cut_short_is_not_opened(good, place, cut):
 
 def about(data, text):
     """Return a file that says something else about itself, in the room that is there."""
-    start = data.index(b'{"format"')
+    start = data.index(b'{"alone"')
     (size,) = struct.unpack_from("<I", data, start - 4)
     assert len(text) <= size
     return data[: start - 4] + struct.pack("<I", len(text)) + text.ljust(size, b" ") + data[start + size :]

@@ -8,7 +8,7 @@ import pytest
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.graph import Node, TensorSpec
 from haversack.targets.litert import padding
-from haversack.targets.litert.program import Program
+from haversack.tools.graph.program import Program
 
 
 def node(pads, mode="constant"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from haversack.targets.litert.program import Constant, Flow, Program
+from haversack.tools.graph.program import Constant, Flow, Program
 
 
 @pytest.fixture(scope="module")

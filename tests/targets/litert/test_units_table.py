@@ -12,10 +12,10 @@ from haversack.base.errors import ConversionError
 from haversack.base.graph import Graph, Node, TensorSpec
 from haversack.targets.litert import naming, padding
 from haversack.targets.litert import order as orders
-from haversack.targets.litert.program import Constant, Flow
 from haversack.targets.litert.sheet import Sheet, Store
 from haversack.targets.litert.site import Site, Values
 from haversack.tools.graph.demands import demands
+from haversack.tools.graph.program import Constant, Flow
 
 GRID = Affine(8, False, None, np.array(0.5, np.float32), np.array(3, np.int32))
 

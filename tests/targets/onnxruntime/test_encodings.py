@@ -76,16 +76,6 @@ def test_scales_along_another_axis_are_refused(zoo, encoded, tmp_path):
     assert "along axis 0, not 1" in found[key]
 
 
-def test_four_bit_weights_are_another_targets(zoo, encoded, tmp_path):
-    model, sample = zoo["residual"]
-    encodings = encoded(model, [sample], "int8_weights")
-    key = "head:linear#0:weight"
-    small = dataclasses.replace(encodings.tensors[key], bits=4)
-    codes = np.clip(encodings.integers[key], -7, 7)
-    found = refused(model, {key: small}, tmp_path, {key: codes})
-    assert "symmetric int8" in found[key]
-
-
 def test_the_weight_of_a_norm_stays_float(zoo, tmp_path):
     model, _ = zoo["words"]
     key = next(node.key for node in model.graph.nodes if node.op == "layer_norm")

@@ -180,7 +180,7 @@ def test_threads_do_not_change_integers(zoo, encoded, tmp_path):
 
 @pytest.mark.parametrize("precision", ["int8", "int8_dynamic", "int8_weights", "float16", "float32"])
 def test_the_same_model_gives_the_same_bytes(zoo, encoded, tmp_path, precision):
-    from haversack.targets.onnxruntime import skeleton
+    from haversack.tools.graph.onnx import skeleton
 
     model, sample = zoo["words"]
     encodings = Encodings.none() if precision == "float32" else encoded(model, [sample], precision)

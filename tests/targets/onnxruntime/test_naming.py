@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from haversack.targets.onnxruntime.naming import key_of, key_within
+from haversack.tools.graph.onnx.naming import key_of, key_within
 
 KEY = "features.3.conv:conv2d#0"
 KNOWN = frozenset({KEY, ":add#0", "a/b:linear#12", "fused:relu#0"})

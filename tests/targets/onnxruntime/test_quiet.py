@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from haversack.targets.onnxruntime.quiet import quiet
+from haversack.tools.graph.onnx.quiet import quiet
 
 
 def test_nothing_gets_out(capsys, caplog):

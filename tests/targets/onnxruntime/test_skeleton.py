@@ -8,10 +8,10 @@ import pytest
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.errors import ConversionError
 from haversack.targets.onnxruntime import OnnxRuntime
-from haversack.targets.onnxruntime import skeleton as module
-from haversack.targets.onnxruntime.skeleton import skeleton
 from haversack.targets.reference import Reference
 from haversack.tools.graph import execute
+from haversack.tools.graph.onnx import skeleton as module
+from haversack.tools.graph.onnx.skeleton import skeleton
 
 TARGET = OnnxRuntime()
 NAMES = ("residual", "depthwise", "branches", "words", "sequence")
@@ -93,7 +93,7 @@ def test_the_memory_is_bounded(zoo, monkeypatch):
 
 
 def test_nodes_tell_their_keys(zoo):
-    from haversack.targets.onnxruntime.naming import key_of
+    from haversack.tools.graph.onnx.naming import key_of
 
     model, _ = zoo["residual"]
     names = [node.name for node in skeleton(model).load().graph]

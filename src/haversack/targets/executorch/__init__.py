@@ -29,6 +29,7 @@ class ExecuTorch(Target):
 
     Attributes:
         file: name of the written file.
+        longest: the most that a free length other than the batch can be; memory is planned for it.
     """
 
     platforms: ClassVar[Mapping[str, str]] = {
@@ -38,8 +39,10 @@ class ExecuTorch(Target):
     }
     runtime: ClassVar[str] = "torch"
     packages: ClassVar[tuple[str, ...]] = ("executorch", "torchao")
-    precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8", "int8_dynamic")
+    verified: ClassVar[Mapping[str, str]] = {"executorch": ">=1.5.1,<1.6"}
+    precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8", "w4a8", "int8_dynamic")
     file: str = "model.pte"
+    longest: int = 128
 
     def _constraints(self, graph: Graph) -> Constraints:
         from haversack.targets.executorch.constraints import constraints
@@ -50,7 +53,7 @@ class ExecuTorch(Target):
         from haversack.targets.executorch.skeleton import skeleton
 
         try:
-            skeleton(model)
+            skeleton(model, self.longest)
         except ConversionError as error:
             return error.faults or (Fault(error.where, error.cause),)
         return ()
@@ -62,7 +65,7 @@ class ExecuTorch(Target):
         from haversack.targets.executorch.write import write
         from haversack.tools.graph.injection import proven
 
-        frame = skeleton(model)
+        frame = skeleton(model, self.longest)
         with quiet():
             written = write(frame, model, encodings)
         path = folder / self.file
@@ -107,6 +110,11 @@ class ExecuTorch(Target):
         from haversack.targets.executorch.timing import layer_seconds
 
         return layer_seconds(path, inputs, runs)
+
+    def _detours(self, path: Path, artifact: Artifact) -> tuple[Fault, ...]:  # noqa: ARG002 - the file tells all
+        from haversack.targets.executorch.tables import outside
+
+        return outside(path)
 
     def _unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:  # noqa: ARG002 - the file tells all
         from haversack.targets.executorch.timing import unfused

@@ -22,6 +22,7 @@ _MOVES = frozenset(
     "StaticTranspose StaticReshape MaxPooling2d StaticConstantPad StaticSlice Copy "
     "Concatenate2 Concatenate3 Concatenate4 Concatenate5".split()
 )
+NARROW = 4
 _LAYERS = frozenset({"Conv2d", "DepthwiseConv2d", "FullyConnected"})
 _COMPUTES = _LAYERS | {"Add", "GlobalAvgPooling2d"}
 
@@ -56,6 +57,7 @@ class Writer:
         self.whole, self.biases, self.grids = whole, biases, grids
         self.clamps = {unit.clamp.key: unit for unit in whole.values() if unit.clamp is not None}
         self.owners = frozenset(sheet.part.owners)
+        self.rows: dict[int, int] = {}
         self.names: dict[str, int] = {}
         self.done: set[str] = set()
 
@@ -189,6 +191,9 @@ class Writer:
             encoding = self.encodings.affine(f"{key}:out")
             assert encoding is not None, "the law demands an Affine input"
             setattr(union, name, self.sheet.as_codes(getattr(union, name), encoding))
+        if kind == "Conv2d" and self._narrow(unit.head):
+            union = made.xnode_union = self._product(union, unit.head)
+            kind = "FullyConnected"
         if kind in _LAYERS:
             self._layer(union, unit.head, kind)
         if unit.clamp is None or _is_implied(unit, out):
@@ -197,6 +202,24 @@ class Writer:
         self.sheet.nodes.append((made, unit.head.key))
         self.sheet.set_codes(value, union.output_id, out)
         self.done.add(unit.head.key)
+
+    def _narrow(self, node: Node) -> bool:
+        """Say whether a layer's weight has 4 bits."""
+        encoding = self.encodings.affine(f"{node.key}:weight")
+        return encoding is not None and encoding.bits == NARROW
+
+    def _product(self, union: Any, node: Node) -> Any:  # noqa: ANN401 - nodes of the schema
+        """Return a plain 1x1 convolution as a product of matrices over its channels, which lie last.
+
+        XNNPACK has kernels for 4-bit weights in products alone.
+        """
+        from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNFullyConnected
+
+        sides = union.padding_top, union.padding_right, union.padding_bottom, union.padding_left
+        kernel = union.kernel_height, union.kernel_width, union.subsampling_height, union.subsampling_width
+        if any(sides) or set(kernel) != {1} or union.groups != 1:
+            raise ConversionError("XNNPACK has no convolution with 4-bit weights but plain 1x1", where=node.key)
+        return XNNFullyConnected(union.input1_id, union.filter_id, union.bias_id, union.output_id, 0)
 
     def _layer(self, union: Any, node: Node, kind: str) -> None:  # noqa: ANN401 - a node of the schema
         """Give a layer its int8 weight and its int32 bias."""
@@ -215,7 +238,9 @@ class Writer:
             raise ConversionError("its weight has a layout that is not known", where=node.key)
         shape, axes = layout
         turned = np.ascontiguousarray(integers.reshape(shape).transpose(axes)).reshape(dims)
-        if encoding.bits == 4:
+        if encoding.bits == NARROW:
+            if ":conv2d#" in key:
+                dims = [dims[0], dims[-1]]
             scale = encoding.scale if encoding.scale.ndim else np.repeat(encoding.scale, len(integers))
             return self.sheet.constant(_packed(turned), dims, scale, axis, (parse.QCINT4, parse.QCINT4))
         return self.sheet.constant(turned.astype(np.int8), dims, encoding.scale, axis, (parse.QINT8, parse.QCINT8))
@@ -233,10 +258,12 @@ class Writer:
         union.input1_id = self.sheet.as_float(union.input1_id)
         dynamic, bias = isinstance(self.encodings.tensors.get(f"{owner}:in"), Dynamic), union.bias_id
         if dynamic:
-            dims = self.sheet.tensor(union.input1_id).dims
-            codes = self.sheet.new(dims, parse.QDINT8, PerTokenDynamicQuant(1))
-            self.sheet.convert(union.input1_id, codes, owner)
-            union.input1_id = codes
+            source = union.input1_id
+            if source not in self.rows:  # layers that read the same value share its codes
+                dims = self.sheet.tensor(source).dims
+                self.rows[source] = self.sheet.new(dims, parse.QDINT8, PerTokenDynamicQuant(1))
+                self.sheet.convert(source, self.rows[source], owner)
+            union.input1_id = self.rows[source]
         union.filter_id = self._weight(union.filter_id, self.model.graph.by_key[owner], 0)
         self.done.add(owner)
         self.sheet.nodes.append((made, owner))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from haversack.base.errors import VerificationError
+from haversack.targets.executorch.calls import Calls, calls
 from haversack.targets.executorch.flat import Spoiled, Table, root
 
 ABOUT = "haversack"
@@ -113,11 +114,12 @@ class Delegate:
 
 @dataclass(frozen=True)
 class Program:
-    """A .pte file: what it says about itself, its delegates, and how many operators run outside of them."""
+    """A .pte file: what it says about itself, its delegates, and the operators and calls outside of them."""
 
     about: Mapping[str, Any]
     delegates: tuple[Delegate, ...]
     portable: tuple[str, ...]
+    calls: Calls = field(default_factory=Calls, repr=False)
 
 
 def parse(path: Path) -> Program:
@@ -164,7 +166,7 @@ def _program(data: bytes) -> Program:
         if read > len(data):
             raise Spoiled("its delegates overlap")
         delegates.append(_delegate(blob, lambda key: segment(named.get(key, len(segments)))))
-    return Program(_about(plans), tuple(delegates), _portable(plan))
+    return Program(_about(plans), tuple(delegates), _portable(plan), calls(program, plan, segment))
 
 
 def _about(plans: Mapping[str, Table]) -> Mapping[str, Any]:

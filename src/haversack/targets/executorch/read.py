@@ -13,6 +13,7 @@ from haversack.base.errors import Fault, VerificationError
 from haversack.targets.executorch import parse
 from haversack.targets.executorch.flat import Spoiled
 from haversack.targets.executorch.parse import Delegate, Program, Step, Value
+from haversack.targets.executorch.tables import read_tables
 from haversack.tools.graph.injection import Content
 
 _INT8 = 128
@@ -83,6 +84,11 @@ def _content(program: Program, names: Mapping[str, str], constants: _Constants) 
         if value.datatype == parse.QINT8:
             content.tensors[key] = _activation(value)
             known.add((number, index))
+    for key, table in read_tables(program).items():
+        constants.take(2 * table.codes.size)
+        zeros = np.zeros(table.scale.shape, np.int32)
+        content.tensors[f"{key}:weight"] = Affine(8, signed=True, axis=0, scale=table.scale, zero_point=zeros)
+        content.integers[f"{key}:weight"] = table.codes.astype(np.int32)
     layers = program.about.get("layers")
     owners = {parse.place(where): key for where, key in layers.items()} if isinstance(layers, dict) else {}
     for number, delegate in enumerate(program.delegates):
@@ -139,6 +145,8 @@ def _integers(constants: _Constants, delegate: Delegate, step: Step, key: str) -
         if found.ndim != len(_CHANNELS_FIRST[step.kind]):
             raise Spoiled(f"a convolution's weight of shape {found.shape}")
         found = found.transpose(_CHANNELS_FIRST[step.kind])
+    elif ":conv2d#" in key:
+        return found.reshape(*found.shape, 1, 1)
     return np.ascontiguousarray(found.reshape(*found.shape[:2], -1) if ":conv1d#" in key else found)
 
 

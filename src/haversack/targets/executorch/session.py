@@ -7,7 +7,9 @@ the whole process: the last session that was opened says how many there are.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,11 +36,22 @@ def bindings(threads: int) -> Any:  # noqa: ANN401 - a module without types
         import torch  # noqa: F401 - brings the libraries that the bindings are linked against
 
         native = import_module(BINDINGS)
+        _link_quantized()
     except ImportError as error:
         raise MissingExtra("executorch", "pack", purpose="running a .pte file") from error
     if native._threadpool_get_thread_count() != threads:  # noqa: SLF001 - there is no other name for it
         native._unsafe_reset_threadpool(threads)  # noqa: SLF001 - as above
     return native
+
+
+@cache
+def _link_quantized() -> None:
+    """Link the kernels of stored embedding tables, which the bindings leave out; where they lie is the wheel's."""
+    import executorch
+
+    for folder in executorch.__path__:
+        for path in sorted(Path(folder, "lib").glob("*executorch_kernels_quantized*")):
+            ctypes.CDLL(str(path))
 
 
 class EtSession:

@@ -7,6 +7,7 @@ and encodings. So the slow half (seconds of tracing) is shared by all the plans 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -14,6 +15,7 @@ from weakref import WeakKeyDictionary
 from haversack.base import digest
 from haversack.base.errors import ConversionError, Fault, MissingExtra
 from haversack.base.model import Model
+from haversack.targets.executorch.attention import flatten
 from haversack.targets.executorch.capture import Part, capturing
 from haversack.targets.executorch.parse import ABOUT
 from haversack.targets.executorch.quiet import quiet
@@ -22,11 +24,16 @@ from haversack.tools.graph.rewrite import give_weights
 from haversack.tools.graph.writes import without_writes
 
 if TYPE_CHECKING:
+    import torch
     from torch import fx
     from torch.export import ExportedProgram
 
 OWNER = "haversack"
 """Entry of ``meta["custom"]`` that carries a node's key through export and lowering."""
+LONGEST = 128
+"""The most that a free length can be, unless stated."""
+_SHORTEST = 2
+"""The least free length: export takes one for a length that is fixed."""
 _IDENTITIES = frozenset({"dropout", "clone", "contiguous", "alias", "detach"})
 _kept: WeakKeyDictionary[ExportedProgram, Skeleton] = WeakKeyDictionary()
 
@@ -39,26 +46,34 @@ class Skeleton:
         parts: XNNPACK graphs in the order of the container's delegates.
         container: ExecuTorch's PTEFile, whose delegates hold nothing.
         alone: node keys that run outside of XNNPACK, in portable kernels.
+        tables: node key of each call of an embedding, in order.
+        longest: the most that a free length other than the batch can be.
         frozen: digest of the parameters that the container holds, or that no layout rule leads to.
     """
 
     parts: tuple[Part, ...]
     container: Any
     alone: tuple[str, ...]
+    tables: tuple[str, ...]
+    longest: int
     frozen: str
 
 
-def skeleton(model: Model) -> Skeleton:
+def skeleton(model: Model, longest: int = LONGEST) -> Skeleton:
     """Return the skeleton of a model's program.
+
+    Args:
+        model: the canonical model.
+        longest: the most that a free length other than the batch can be.
 
     Raises:
         ConversionError: ExecuTorch does not take the graph.
         MissingExtra: executorch is not installed.
     """
     found = _kept.get(model.program)
-    if found is None or found.frozen != _frozen(model, found.parts):
+    if found is None or found.longest != longest or found.frozen != _frozen(model, found.parts):
         with quiet():
-            found = _lowered(model)
+            found = _lowered(model, longest)
         _kept[model.program] = found
     return found
 
@@ -80,7 +95,7 @@ def _refuse_crops(model: Model) -> None:
         raise ConversionError("ExecuTorch cannot run every operator", where=model.name, faults=tuple(faults))
 
 
-def _lowered(model: Model) -> Skeleton:
+def _lowered(model: Model, longest: int) -> Skeleton:
     _refuse_crops(model)
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -93,13 +108,14 @@ def _lowered(model: Model) -> Skeleton:
     partitioner.delegation_spec = DelegationSpec(backend.__name__, [])
     try:
         lowered = to_edge_transform_and_lower(
-            exported(model),
+            exported(model, longest),
             partitioner=[partitioner],
             constant_methods={ABOUT: "{}"},
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
         program = lowered.exported_program()
         parts, alone = _parts(program, model), _alone(program.graph_module)
+        tables = _tables(program.graph_module)
         emitted = lowered.to_executorch().buffer
         container = _container(emitted, len(parts))
     except (RuntimeError, AssertionError, ValueError, KeyError) as error:
@@ -109,7 +125,7 @@ def _lowered(model: Model) -> Skeleton:
             tried="to_edge_transform_and_lower with the XNNPACK partitioner",
         ) from error
     _check(container, alone, model)
-    return Skeleton(parts, container, alone, _frozen(model, parts))
+    return Skeleton(parts, container, alone, tables, longest, _frozen(model, parts))
 
 
 def _check(container: Any, alone: tuple[str, ...], model: Model) -> None:  # noqa: ANN401 - ExecuTorch's PTEFile
@@ -128,8 +144,13 @@ def _check(container: Any, alone: tuple[str, ...], model: Model) -> None:  # noq
         raise ConversionError("ExecuTorch cannot run every operator", where=model.name, faults=tuple(faults))
 
 
-def exported(model: Model) -> ExportedProgram:
-    """Return the program anew with the current weights, batches of one, and each node's key in its meta data."""
+def exported(model: Model, longest: int) -> ExportedProgram:
+    """Return the program anew with the current weights, batches of one, and each node's key in its meta data.
+
+    Args:
+        model: the canonical model.
+        longest: the most that a free length other than the batch can be.
+    """
     import torch
 
     module = model.program.module(check_guards=False)
@@ -137,7 +158,9 @@ def exported(model: Model) -> ExportedProgram:
     without_writes(module)
     _label(module, model)
     _plain(module)
-    program = torch.export.export(module, _example(model))
+    _drop_unread(module)
+    program = torch.export.export(module, _example(model), dynamic_shapes=_free(model, longest))
+    flatten(program)
     for node in program.graph.nodes:  # every pass copies these at every node: two thirds of the time
         for name in ("nn_module_stack", "stack_trace", "source_fn_stack", "from_node"):
             node.meta.pop(name, None)
@@ -175,6 +198,23 @@ def _plain(module: fx.GraphModule) -> None:
     module.recompile()
 
 
+def _drop_unread(module: fx.GraphModule) -> None:
+    """Take away parameters and buffers that nothing reads: export lifts them all, and a file would hold them.
+
+    Folded norms leave theirs behind.
+    """
+    read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    held = [name for name, _ in (*module.named_parameters(remove_duplicate=False), *_buffers(module))]
+    for name in held:
+        if name not in read:
+            path, _, last = name.rpartition(".")
+            delattr(module.get_submodule(path), last)
+
+
+def _buffers(module: fx.GraphModule) -> Iterator[tuple[str, torch.Tensor]]:
+    return module.named_buffers(remove_duplicate=False)
+
+
 def _keeps(node: fx.Node) -> bool:
     """Say whether a mean keeps its axes, or is not over height and width."""
     axes: Any = node.args[1]
@@ -194,6 +234,22 @@ def _example(model: Model) -> tuple[object, ...]:
             shape[0] = 1
         found.append(torch.zeros(shape, dtype=value.dtype))
     return tuple(found)
+
+
+def _free(model: Model, longest: int) -> tuple[dict[int, object], ...] | None:
+    """Return the dynamic_shapes argument: every free length but the batch, up to ``longest``."""
+    import torch
+
+    batch = {port.spec.shape[0] for port in model.inputs if port.spec.shape}
+    found = tuple(
+        {
+            axis: torch.export.Dim.AUTO(min=_SHORTEST, max=longest)
+            for axis, size in enumerate(port.spec.shape)
+            if isinstance(size, str) and size not in batch
+        }
+        for port in model.inputs
+    )
+    return found if any(found) else None
 
 
 def _parts(program: ExportedProgram, model: Model) -> tuple[Part, ...]:
@@ -247,6 +303,15 @@ def _alone(module: fx.GraphModule) -> tuple[str, ...]:
         if node.op == "call_function" and getattr(node.target, "_schema", None) is not None
     ]
     return tuple(dict.fromkeys(key for key in keys if key))
+
+
+def _tables(module: fx.GraphModule) -> tuple[str, ...]:
+    """Return the keys of embeddings, in the order in which they are called."""
+    return tuple(
+        str((node.meta.get("custom") or {}).get(OWNER, ""))
+        for node in module.graph.nodes
+        if node.op == "call_function" and getattr(node.target, "_name", "") == "aten::embedding"
+    )
 
 
 def _container(data: bytes, count: int) -> Any:  # noqa: ANN401 - ExecuTorch's PTEFile

@@ -17,16 +17,16 @@ from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Port
 from haversack.targets.executorch import parse
 from haversack.targets.executorch.constraints import constraints
-from haversack.targets.executorch.integers import Writer
+from haversack.targets.executorch.integers import NARROW, Writer
 from haversack.targets.executorch.pads import fold
 from haversack.targets.executorch.sheet import Finished, Sheet
 from haversack.targets.executorch.skeleton import Skeleton
+from haversack.targets.executorch.tables import write_tables
 from haversack.tools.graph.injection import derived, unheld
 from haversack.tools.graph.law import equal, runs_in_integers
 from haversack.tools.graph.roles import Role, Unit, role, units
 
 FORMAT = 1
-_HALF = 4
 _PADS = frozenset({"pad", "constant_pad_nd"})
 
 
@@ -94,7 +94,7 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
     ]
     _raise(model, [Fault(key, "the file has no tensor for it, so it cannot be encoded") for key in lost])
     held = {k: v for k, v in names.items() if (encodings.affine(k) is None) == (split_tensor(k)[0] not in grids)}
-    return Written(_file(skeleton, finished, model, layers), held, absorbed, biases)
+    return Written(_file(skeleton, finished, model, layers, encodings), held, absorbed, biases)
 
 
 def _raise(model: Model, faults: list[Fault]) -> None:
@@ -151,7 +151,9 @@ def _absorbed(
     return found
 
 
-def _file(skeleton: Skeleton, finished: list[Finished], model: Model, layers: Mapping[str, str]) -> bytes:
+def _file(
+    skeleton: Skeleton, finished: list[Finished], model: Model, layers: Mapping[str, str], encodings: Encodings
+) -> bytes:
     """Return the container with graphs and constants in it."""
     from executorch.exir._serialize._named_data_store import NamedDataStoreOutput
     from executorch.exir._serialize._program import PTEFile, serialize_pte_binary
@@ -169,6 +171,8 @@ def _file(skeleton: Skeleton, finished: list[Finished], model: Model, layers: Ma
     )
     about = {
         "format": FORMAT,
+        "alone": _floats(skeleton, model),
+        "tables": write_tables(program, skeleton.tables, encodings),
         "inputs": [_port(port) for port in model.inputs],
         "outputs": [_port(port) for port in model.outputs],
         "layers": dict(sorted(layers.items())),
@@ -177,6 +181,12 @@ def _file(skeleton: Skeleton, finished: list[Finished], model: Model, layers: Ma
         if plan.name == parse.ABOUT:
             plan.values[0].val.string_val = json.dumps(about, separators=(",", ":"), sort_keys=True)
     return bytes(serialize_pte_binary(PTEFile(program, skeleton.container.mutable_data, named), segment_alignment=16))
+
+
+def _floats(skeleton: Skeleton, model: Model) -> dict[str, str]:
+    """Return node key -> op of what computes or moves floats outside of XNNPACK."""
+    alone = [model.graph.by_key[key] for key in skeleton.alone]
+    return {node.key: node.op for node in alone if node.output.dtype == "float32"}
 
 
 def _port(port: Port) -> list[Any]:
@@ -190,7 +200,8 @@ def _unreached(model: Model, encodings: Encodings, skeleton: Skeleton, present: 
         node, port = split_tensor(key)
         read = {reader.key for reader in model.graph.consumers[node]}
         outside = node in model.graph.outputs or bool(read & alone)
-        if node in alone and isinstance(encodings.tensors[key], Affine) and (port == "weight" or outside):
+        table = port == "weight" and node in skeleton.tables
+        if node in alone and isinstance(encodings.tensors[key], Affine) and (port == "weight" or outside) and not table:
             yield Fault(key, "XNNPACK does not take this layer, so it stays in float32")
 
 
@@ -210,6 +221,12 @@ def _faults(model: Model, encodings: Encodings, whole: Mapping[str, Unit]) -> It
     found = list(unheld(model, encodings, inside, _weight_fault, _input_fault))
     told = {fault.where for fault in found}
     yield from found
+    narrow = constraints(model.graph).int4_layers
+    for key in sorted(encodings.tensors.keys() - told):
+        weight = encodings.affine(key)
+        node_key, port = split_tensor(key)
+        if port == "weight" and weight is not None and weight.bits == NARROW and node_key not in narrow:
+            yield Fault(key, "only linear layers and plain 1x1 convolutions have kernels for 4 bits")
     for key in sorted(encodings.tensors.keys() - told):
         node_key, port = split_tensor(key)
         weight = encodings.affine(f"{node_key}:weight")
@@ -217,7 +234,7 @@ def _faults(model: Model, encodings: Encodings, whole: Mapping[str, Unit]) -> It
             continue
         if weight.axis is None:
             yield Fault(key, "an input quantized at run time needs an integer weight with a scale for each row")
-        elif weight.bits == _HALF and _is_odd(model, model.graph.by_key[node_key]):
+        elif weight.bits == NARROW and _is_odd(model, model.graph.by_key[node_key]):
             cause = "XNNPACK computes rows of odd length wrongly and not the same each time where weights have 4 bits"
             yield Fault(key, cause)
 
@@ -229,16 +246,21 @@ def _is_odd(model: Model, node: Node) -> bool:
 
 def _weight_fault(node: Node, encoding: Encoding) -> str:
     if role(node) is not Role.LAYER:
-        return f"the weight of {node.op} stays in float32"
+        return _table_fault(encoding) if node.op == "embedding" else f"the weight of {node.op} stays in float32"
     if isinstance(encoding, Float):
         return "" if encoding.dtype == "float32" else "XNNPACK has no kernels for float16 weights on this path"
     if not isinstance(encoding, Affine):
         return f"a weight is held as Affine, not as {type(encoding).__name__}"
-    if encoding.bits not in (4, 8) or not encoding.signed or encoding.zero_point.any():
+    if encoding.bits not in (NARROW, 8) or not encoding.signed or encoding.zero_point.any():
         return "a weight is held as symmetric int8 or int4"
-    if encoding.bits == 4 and node.op != "linear":
-        return "only a linear layer's weight is held in 4 bits"
     return "" if encoding.axis in (None, 0) else f"the scales of a weight go along axis 0, not {encoding.axis}"
+
+
+def _table_fault(encoding: Encoding) -> str:
+    if isinstance(encoding, Float) and encoding.dtype == "float32":
+        return ""
+    rows = isinstance(encoding, Affine) and (encoding.bits, encoding.signed, encoding.axis) == (8, True, 0)
+    return "" if rows else "a table is held as symmetric int8 with a scale for each row"
 
 
 def _input_fault(node: Node, encoding: Encoding) -> str:

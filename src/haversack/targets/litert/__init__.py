@@ -42,14 +42,16 @@ class LiteRT(Target):
         "browser": "LiteRT.js from npm runs it as WebAssembly",
     }
     packages: ClassVar[tuple[str, ...]] = ("ai-edge-litert",)
+    verified: ClassVar[Mapping[str, str]] = {"ai-edge-litert": ">=2.3,<2.4"}
     file: str = "model.tflite"
     lengths: tuple[int, ...] = (16, 32, 64, 128)
     integer_io: bool = False
 
     def _constraints(self, graph: Graph) -> Constraints:
+        from haversack.targets.litert.faults import keeps_int4_fast
         from haversack.tools.graph.demands import demands
 
-        return demands(graph)
+        return demands(graph, int4=keeps_int4_fast)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         from haversack.targets.litert.write import write

@@ -9,9 +9,9 @@ import numpy as np
 
 from haversack.targets.litert import order as orders
 from haversack.targets.litert.order import Order
-from haversack.targets.litert.program import Constant
 from haversack.targets.litert.sheet import Value
 from haversack.targets.litert.site import Site
+from haversack.tools.graph.program import Constant
 
 BINARY = {
     "add": "ADD",

@@ -10,9 +10,9 @@ import numpy as np
 from haversack.targets.litert import order as orders
 from haversack.targets.litert.arithmetic import combine, constant, scaled, unary
 from haversack.targets.litert.pools import reduced
-from haversack.targets.litert.program import Constant
 from haversack.targets.litert.sheet import Value
 from haversack.targets.litert.site import Site
+from haversack.tools.graph.program import Constant
 
 
 def write_softmax(site: Site) -> Value:

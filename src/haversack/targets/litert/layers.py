@@ -15,9 +15,9 @@ from haversack.targets.litert.flat import Quantization
 from haversack.targets.litert.naming import CODES, HALF, NONE, SCALE, WHOLE
 from haversack.targets.litert.order import NHWC, NWC
 from haversack.targets.litert.padding import Sides, spread
-from haversack.targets.litert.program import Constant
 from haversack.targets.litert.sheet import Value, quantization
 from haversack.targets.litert.site import Site
+from haversack.tools.graph.program import Constant
 from haversack.tools.numerics import affine
 from haversack.tools.numerics.granularity import along
 

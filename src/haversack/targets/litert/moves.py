@@ -11,9 +11,9 @@ import numpy as np
 from haversack.targets.litert import order as orders
 from haversack.targets.litert import padding
 from haversack.targets.litert.layers import padded
-from haversack.targets.litert.program import Constant, Flow
 from haversack.targets.litert.sheet import OFFSET, Value, quantization
 from haversack.targets.litert.site import Site
+from haversack.tools.graph.program import Constant, Flow
 from haversack.tools.numerics import affine
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from haversack.base.encodings import Encodings
 from haversack.base.graph import Graph, Node
-from haversack.targets.litert.program import Program
 from haversack.tools.graph.law import equal
+from haversack.tools.graph.program import Program
 from haversack.tools.graph.roles import Role, role
 
 Sides = tuple[tuple[int, int], ...]

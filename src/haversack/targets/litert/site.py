@@ -14,8 +14,8 @@ from haversack.base.graph import Node
 from haversack.targets.litert import order as orders
 from haversack.targets.litert.naming import VALUE
 from haversack.targets.litert.order import Order
-from haversack.targets.litert.program import Constant, Flow, Program
 from haversack.targets.litert.sheet import Sheet, Value
+from haversack.tools.graph.program import Constant, Flow, Program
 
 
 @dataclass

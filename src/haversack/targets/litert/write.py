@@ -19,12 +19,12 @@ from haversack.targets.litert.flat import pack
 from haversack.targets.litert.naming import CODES
 from haversack.targets.litert.ops import WRITERS
 from haversack.targets.litert.order import LAYOUTS, NHWC, NWC
-from haversack.targets.litert.program import Flow, Program
 from haversack.targets.litert.session import MAIN
 from haversack.targets.litert.sheet import OFFSET, Sheet, Store, Value
 from haversack.targets.litert.site import Site, Values
 from haversack.tools.graph.demands import demands
 from haversack.tools.graph.law import runs_in_integers
+from haversack.tools.graph.program import Flow, Program
 from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role, units
 from haversack.tools.numerics import affine
 

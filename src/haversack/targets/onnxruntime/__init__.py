@@ -17,20 +17,24 @@ from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.targets.contract import Session, Target, artifact_file
 from haversack.targets.onnxruntime.cpu import PRECISION
+from haversack.tools.graph.onnx import mapped
 from haversack.tools.store import atomic
 
 _MINIMUM = "1.18"
 """The first release that reads opset 20 in IR version 10."""
+_MINIMUM_INT4 = "1.23"
+"""The first release that casts INT4."""
 _LARGEST = 1_900_000_000
 """Bytes; protobuf ends at 2 GiB."""
 
 
 @dataclass(frozen=True)
 class OnnxRuntime(Target):
-    """ONNX Runtime on CPUs: float32, float16 storage, int8 static, dynamic and weight only.
+    """ONNX Runtime on CPUs: float32, float16 storage, int8 static, dynamic and weight only, 4-bit storage.
 
     Attributes:
         file: name of the written file.
+        mapped_from: bytes from which on the weights get a file of their own, which is mapped instead of read.
     """
 
     platforms: ClassVar[Mapping[str, str]] = {
@@ -40,16 +44,19 @@ class OnnxRuntime(Target):
         "browser": "onnxruntime-web from npm runs it as WebAssembly",
     }
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript", "onnx-ir")
+    verified: ClassVar[Mapping[str, str]] = {"onnx": ">=1.23,<1.24", "onnxruntime": ">=1.32,<1.33"}
     session_settings: ClassVar[frozenset[str]] = frozenset({PRECISION})
+    keeps_order: ClassVar[bool] = False
     file: str = "model.onnx"
+    mapped_from: int = mapped.LEAST
 
     def _constraints(self, graph: Graph) -> Constraints:
         from haversack.tools.graph.demands import demands
 
-        return demands(graph)
+        return demands(graph, int4=lambda _, node: node.weight is not None)  # widened to int8 when a file is opened
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
-        from haversack.targets.onnxruntime.skeleton import skeleton
+        from haversack.tools.graph.onnx.skeleton import skeleton
 
         size = sum(value.nbytes for value in model.weights.values())
         if size > _LARGEST:
@@ -63,17 +70,18 @@ class OnnxRuntime(Target):
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
         from haversack.targets.onnxruntime import cpu
         from haversack.targets.onnxruntime.read import read
-        from haversack.targets.onnxruntime.skeleton import skeleton
         from haversack.targets.onnxruntime.write import write
         from haversack.tools.graph.injection import derived, proven
+        from haversack.tools.graph.onnx.skeleton import skeleton
 
         frame = skeleton(model)
         written = write(frame, model, encodings)
         path = folder / self.file
         features = cpu.features()
         options = cpu.session_options(features) if _multiplies_integers(encodings) else {}
-        with atomic.replacing(path) as stream:
-            stream.write(written.data)
+        whole = len(written.data) < self.mapped_from
+        with mapped.parted(written.data, path, whole=whole) as (data, beside), atomic.replacing(path) as stream:
+            stream.write(data)
             stream.flush()
             draft = Path(stream.name)
             session = self._opened(draft, options)
@@ -83,11 +91,11 @@ class OnnxRuntime(Target):
             )
         return Artifact(
             target="onnxruntime",
-            files=(artifact_file(path, folder),),
+            files=tuple(artifact_file(each, folder) for each in (path, *beside)),
             inputs=session.inputs,
             outputs=session.outputs,
-            runtime_version=_MINIMUM,
-            opset=frame.opset,
+            runtime_version=_MINIMUM if written.opset == frame.opset else _MINIMUM_INT4,
+            opset=written.opset,
             cpu_features=features,
             session_options=options,
             tensor_names=written.tensor_names,

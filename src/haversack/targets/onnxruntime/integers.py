@@ -13,8 +13,8 @@ import numpy as np
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
-from haversack.targets.onnxruntime.naming import CODES, SCALE, VALUE, ZERO_POINT
-from haversack.targets.onnxruntime.sheet import Sheet
+from haversack.tools.graph.onnx.naming import CODES, SCALE, VALUE, ZERO_POINT
+from haversack.tools.graph.onnx.sheet import Sheet
 from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role
 from haversack.tools.numerics import affine
 
@@ -87,11 +87,11 @@ class Codes:
         self.codes[key], self.values[key] = self.codes[source], self.values[source]
 
     def weight(self, node: Node) -> ir.Value:
-        """Return the float value of a layer's int8 weight: initializer and DequantizeLinear."""
+        """Return the float value of a layer's integer weight: initializer and DequantizeLinear."""
         key = f"{node.key}:weight"
         encoding = self.encodings.affine(key)
         assert encoding is not None, "a layer runs in integers only if its weight is Affine"
-        codes = self.sheet.constant(f"{key}{CODES}", self.encodings.integers[key].astype(np.int8))
+        codes = self.sheet.integers(key, self.encodings.integers[key], encoding.bits)
         scale = self.sheet.constant(f"{key}{SCALE}", encoding.scale.astype(np.float32))
         axis = {} if encoding.axis is None else {"axis": encoding.axis}
         # Left out, or shared by layers of one width, they would mean the same; but ONNX Runtime's rewrite of int8 to

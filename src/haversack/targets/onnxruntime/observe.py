@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from haversack.base.model import Sample
-from haversack.targets.onnxruntime.naming import CODES, key_of, key_within
 from haversack.targets.onnxruntime.session import options, ports, start
+from haversack.tools.graph.onnx.naming import CODES, key_of, key_within
 
 _FLOAT_LAYERS = frozenset(
     {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Add", "GlobalAveragePool"}
@@ -35,12 +35,12 @@ def unfused(path: Path, settings: Mapping[str, str]) -> tuple[str, ...]:
     """Return keys of layers that stand between DQ and Q in the file and are computed in float all the same."""
     import onnx
 
-    meant = _meant_for_integers(onnx.load(path).graph)
+    meant = _meant_for_integers(onnx.load(path, load_external_data=False).graph)
     with tempfile.TemporaryDirectory() as folder:
         chosen = options(settings, 1)
         chosen.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
         start(str(path), chosen, str(path))
-        made = onnx.load(chosen.optimized_model_filepath).graph
+        made = onnx.load(chosen.optimized_model_filepath, load_external_data=False).graph
     known = frozenset(meant)
     found = {key_within(node.name, known) for node in made.node if node.op_type in _FLOAT_LAYERS}
     return tuple(key for key in meant if key in found)
@@ -162,6 +162,7 @@ def tensors(path: Path, names: Mapping[str, str], settings: Mapping[str, str], i
             already.add(name)
     if not shown:
         return {}
+    ir.external_data.load_to_model(model)
     data: onnx.ModelProto = ir.to_proto(model)
     session = start(data.SerializeToString(), options(settings, 1), str(path))
     feeds = {port.name: array for port, array in zip(ports(session.get_inputs()), inputs, strict=True)}

@@ -14,18 +14,18 @@ import numpy as np
 
 from haversack.base.encodings import Affine, Dynamic, Float
 from haversack.base.errors import Fault
-from haversack.targets.onnxruntime.foreign import Foreign, constant, guarded
-from haversack.targets.onnxruntime.foreign import axis as axis_of
 from haversack.targets.onnxruntime.integers import MOVES
-from haversack.targets.onnxruntime.naming import CODES, key_of
 from haversack.tools.graph.injection import Content
 from haversack.tools.graph.law import equal
+from haversack.tools.graph.onnx.foreign import Foreign, constant, guarded
+from haversack.tools.graph.onnx.foreign import axis as axis_of
+from haversack.tools.graph.onnx.naming import CODES, key_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _ENCODING_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
-_LARGEST_CODE = 127
+_BITS = {"int8": 8, "int4": 4}
 _LAYERS = {"Conv": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1, "Gather": 0}
 """Operator -> which of its inputs is the weight."""
 
@@ -146,14 +146,14 @@ class _Reader:
             node = node.inputs[0].producer()
         if node is None or not node.inputs:
             return
-        codes = constant(node.inputs[0])
+        codes = _codes(node.inputs[0])
         if node.op_type == "DequantizeLinear" and codes is not None:
             self.known.add(node)
             zeros = constant(node.inputs[2]) if len(node.inputs) > 2 else None
             self.integer_weight(key, codes, constant(node.inputs[1]), axis_of(node), zeros)
         elif node.op_type == "Mul":
             cast = node.inputs[0].producer() if node.inputs[0] is not None else None
-            codes = constant(cast.inputs[0]) if cast is not None and cast.op_type == "Cast" else None
+            codes = _codes(cast.inputs[0]) if cast is not None and cast.op_type == "Cast" else None
             scale = constant(node.inputs[1])
             if codes is not None and scale is not None:
                 self.integer_weight(key, codes, scale.reshape(-1) if scale.ndim else scale, 0 if scale.ndim else None)
@@ -163,25 +163,27 @@ class _Reader:
     def integer_weight(
         self, key: str, codes: np.ndarray, scale: np.ndarray | None, axis: int | None, zeros: np.ndarray | None = None
     ) -> None:
-        if scale is None or scale.dtype != np.float32 or codes.dtype != np.int8 or (zeros is not None and zeros.any()):
-            self.fault(key, "it is not symmetric int8 with constant scales")
+        bits = _BITS.get(str(codes.dtype))
+        if scale is None or scale.dtype != np.float32 or bits is None or (zeros is not None and zeros.any()):
+            self.fault(key, "it is not symmetric int8 or int4 with constant scales")
             return
-        if codes.size and codes.min() < -_LARGEST_CODE:
-            self.fault(key, "it holds -128, which no weight has")
+        codes = codes.astype(np.int32)
+        if codes.size and codes.min() <= -(1 << (bits - 1)):
+            self.fault(key, f"it holds {codes.min()}, which no weight has")
             return
         axis = axis if scale.ndim else None
         try:
             self.content.tensors[key] = Affine(
-                8, signed=True, axis=axis, scale=scale, zero_point=np.zeros(scale.shape, np.int32)
+                bits, signed=True, axis=axis, scale=scale, zero_point=np.zeros(scale.shape, np.int32)
             )
         except ValueError as error:
             self.fault(key, str(error))
             return
-        self.content.integers[key] = codes.astype(np.int32)
+        self.content.integers[key] = codes
 
     def dynamic(self, key: str, node: ir.Node) -> None:
         """Read a layer whose input is quantized at run time: its scale is a factor of the scale behind it."""
-        codes = constant(node.inputs[1])
+        codes = _codes(node.inputs[1])
         maker = node.inputs[0].producer() if node.inputs[0] is not None else None
         scale = None
         for cast in _readers(node, "Cast"):
@@ -235,6 +237,18 @@ class _Reader:
         own = self.affine(node, key_of(node.name or ""))
         made = [self.affine(maker, "") for maker in makers if maker in self.known]
         return own is not None and bool(made) and all(found is not None and equal(own, found) for found in made)
+
+
+def _codes(value: ir.Value | None) -> np.ndarray | None:
+    """Return a weight's stored numbers, through the Cast that widens those of 4 bits."""
+    import onnx_ir as ir
+
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "Cast":
+        return constant(value)
+    found, to = constant(node.inputs[0]), node.attributes.get("to")
+    widens = to is not None and not to.is_ref() and to.value == ir.DataType.INT8
+    return found if widens and found is not None and str(found.dtype) == "int4" else None
 
 
 def _readers(node: ir.Node, op: str) -> list[ir.Node]:

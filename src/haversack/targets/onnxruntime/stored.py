@@ -12,8 +12,8 @@ import numpy as np
 
 from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings
 from haversack.base.graph import Node
-from haversack.targets.onnxruntime.naming import CODES, SCALE
-from haversack.targets.onnxruntime.sheet import Sheet
+from haversack.tools.graph.onnx.naming import CODES, SCALE
+from haversack.tools.graph.onnx.sheet import Sheet
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics.granularity import along
 
@@ -48,7 +48,7 @@ def _weight(sheet: Sheet, node: Node, encoding: Encoding, integers: np.ndarray |
     if not isinstance(encoding, Affine) or integers is None:
         half = sheet.constant(f"{key}/float16", sheet.model.weights[str(node.weight)].astype(np.float16))
         return sheet.node("Cast", [half], f"{key}/Cast", to=_float32())
-    codes = sheet.constant(f"{key}{CODES}", integers.astype(np.int8))
+    codes = sheet.integers(key, integers, encoding.bits)
     scale = sheet.constant(f"{key}{SCALE}", along(encoding.scale, encoding.axis, integers.ndim))
     return sheet.node("Mul", [sheet.node("Cast", [codes], f"{key}/Cast", to=_float32()), scale], f"{key}/Mul")
 
@@ -75,7 +75,7 @@ def _dynamic(sheet: Sheet, node: Node, encoding: Affine, integers: np.ndarray, x
         sheet.node("DynamicQuantizeLinear", [x], name, [f"{name}/{part}" for part in ("codes", "scale", "zero_point")])
         shared = next(u.node for u in x.uses() if u.node.name == name)
     quantized, x_scale, x_zero = shared.outputs
-    codes = sheet.constant(f"{key}{CODES}", np.ascontiguousarray(integers.T.astype(np.int8)))
+    codes = sheet.integers(key, np.ascontiguousarray(integers.T), encoding.bits)
     total = sheet.node("MatMulInteger", [quantized, codes, x_zero], f"{node.key}/MatMulInteger")
     real = sheet.node("Cast", [total], f"{node.key}/Cast", to=_float32())
     scale = sheet.node(

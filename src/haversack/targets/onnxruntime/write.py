@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
-from haversack.base.errors import ConversionError, Fault
+from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.targets.onnxruntime.integers import Codes, write_unit
-from haversack.targets.onnxruntime.sheet import Sheet
-from haversack.targets.onnxruntime.skeleton import Skeleton
 from haversack.targets.onnxruntime.stored import write_layer
 from haversack.tools.graph.demands import demands
 from haversack.tools.graph.injection import unheld
-from haversack.tools.graph.law import equal, runs_in_integers
+from haversack.tools.graph.law import runs_in_integers
+from haversack.tools.graph.onnx.held import held
+from haversack.tools.graph.onnx.sheet import NARROW, Sheet
+from haversack.tools.graph.onnx.skeleton import Skeleton
 from haversack.tools.graph.roles import Role, role, units
 
 
@@ -25,11 +26,13 @@ class Written:
 
     Attributes:
         data: the ONNX model.
+        opset: version of its operators.
         tensor_names: activation tensor key -> its name in the file: of the codes where it is encoded.
         absorbed: encoded tensor key -> name of the codes that serve it, for tensors that the file does not have.
     """
 
     data: bytes
+    opset: int
     tensor_names: Mapping[str, str]
     absorbed: Mapping[str, str]
 
@@ -41,11 +44,11 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
         ConversionError: encodings that have no place in the file, all of them at once; or a layer that was exported
             in a form without an integer kernel.
     """
-    held = _held(skeleton, model, encodings)
+    places = held(skeleton, model, encodings)
     ops = demands(model.graph).integer_ops
     whole = {unit.last.key: unit for unit in units(model.graph) if runs_in_integers(unit, encodings, ops)}
     inside = {unit.head.key for unit in whole.values() if unit.clamp is not None}
-    faults = [*unheld(model, encodings, inside, _weight_fault, _input_fault), *held.faults]
+    faults = [*unheld(model, encodings, inside, _weight_fault, _input_fault), *places.faults]
     if faults:
         raise ConversionError(
             "ONNX Runtime cannot hold these encodings",
@@ -63,41 +66,11 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
         elif node.key in whole:
             write_unit(codes, whole[node.key])
         elif node.key not in inside:
-            _write_float(codes, node, skeleton, held.encodings.get(node.key))
+            _write_float(codes, node, skeleton, places.encodings.get(node.key))
     data = sheet.finish(model.weights)
     names = _names(codes, skeleton)
-    absorbed = {key: str(codes.codes[source].name) for key, source in held.absorbed.items() if key not in names}
-    return Written(data, names, absorbed)
-
-
-@dataclass(frozen=True)
-class _Held:
-    """Encoding of each value in the file, by node key; tensor keys without one of their own -> node key; faults."""
-
-    encodings: Mapping[str, Affine]
-    absorbed: Mapping[str, str]
-    faults: tuple[Fault, ...]
-
-
-def _held(skeleton: Skeleton, model: Model, encodings: Encodings) -> _Held:
-    """Say which value in the file gets which encoding: a node that left the graph has its source's."""
-    graph = model.graph
-    found = {node.key: enc for node in graph.nodes if (enc := encodings.affine(node.out)) is not None}
-    absorbed, faults = {}, []
-    for key in [node.key for node in graph.nodes if node.key in found and node.key not in skeleton.names]:
-        source = skeleton.source(key)
-        mine, theirs = found.pop(key), found.get(source)
-        alone = len(graph.consumers[source]) == 1 and source not in graph.outputs
-        if source == key:
-            faults.append(Fault(f"{key}:out", "ONNX has no one tensor for it, so it cannot be encoded"))
-        elif theirs is not None and equal(mine, theirs):
-            absorbed[f"{key}:out"] = source
-        elif theirs is None and alone and skeleton.same.get(key) == source:
-            found[source] = mine
-            absorbed[f"{key}:out"] = source
-        else:
-            faults.append(Fault(f"{key}:out", f"in the file it is one tensor with {source}:out, encoded otherwise"))
-    return _Held(found, absorbed, tuple(faults))
+    absorbed = {key: str(codes.codes[source].name) for key, source in places.absorbed.items() if key not in names}
+    return Written(data, sheet.opset, names, absorbed)
 
 
 def _write_float(codes: Codes, node: Node, skeleton: Skeleton, out: Affine | None) -> None:
@@ -134,8 +107,9 @@ def _weight_fault(node: Node, encoding: Encoding) -> str:
         return "" if encoding.dtype in ("float32", "float16") else f"{encoding.dtype} is not known"
     if not isinstance(encoding, Affine):
         return f"a weight is held as Affine or float16, not as {type(encoding).__name__}"
-    if (encoding.bits, encoding.signed) != (8, True) or encoding.zero_point.any():
-        return "a weight is held as symmetric int8"
+    widths = (8,) if role(node) is Role.EMBEDDING else (NARROW, 8)
+    if encoding.bits not in widths or not encoding.signed or encoding.zero_point.any():
+        return "a weight is held as symmetric int8, or int4 in a layer"
     return "" if encoding.axis in (None, 0) else f"the scales of a weight go along axis 0, not {encoding.axis}"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Dynamic, Encodings, Float
+from haversack.base.encodings import Affine, Codebook, Dynamic, Encodings, Float
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
@@ -18,7 +18,7 @@ from haversack.targets.reference.refusals import refusals
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.law import runs_in_integers
 from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role, units
-from haversack.tools.numerics import affine
+from haversack.tools.numerics import affine, palette
 
 if TYPE_CHECKING:
     import torch
@@ -161,6 +161,8 @@ class Interpreter:
             if isinstance(dynamic, Dynamic):
                 return DynamicLayer(node, codes, self._bias(node), weight=encoding, bits=dynamic.bits)
             values = affine.dequantize(codes, encoding)
+        elif isinstance(encoding, Codebook):
+            values = palette.values(self.encodings.integers[key], encoding)
         else:
             values = self.model.weights[node.weight or ""].astype(np.float16).astype(np.float32)
         return StoredTable(values) if role(node) is Role.EMBEDDING else StoredLayer(node, values, self._bias(node))

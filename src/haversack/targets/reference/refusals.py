@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
+from haversack.base.encodings import Affine, Codebook, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import Fault
 from haversack.base.graph import Node
 from haversack.base.keys import split_tensor
@@ -58,5 +58,11 @@ def _weight(model: Model, encodings: Encodings, node: Node, encoding: Encoding) 
             yield f"integers of shape {codes.shape} for a weight of shape {shape}"
         if encoding.axis not in (None, 0):
             yield f"scales along axis {encoding.axis}, not along the rows"
+    elif isinstance(encoding, Codebook):
+        codes = encodings.integers.get(key)
+        if codes is None or codes.shape != model.weights[node.weight].shape:
+            yield "the indices are missing or of another shape"
+        elif encoding.group:
+            yield "one palette serves a whole weight here"
     elif not isinstance(encoding, Float):
         yield f"{type(encoding).__name__} on a weight has no meaning here"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from haversack.base.constraints import Constraints, Ratio
-from haversack.base.graph import Graph
+from haversack.base.graph import Graph, Node
 from haversack.tools.graph.law import INTEGER_ROLES
-from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role, units
+from haversack.tools.graph.roles import Role, Unit, clamp_bounds, is_product, role, units
 
 _REAL = "float32"
 
 
-def demands(graph: Graph, *, without: frozenset[str] = frozenset()) -> Constraints:
+def demands(
+    graph: Graph, *, without: frozenset[str] = frozenset(), int4: Callable[[Graph, Node], bool] = is_product
+) -> Constraints:
     """Return the constraints of a graph.
 
     Values that are moved keep one encoding; adds and means have tie-free ratios; a clamp's output stays inside it, so
@@ -21,6 +23,7 @@ def demands(graph: Graph, *, without: frozenset[str] = frozenset()) -> Constrain
     Args:
         graph: the canonical graph.
         without: ops that the runtime has no integer kernel for, of those that the law knows.
+        int4: says of a layer of the graph whether its weight may have 4 bits and stays as fast as with 8.
     """
     found = [unit for unit in units(graph) if unit.last.output.dtype == _REAL]
     ties = [frozenset((*_flowing(unit), unit.out)) for unit in found if role(unit.head) in (Role.SAME, Role.CONCAT)]
@@ -31,7 +34,12 @@ def demands(graph: Graph, *, without: frozenset[str] = frozenset()) -> Constrain
             bounds[unit.out] = limits
     ratios = [ratio for unit in found for ratio in _ratios(graph, unit)]
     ops = frozenset(unit.head.op for unit in found if role(unit.head) in INTEGER_ROLES)
-    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - without)
+    narrow = frozenset(
+        unit.head.key
+        for unit in found
+        if role(unit.head) is Role.LAYER and unit.head.op in ops - without and int4(graph, unit.head)
+    )
+    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - without, narrow)
 
 
 def _flowing(unit: Unit) -> tuple[str, ...]:

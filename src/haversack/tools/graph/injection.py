@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from haversack.base import digest
-from haversack.base.encodings import Affine, Encoding, Encodings, Float
+from haversack.base.encodings import Affine, Codebook, Encoding, Encodings, Float
 from haversack.base.errors import Fault, VerificationError
 from haversack.base.graph import Node
 from haversack.base.keys import split_tensor
@@ -142,6 +142,10 @@ def _difference(asked: Encoding | None, found: Encoding | None) -> str:
         if asked.scale.tobytes() != found.scale.tobytes():
             return f"scale {found.scale.ravel()[:4]} instead of {asked.scale.ravel()[:4]}"
         return f"zero-point {found.zero_point.ravel()[:4]} or form differs from {asked.zero_point.ravel()[:4]}"
+    if isinstance(asked, Codebook) and isinstance(found, Codebook):
+        alike = (asked.bits, asked.group) == (found.bits, found.group)
+        same = alike and asked.entries.tobytes() == found.entries.tobytes()
+        return "" if same else f"palette {found.entries.ravel()[:4]} instead of {asked.entries.ravel()[:4]}"
     return "" if asked == found else f"{type(found).__name__} instead of {type(asked).__name__}"
 
 

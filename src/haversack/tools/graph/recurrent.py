@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from haversack.base.errors import ConversionError
 from haversack.tools.graph.canonical import module_path, op_name
@@ -40,16 +40,19 @@ def unrolled(program: ExportedProgram) -> ExportedProgram:
                 where=module_path(node) or "the root module",
                 next_step="export a step of it: take the state as an input of forward(), return the next as an output",
             )
-    table = torch.export.default_decompositions()
+    table: Any = torch.export.default_decompositions()
     wanted = {op: rule for op, rule in table.items() if op.name().partition("::")[2].partition(".")[0] in CELLS}
-    return program.run_decompositions(wanted)
+    written: ExportedProgram = program.run_decompositions(wanted)
+    return written
 
 
 def _steps(node: fx.Node) -> int:
     """Return how many steps a layer runs over; a free length counts as none, since its export fixes or refuses it."""
     if op_name(node).endswith("_cell"):
         return 1
-    arguments = dict(zip((a.name for a in node.target._schema.arguments), node.args, strict=False))  # noqa: SLF001 - torch tells it nowhere else
+    target: Any = node.target
+    names = [one.name for one in target._schema.arguments]  # noqa: SLF001 - torch tells the names nowhere else
+    arguments: dict[str, Any] = dict(zip(names, node.args, strict=False))
     shape = arguments["input"].meta["val"].shape
     length = shape[1] if arguments.get("batch_first") else shape[0]
     return length if isinstance(length, int) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -71,6 +72,19 @@ def clamp_bounds(node: Node) -> tuple[float, float] | None:
         if isinstance(low, int | float | None) and isinstance(high, int | float | None):
             return float("-inf") if low is None else float(low), float("inf") if high is None else float(high)
     return None
+
+
+def is_product(graph: Graph, node: Node) -> bool:
+    """Say whether a layer is one product of matrices: a linear layer, or a 1x1 convolution that visits every place."""
+    if role(node) is not Role.LAYER or node.op == "linear":
+        return node.op == "linear" and role(node) is Role.LAYER
+    before, after = graph.by_key[node.inputs[0]].output.shape, node.output.shape
+    if node.op != "conv2d" or node.attributes.get("groups") != 1 or before[2:] != after[2:]:
+        return False
+    still = [[1], [1, 1], 1]
+    if node.attributes.get("stride") not in still or not all(isinstance(size, int) for size in (before[1], *after[1:])):
+        return False
+    return node.macs == math.prod(int(size) for size in (before[1], *after[1:]))
 
 
 def _is_spatial_mean(node: Node) -> bool:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
+from haversack.base.encodings import Affine, Codebook, Dynamic, Encoding, Encodings, Float
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import Role, role, units
+from haversack.tools.numerics import palette
 from haversack.tools.numerics.affine import dequantize, from_range
 
 if TYPE_CHECKING:
@@ -161,6 +162,8 @@ class _Walk:
         encoding = self.encodings.tensors.get(key)
         if isinstance(encoding, Affine):
             return dequantize(self.encodings.integers[key], encoding)
+        if isinstance(encoding, Codebook):
+            return palette.values(self.encodings.integers[key], encoding)
         if isinstance(encoding, Float) and encoding.dtype == "float16" and node.weight is not None:
             return self.simulator.model.weights[node.weight].astype(np.float16).astype(np.float32)
         return None

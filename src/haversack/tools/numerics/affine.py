@@ -14,6 +14,9 @@ from haversack.tools.numerics.granularity import along
 BIAS_LIMIT = 1 << 22
 """Largest code a bias may have before its channel's weight scale is raised: leaves the int32 sum 2^9 times as much."""
 
+MIDDLE = 128
+"""The code of 0 on a symmetric grid of 8 bits; runtimes with signed codes write it as 0."""
+
 _INT32 = np.iinfo(np.int32)
 
 
@@ -83,6 +86,21 @@ def symmetric(scales: np.ndarray, bits: int = 8, axis: int | None = None) -> Aff
         message = "a scale must be finite and positive"
         raise ValueError(message)
     return Affine(bits, signed=True, axis=axis, scale=scale, zero_point=np.zeros(scale.shape, np.int32))
+
+
+def half_up(scale: np.ndarray) -> np.ndarray:
+    """Return float32 scales that are float16 numbers, each the least that is not below the one given.
+
+    So no weight leaves the codes that its own scale gave it; what float16 cannot hold stays at its largest number.
+
+    Args:
+        scale: float32, any shape, positive.
+    """
+    largest = np.float32(np.finfo(np.float16).max)
+    near = np.minimum(np.asarray(scale, np.float32), largest).astype(np.float16)
+    short = near.astype(np.float32) < np.minimum(scale, largest)
+    above = np.nextafter(near, np.finfo(np.float16).max)
+    return np.asarray(np.where(short, above, near), np.float32)
 
 
 def bias_scale(scale_in: np.ndarray, scale_weight: np.ndarray) -> np.ndarray:

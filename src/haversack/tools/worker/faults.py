@@ -1,4 +1,7 @@
-"""What a worker's end looks like from the parent: always one of three exceptions, never the end of the run."""
+"""What a worker's end looks like from the parent: always one of three exceptions, never the end of the run.
+
+Only where a device itself cannot be reached any more, nothing can be said of what was tried: ``LinkLost``.
+"""
 
 from __future__ import annotations
 
@@ -57,3 +60,13 @@ class WorkerError(WorkerFault):
         self.type = type_
         self.text = text
         self.traceback = traceback
+
+
+class LinkLost(EnvironmentFault):
+    """There is no connection to a device; ``log`` is what the program that carries it said."""
+
+    def __init__(self, cause: str, *, log: str = "", next_step: str = "") -> None:
+        lines = [line for line in log.splitlines() if line.strip()][-_LOG_LINES:]
+        faults = tuple(Fault("", line.strip()) for line in lines)
+        super().__init__(cause, where="--device", faults=faults, next_step=next_step)
+        self.log = log

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -50,6 +50,35 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
+class Channel(Protocol):
+    """What carries a worker's frames; reading and writing raise ``TimeoutError`` when the exchange takes too long."""
+
+    def begin(self, seconds: float) -> None:
+        """Begin an exchange that may take so long."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill a part of the buffer; return the number of bytes, 0 at the end."""
+
+    def write(self, data: memoryview, /) -> int:
+        """Write a part of the data; return the number of bytes."""
+
+    def close(self) -> None:
+        """Close both directions. Safe to call twice."""
+
+
+class Log(Protocol):
+    """What a worker printed."""
+
+    def text(self) -> str:
+        """Return the end of it so far."""
+
+    def finish(self) -> str:
+        """Wait a moment for the end of it, and return it."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
 class Worker:
     """A child process that answers calls one at a time; use it as a context manager.
 
@@ -65,7 +94,7 @@ class Worker:
         self._number = 0
         reading, reply_end = os.pipe()
         request_end, writing = os.pipe()
-        self._pipe = _Pipe(reading, writing)
+        self._pipe: Channel = _Pipe(reading, writing)
         limited = {"address_space": limits.address_space, "cpu_seconds": limits.cpu_seconds}
         command = [*(python or (sys.executable,)), "-X", "faulthandler", "-m", "haversack.tools.worker.serve"]
         try:
@@ -84,7 +113,7 @@ class Worker:
         finally:
             os.close(request_end)
             os.close(reply_end)
-        self._log = TailLog(self._process.stdout, limits.log_bytes)
+        self._log: Log = TailLog(self._process.stdout, limits.log_bytes)
 
     @classmethod
     def start(
@@ -112,14 +141,22 @@ class Worker:
         worker = cls(entry, env or {}, limits, folders, python)
         ready = False
         try:
-            answer, _ = worker.call("hello", {"version": VERSION}, timeout=limits.start_seconds)
-            if answer.get("version") != VERSION:
-                raise WorkerCrashed(f"it speaks version {answer.get('version')}, not {VERSION}", method="hello")
+            worker.greet()
             ready = True
         finally:
             if not ready:
                 worker.close()
         return worker
+
+    def greet(self) -> None:
+        """Shake hands: the first call of a worker.
+
+        Raises:
+            WorkerError, WorkerCrashed, WorkerTimeout: as ``start``.
+        """
+        answer, _ = self.call("hello", {"version": VERSION}, timeout=self.limits.start_seconds)
+        if answer.get("version") != VERSION:
+            raise WorkerCrashed(f"it speaks version {answer.get('version')}, not {VERSION}", method="hello")
 
     @property
     def pid(self) -> int:
@@ -172,7 +209,7 @@ class Worker:
     def _exchange(self, method: str, pieces: list[memoryview], seconds: float) -> Frame:
         intact = False
         try:
-            self._pipe.deadline = time.monotonic() + seconds
+            self._pipe.begin(seconds)
             send(self._pipe, pieces)
             answer = read_frame(self._pipe)
             if answer is not None:
@@ -191,8 +228,11 @@ class Worker:
             if not intact:
                 self.kill()
                 self._process.wait()
-        code = self._process.wait()
+        code = self._status()
         raise WorkerCrashed(_end(code), method=method, log=self._log.finish(), returncode=code)
+
+    def _status(self) -> int:
+        return self._process.wait()
 
     def _let_end(self) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -243,6 +283,9 @@ class _Pipe:
             os.set_blocking(descriptor, False)
             with contextlib.suppress(OSError):
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def begin(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
 
     def readinto(self, buffer: memoryview, /) -> int:
         while True:
@@ -297,4 +340,4 @@ def _end(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    return f"the process died of {name}"
+    return f"the process died of {name}" + (": memory may have run out" if code == -signal.SIGKILL else "")

@@ -10,11 +10,16 @@ import numpy as np
 
 from haversack.base.errors import ConversionError
 from haversack.base.model import Model
-from haversack.targets.onnxruntime.naming import key_of
-from haversack.targets.onnxruntime.skeleton import PARAMETER, Skeleton
+from haversack.tools.graph.onnx.naming import CODES, key_of
+from haversack.tools.graph.onnx.skeleton import PARAMETER, Skeleton
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+NARROW = 4
+"""Bits of a code in an INT4 initializer, two of them in a byte."""
+_OPSET = 21
+"""The first that has INT4."""
 
 
 class Sheet:
@@ -25,10 +30,12 @@ class Sheet:
         graph: its graph.
         nodes: node key -> the skeleton's nodes of that key, in order.
         floats: node key -> the value that holds its result in the skeleton.
+        opset: version of the ONNX operators that the file needs.
     """
 
     def __init__(self, skeleton: Skeleton, model: Model) -> None:
         self.model = model
+        self.opset = skeleton.opset
         self.file = skeleton.load()
         self.graph = self.file.graph
         self.nodes: dict[str, list[ir.Node]] = {}
@@ -52,6 +59,26 @@ class Sheet:
             value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name))
             self.graph.register_initializer(value)
         return self.graph.initializers[name]
+
+    def integers(self, key: str, codes: np.ndarray, bits: int) -> ir.Value:
+        """Return the int8 value of a weight's codes: as they are, or stored as INT4 and widened by a Cast.
+
+        ONNX Runtime folds that Cast when it opens the file, before it looks for what it fuses: so the same integer
+        kernels run as on int8 weights (a DequantizeLinear that reads INT4 itself leaves the layer in float).
+
+        Args:
+            key: tensor key of the weight.
+            codes: integers that fit ``bits``, in the shape the file has them in.
+            bits: 4 or 8.
+        """
+        if bits == NARROW:
+            import ml_dtypes
+            import onnx_ir as ir
+
+            self.opset = max(self.opset, _OPSET)
+            stored = self.constant(f"{key}{CODES}", codes.astype(ml_dtypes.int4))
+            return self.node("Cast", [stored], f"{key}/Widen", to=int(ir.DataType.INT8))
+        return self.constant(f"{key}{CODES}", codes.astype(np.int8))
 
     def node(
         self,
@@ -113,6 +140,7 @@ class Sheet:
         for value in self.graph.initializers.values():
             value.type = value.shape = None  # the tensor itself tells both: a second telling is only larger
         self.graph.sort()
+        self.graph.opset_imports[""] = self.opset
         self.file.producer_name, self.file.producer_version = "haversack", ""
         data: bytes = ir.to_proto(self.file).SerializeToString(deterministic=True)
         return data

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from haversack.base.errors import VerificationError
+from haversack.tools.graph.onnx import mapped
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -65,6 +66,12 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     if value is None or not value.is_initializer() or value.const_value is None:
         return None
     found = value.const_value
+    if isinstance(found, ir.ExternalTensor):
+        try:
+            mapped.check(found)
+            return np.array(found.numpy())
+        except ValueError as error:
+            raise Foreign(str(error)) from error
     if not isinstance(found, ir.TensorProtoTensor) or not found.raw.HasField("raw_data"):
         raise Foreign(f"{value.name}: its numbers are not raw bytes in this file")
     try:

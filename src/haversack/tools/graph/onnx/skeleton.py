@@ -22,7 +22,7 @@ from haversack.base import digest
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model
-from haversack.targets.onnxruntime.quiet import quiet
+from haversack.tools.graph.onnx.quiet import quiet
 from haversack.tools.graph.roles import Role, role
 
 if TYPE_CHECKING:
