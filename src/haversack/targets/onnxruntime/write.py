@@ -10,6 +10,7 @@ from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.targets.onnxruntime.integers import Codes, write_unit
+from haversack.targets.onnxruntime.sharing import share
 from haversack.targets.onnxruntime.stored import write_layer
 from haversack.tools.graph.demands import demands
 from haversack.tools.graph.injection import unheld
@@ -67,6 +68,7 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
             write_unit(codes, whole[node.key])
         elif node.key not in inside:
             _write_float(codes, node, skeleton, places.encodings.get(node.key))
+    share(sheet.graph)
     data = sheet.finish(model.weights)
     names = _names(codes, skeleton)
     absorbed = {key: str(codes.codes[source].name) for key, source in places.absorbed.items() if key not in names}
