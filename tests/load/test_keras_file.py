@@ -232,7 +232,6 @@ def test_a_setting_that_is_overlooked_is_found_by_comparing(files, monkeypatch):
         (lambda L: L.Dense(3), "over images"),
         (lambda L: L.Conv2D(2, 1, dtype="float16"), "float16"),
     ],
-    ids=str,
 )
 def test_settings_outside_of_the_list_are_told_by_layer(keras, tmp_path, make, text):
     shape = (None, None, 4) if text == "free size" else (9, 8, 4)
