@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import ConversionError
@@ -19,6 +20,9 @@ from haversack.tools.graph.onnx.held import held
 from haversack.tools.graph.onnx.sheet import NARROW, Sheet
 from haversack.tools.graph.onnx.skeleton import Skeleton
 from haversack.tools.graph.roles import Role, role, units
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,19 @@ def _write_float(codes: Codes, node: Node, skeleton: Skeleton, out: Affine | Non
     """Write a node that runs in float: its stored weight, and its output's codes if it has an encoding."""
     weight = codes.encodings.tensors.get(f"{node.key}:weight")
     if weight is not None and weight != Float("float32"):
-        source = skeleton.source(node.inputs[0])
-        x = codes.values.get(source) or codes.sheet.floats[source]
-        write_layer(codes.sheet, node, codes.encodings, x)
+        write_layer(codes.sheet, node, codes.encodings, _read(codes, node, skeleton))
     if out is not None:
         codes.adopt(node.key, out, codes.quantized(node.key, out, codes.sheet.floats[node.key]))
+
+
+def _read(codes: Codes, node: Node, skeleton: Skeleton) -> ir.Value:
+    """Return what a layer reads; the indices of an embedding may be constants, which no node of ours computes."""
+    source = skeleton.source(node.inputs[0]) if node.inputs else ""
+    if source in codes.values or source in codes.sheet.floats:
+        return codes.values.get(source) or codes.sheet.floats[source]
+    indices = codes.sheet.only(node.key, "Gather").inputs[1]
+    assert indices is not None, f"{node.key}: a Gather without indices"
+    return indices
 
 
 def _names(codes: Codes, skeleton: Skeleton) -> dict[str, str]:
