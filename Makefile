@@ -33,7 +33,7 @@ demo: $(STAMP) ## train a small digit classifier, pack it under budgets, say whe
 
 .PHONY: test
 test: lint ## the whole test suite
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations=40 --durations-min=4
 
 .PHONY: lint
 lint: $(STAMP) ## style, format and types

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from haversack.measure.device import Opening
+
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "bench"
 
@@ -59,9 +61,33 @@ class Packed:
         wanted = self.report["best"][target]
         return next(one for one in self.report["candidates"] if one["id"] == wanted)
 
+    def opened(self, target: str) -> tuple[Opening, dict[str, Any]]:
+        """Return how the file for a target is opened, and what artifact.json says of it."""
+        folder = self.out / "best" / target
+        about = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
+        path = folder / Path(about["files"][0]["path"]).name
+        return Opening(path, target, about["session_options"]), about
 
-def pack(name: str, job: str, budget: str, targets: Sequence[str] = ("onnxruntime",)) -> Packed:
+    def differing(self, targets: Sequence[str]) -> tuple[int, int]:
+        """Return how many output values differ between any two of the files and the reference, and of how many."""
+        exact = {*targets, "reference"}
+        rows = [row for row in self.report["across"] if {row["first"], row["second"]} <= exact]
+        if len(rows) != len(exact) * (len(exact) - 1) // 2:
+            return -1, 0
+        return max(row["differing"] for row in rows), min(row["compared"] for row in rows)
+
+
+def pack(
+    name: str, job: str, budget: str, targets: Sequence[str] = ("onnxruntime",), allow: Sequence[str] = ()
+) -> Packed:
     """Pack a job into build/bench/NAME, without anything from earlier runs.
+
+    Args:
+        name: of the folder.
+        job: the job file or recipe, from the repository's root.
+        budget: as it is typed.
+        targets: names of runtimes.
+        allow: kinds of findings that do not end the run with an error.
 
     Raises:
         SystemExit: the run left no report.
@@ -71,7 +97,8 @@ def pack(name: str, job: str, budget: str, targets: Sequence[str] = ("onnxruntim
     out = WORK / name
     named = [word for target in targets for word in ("--target", target)]
     shutil.rmtree(out, ignore_errors=True)
-    arguments = ["pack", job, "--budget", budget, *named, "--out", str(out.relative_to(ROOT))]
+    allowed = [word for kind in allow for word in ("--allow", kind)]
+    arguments = ["pack", job, "--budget", budget, *named, *allowed, "--out", str(out.relative_to(ROOT))]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with PeakOfTree() as peak:
         done = subprocess.run([sys.executable, "-m", "haversack.cli", *arguments], cwd=ROOT, check=False)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from accounting import ROOT, WORK, Packed, Row, pack
 
@@ -20,7 +18,6 @@ from haversack.base.recipe import FORMAT, Recipe, write
 from haversack.compress.plans import uniform
 from haversack.flow.data import Data
 from haversack.measure import latency
-from haversack.measure.device import Opening
 from haversack.measure.local import LocalDevice
 from haversack.targets.contract import SHELF
 from haversack.tools.data.layouts import to_file
@@ -39,7 +36,7 @@ def run() -> tuple[Packed, list[Row]]:
     data = Data(job, None, metrics.resolve(job.metric))
     first = data.peek()
     model = load.export(data.prepared_job(), batch=first)
-    with _pictures(FEW):
+    with few_pictures(FEW):
         wide = pack("lite0-w8a8", str(_recipe(model, "int8").relative_to(ROOT)), BUDGET, tuple(RATIOS))
     narrow = pack("lite0-w4a8", str(_recipe(model, "w4a8").relative_to(ROOT)), BUDGET, tuple(RATIOS))
     sample = data.first()
@@ -65,8 +62,8 @@ def _recipe(model: Model, precision: Precision) -> Path:
 
 
 @contextmanager
-def _pictures(count: str) -> Iterator[None]:
-    """Let jobs take few pictures."""
+def few_pictures(count: str) -> Iterator[None]:
+    """Let jobs take few pictures inside."""
     before = os.environ.get("HAVERSACK_IMAGES")
     os.environ["HAVERSACK_IMAGES"] = count
     try:
@@ -109,17 +106,9 @@ def _rows(narrow: Packed, wide: Packed, target: str, sample: Sample) -> list[Row
 
 def _beside(narrow: Packed, wide: Packed, target: str, sample: Sample) -> float:
     """Return the latency of the 4-bit file over that of the 8-bit file, calls by turns in one process."""
-    files = [_opened(packed, target) for packed in (narrow, wide)]
+    files = [packed.opened(target) for packed in (narrow, wide)]
     (port,) = files[0][1]["inputs"]
     feed = {port["name"]: to_file(sample[0][:1], files[0][1].get("layouts", {}).get(port["name"], ""))}
     with LocalDevice() as device:
         handles = [device.load(opening) for opening, _ in files]
         return latency.compare(device, *handles, feed, cold_ms=0.0).latency.ratio
-
-
-def _opened(packed: Packed, target: str) -> tuple[Opening, dict[str, Any]]:
-    """Return how a run's file for a target is opened, and what artifact.json says of it."""
-    folder = packed.out / "best" / target
-    about = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
-    path = folder / Path(about["files"][0]["path"]).name
-    return Opening(path, target, about["session_options"]), about

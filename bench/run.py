@@ -8,74 +8,18 @@ import platform
 import sys
 from datetime import UTC, datetime
 
+import bits
 import four_bits
-from accounting import ROOT, Packed, Row, pack
+import lite0
+import minilm
+from accounting import ROOT, Packed, Row
 from peers import METHODS, Peer, measure, quantize
 
 from haversack import load
 from haversack.report import facts
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-LITE0 = ("examples/efficientnet_lite0.py", "size=5.2MB,latency=0.55x,drop=1pt")
-MINILM = ("examples/minilm.py", "size=24MB,latency=1x,drop=0.5pt")
-
-
-def lite0(packed: Packed) -> list[Row]:
-    """Return the figures of the vision model."""
-    best = packed.best
-    parity, cost = best["parity"], best["latency"]
-    megabytes = best["artifact"]["bytes"] / 1e6
-    differing, compared = parity["reference_differing"], parity["reference_compared"]
-    return [
-        Row(
-            "Lite0 int8: relative logit error",
-            "≤ .087",
-            f"{parity['relative_error']:.4f}",
-            parity["relative_error"] <= 0.087,
-        ),
-        Row("Lite0 int8: agreement with float", "≥ 98.3 %", f"{parity['agreement']:.2%}", parity["agreement"] >= 0.983),
-        Row(
-            "Lite0 int8: latency against float",
-            "≤ x0.53",
-            f"x{cost['ratio']:.3f} (quartiles {cost['ratio_low']:.3f} to {cost['ratio_high']:.3f})",
-            cost["ratio"] <= 0.53,
-        ),
-        Row("Lite0 int8: file", "≤ 5.05 MB", f"{megabytes:.3f} MB", megabytes <= 5.05),
-        Row(
-            "Lite0 int8: output values that differ from the reference",
-            "0 of 64 images",
-            f"{differing} of {compared}",
-            differing == 0 and compared == 64_000,
-        ),
-        Row(
-            "whole `pack` of Lite0 without cache",
-            "≤ 120 CPU s, ≤ 2.5 GB",
-            f"{packed.cpu_seconds:.0f} CPU s, {packed.peak_bytes / 1e9:.2f} GB (PSS of the process tree)",
-            packed.cpu_seconds <= 120 and packed.peak_bytes <= 2.5e9,
-        ),
-    ]
-
-
-def minilm(packed: Packed) -> list[Row]:
-    """Return the figures of the language model."""
-    best, cost = packed.best, packed.best["latency"]
-    megabytes = best["artifact"]["bytes"] / 1e6
-    drop = best["quality"]["drop"]
-    return [
-        Row(
-            "MiniLM int8: Spearman on STS-B dev against float",
-            "within 0.5 points",
-            f"drop {100 * drop:+.2f} points, {best['quality']['samples']} pairs",
-            drop <= 0.005,
-        ),
-        Row(
-            "MiniLM int8: latency against float",
-            "< x1",
-            f"x{cost['ratio']:.3f} (quartiles {cost['ratio_low']:.3f} to {cost['ratio_high']:.3f})",
-            cost["ratio"] < 1,
-        ),
-        Row("MiniLM int8: file", "≤ 24 MB", f"{megabytes:.2f} MB", megabytes <= 24),
-    ]
+PARTS = ("lite0", "minilm", "three", "networks", "four_bits")
 
 
 def page(sections: list[tuple[Packed, list[Row]]], peers: list[Peer]) -> str:
@@ -125,7 +69,7 @@ def beside(packed: Packed) -> list[Peer]:
     floats = packed.out / ".haversack" / "float" / "onnxruntime" / "model.onnx"
     ours = packed.out / packed.best["artifact"]["path"]
     options = packed.best["artifact"]["session_options"]
-    job = load.open_job(str(ROOT / LITE0[0]))
+    job = load.open_job(str(ROOT / lite0.JOB))
     found = [measure("haversack", ours, floats, job, options)]
     if options:
         found.append(measure("haversack, the same file without its session option", ours, floats, job, {}))
@@ -135,18 +79,20 @@ def beside(packed: Packed) -> list[Peer]:
 def main() -> int:
     """Run everything; exit with 1 when a figure is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=("lite0", "minilm", "four_bits"), help="one part, printed instead of written")
+    parser.add_argument("--only", choices=PARTS, help="one part, printed instead of written")
     parser.add_argument("--no-peers", action="store_true", help="leave the peer out")
     wish = parser.parse_args()
     sections, peers = [], []
     if wish.only in (None, "lite0"):
-        packed = pack("lite0", *LITE0)
-        sections.append((packed, lite0(packed)))
-        if not wish.no_peers:
-            peers = beside(packed)
+        sections.append(lite0.alone())
+        peers = [] if wish.no_peers else beside(sections[0][0])
     if wish.only in (None, "minilm"):
-        packed = pack("minilm", *MINILM)
-        sections.append((packed, minilm(packed)))
+        sections += [minilm.alone(), minilm.others()]
+    if wish.only in (None, "three"):
+        packed, rows = lite0.together()
+        sections.append((packed, [*rows, *bits.emulated(packed)]))
+    if wish.only in (None, "networks"):
+        sections += bits.networks()
     if wish.only in (None, "four_bits"):
         sections.append(four_bits.run())
     text = page(sections, peers)

@@ -81,7 +81,7 @@ def model() -> nn.Module:
 
 def calibration() -> Iterator[tuple[np.ndarray]]:
     """Yield batches of recordings that were trained on, float32 [n, 8000] in [-1, 1]."""
-    recordings, _ = _part(held=False)
+    recordings, _ = part(held=False)
     spread = recordings[:: max(1, len(recordings) // CALIBRATING)][:CALIBRATING]
     for start in range(0, len(spread), BATCH):
         yield (spread[start : start + BATCH],)
@@ -89,12 +89,12 @@ def calibration() -> Iterator[tuple[np.ndarray]]:
 
 def evaluation() -> Iterator[tuple[tuple[np.ndarray], np.ndarray]]:
     """Yield (recordings, labels) that training has not heard."""
-    recordings, labels = _part(held=True)
+    recordings, labels = part(held=True)
     for start in range(0, len(recordings), BATCH):
         yield (recordings[start : start + BATCH],), labels[start : start + BATCH]
 
 
-def _part(*, held: bool) -> tuple[np.ndarray, np.ndarray]:
+def part(*, held: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return (recordings float32 [n, 8000], cut or filled with silence; labels int64 [n]), by turns of the digits."""
     with np.load(DATA) as data:
         sound, offsets = data["bytes"].view("<i2"), data["offsets"] // 2
@@ -117,7 +117,7 @@ def train() -> None:
     """Train from scratch, in about a minute on two cores, and keep the weights."""
     from haversack.tools.data.preprocess.pipeline import Pipeline
 
-    recordings, labels = _part(held=False)
+    recordings, labels = part(held=False)
     features = torch.from_numpy(np.asarray(Pipeline.parse(preprocess)((recordings,))[0]))
     torch.manual_seed(0)
     fit(Keywords(), features, torch.from_numpy(labels), WEIGHTS, epochs=EPOCHS, rate=4e-3, change=_moved)

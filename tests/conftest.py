@@ -22,6 +22,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two co
 settings.register_profile("house", deadline=None, derandomize=os.environ.get("CI", "").lower() in {"1", "true"})
 settings.load_profile("house")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names that differ from process to process: two processes that share the tests must agree on them."""
+    unlike = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if unlike:
+        raise pytest.UsageError("give these tests ids of words: " + ", ".join(unlike))
+
+
 TINY_JOB = Path(__file__).parent / "flow" / "tiny_job.py"
 BUDGET = "size=20KB,drop=5pt"
 

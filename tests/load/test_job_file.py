@@ -275,7 +275,7 @@ def test_how_a_source_is_taken_apart(source, parts):
     assert (found.weights and str(found.weights), found.place, found.name) == parts
 
 
-@pytest.mark.parametrize("source", ["", "model.onnx", "a b", "x.txt@job.py", "pkg:", "pkg:a.b", "job.py:3", "../up"])
+@pytest.mark.parametrize("source", ["", "model.tflite", "a b", "x.txt@job.py", "pkg:", "pkg:a.b", "job.py:3", "../up"])
 def test_what_is_no_source(source):
     with pytest.raises(JobError) as error:
         open_job(source)

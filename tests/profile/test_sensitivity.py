@@ -51,7 +51,7 @@ def taken(model):
 
 def test_every_layer_and_every_precision_it_can_have(model, taken):
     found = sensitivity(model, partial(perturb, ranges=taken), sentences(3), precisions=PRECISIONS)
-    weighted = {"float16", "int8", "int8_dynamic", "int8_weights"}
+    weighted = {"float16", "int8", "w4a8", "int8_dynamic", "int8_weights"}
     assert {key: set(errors) for key, errors in found.items()} == {
         "table:embedding#0": {"float16", "int8_weights"},
         "fine:linear#0": weighted,

@@ -75,15 +75,30 @@ _AGAIN = "write it again with torch.export.save(program, 'program.pt2')"
 class Records:
     """The records of a zip archive, read by PyTorch's own reader.
 
+    Args:
+        source: the archive.
+        where: how messages call it.
+        writer: the function that writes such archives.
+        again: the next step when it is none.
+        compressed: the beginning of the names of records that may be compressed (code); none by default.
+
     Raises:
         JobError: it is no whole archive.
         Refused: it declares more bytes, or more records, than it can have.
     """
 
-    def __init__(self, source: Path | io.BytesIO, where: str = "") -> None:
+    def __init__(
+        self,
+        source: Path | io.BytesIO,
+        where: str = "",
+        *,
+        writer: str = "torch.export.save",
+        again: str = "",
+        compressed: str = "",
+    ) -> None:
         import torch
 
-        self.where = where or str(source)
+        self.where, again = where or str(source), again or _AGAIN
         size = source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())
         try:
             self._reader = torch._C.PyTorchFileReader(str(source) if isinstance(source, Path) else source)  # noqa: SLF001 - the loader's own reader: what is checked is what is loaded
@@ -92,16 +107,17 @@ class Records:
         except (RuntimeError, UnicodeDecodeError) as error:
             reason = first_line(error).partition("  (Could this")[0]
             raise JobError(
-                f"it is no whole archive of torch.export.save (truncated, or another kind of file): {reason}",
+                f"it is no whole archive of {writer} (truncated, or another kind of file): {reason}",
                 where=self.where,
                 tried=f"reading its directory of records; the file has {size} bytes",
-                next_step=_AGAIN,
+                next_step=again,
             ) from error
         if len(names) > MAX_RECORDS or len(set(names)) != len(names):
             raise Refused(f"it has {len(names)} records, some of the same name or too many", where=self.where)
-        if sum(sizes) > size:
+        packed = sum(n for name, n in zip(names, sizes, strict=True) if compressed and name.startswith(compressed))
+        if sum(sizes) - packed > size or packed > MAX_JSON_BYTES:
             raise Refused(
-                f"its records declare {sum(sizes)} bytes in a file of {size}", where=self.where, next_step=_AGAIN
+                f"its records declare {sum(sizes)} bytes in a file of {size}", where=self.where, next_step=again
             )
         self.names = set(names)
         self.sizes = dict(zip(names, sizes, strict=True))

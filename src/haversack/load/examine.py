@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from haversack.base.errors import Fault, JobError
 from haversack.base.job import Job
 from haversack.base.model import Sample
+from haversack.load import torchscript
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,9 @@ def module_of(job: Job) -> nn.Module:
             where=job.source,
             next_step="return the module itself: def model(): return Net().eval()",
         )
-    training = [path or type(module).__name__ for path, inner in module.named_modules() if inner.training]
+    training = [
+        path or type(module).__name__ for path, inner in module.named_modules() if getattr(inner, "training", False)
+    ]
     if training:
         shown = ", ".join(training[:MAX_SHOWN]) + (" …" if len(training) > MAX_SHOWN else "")
         raise JobError(
@@ -141,7 +143,7 @@ def input_names(module: nn.Module, batch: Sample, job: Job) -> tuple[str, ...]:
         JobError: ``forward`` does not take so many inputs, names do not fit it, or ``dims`` names another input.
     """
     # A program saved with torch.export calls its arguments what the exported module called them.
-    parameters = list(inspect.signature(module.forward).parameters.values())
+    parameters = list(torchscript.signature(module).parameters.values())
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     many = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     needed = sum(p.default is p.empty for p in parameters if p.name in named)

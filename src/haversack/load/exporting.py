@@ -17,7 +17,7 @@ import numpy as np
 from haversack.base.errors import ConversionError, Fault, HaversackError, JobError
 from haversack.base.job import Job
 from haversack.base.model import Model, Sample
-from haversack.load import agreement, examine
+from haversack.load import agreement, examine, torchscript
 from haversack.load.blame import place_of
 from haversack.load.quiet import quiet
 from haversack.load.user_code import first_line
@@ -66,7 +66,7 @@ def export(job: Job, *, batch: Sample | None = None) -> Model:
     interface = _interface(module, batch, job)
     with quiet():
         outputs = _eager(module, batch, interface, job)
-        program = unrolled(_export(module, interface))
+        program = unrolled(_export(torchscript.plain(module, interface.example), interface))
         if leaking(program.graph):  # y[:, 0] = 1: the loss of BatchNorm's own op is the price of a graph of values
             program = program.run_decompositions({})
         _check_free(program, module, interface)

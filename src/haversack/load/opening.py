@@ -7,6 +7,9 @@
     program.pt2@job.py                       a saved torch.export program
     weights.safetensors@package.module:Net   a checkpoint, and the callable that builds its architecture
     weights.pt@job.py:Net                    a pickle: only with ``allow_pickle``
+    script.pt@job.py, script.ts@job.py       TorchScript: only with ``allow_pickle``
+    net.keras@job.py, net.h5@job.py          a Keras model, translated layer by layer (``keras_file.py``)
+    net.onnx, a SavedModel's folder          refused, with the way to a file that is read (``foreign.py``)
 
 One rule for all: a job file or module gives the whole job by its names (``model``, ``calibration``, ``evaluation``,
 ``metric`` …, see ``fields.py``); ``:name`` says which of its names builds the model; a file of weights stands before
@@ -26,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from haversack.base.errors import JobError, Refused
 from haversack.base.job import Job
-from haversack.load import archive, checkpoint, exported, fields, pickled
+from haversack.load import archive, checkpoint, exported, fields, foreign, keras_file, pickled, torchscript
 from haversack.load.job_file import open_file
 from haversack.load.place import Place
 from haversack.load.reference import open_module
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("haversack.load")
 PICKLES = frozenset({".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"})
-WEIGHTS = frozenset({".pt2", ".safetensors"}) | PICKLES
+WEIGHTS = frozenset({".pt2", ".safetensors"}) | PICKLES | torchscript.SUFFIXES | keras_file.SUFFIXES
 _MODULE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
 _ACCEPTED = "job.py, package.module:build, program.pt2@job.py or weights.safetensors@package.module:build"
 
@@ -101,8 +104,9 @@ def parse(source: str, folder: Path | None = None) -> Source:
     left, at, right = source.rpartition("@")
     file = left if at else source
     weights = None
-    if Path(file).suffix.lower() in WEIGHTS:
-        weights = Path(file) if folder is None else folder / file
+    path = Path(file) if folder is None else folder / file
+    if path.suffix.lower() in WEIGHTS or foreign.kind_of(path) is not None:
+        weights = path
         source_place = right if at else ""
     elif at:
         raise JobError(f"{file!r} before the @ is no file of weights", where=source, next_step=f"one of: {_ACCEPTED}")
@@ -127,6 +131,11 @@ def _builder(weights: Path, parts: Source, place: Place, *, allow_pickle: bool) 
     if weights.suffix.lower() == ".pt2":
         archive.check(weights, allow_pickle=allow_pickle)
         return lambda: exported.module_of(weights, allow_pickle=allow_pickle)
+    if weights.suffix.lower() in keras_file.SUFFIXES:
+        keras_file.check(weights)
+        return lambda: keras_file.module_of(weights)
+    if weights.suffix.lower() != ".safetensors" and torchscript.is_script(weights):
+        return lambda: torchscript.module_of(weights)
     if weights.suffix.lower() in PICKLES:
         return lambda: pickled.module_of(weights, architecture)
     if architecture is None:
@@ -140,14 +149,24 @@ def _builder(weights: Path, parts: Source, place: Place, *, allow_pickle: bool) 
 
 
 def _exists(path: Path, where: str) -> None:
-    if not path.is_file():
+    if not (path.exists() if foreign.kind_of(path) else path.is_file()):
         raise JobError(f"there is no file {path}", where=where, next_step="check the path")
 
 
 def _allowed(path: Path, *, allow_pickle: bool) -> None:
-    if allow_pickle and path.suffix.lower() != ".safetensors":
+    foreign.refuse(path)
+    if allow_pickle and path.suffix.lower() not in {".safetensors"} | keras_file.SUFFIXES:
         LOG.warning("%s is read with --allow-pickle: code that it holds may run", path)
-    if path.suffix.lower() in PICKLES and not allow_pickle:
+    if allow_pickle or path.suffix.lower() not in PICKLES | torchscript.SUFFIXES:
+        return
+    if torchscript.is_script(path):
+        raise Refused(
+            "TorchScript is a program: its code is compiled and its objects are unpickled when it is read",
+            where=str(path),
+            tried="only its list of records was read",
+            next_step=f"{torchscript.FROM_PYTHON}; or trust the file with --allow-pickle",
+        )
+    if path.suffix.lower() in PICKLES:
         raise Refused(
             "a pickle runs whatever code it holds when it is read",
             where=str(path),

@@ -33,6 +33,7 @@ class Client:
         with self.sock, contextlib.suppress(ConnectionError):
             while self.service(self.read(int(self.read(4), 16)).decode()):
                 pass
+            self.sock.shutdown(socket.SHUT_RDWR)  # closing alone ends nothing while the feeding thread reads
 
     def service(self, asked):
         """Answer one service; return whether another may follow on this connection."""

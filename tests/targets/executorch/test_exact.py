@@ -46,6 +46,20 @@ def test_every_tensor_inside_equals_the_references(lowered, name):
         np.testing.assert_array_equal(codes, affine.quantize(wanted[key], encodings.affine(key)), err_msg=key)
 
 
+def test_codes_are_shown_beside_float_layers_whose_relu_has_no_upper_limit(zoo, encoded, tmp_path):
+    model, sample = zoo["resnet"]
+    layers = [node.key for node in model.graph.nodes if node.op == "conv2d"]
+    encodings = encoded(model, sample, only=set(layers[-2:]))
+    artifact = TARGET.lower(model, encodings, tmp_path)
+    wanted = {}
+    Reference(at_once=0).run(model, encodings, sample, observe=lambda key, value: wanted.update({key: value.copy()}))
+    shown = TARGET.tensors(tmp_path / TARGET.file, artifact, sample, list(artifact.tensor_names))
+    assert shown
+    for key, codes in shown.items():
+        off = np.abs(codes.astype(int) - affine.quantize(wanted[key], encodings.affine(key)).astype(int))
+        assert off.max() <= 1, key  # what enters them was computed in float
+
+
 @pytest.mark.parametrize("name", ["resnet", "padded", "sequence"])
 def test_a_clamp_that_the_grid_does_not_do_is_done_in_codes(zoo, encoded, name, tmp_path):
     model, sample = zoo[name]

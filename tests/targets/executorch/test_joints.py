@@ -50,6 +50,8 @@ JOINTS = {
     "flatten of relu": "torch.relu(a(x)).flatten(1)",
     "flatten of space": "a(x).flatten(2)",
     "view": "a(x).view(x.shape[0], 8, 36)",
+    "unsqueeze": "a(x).unsqueeze(1)",
+    "unsqueeze and squeeze": "d(a(x).unsqueeze(-1).squeeze(4))",
     "permute": "a(x).permute(0, 2, 3, 1)",
     "transpose": "a(x).transpose(2, 3)",
     "slice": "a(x)[:, 1:3]",
@@ -160,6 +162,29 @@ def test_in_integers(results, name, form):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=0.02)
     else:
         assert int((found != wanted).sum()) == 0
+
+
+def test_an_input_that_gets_its_axis_of_channels_first_has_codes(exported, encoded, tmp_path):
+    """Log-mel frames [n, bands, frames], as an image of one channel: XNNPACK moves the codes."""
+    import torch
+
+    class Heard(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Linear(4, 3)
+
+        def forward(self, frames):
+            return self.head(torch.relu(self.stem(frames.unsqueeze(1))).mean((2, 3)))
+
+    x = np.random.default_rng(2).normal(size=(3, 6, 8)).astype(np.float32)
+    model = exported(Heard(), x)
+    made = encoded(model, (x,))
+    before = {f"{model.graph.inputs[0]}:out": made.tensors[":unsqueeze#0:out"]}
+    encodings = Encodings({**made.tensors, **before}, made.integers)
+    artifact = TARGET.lower(model, encodings, tmp_path)
+    assert not TARGET.detours(tmp_path / TARGET.file, artifact)
+    found = TARGET.open_session(tmp_path / "model.pte").run({model.inputs[0].name: x})
+    np.testing.assert_array_equal(found[model.outputs[0].name], Reference().run(model, encodings, (x,))[0])
 
 
 def test_a_tensor_joined_to_itself_stays_in_float(exported, encoded, tmp_path):

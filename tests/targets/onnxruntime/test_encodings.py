@@ -35,7 +35,6 @@ def refused(model, tensors, tmp_path, integers=None):
         ("head:linear#0:in", Dynamic(4), "to 8 bits"),
         ("head:linear#0:in", Dynamic(), "needs an integer weight"),
         ("head:linear#0:in", UINT8, "only Dynamic"),
-        ("head:linear#0:weight", Codebook(2, np.zeros(4, np.float32)), "not as Codebook"),
         ("head:linear#0:weight", BlockAffine(4, 4, np.ones((5, 2), np.float32)), "not as BlockAffine"),
         ("nobody:linear#0:out", UINT8, "no such node"),
         (":add#0:weight", Float("float16"), "add has no weight"),
@@ -74,6 +73,14 @@ def test_scales_along_another_axis_are_refused(zoo, encoded, tmp_path):
     found = refused(model, {**encodings.tensors, key: turned}, tmp_path, encodings.integers)
     assert list(found) == [key]
     assert "along axis 0, not 1" in found[key]
+
+
+def test_palettes_are_another_targets(zoo, tmp_path):
+    key = "head:linear#0:weight"
+    model, _ = zoo["residual"]
+    codes = np.zeros(model.weights["head.weight"].shape, np.int32)
+    found = refused(model, {key: Codebook(2, np.zeros(4, np.float32))}, tmp_path, {key: codes})
+    assert "not as Codebook" in found[key]
 
 
 def test_the_weight_of_a_norm_stays_float(zoo, tmp_path):

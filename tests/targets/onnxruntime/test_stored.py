@@ -147,6 +147,35 @@ def test_a_table_and_a_layer_that_share_one_parameter(exported, encoded, tmp_pat
         assert sum(isinstance(value, Dynamic) for value in found.tensors.values()) == kinds // 2
 
 
+@pytest.mark.parametrize("precision", ["int8_weights", "float16"])
+def test_a_layer_that_is_called_at_every_step_has_its_weight_once(exported, encoded, tmp_path, precision):
+    import onnx
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.step = nn.Linear(64, 64)
+
+        def forward(self, x):
+            for _ in range(4):
+                x = torch.tanh(self.step(x))
+            return x
+
+    x = np.random.default_rng(0).normal(size=(2, 64)).astype(np.float32)
+    model = exported(Steps(), x)
+    artifact = TARGET.lower(model, encoded(model, [(x,)], precision), tmp_path)
+    held = [one for one in onnx.load(tmp_path / "model.onnx").graph.initializer if len(one.raw_data) >= 64 * 64]
+    assert [tuple(one.dims) for one in held] == [(64, 64)]
+    assert artifact.injected == artifact.read_back
+    assert {f"step:linear#{call}:weight" for call in range(4)} <= set(
+        TARGET.read(tmp_path / "model.onnx", artifact).tensors
+    )
+
+
 def test_a_constant_input_gives_no_nan(wide, encoded, tmp_path):
     """All zeros have no range: the run-time scale must not become zero."""
     model, sample = wide

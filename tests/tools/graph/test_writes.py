@@ -42,6 +42,16 @@ def maybe_a_view(x):
     return y
 
 
+def seen_through_another_view(x):
+    y = (x * 2).view(-1)
+    y.view(2, 4).relu_()
+    return y
+
+
+def idle_dropout(x):
+    return nn.functional.dropout((x * 2).flatten(1), 0.5, training=False, inplace=True)
+
+
 LEAKS = [
     (lambda x: (x * 2).relu_(), 0),
     (lambda x: (x * 2).relu_().mul_(3).clamp_(0, 1), 0),
@@ -51,6 +61,10 @@ LEAKS = [
     (seen_twice, 1),
     (half_of_a_chunk, 1),
     (maybe_a_view, 1),
+    (seen_through_another_view, 1),
+    (lambda x: (x * 2).flatten().view(4, 2).relu_(), 0),
+    (lambda x: (x * 2)[:, 1:3].relu_(), 0),
+    (idle_dropout, 0),
 ]
 
 

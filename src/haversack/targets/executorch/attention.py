@@ -1,4 +1,4 @@
-"""Attention in the form that XNNPACK takes: products of matrices over three axes, shapes with one length left open.
+"""Shapes in the form that XNNPACK takes: products of matrices over three axes, views with one length left open.
 
 A file holds a batch of one. PyTorch decomposes a product over four axes into copies that expand nothing, which XNNPACK
 does not take, and into shapes with two free lengths, which it cannot state. Over three axes neither is there. A view
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 _VIEWS = frozenset({"view", "reshape", "_unsafe_view"})
+_AXES = frozenset({"unsqueeze", "squeeze"})
 _ELEMENTWISE = frozenset({"mul", "add", "sub", "div", "softmax", "maximum", "minimum", "clamp", "where"})
 
 
@@ -24,6 +25,8 @@ def flatten(program: ExportedProgram) -> None:
     for node in list(graph.nodes):
         if _name(node) in _VIEWS:
             _leave_open(node)
+        if _name(node) in _AXES:
+            _reshape(node)
         if node.op == "call_function" and flat.takes(node):
             flat.write(node)
     flat.close()
@@ -47,6 +50,15 @@ def _leave_open(node: fx.Node) -> None:
             source = _call(graph, node, torch.ops.aten.clone.default, (source,), plain)
         node.target = torch.ops.aten.view.default
     node.args = (source, sizes)
+
+
+def _reshape(node: fx.Node) -> None:
+    """Let an axis of length one come or go by a view, which XNNPACK takes; one length may be free at most."""
+    import torch
+
+    sizes = [size if isinstance(size, int) else -1 for size in node.meta["val"].shape]
+    if sizes.count(-1) <= 1:
+        node.target, node.args, node.kwargs = torch.ops.aten.view.default, (node.args[0], sizes), {}
 
 
 class _Flat:

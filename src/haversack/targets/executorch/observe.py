@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ _CHAR, _FLOAT = 1, 6
 _ALIGNED = 16
 _LAST = frozenset({"Conv2d", "DepthwiseConv2d", "GlobalAvgPooling2d", "MaxPooling2d", "AvgPooling2d"})
 _TURNED = "StaticTranspose"
+_INFINITE = re.compile(r"(?<=: )([+-]?)inf(?=\s*[,}])")
+"""A limit that is none, as flatc writes it: no JSON."""
 Place = tuple[int, int]
 
 
@@ -185,7 +188,7 @@ def _patched(blob: bytes, delegate: Delegate, indices: list[int], first: int) ->
         binary, text = Path(folder) / "graph.bin", Path(folder) / "graph.json"
         binary.write_bytes(blob[start : start + size])
         _flatc_decompile(folder, str(schema), str(binary), ["--raw-binary"])
-        graph = json.loads(text.read_text(encoding="utf-8"))
+        graph = json.loads(_INFINITE.sub(r'"\1inf"', text.read_text(encoding="utf-8")))
         _exact(graph, delegate)
         for offset, index in enumerate(indices):
             union = graph["xvalues"][index]["xvalue_union"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.targets.onnxruntime.integers import Codes, write_unit
+from haversack.targets.onnxruntime.sharing import share
 from haversack.targets.onnxruntime.stored import write_layer
 from haversack.tools.graph.demands import demands
 from haversack.tools.graph.injection import unheld
@@ -18,6 +20,9 @@ from haversack.tools.graph.onnx.held import held
 from haversack.tools.graph.onnx.sheet import NARROW, Sheet
 from haversack.tools.graph.onnx.skeleton import Skeleton
 from haversack.tools.graph.roles import Role, role, units
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
             write_unit(codes, whole[node.key])
         elif node.key not in inside:
             _write_float(codes, node, skeleton, places.encodings.get(node.key))
+    share(sheet.graph)
     data = sheet.finish(model.weights)
     names = _names(codes, skeleton)
     absorbed = {key: str(codes.codes[source].name) for key, source in places.absorbed.items() if key not in names}
@@ -77,11 +83,19 @@ def _write_float(codes: Codes, node: Node, skeleton: Skeleton, out: Affine | Non
     """Write a node that runs in float: its stored weight, and its output's codes if it has an encoding."""
     weight = codes.encodings.tensors.get(f"{node.key}:weight")
     if weight is not None and weight != Float("float32"):
-        source = skeleton.source(node.inputs[0])
-        x = codes.values.get(source) or codes.sheet.floats[source]
-        write_layer(codes.sheet, node, codes.encodings, x)
+        write_layer(codes.sheet, node, codes.encodings, _read(codes, node, skeleton))
     if out is not None:
         codes.adopt(node.key, out, codes.quantized(node.key, out, codes.sheet.floats[node.key]))
+
+
+def _read(codes: Codes, node: Node, skeleton: Skeleton) -> ir.Value:
+    """Return what a layer reads; the indices of an embedding may be constants, which no node of ours computes."""
+    source = skeleton.source(node.inputs[0]) if node.inputs else ""
+    if source in codes.values or source in codes.sheet.floats:
+        return codes.values.get(source) or codes.sheet.floats[source]
+    indices = codes.sheet.only(node.key, "Gather").inputs[1]
+    assert indices is not None, f"{node.key}: a Gather without indices"
+    return indices
 
 
 def _names(codes: Codes, skeleton: Skeleton) -> dict[str, str]:

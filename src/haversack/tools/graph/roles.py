@@ -43,6 +43,8 @@ def role(node: Node) -> Role:  # noqa: PLR0911 - a table in words
     """Return the role of a node."""
     if node.op == "input":
         return Role.INPUT
+    if not node.inputs and node.op != "embedding":  # computed from constants alone: positions, masks of nothing
+        return Role.FLOAT
     if not node.output.dtype.startswith(("float", "bfloat")):  # sums and limits of indices and masks are no layers
         return Role.SAME if node.op in _SAME else Role.FLOAT
     if node.op in _LAYERS and node.weight is not None and len(node.inputs) == 1:

@@ -44,7 +44,11 @@ def _writes(node: fx.Node) -> bool:
 
 
 def _is_contained(node: fx.Node) -> bool:
-    written: Any = node.args[0]
+    return _is_only_reader(node.args[0])
+
+
+def _is_only_reader(written: Any) -> bool:  # noqa: ANN401 - an argument of a node
+    """Say whether one node reads a value, and nobody the memory that it lies in (``flatten`` may be a view of it)."""
     if not hasattr(written, "users") or len(written.users) > 1 or written.op == "get_attr":
         return False
     if written.op == "placeholder" or _writes(written):
@@ -53,4 +57,6 @@ def _is_contained(node: fx.Node) -> bool:
     if schema is None:  # an item of a tuple: chunk and split return views
         return False
     name = schema.name.partition("::")[2]
-    return name not in _MAYBE_VIEWS and all(result.alias_info is None for result in schema.returns)
+    if name not in _MAYBE_VIEWS and all(result.alias_info is None for result in schema.returns):
+        return True
+    return _is_only_reader(written.args[0])

@@ -1,0 +1,77 @@
+"""EfficientNet-Lite0 for ONNX Runtime alone, and for three runtimes with one set of encodings; what each run costs."""
+
+from __future__ import annotations
+
+from accounting import Packed, Row, pack
+
+JOB = "examples/efficientnet_lite0.py"
+BUDGET = "size=5.2MB,latency=0.55x,drop=1pt"
+SCORED = 372
+CLASSES = 1000
+COMPARED = 64 * CLASSES
+LIMITS = {"onnxruntime": (0.53, 5.05e6), "litert": (0.52, 5.0e6), "executorch": (0.62, 5.0e6)}
+"""Target -> what its latency may be of its float file's, and the bytes of its file."""
+
+
+def alone() -> tuple[Packed, list[Row]]:
+    """Pack for ONNX Runtime, and return the run with its figures."""
+    packed = pack("lite0", JOB, BUDGET)
+    parity = packed.best["parity"]
+    differing, compared = parity["reference_differing"], parity["reference_compared"]
+    return packed, [
+        *rows(packed, "onnxruntime"),
+        Row(
+            "onnxruntime: output values that differ from the reference",
+            "0 of 64 images",
+            f"{differing} of {compared}",
+            differing == 0 and compared == COMPARED,
+        ),
+        cost(packed, 120, 2.5e9),
+    ]
+
+
+def together() -> tuple[Packed, list[Row]]:
+    """Pack for three runtimes, and return the run with its figures."""
+    packed = pack("lite0-three", JOB, BUDGET, tuple(LIMITS))
+    differing, compared = packed.differing(tuple(LIMITS))
+    return packed, [
+        *(row for target in LIMITS for row in rows(packed, target)),
+        Row(
+            "output values that differ between any two of the three files and the reference",
+            f"0 of {SCORED} images",
+            f"{differing} of {compared}",
+            differing == 0 and compared == SCORED * CLASSES,
+        ),
+        cost(packed, 300, 3e9),
+    ]
+
+
+def rows(packed: Packed, target: str) -> list[Row]:
+    """Return error, agreement, latency and size of a target's file."""
+    best = packed.best_of(target)
+    parity, took, size = best["parity"], best["latency"], best["artifact"]["bytes"]
+    ratio, most = LIMITS[target]
+    error, agreement = parity["relative_error"], parity["agreement"]
+    kinds = ", ".join(sorted({layer["precision"] for layer in best["plan"]["layers"].values()}))
+    return [
+        Row(f"{target}: precision of the layers", "int8", kinds, kinds == "int8"),
+        Row(f"{target}: relative logit error", "≤ .087", f"{error:.4f}", error <= 0.087),
+        Row(f"{target}: agreement with float", "≥ 98.3 %", f"{agreement:.2%}", agreement >= 0.983),
+        Row(
+            f"{target}: latency against float",
+            f"≤ x{ratio}",
+            f"x{took['ratio']:.3f} (quartiles {took['ratio_low']:.3f} to {took['ratio_high']:.3f})",
+            took["ratio"] <= ratio,
+        ),
+        Row(f"{target}: file", f"≤ {most / 1e6:g} MB", f"{size / 1e6:.3f} MB", size <= most),
+    ]
+
+
+def cost(packed: Packed, seconds: float, size: float) -> Row:
+    """Return what the whole run took."""
+    return Row(
+        "whole `pack` without cache",
+        f"≤ {seconds:g} CPU s, ≤ {size / 1e9:g} GB",
+        f"{packed.cpu_seconds:.0f} CPU s, {packed.peak_bytes / 1e9:.2f} GB (PSS of the process tree)",
+        packed.cpu_seconds <= seconds and packed.peak_bytes <= size,
+    )
