@@ -95,7 +95,7 @@ def test_the_artefact_has_the_job_s_names_and_lengths(job, tmp_path):
     source.write_text(Path(job.source).read_text() + "\nlengths = (32, 12)\n")
     out = tmp_path / "out"
     # One point of a drop is much for 16 samples: what counts here is the file.
-    assert main(["pack", str(source), "--target", "litert", "--budget", "drop=50pt", "--out", str(out)]) in (0, 5)
+    assert main(["pack", str(source), "--target", "litert", "--budget", "drop=50pt", "--out", str(out)]) in (0, 3, 5)
     told = json.loads((out / "best" / "litert" / "artifact.json").read_text())
     assert told["lengths"] == [12, 32]
     assert [port["spec"]["shape"] for port in told["inputs"]] == [[1, "words"], [1, "words"]]
