@@ -114,7 +114,7 @@ CASES = [
         "NaN in a later batch",
         HEAD + LATER,
         2,
-        ["calibration(): batch 1", "x: 1 of 12 values are NaN or infinite, the first in row 2"],
+        ["calibration(): batch 1", "input 0: 1 of 12 values are NaN or infinite, the first in row 2, at .2, 1."],
     ),
     (
         "NaN in evaluation",

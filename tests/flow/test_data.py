@@ -101,9 +101,8 @@ def test_no_first_batch():
 def test_what_is_expected_changes_once_the_model_is_known():
     found = made(ports=None, calibration=[(np.ones((4, 5), np.float32),)])
     assert found.first()[0].shape == (4, 5)
-    found.expect(PORTS)
-    with pytest.raises(JobError):
-        found.first()
+    with pytest.raises(JobError, match="batch 0"):
+        found.expect(PORTS)
 
 
 def test_how_data_are_batched_changes_neither_digest_nor_counts():

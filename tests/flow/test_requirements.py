@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
-from haversack.base.errors import MissingExtra
+from haversack.base.errors import ConversionError, EnvironmentFault, MissingExtra, UsageError
 from haversack.flow import requirements
+from haversack.flow.request import Request, opened
 from haversack.flow.requirements import Package, commands, demand, packages, parsed
+from haversack.targets.contract import SHELF, Target
 
 
 @pytest.mark.parametrize(
@@ -56,3 +60,38 @@ def test_a_missing_extra_names_all_that_is_missing(monkeypatch):
 
 def test_without_installation_and_source_nothing_is_known(tmp_path):
     assert requirements._of_tree(tmp_path / "pyproject.toml") == []
+
+
+def test_what_a_target_lacks_is_told_before_the_job_is_opened(monkeypatch):
+    there = requirements.installed
+    gone = {"coremltools", "homemade"}
+    monkeypatch.setattr(requirements, "installed", lambda name: "" if name in gone else there(name))
+    with pytest.raises(EnvironmentFault) as caught:
+        opened(Request("no_such_job.py", targets=("onnxruntime", "coreml")))
+    assert caught.value.exit_code == 6
+    assert [str(fault) for fault in caught.value.faults] == ["--target coreml: coremltools is not installed"]
+    assert caught.value.next_step == "pip install 'haversack[coreml]'"
+    with pytest.raises(UsageError, match="there is no such job file"):
+        opened(Request("no_such_job.py", targets=("onnxruntime",)))
+
+
+def test_a_third_partys_package_is_named_as_it_is():
+    @dataclass(frozen=True)
+    class Homemade(Target):
+        packages = ("haversack-no-such-runtime", "numpy")
+
+    with pytest.raises(EnvironmentFault) as caught:
+        requirements.demand_runtimes({"homemade": Homemade(), "coreml": SHELF.build("coreml")})
+    assert [fault.where for fault in caught.value.faults] == ["--target homemade"]
+    assert caught.value.next_step == "pip install haversack-no-such-runtime"
+    requirements.demand_runtimes({"coreml": SHELF.build("coreml")})
+
+
+def test_a_version_that_was_not_verified_is_told_before_the_job_is_opened(monkeypatch):
+    monkeypatch.setattr(SHELF.type_of("onnxruntime"), "verified", {"onnxruntime": ">=99"})
+    with pytest.raises(ConversionError, match="not verified") as caught:
+        opened(Request("no_such_job.py", targets=("litert", "onnxruntime")))
+    (fault,) = caught.value.faults
+    assert fault.where == "--target onnxruntime"
+    assert ">=99 is verified" in fault.cause
+    assert caught.value.next_step == "pip install 'onnxruntime>=99'"

@@ -28,6 +28,7 @@ KINDS: dict[str, tuple[Severity, int, str]] = {
     "nondeterministic": ("warning", 0, "two runs of the same artefact differ"),
     "float-rounding": ("note", 0, "behind float layers, output values differ from the reference's in their last bits"),
     "not-compared": ("note", 0, "no bits to compare: scales are found at run time, or it computes in float"),
+    "fixed-lengths": ("note", 0, "a length that is free in the model is fixed in the file, or bounded"),
     "export-only": ("note", 0, "written and its structure checked, but not run here"),
     "noisy": ("note", 0, "the machine was too noisy to tell the speeds apart"),
 }

@@ -28,6 +28,8 @@ class Job:
         baseline: the quality the user states for the float model, or None.
         input_names, output_names: names of the interface, or empty for the exporter's.
         dims: input name -> {axis: name of a free dimension}; axis 0 of every input is free unless this says otherwise.
+        lengths: what free dimensions other than the batch are fixed to in files that have no free ones, ascending; or
+            empty for the target's own.
         source: the file or reference it was loaded from.
     """
 
@@ -42,4 +44,5 @@ class Job:
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
     dims: Mapping[str, Mapping[int, str]] = field(default_factory=dict, hash=False)
+    lengths: tuple[int, ...] = ()
     source: str = ""

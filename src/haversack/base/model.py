@@ -69,6 +69,13 @@ class Model:
         return digest.of_data([self.graph.digest, digest.of_arrays(self.weights), ports])
 
     @property
+    def free_lengths(self) -> tuple[str, ...]:
+        """Names of the free dimensions of the inputs, the batch (axis 0 of an input) left out."""
+        shapes = [port.spec.shape for port in self.inputs]
+        batch = {shape[0] for shape in shapes if shape}
+        return tuple(sorted({size for shape in shapes for size in shape if isinstance(size, str)} - batch))
+
+    @property
     def parameter_count(self) -> int:
         """Number of weight elements that some node reads."""
         read = {name for node in self.graph.nodes for name in node.parameters}

@@ -72,7 +72,13 @@ def structure(data: Mapping[str, Any], kind: type[Record], *, where: str) -> Rec
         return _converter().structure(data, kind)
     except BaseValidationError as error:
         faults = tuple(_faults(error, ""))
-    raise UsageError("it cannot be read", where=where, faults=faults, next_step="mend the fields named above")
+    raise UsageError(
+        "it cannot be read",
+        where=where,
+        faults=faults,
+        tried="reading every field",
+        next_step="write the fields named above as they should be, or let haversack pack write it anew",
+    )
 
 
 def unstructure(record: object) -> Any:  # noqa: ANN401 - JSON-able data

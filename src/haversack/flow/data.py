@@ -11,6 +11,7 @@ import numpy as np
 
 from haversack.base import digest
 from haversack.base.errors import Fault, JobError
+from haversack.base.graph import TensorSpec
 from haversack.base.job import Job
 from haversack.base.model import Port, Sample
 from haversack.metrics.contract import Metric
@@ -46,28 +47,56 @@ class Data:
         self._evaluation: list[Pair] | None = None
 
     def expect(self, ports: tuple[Port, ...]) -> None:
-        """Check every batch against the model's inputs from now on."""
+        """Check every batch against the model's inputs from now on; what was kept is not read again.
+
+        Raises:
+            JobError: a batch that was kept does not fit the model.
+        """
         self._ports = ports
-        self._calibration = self._evaluation = None
+        if self._calibration is not None:
+            self._calibration = list(samples.checked(self._calibration, ports, what="calibration()"))
+        if self._evaluation is not None:
+            group = self._group
+            self._evaluation = list(samples.checked_pairs(self._evaluation, ports, what="evaluation()", group=group))
 
     def prepared_job(self) -> Job:
         """Return the job with data as the model takes them."""
         return replace(self.job, calibration=self._samples, preprocess=())
 
-    def peek(self) -> Sample:
-        """Return the first calibration batch, and read no other.
+    def look(self) -> Sample:
+        """Look at both sets before the model is known, as far as memory keeps them, and return the first batch.
+
+        Later batches must be as the first one is, but for what the job calls free: dtypes, axes and fixed lengths.
 
         Raises:
-            JobError: there is none, or it cannot be used.
+            JobError: a batch that cannot be used, or too few of them.
         """
         try:
-            return next(samples.checked(self._samples(), self._ports, what="calibration()"))
+            first = next(samples.checked(self._samples(), None, what="calibration()"))
+            self._ports = self._as_first(first)
+            self._read_calibration()
+            self._read_evaluation()
+            if self._calibration is not None and self._evaluation is not None:
+                self.counts()
         except JobError as error:  # the model's own names are not known yet
             names = {f"input {index}": name for index, name in enumerate(self.job.input_names)}
             faults = tuple(Fault(names.get(fault.where, fault.where), fault.cause) for fault in error.faults)
             raise JobError(
                 error.cause, where=error.where, tried=error.tried, next_step=error.next_step, faults=faults
             ) from error
+        return first
+
+    def _as_first(self, first: Sample) -> tuple[Port, ...] | None:
+        """Return ports that fit a batch with free axes as the job says; None where names it has are not known yet."""
+        names = self.job.input_names or tuple(f"input {index}" for index in range(len(first)))
+        if len(names) != len(first) or (self.job.dims and not self.job.input_names):
+            return None
+        found = []
+        for name, array in zip(names, first, strict=True):
+            free = self.job.dims.get(name, {0: "batch"})
+            shape = tuple(free.get(axis, size) for axis, size in enumerate(array.shape))
+            found.append(Port(name, TensorSpec(shape, str(array.dtype))))
+        return tuple(found)
 
     def calibration(self) -> Iterator[Sample]:
         """Yield the calibration batches.
@@ -75,8 +104,9 @@ class Data:
         Raises:
             JobError: a batch that does not fit the model, or none at all.
         """
-        if self._calibration is not None:
-            return iter(self._calibration)
+        return iter(self._calibration) if self._calibration is not None else self._read_calibration()
+
+    def _read_calibration(self) -> Iterator[Sample]:
         checked = samples.checked(self._samples(), self._ports, what="calibration()")
         kept, rest = _up_to(checked, lambda sample: sum(array.nbytes for array in sample))
         if rest is None:
@@ -89,8 +119,9 @@ class Data:
         Raises:
             JobError: a batch that does not fit the model, or none at all.
         """
-        if self._evaluation is not None:
-            return iter(self._evaluation)
+        return iter(self._evaluation) if self._evaluation is not None else self._read_evaluation()
+
+    def _read_evaluation(self) -> Iterator[Pair]:
         checked = samples.checked_pairs(self._pairs(), self._ports, what="evaluation()", group=self._group)
         kept, rest = _up_to(checked, lambda pair: sum(array.nbytes for array in pair[0]))
         if rest is None:
@@ -142,6 +173,7 @@ class Data:
             raise JobError(
                 f"it gives {scored} sample, and at least {LEAST_SCORED} are needed",
                 where="evaluation()",
+                tried="counting what it gives",
                 next_step="give a few hundred: every other one chooses between candidates, the rest is reported",
             )
         return calibrating, scored

@@ -7,14 +7,15 @@ from collections.abc import Iterable
 import numpy as np
 
 from haversack.base.budget import Budget
-from haversack.base.errors import JobError
-from haversack.base.model import Model
+from haversack.base.errors import JobError, VerificationError
+from haversack.base.model import Model, Sample
 from haversack.base.plan import LayerPlan, Plan, Precision
 from haversack.choose.forecast import least_bytes
 from haversack.choose.options import BYTES_PER_WEIGHT
 from haversack.choose.verdict import JUDGED_UNRUN, amount
 from haversack.flow.data import Data
 from haversack.flow.making import CHOOSE, REPORT
+from haversack.flow.replay import Predict
 from haversack.load.forecast import Work
 from haversack.measure import quality
 from haversack.metrics.contract import Metric
@@ -24,6 +25,8 @@ from haversack.tools.graph.roles import Role, role
 
 RACED_ROWS = 5 * 16
 """Rows that a race of variants simulates: so many variants, so many rows each."""
+PYTORCH_ERROR = 1e-3
+"""The float artefact may leave PyTorch by this relative error."""
 
 
 def refuse_undefined(metric: Metric, rows: np.ndarray) -> None:
@@ -66,6 +69,24 @@ def score_one(model: Model, data: Data, metric: Metric) -> None:
     names = [port.name for port in model.outputs]
     first = [pair for pair, _ in zip(data.evaluation(), range(1), strict=False)]
     quality.score(predict, first, metric, float_predict=predict, names=names)
+
+
+def check_float(model: Model, predict: Predict, sample: Sample) -> None:
+    """Compare the float artefact with the exported model in PyTorch; arrays batch first.
+
+    Raises:
+        VerificationError: it computes something else.
+    """
+    exact, got = Executor(model).run(sample), predict(sample)
+    for port, mine, theirs in zip(model.outputs, got, exact, strict=True):
+        error = float(np.linalg.norm(mine.astype(np.float64) - theirs) / (np.linalg.norm(theirs) or 1.0))
+        if not error <= PYTORCH_ERROR:
+            raise VerificationError(
+                f"the float artefact's relative error against PyTorch is {error:.2g}, allowed is {PYTORCH_ERROR}",
+                where=port.name,
+                tried=f"running both on {len(sample[0])} calibration samples",
+                next_step="choose another --target; the exporter or the runtime is at fault",
+            )
 
 
 def work(model: Model, counts: tuple[int, int], plans: int, batch: int) -> Work:

@@ -130,7 +130,7 @@ class Maker:
             with clock.of("lower"):
                 self.sink(Event("lower", "start", f"the {plan.target} file"))
                 with opened_first(partial(self._opens, plan.target)):
-                    artifact = emit(compressed.model, compressed.encodings, plan.target, self.folder_of(plan))
+                    artifact = emit(compressed.model, compressed.encodings, self.target, self.folder_of(plan))
                 self._keep(plan, compressed)
             strays = self.target.detours(self.folder_of(plan) / artifact.files[0].path, artifact)
             found += [Finding("detour", fault.cause, fault.where) for fault in strays]

@@ -150,7 +150,7 @@ def _steps(
     if budget is not None and {"latency_ratio", "latency_ms"} & set(budget.limits()):
         allow = (*allow, "slower-than-float")
     metric = metrics.resolve(job.metric)
-    targets = {name: TARGETS.build(name) for name in tried.targets}
+    targets = {name: TARGETS.build(name).sized(job.lengths) for name in tried.targets}
     return Steps(shop, job, Data(job, None, metric), metric, targets, device, tuple(allow))
 
 

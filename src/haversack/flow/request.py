@@ -203,6 +203,7 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
             )
         fixed = {plan.target: plan}
     requirements.demand("pack", purpose="packing a model")
+    requirements.demand_runtimes({name: TARGETS.build(name) for name in tried.targets})
     if limits is not None and not limits.limits():
         limits = None
     job = load.open_job(source, allow_pickle=request.allow_pickle)

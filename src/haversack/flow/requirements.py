@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Literal
 
-from haversack.base.errors import MissingExtra
+from haversack.base.errors import ConversionError, EnvironmentFault, Fault, MissingExtra
 from haversack.base.versions import fits, installed
+from haversack.targets.contract import Target
 
 CORE = "core"
 PROJECT = "haversack"
@@ -59,6 +60,47 @@ def demand(extra: str, *, purpose: str) -> None:
     missing = [one.name for one in packages() if one.extra == extra and one.state == "missing"]
     if missing:
         raise MissingExtra(", ".join(missing), extra, purpose=purpose)
+
+
+def demand_runtimes(targets: Mapping[str, Target]) -> None:
+    """Make sure that what each target writes with is installed, in a version that was verified.
+
+    Args:
+        targets: those asked for, by name.
+
+    Raises:
+        EnvironmentFault: a package is missing; all are named, with the command that adds them.
+        ConversionError: one has a version that was not verified, into whose files no parameters are put.
+    """
+    missing = [
+        Fault(f"--target {name}", f"{package} is not installed")
+        for name, part in targets.items()
+        for package in part.packages
+        if not installed(package)
+    ]
+    if missing:
+        lacking = dict.fromkeys(package for part in targets.values() for package in part.packages)
+        extras = {one.name: one.extra for one in packages() if one.extra not in (CORE, "dev")}
+        asked = dict.fromkeys(
+            f"'{PROJECT}[{extras[name]}]'" if name in extras else name for name in lacking if not installed(name)
+        )
+        raise EnvironmentFault(
+            "a runtime that was asked for cannot be written",
+            faults=tuple(missing),
+            tried="looking for its packages, before anything is exported",
+            next_step=f"pip install {' '.join(asked)}",
+        )
+    other = {name: found for name, part in targets.items() if (found := part.unverified())}
+    if other:
+        asked = dict.fromkeys(
+            f"'{one.where}{targets[name].verified[one.where]}'" for name in other for one in other[name]
+        )
+        raise ConversionError(
+            "no parameters are put into files by a version that was not verified",
+            faults=tuple(Fault(f"--target {name}", str(one)) for name, found in other.items() for one in found),
+            tried="looking at versions, before anything is exported",
+            next_step=f"pip install {' '.join(asked)}",
+        )
 
 
 def parsed(line: str) -> Package:

@@ -17,10 +17,10 @@ from haversack.base import digest
 from haversack.base.candidate import Artifact, Candidate, Parity
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
-from haversack.base.errors import JobError, VerificationError
+from haversack.base.errors import JobError
 from haversack.base.finding import Finding
 from haversack.base.job import Job
-from haversack.base.model import Model, Sample
+from haversack.base.model import Model
 from haversack.base.plan import Plan
 from haversack.base.profile import Profile, TensorStatistics
 from haversack.base.progress import Event
@@ -29,13 +29,13 @@ from haversack.base.recipe import structure, unstructure
 from haversack.compress.perturb import perturb
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import PrepareContext
-from haversack.flow import early
+from haversack.flow import early, lengths
 from haversack.flow.data import Data
 from haversack.flow.judging import judged
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.order import frugal
 from haversack.flow.proposals import worth_knowing
-from haversack.flow.replay import Predict, Replay
+from haversack.flow.replay import Replay
 from haversack.flow.running import Running
 from haversack.flow.squeeze import Squeezer, narrowable, together
 from haversack.flow.workshop import Saved, Workshop
@@ -54,8 +54,8 @@ from haversack.tools.graph.execute import Executor
 
 SEARCH_EXACT_SAMPLES, SHIPPED_EXACT_SAMPLES = 8, 64
 """Samples compared bit for bit with the reference: for each candidate of the search, and for what ships."""
-PYTORCH_SAMPLES, PYTORCH_ERROR = 8, 1e-3
-"""The float artefact may leave PyTorch by this relative error, on so many samples."""
+PYTORCH_SAMPLES = 8
+"""So many samples compare the float artefact with PyTorch."""
 BELIEVABLE_ERRORS = 2.0
 """A stated baseline is missed when the float model falls short of it by more than so many standard errors."""
 PROFILE_RUNS = 20
@@ -93,8 +93,8 @@ class Steps:
     def exported(self) -> Model:
         """The float model: exported once, normalisation folded, in the order that it was exported in."""
         with self.shop.clocked("load"):
+            first = self.data.look()
             self.shop.tell(Event("load", "start", "export"))
-            first = Data(self.job, None, self.metric).peek()
             model = load.export(self.data.prepared_job(), batch=first)
             self.data.expect(model.inputs)
             folded: Model = PREPARE.build("fold_norm").apply(model, PrepareContext(self.data.calibration))
@@ -120,7 +120,7 @@ class Steps:
             versions = sorted(f"{name} {number}" for name, number in machine.versions.items())
             processor = [platform.machine(), machine.cpu, *machine.cpu_flags]
             sources = [self.model.digest, self.data.digest(), self.metric.digest, _code()]
-            return [*sources, *processor, *versions, *self.device.identity]
+            return [*sources, *map(str, self.job.lengths), *processor, *versions, *self.device.identity]
 
     @cached_property
     def constraints(self) -> dict[str, Constraints]:
@@ -140,7 +140,7 @@ class Steps:
         if floats is None:
             return Replay(Executor(self.model).run)
         run = Running(self.device, self.device.load(floats.opening), floats.artifact, self.model.outputs)
-        _check_float(self.model, run, tuple(array[:PYTORCH_SAMPLES] for array in self.data.first()))
+        early.check_float(self.model, run, tuple(array[:PYTORCH_SAMPLES] for array in self.data.first()))
         return Replay(run)
 
     @cached_property
@@ -154,6 +154,7 @@ class Steps:
         Raises:
             JobError: data, labels or the metric are at fault; one evaluation batch is scored in PyTorch.
         """
+        lengths.refuse(self.job, self.model, self.data, self.targets)
         early.score_one(self.model, self.data, self.metric)
         counts = self.data.counts()
         batch = self.data.first()
@@ -167,7 +168,8 @@ class Steps:
         refusals = {name: target.refusals(self.model) for name, target in self.targets.items()}
         work = early.work(self.model, counts, plans, len(batch[0]))
         taken = not any(refusals.values())
-        return preflight(self.model, refusals, work, seconds_per_sample=timed if taken else None)
+        found = preflight(self.model, refusals, work, seconds_per_sample=timed if taken else None)
+        return replace(found, lengths=lengths.words(self.targets, self.model))
 
     @cached_property
     def baseline(self) -> Baseline:
@@ -303,7 +305,8 @@ class Steps:
             save=_save_made,
             load=load_back,
         )
-        made = replace(made, candidate=judged(made.candidate, self.allow))
+        candidate = lengths.told(made.candidate, maker.target, self.model)
+        made = replace(made, candidate=judged(candidate, self.allow))
         self.made[plan.digest] = made
         return made.candidate
 
@@ -356,24 +359,10 @@ class Steps:
             "lower",
             f"float file for {name}",
             self.content,
-            lambda: FloatFile(folder, emit(self.model, Encodings.none(), name, folder)),
+            lambda: FloatFile(folder, emit(self.model, Encodings.none(), self.targets[name], folder)),
             save=lambda made: ({"artifact": unstructure(made.artifact)}, {}),
             load=load_back,
         )
-
-
-def _check_float(model: Model, predict: Predict, sample: Sample) -> None:
-    """Compare the float artefact with the exported model in PyTorch; arrays batch first."""
-    exact, got = Executor(model).run(sample), predict(sample)
-    for port, mine, theirs in zip(model.outputs, got, exact, strict=True):
-        error = float(np.linalg.norm(mine.astype(np.float64) - theirs) / (np.linalg.norm(theirs) or 1.0))
-        if not error <= PYTORCH_ERROR:
-            raise VerificationError(
-                f"the float artefact's relative error against PyTorch is {error:.2g}, allowed is {PYTORCH_ERROR}",
-                where=port.name,
-                tried=f"running both on {len(sample[0])} calibration samples",
-                next_step="choose another --target; the exporter or the runtime is at fault",
-            )
 
 
 def whole(folder: Path, artifact: Artifact) -> bool:

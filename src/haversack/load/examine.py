@@ -32,6 +32,7 @@ def module_of(job: Job) -> nn.Module:
         raise JobError(
             f"model() returned a {type(module).__name__}, not an nn.Module",
             where=job.source,
+            tried="calling model()",
             next_step="return the module itself: def model(): return Net().eval()",
         )
     training = [
@@ -42,7 +43,8 @@ def module_of(job: Job) -> nn.Module:
         raise JobError(
             f"the model is in training mode: {shown}",
             where=job.source,
-            next_step="call model.eval() before returning it",
+            tried=f"asking every module of model() whether it trains: {len(training)} do",
+            next_step="return model.eval() from model(); a module that is switched back in its code stays in training",
         )
     faults = tuple(_weight_faults(module))
     if faults:
@@ -50,6 +52,7 @@ def module_of(job: Job) -> nn.Module:
             f"{len(faults)} weights are not finite",
             where=job.source,
             faults=faults[:MAX_SHOWN],
+            tried="looking at every parameter and buffer",
             next_step="load a checkpoint that was not trained to NaN",
         )
     return module
@@ -77,7 +80,10 @@ def first_batch(job: Job) -> Sample:
     for batch in job.calibration():
         return checked(batch, job)
     raise JobError(
-        "calibration() gave no batch", where=job.source, next_step="yield at least one tuple of NumPy arrays"
+        "calibration() gave no batch",
+        where=job.source,
+        tried="asking it for the first one",
+        next_step="yield at least one tuple of NumPy arrays",
     )
 
 
@@ -104,6 +110,7 @@ def checked(batch: Any, job: Job) -> Sample:  # noqa: ANN401 - what the user's i
             "the first batch of calibration() cannot be used",
             where=job.source,
             faults=faults,
+            tried="reading it",
             next_step="yield tuples of NumPy arrays of numbers, samples on axis 0",
         )
     return tuple(batch)

@@ -1,7 +1,7 @@
 """The names of a job: which must be there, which may, and of what kind. All faults are told at once.
 
 Needed: ``model()`` (or a string, see ``opening.py``), ``calibration()``, ``evaluation()``, ``metric``.
-Optional: ``preprocess``, ``golden()``, ``baseline``, ``input_names``, ``output_names``, ``dims``.
+Optional: ``preprocess``, ``golden()``, ``baseline``, ``input_names``, ``output_names``, ``dims``, ``lengths``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 STREAMS = ("calibration", "evaluation")
-OPTIONAL = ("preprocess", "golden", "baseline", "input_names", "output_names", "dims")
+OPTIONAL = ("preprocess", "golden", "baseline", "input_names", "output_names", "dims", "lengths")
+MOST_LENGTHS = 16
+"""Each is a signature of its own in a file that has no free lengths."""
 _EXAMPLE = {
     "model": "def model(): return Net().eval()",
     "calibration": "def calibration(): yield (images,)    # NumPy, batch first",
@@ -66,7 +69,11 @@ def read(place: Place, *, model: str) -> Fields:
         faults += [Fault(name, cause) for cause in _wrong("model" if name == model else name, names[name])]
     if faults:
         raise JobError(
-            "it is no complete job", where=place.label, faults=tuple(faults), next_step="mend the names above"
+            "it is no complete job",
+            where=place.label,
+            faults=tuple(faults),
+            tried="running the file and looking at its names",
+            next_step=f"haversack pack {shlex.quote(place.text)} --dry-run    (looks again once they are mended)",
         )
     return Fields(_values(place))
 
@@ -81,6 +88,7 @@ def _values(place: Place) -> dict[str, Any]:
     values["metric"] = names["metric"]
     for name in ("preprocess", "input_names", "output_names"):
         values[name] = tuple(names.get(name) or ())
+    values["lengths"] = tuple(sorted(names.get("lengths") or ()))
     values["baseline"] = None if names.get("baseline") is None else float(names["baseline"])
     values["dims"] = {port: dict(axes) for port, axes in (names.get("dims") or {}).items()}
     return values
@@ -110,8 +118,8 @@ def _wrong(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever t
     elif name == "preprocess":
         if not isinstance(value, list | tuple) or not all(isinstance(step, Mapping) for step in value):
             yield "is no list of mappings, one for each operation"
-    elif name == "dims":
-        yield from _wrong_dims(value)
+    elif name in ("dims", "lengths"):
+        yield from (_wrong_dims if name == "dims" else _wrong_lengths)(value)
 
 
 def _wrong_function(value: Any, arguments: int) -> Iterator[str]:  # noqa: ANN401 - whatever the user wrote
@@ -148,6 +156,13 @@ def _wrong_names(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the us
             yield f"{name!r} is no name: letters, digits, '.', '-' and '_'"
     if twice := sorted({name for name in value if value.count(name) > 1}):
         yield f"{', '.join(twice)} stands there twice"
+
+
+def _wrong_lengths(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the user wrote
+    if not isinstance(value, list | tuple) or not value or not all(type(n) is int and n >= 1 for n in value):
+        yield "is no list of lengths, as in (16, 128)"
+    elif len(value) > MOST_LENGTHS or len(set(value)) < len(value):
+        yield f"holds more than {MOST_LENGTHS} lengths, or one twice"
 
 
 def _wrong_dims(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the user wrote

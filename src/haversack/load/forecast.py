@@ -57,6 +57,7 @@ class Preflight:
         forecast_seconds, forecast_bytes: of the whole job; a forecast, not a measurement.
         timed: whether the forecast rests on a timing of this model.
         limits: what is known of the budget, one line each.
+        lengths: target -> what becomes of free lengths in its files, in words.
     """
 
     model: str
@@ -70,6 +71,7 @@ class Preflight:
     forecast_bytes: int
     timed: bool
     limits: tuple[str, ...] = ()
+    lengths: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def lines(self) -> list[str]:
         """Return it as lines for a terminal."""
@@ -85,6 +87,7 @@ class Preflight:
         for target, faults in self.refusals.items():
             lines.append(f"  {target}: takes every layer" if not faults else f"  {target} cannot take:")
             lines += [f"    - {fault}" for fault in faults]
+            lines += [f"    {self.lengths[target]}"] if target in self.lengths else []
         seconds, peak = _seconds(self.forecast_seconds), _short(self.forecast_bytes)
         lines.append(f"  forecast: about {seconds} and {peak}B at the peak ({basis})")
         return [*lines, *(f"  budget: {line}" for line in self.limits)]

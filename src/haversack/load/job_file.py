@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +14,7 @@ from haversack.load.place import Place
 from haversack.load.user_code import UserCode, first_line
 
 MAX_BYTES = 4 << 20
+MOST_LISTED = 1000
 
 
 def open_file(path: Path) -> Place:
@@ -44,13 +47,23 @@ def open_file(path: Path) -> Place:
     return Place(str(path), path.resolve().parent, vars(module))
 
 
+def instead(path: Path) -> str:
+    """Return the command that helps where a path leads nowhere: the nearest file of its kind, or what lists them."""
+    folder = next(parent for parent in (path.parent, *path.parent.parents) if parent.is_dir())
+    beside = [one.name for one in sorted(folder.glob(f"*{path.suffix}"))[:MOST_LISTED]] if folder == path.parent else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f"did you mean {shlex.quote(str(folder / near[0]))}?" if near else f"ls {shlex.quote(str(folder))}"
+
+
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise JobError(f"it is larger than {MAX_BYTES >> 20} MiB: no job file", where=str(path))
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise JobError("there is no such job file", where=str(path), next_step="check the path") from error
+        raise JobError(
+            "there is no such job file", where=str(path), tried="opening it", next_step=instead(path)
+        ) from error
     except OSError as error:
         raise JobError(f"it cannot be read: {error.strerror}", where=str(path)) from error
     except UnicodeDecodeError as error:

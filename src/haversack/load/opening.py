@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from haversack.base.errors import JobError, Refused
 from haversack.base.job import Job
 from haversack.load import archive, checkpoint, exported, fields, foreign, keras_file, pickled, torchscript
-from haversack.load.job_file import open_file
+from haversack.load.job_file import instead, open_file
 from haversack.load.place import Place
 from haversack.load.reference import open_module
 from haversack.load.user_code import guarded
@@ -150,7 +150,7 @@ def _builder(weights: Path, parts: Source, place: Place, *, allow_pickle: bool) 
 
 def _exists(path: Path, where: str) -> None:
     if not (path.exists() if foreign.kind_of(path) else path.is_file()):
-        raise JobError(f"there is no file {path}", where=where, next_step="check the path")
+        raise JobError(f"there is no file {path}", where=where, tried="opening it", next_step=instead(path))
 
 
 def _allowed(path: Path, *, allow_pickle: bool) -> None:

@@ -40,11 +40,24 @@ class UserCode:
         if error is None or isinstance(error, HaversackError | KeyboardInterrupt | MemoryError | GeneratorExit):
             return
         cause, step = f"{self.what} raised {type(error).__name__}: {first_line(error)}", ""
+        if isinstance(error, FileNotFoundError) and error.filename:
+            step = _where_it_may_be(str(error.filename), self.folder)
         if isinstance(error, ModuleNotFoundError):
             step = f"install the package {error.name}, or put the module beside the job file"
         if isinstance(error, SystemExit):
             step = "keep what ends the program under: if __name__ == '__main__'"
-        raise JobError(cause, where=line_of(trace, self.folder), next_step=step) from error
+        raise JobError(
+            cause, where=line_of(trace, self.folder), tried=f"running {self.what}", next_step=step
+        ) from error
+
+
+def _where_it_may_be(name: str, folder: Path) -> str:
+    """Return what to do about a file that is not there: a relative path starts where the command was typed."""
+    if not Path(name).is_absolute() and (folder / name).exists():
+        return (
+            f"write Path(__file__).parent / {name!r}: it lies beside the job file, and was looked for in {Path.cwd()}"
+        )
+    return f"ls {Path(name).absolute().parent}    (it was looked for there)"
 
 
 def line_of(trace: TracebackType | None, folder: Path) -> str:

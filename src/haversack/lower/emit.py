@@ -10,13 +10,13 @@ from haversack.base.model import Model
 from haversack.targets.contract import SHELF, Target
 
 
-def emit(model: Model, encodings: Encodings, target: str, folder: Path) -> Artifact:
+def emit(model: Model, encodings: Encodings, target: str | Target, folder: Path) -> Artifact:
     """Write a model for a target, open what was written, and read it back.
 
     Args:
         model: the canonical model, prepared.
         encodings: of its tensors; ``Encodings.none()`` for the float file.
-        target: name on the shelf of targets.
+        target: name on the shelf of targets, or the target itself.
         folder: where the files go; made if it is missing.
 
     Returns:
@@ -28,5 +28,5 @@ def emit(model: Model, encodings: Encodings, target: str, folder: Path) -> Artif
         VerificationError: the file does not hold what was injected.
         EnvironmentFault: the folder cannot be written.
     """
-    part: Target = SHELF.build(target)
+    part: Target = SHELF.build(target) if isinstance(target, str) else target
     return part.lower(model, encodings, folder)

@@ -189,6 +189,7 @@ def _artifact(artifact: Artifact) -> ArtifactRecord:
         opset=artifact.opset,
         cpu_features=artifact.cpu_features,
         session_options=dict(artifact.session_options),
+        lengths=artifact.lengths,
         injected=artifact.injected,
         read_back=artifact.read_back,
     )

@@ -140,7 +140,8 @@ class FileRecord:
 class ArtifactRecord:
     """An artefact; ``path`` and ``sha256`` are those of its main file, the sizes those of all files together.
 
-    ``injected`` and ``read_back`` count encodings and weight integers written, and read back equal.
+    ``injected`` and ``read_back`` count encodings and weight integers written, and read back equal; ``lengths`` are
+    those that a free dimension is fixed to.
     """
 
     path: str
@@ -152,6 +153,7 @@ class ArtifactRecord:
     opset: int = 0
     cpu_features: tuple[str, ...] = ()
     session_options: Mapping[str, str] = field(default_factory=dict, hash=False)
+    lengths: tuple[int, ...] = ()
     injected: int = 0
     read_back: int = 0
 

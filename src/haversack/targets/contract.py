@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -34,6 +35,20 @@ Opens = Callable[[Path, Mapping[str, str], int], None]
 _elsewhere: ContextVar[Opens | None] = ContextVar("elsewhere", default=None)
 _ZSTD_LEVEL = 12
 _SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What a target's files take where a model has free dimensions other than the batch.
+
+    Attributes:
+        fixed: the lengths that stand in the file, ascending; an input of another length is filled up to the next, or
+            not taken. Empty where lengths stay free.
+        longest: the longest that is taken; 0 where there is no limit.
+    """
+
+    fixed: tuple[int, ...] = ()
+    longest: int = 0
 
 
 class Session(Protocol):
@@ -102,6 +117,18 @@ class Target:
         if stray:
             raise ConversionError(f"constraints on tensors that the graph does not have: {', '.join(stray[:_SHOWN])}")
         return found
+
+    def sized(self, lengths: Sequence[int]) -> Target:
+        """Return the target whose files take these lengths, ascending, where a model's are free; itself where any fit.
+
+        Args:
+            lengths: those that the user wants, or none for the target's own.
+        """
+        return self._sized(lengths) if lengths else self
+
+    def lengths_of(self, model: Model) -> Lengths:
+        """Return which lengths its files take; nothing where the model has no free dimension but the batch."""
+        return self._lengths() if model.free_lengths else Lengths()
 
     def refusals(self, model: Model) -> tuple[Fault, ...]:
         """Return what the runtime cannot take, by module path, and why; empty when it takes all."""
@@ -231,6 +258,12 @@ class Target:
 
     def _constraints(self, graph: Graph) -> Constraints:
         raise UsageError(f"{type(self).__name__} states no constraints")
+
+    def _sized(self, lengths: Sequence[int]) -> Target:
+        return self
+
+    def _lengths(self) -> Lengths:
+        return Lengths()
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         raise UsageError(f"{type(self).__name__} states no refusals")

@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_told_with_what_would(opened, inputs):
     session = opened[None]()
     with pytest.raises(UsageError, match="do not fit") as caught:
         session.run(inputs)
-    assert caught.value.next_step == "give x [1, 'length1', 6] float32"
+    assert caught.value.next_step == "give x [1, up to 8, 6] float32"
     for name in inputs:
         assert name in caught.value.cause
     with pytest.raises(UsageError, match="do not fit"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +14,7 @@ from haversack.base.errors import ConversionError, Fault
 from haversack.base.graph import Graph
 from haversack.base.model import Model
 from haversack.base.plan import Precision
-from haversack.targets.contract import Target, artifact_file
+from haversack.targets.contract import Lengths, Target, artifact_file
 
 _MINIMUM = "iOS 16, macOS 13"
 
@@ -46,6 +46,12 @@ class CoreML(Target):
         from haversack.tools.graph.demands import demands
 
         return replace(demands(graph), half_scales=True)
+
+    def _sized(self, lengths: Sequence[int]) -> Target:
+        return replace(self, length=max(lengths))
+
+    def _lengths(self) -> Lengths:
+        return Lengths((self.length,), self.length)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         from haversack.targets.coreml.write import write
@@ -81,6 +87,7 @@ class CoreML(Target):
             outputs=model.outputs,
             runtime_version=_MINIMUM,
             tensor_names=written.tensor_names,
+            lengths=self.lengths_of(model).fixed,
             injected=proof.injected,
             read_back=proof.read_back,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from haversack.base.errors import ConversionError, Fault, UsageError
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.base.plan import Precision
-from haversack.targets.contract import Session, Target, artifact_file
+from haversack.targets.contract import Lengths, Session, Target, artifact_file
 from haversack.tools.store import atomic
 
 _MINIMUM = "1.0"
@@ -48,6 +48,12 @@ class ExecuTorch(Target):
         from haversack.targets.executorch.constraints import constraints
 
         return constraints(graph)
+
+    def _sized(self, lengths: Sequence[int]) -> Target:
+        return replace(self, longest=max(lengths))
+
+    def _lengths(self) -> Lengths:
+        return Lengths(longest=self.longest)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         from haversack.targets.executorch.skeleton import skeleton

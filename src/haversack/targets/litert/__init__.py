@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +15,8 @@ from haversack.base.encodings import Encodings
 from haversack.base.errors import ConversionError, Fault
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Port, Sample
-from haversack.targets.contract import Session, Target, artifact_file
+from haversack.targets.contract import Lengths, Session, Target, artifact_file
+from haversack.tools.data import layouts
 from haversack.tools.store import atomic
 
 _MINIMUM = "2.17"
@@ -71,6 +72,12 @@ class LiteRT(Target):
 
         return faults(model, self._sizes(model)[0])
 
+    def _sized(self, lengths: Sequence[int]) -> Target:
+        return replace(self, lengths=tuple(lengths))
+
+    def _lengths(self) -> Lengths:
+        return Lengths(tuple(sorted(set(self.lengths))), max(self.lengths))
+
     def _sizes(self, model: Model) -> list[dict[str, int]]:
         """Return what the free dimensions of a model are fixed to, for each signature."""
         first = {port.spec.shape[0] for port in model.inputs if port.spec.shape}
@@ -109,12 +116,13 @@ class LiteRT(Target):
         return Artifact(
             target="litert",
             files=(artifact_file(path, folder),),
-            inputs=_ordered(session.inputs, model.inputs),
-            outputs=_ordered(session.outputs, model.outputs),
+            inputs=_ordered(session.inputs, model.inputs, written.layouts),
+            outputs=_ordered(session.outputs, model.outputs, written.layouts),
             runtime_version=_MINIMUM,
             tensor_names=written.tensor_names,
             absorbed=written.absorbed,
             layouts=written.layouts,
+            lengths=self.lengths_of(model).fixed,
             bias_digests=proof.bias_digests,
             injected=proof.injected,
             read_back=proof.read_back,
@@ -166,7 +174,14 @@ class LiteRT(Target):
         return tuple(Fault(key, f"{op} in the file that belongs to no layer") for key, op in detours(path))
 
 
-def _ordered(ports: Sequence[Port], wanted: Sequence[Port]) -> tuple[Port, ...]:
-    """Return the file's ports in the model's order."""
+def _ordered(ports: Sequence[Port], wanted: Sequence[Port], orders: Mapping[str, str]) -> tuple[Port, ...]:
+    """Return the file's ports in the model's order, lengths that may be shorter by the model's names for them."""
     by_name = {port.name: port for port in ports}
-    return tuple(by_name[port.name] for port in wanted)
+    return tuple(_named(by_name[port.name], port, orders.get(port.name, "")) for port in wanted)
+
+
+def _named(port: Port, wanted: Port, order: str) -> Port:
+    shape = wanted.spec.shape
+    names = [shape[axis] for axis in layouts.order_of(order, len(shape))]
+    sizes = (name if isinstance(size, str) else size for size, name in zip(port.spec.shape, names, strict=True))
+    return replace(port, spec=replace(port.spec, shape=tuple(sizes)))

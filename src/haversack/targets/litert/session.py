@@ -119,7 +119,7 @@ class LiteRTSession:
         for form in self._forms:
             if form.takes(inputs):
                 return form
-        wanted = ", ".join(f"{port.name} {list(port.spec.shape)} {port.spec.dtype}" for port in self.inputs)
+        wanted = ", ".join(form.words(name) for form in self._forms[-1:] for name in form.inputs)
         given = ", ".join(f"{name} {list(array.shape)} {array.dtype}" for name, array in inputs.items())
         raise UsageError(f"the inputs do not fit: {given or 'none'}", next_step=f"give {wanted}")
 
@@ -198,6 +198,12 @@ class _Form:
                         f"the length of the output {name} is {lengths}: the file does not tell which",
                         next_step="give inputs of equal lengths",
                     )
+
+    def words(self, name: str) -> str:
+        """Return what an input takes: its shape, where it may be shorter ``up to`` how much, and its dtype."""
+        shape, dtype = self.inputs[name]
+        sizes = [f"up to {size}" if axis in self.free[name] else str(size) for axis, size in enumerate(shape)]
+        return f"{name} [{', '.join(sizes)}] {dtype}"
 
     def takes(self, inputs: Arrays) -> bool:
         """Say whether inputs fit: names, dtypes, whole numbers of batches, lengths that are not too long."""

@@ -80,12 +80,15 @@ def _from_user(items: Iterable[object], what: str) -> Iterator[object]:
             raise
         except Exception as error:
             where, tried = blame.place(error) or what, f"batch {count} was asked for"
-            raise JobError(f"{what} raised {blame.sentence(error)}", where=where, tried=tried) from error
+            step = f"python -c 'import job; list(job.{what})'    (job: your job file) shows where"
+            raise JobError(
+                f"{what} raised {blame.sentence(error)}", where=where, tried=tried, next_step=step
+            ) from error
         yield item
         count += 1
     if count == 0:
-        step = f"{what} must give at least one batch, and the same ones each time it is called"
-        raise JobError(f"{what} gives no batch", where=what, next_step=step)
+        step = "yield at least one batch, and the same ones each time it is called"
+        raise JobError("it gives no batch", where=what, tried="asking for the first one", next_step=step)
 
 
 def _sample_faults(item: object, ports: Sequence[Port] | None) -> Iterator[Fault]:
@@ -136,8 +139,9 @@ def _value_faults(array: np.ndarray) -> Iterator[str]:
         yield "it holds Python objects: rows of different lengths need padding, or batches of their own"
     elif array.dtype.kind in "fc" and not np.isfinite(array).all():
         bad = ~np.isfinite(array)
-        row = int(bad.reshape(len(bad), -1).any(axis=1).argmax()) if bad.ndim else 0
-        yield f"{int(bad.sum())} of {array.size} values are NaN or infinite, the first in row {row}"
+        place = ", ".join(str(int(axis)) for axis in np.unravel_index(int(bad.argmax()), bad.shape))
+        row = place.partition(",")[0] or "0"
+        yield f"{int(bad.sum())} of {array.size} values are NaN or infinite, the first in row {row}, at [{place}]"
 
 
 def _expected_faults(inputs: object, expected: object, group: int) -> Iterator[Fault]:
@@ -154,7 +158,8 @@ def _expected_faults(inputs: object, expected: object, group: int) -> Iterator[F
 def _refusal(index: int, faults: Sequence[Fault], ports: Sequence[Port] | None, what: str, form: str) -> JobError:
     wanted = "; ".join(f"{port.name}: {port.spec.dtype} {_shape(port.spec.shape)}" for port in ports or ())
     step = f"yield {form}" + (f" with {wanted}" if wanted else "")
-    return JobError(f"batch {index} cannot be used", where=what, faults=tuple(faults), next_step=step)
+    tried = f"looking at every value of batches 0 to {index}" if index else "looking at every value of it"
+    return JobError(f"batch {index} cannot be used", where=what, faults=tuple(faults), tried=tried, next_step=step)
 
 
 def _remedy(value: object, *, inside: bool = False) -> str:
