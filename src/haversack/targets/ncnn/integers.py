@@ -26,7 +26,12 @@ INT8_OUT, FLOAT_OUT = 101, 2
 
 @dataclass(frozen=True, eq=False)
 class Grids:
-    """Encodings of a unit: of what it reads, of its weight, and of what leaves it; ``bounds`` are its clamp's."""
+    """Encodings of a unit: of what it reads, of its weight, and of what leaves it; ``bounds`` are its clamp's.
+
+    Attributes:
+        codes: the weight's integers, int32, of the weight's shape.
+        bias: codes at the scale of the sum, int32 [channels].
+    """
 
     sources: tuple[Affine, ...]
     out: Affine
