@@ -124,7 +124,7 @@ def _scaled(site: Site, encoding: Affine, codes: np.ndarray, bias: np.ndarray | 
 
 
 def scale(site: Site, value: Value, scales: np.ndarray, bias: np.ndarray | None, part: str = "") -> Value:
-    """Multiply each channel of a layer's output by a number of its own, and add a bias."""
+    """Multiply each channel of a layer's output by a number of its own, and add a bias: float32 [channels] both."""
     if site.node.op == "linear" and len(value.shape) > 1:
         row = (1, len(scales))
         factor = site.sheet.constant(f"{site.node.key}:out{FACTOR}", scales, row)

@@ -96,7 +96,7 @@ class NcnnSession:
 
 
 def feed(extractor: Any, inputs: Mapping[str, np.ndarray]) -> list[Any]:  # noqa: ANN401 - untyped package
-    """Give an extractor its inputs, one row each, and return what must live until its last call.
+    """Give an extractor its inputs, one row each as float32, and return what must live until its last call.
 
     Layers that work in place change what they are given, so that ncnn gets copies; but it does not hold them itself.
     """
