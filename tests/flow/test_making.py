@@ -12,7 +12,8 @@ from haversack import metrics
 from haversack.base.errors import ConversionError, VerificationError
 from haversack.base.finding import KINDS
 from haversack.base.plan import LayerPlan, Plan
-from haversack.flow.making import CHOOSE, REPORT, Baseline, Maker, _Clock, _failure, is_static, quality_of
+from haversack.flow.clock import Clock
+from haversack.flow.making import CHOOSE, REPORT, Baseline, Maker, _failure, is_static, quality_of
 from haversack.measure.quality import NotFinite
 from haversack.tools.worker.faults import WorkerCrashed, WorkerError, WorkerTimeout
 
@@ -110,8 +111,8 @@ def test_a_static_plan_has_a_layer_that_runs_in_integers(precisions, static):
 
 def test_a_clock_adds_up_by_stage_even_when_a_stage_fails(monkeypatch):
     times = iter([0.0, 2.0, 10.0, 13.0, 20.0, 25.0])
-    monkeypatch.setattr("haversack.flow.making.time", SimpleNamespace(monotonic=lambda: next(times)))
-    clock = _Clock()
+    monkeypatch.setattr("haversack.flow.clock.time", SimpleNamespace(monotonic=lambda: next(times)))
+    clock = Clock()
     for stage in ("lower", "measure"):
         with clock.of(stage):
             pass

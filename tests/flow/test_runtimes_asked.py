@@ -12,14 +12,16 @@ from haversack.flow.request import ANY, Request, runtimes
 from haversack.targets.contract import PLATFORMS, SHELF
 
 FAKES = Path(__file__).parents[1] / "fakes" / "homeless"
-OURS = ("executorch", "litert", "onnxruntime")
+OURS = ("executorch", "litert", "ncnn", "onnxruntime")
 PLACES = {
     "android": OURS,
     "ios": OURS,
     "linux-arm": OURS,
-    "browser": ("litert", "onnxruntime"),
+    "browser": ("litert", "ncnn", "onnxruntime"),
 }
-WITH_EXECUTORCH = pytest.mark.skipif(find_spec("executorch") is None, reason="executorch is not installed")
+WITH_ALL = pytest.mark.skipif(
+    find_spec("executorch") is None or find_spec("ncnn") is None, reason="executorch or ncnn is not installed"
+)
 ELSEWHERE = "it does not run on {}"
 EXPORTS = {"coreml": ("ios",), "tensorrt": ("linux-arm",)}
 WRITTEN_ONLY = "its files are written but do not run here, so nothing can be measured"
@@ -70,7 +72,7 @@ def test_one_name_as_text_is_one_runtime():
     assert runtimes(Request("job.py", targets="litert")).targets == ("litert",)
 
 
-@WITH_EXECUTORCH
+@WITH_ALL
 def test_any_is_all_that_run_here_and_one_ships():
     found = asked(ANY)
     assert found.targets == OURS
@@ -79,7 +81,7 @@ def test_any_is_all_that_run_here_and_one_ships():
     assert "reference" not in found.targets
 
 
-@WITH_EXECUTORCH
+@WITH_ALL
 @pytest.mark.parametrize("typed", [(ANY, "litert"), ("litert", ANY), (ANY, ANY)])
 def test_any_beside_a_name_is_any(typed):
     found = asked(*typed)
@@ -87,7 +89,7 @@ def test_any_beside_a_name_is_any(typed):
     assert found.one
 
 
-@WITH_EXECUTORCH
+@WITH_ALL
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_any_on_a_platform_is_what_runs_there(platform):
     found = asked(ANY, platform=platform)

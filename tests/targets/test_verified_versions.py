@@ -22,11 +22,12 @@ PINNED = dict(
         r"^([A-Za-z0-9._-]+)==([^\s;]+)", (Path(__file__).parents[2] / "constraints.txt").read_text(), re.MULTILINE
     )
 )
-RUNNING = ("onnxruntime", "litert", "executorch")
+RUNNING = ("onnxruntime", "litert", "executorch", "ncnn")
 OTHERS = {
     "onnxruntime": ("onnxruntime", "1.99.0"),
     "litert": ("ai-edge-litert", "9.0"),
     "executorch": ("executorch", "2.0"),
+    "ncnn": ("ncnn", "2.0"),
 }
 
 

@@ -15,8 +15,8 @@ from haversack.base.finding import Finding
 from haversack.base.progress import Event
 from haversack.base.recipe import structure, unstructure
 from haversack.flow.making import is_static
+from haversack.flow.meaning import meaning
 from haversack.flow.steps import Steps
-from haversack.targets.reference import Reference
 
 FLOAT, REFERENCE = "float", "reference"
 
@@ -58,6 +58,7 @@ def parting(best: Mapping[str, Candidate], pairs: tuple[Pair, ...]) -> dict[str,
     for pair in pairs:
         plans = [best[name].plan for name in (pair.first, pair.second) if name in best]
         same = len(plans) == 2 and plans[0].layers == plans[1].layers and all(map(is_static, plans))
+        same = same and plans[0].constrained_by == plans[1].constrained_by  # else their encodings may differ
         if same and pair.differing:
             text = f"{pair.differing} of {pair.compared} output values are not those of {pair.first}"
             found.setdefault(pair.second, Finding("runtimes-differ", text))
@@ -80,6 +81,6 @@ def _compared(steps: Steps, best: Mapping[str, Candidate]) -> tuple[Pair, ...]:
         static = next((one for one in best.values() if is_static(one.plan)), None)
         if static is not None:
             kept = steps.makers[static.plan.target].kept(static.plan)
-            runs[REFERENCE] = Reference().opened(kept.model, kept.encodings).run
+            runs[REFERENCE] = meaning(steps.targets[static.plan.target]).opened(kept.model, kept.encodings).run
         runs[FLOAT] = steps.float_predict
         return verify.across(runs, (inputs for inputs, _ in steps.data.evaluation()))

@@ -14,7 +14,7 @@ import numpy as np
 
 from haversack.base.candidate import Artifact
 from haversack.base.encodings import Encodings
-from haversack.base.errors import HaversackError
+from haversack.base.errors import HaversackError, MissingExtra
 from haversack.base.job import Job
 from haversack.flow.requirements import CORE, Package, commands, packages
 from haversack.measure import emulated
@@ -47,6 +47,7 @@ class Opened:
         runs_here: whether its files run on this machine.
         cause: why it does not work; empty when a file was made, opened in a process and gave its values.
         unverified: packages whose version was not verified: encodings are refused with it. A warning.
+        add: the command that adds its runtime, where that is of an extra which packing does not need: told, no fault.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Opened:
     runs_here: bool
     cause: str
     unverified: tuple[str, ...] = ()
+    add: str = ""
 
     @property
     def works(self) -> bool:
@@ -103,7 +105,7 @@ class Examination:
             if one.extra in NEEDED and one.state != "installed"
         ]
         faults += [f"workers: {self.worker}"] if self.worker else []
-        return faults + [f"{one.name}: {one.cause}" for one in self.targets if one.cause]
+        return faults + [f"{one.name}: {one.cause}" for one in self.targets if one.cause and not one.add]
 
     def lines(self) -> list[str]:
         """Return it for a terminal."""
@@ -122,6 +124,7 @@ class Examination:
         for one in self.targets:
             where = "opened and ran a file here" if one.runs_here else "export only: its files do not run here"
             lines.append(f"target {one.name}: {one.cause or where}; {', '.join(one.precisions)}")
+            lines += [f"  {one.add}"] if one.add else []
             lines += [f"  warning: {told}; only float files are written with it" for told in one.unverified]
         faults = self.faults()
         lines.append("everything that packing needs works" if not faults else f"{len(faults)} broken:")
@@ -194,14 +197,15 @@ def opened(name: str) -> Opened:
     """Make a file of one operation for a target, open it in a process of its own, and compare what it gives."""
     target: Target = TARGETS.build(name)
     precisions = tuple(target.precisions)
-    cause = ""
+    cause = add = ""
     try:
         with tempfile.TemporaryDirectory(prefix="haversack-doctor-") as folder:
             cause = _tried(target, name, Path(folder))
     except (HaversackError, ImportError, OSError) as error:
         first = str(error).partition("\n")[0]
         cause = f"{type(error).__name__}: {first}"
-    return Opened(name, precisions, target.runs_here, cause, tuple(str(fault) for fault in target.unverified()))
+        add = error.next_step if isinstance(error, MissingExtra) and error.extra not in NEEDED else ""
+    return Opened(name, precisions, target.runs_here, cause, tuple(str(one) for one in target.unverified()), add)
 
 
 def available(listing: Path) -> int | None:

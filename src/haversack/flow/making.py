@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,8 +20,10 @@ from haversack.base.plan import STATIC, Plan
 from haversack.base.progress import Event, Sink
 from haversack.base.quality import Drop, Quality
 from haversack.compress.apply import Compressed
+from haversack.flow.clock import Clock
 from haversack.flow.data import Data
 from haversack.flow.exports import Export, exported
+from haversack.flow.meaning import meaning
 from haversack.flow.replay import Predict, Replay
 from haversack.flow.running import Running, feeds
 from haversack.flow.squeeze import Squeezer
@@ -120,7 +120,7 @@ class Maker:
         Raises:
             JobError, UsageError: the job is at fault, not the plan.
         """
-        clock = _Clock()
+        clock = Clock()
         artifact: Artifact | None = None
         found: list[Finding] = []
         try:
@@ -187,6 +187,7 @@ class Maker:
                 batches.take((inputs for inputs, _ in self.data.evaluation()), samples),
                 float_predict=self.baseline.predict,
                 reference_samples=samples,
+                reference=meaning(self.target),
                 layer_samples=0,
                 furthest=furthest.append,
             )
@@ -230,7 +231,7 @@ class Maker:
         return Compressed(self.model.with_weights(changed), encodings)
 
     def _measured(
-        self, plan: Plan, artifact: Artifact, compressed: Compressed, found: list[Finding], clock: _Clock
+        self, plan: Plan, artifact: Artifact, compressed: Compressed, found: list[Finding], clock: Clock
     ) -> Made:
         opening = self._opening(plan, artifact)
         handle = self.device.load(opening)
@@ -280,6 +281,7 @@ class Maker:
             [inputs for inputs, _ in self.data.evaluation()],
             float_predict=self.baseline.predict,
             reference_samples=self.exact_samples if exact else 0,
+            reference=meaning(self.target),
             float_model=self.model,
             furthest=furthest.append,
         )
@@ -309,6 +311,7 @@ class Maker:
                 tensors=partial(self.device.tensors, opening, artifact),
                 float_tolerance=FLOAT_TOLERANCE,
                 reference_error=parity.reference_error,
+                reference=meaning(self.target),
             )
             for rows in rebatch(self.model, furthest, len(furthest) or 1)
         )
@@ -364,22 +367,6 @@ def quality_of(metric: Metric, rows: np.ndarray) -> Quality:
     """Return the quality that a metric's rows, [samples, columns], stand for."""
     value = float(metric.values(rows[None])[0])
     return Quality(metric.name, value, metric.unit, metric.direction, len(rows), metric.standard_error(rows))
-
-
-class _Clock:
-    """Wall seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def of(self, stage: str) -> Iterator[None]:
-        """Add the time of the block to a stage."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.monotonic() - start
 
 
 def is_static(plan: Plan) -> bool:

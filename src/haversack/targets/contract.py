@@ -91,6 +91,7 @@ class Target:
         runs_where: for export only: on which device, and what to type there; ``{file}`` is the main file.
         precisions: what a layer can be in its files.
         session_settings: the only session options that its artefacts may ask for.
+        arithmetic: how its integer kernels round, as ``Reference.arithmetic`` says.
         keeps_order: whether it runs a file's operations in the order in which they stand there.
     """
 
@@ -101,6 +102,7 @@ class Target:
     runs_where: ClassVar[str] = ""
     precisions: ClassVar[tuple[Precision, ...]] = PRECISIONS
     session_settings: ClassVar[frozenset[str]] = frozenset()
+    arithmetic: ClassVar[str] = "law"
     keeps_order: ClassVar[bool] = True
 
     def constraints(self, graph: Graph) -> Constraints:

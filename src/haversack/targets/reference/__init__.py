@@ -1,7 +1,8 @@
 """The reference: the meaning of an encoded graph, which every runtime must repeat bit for bit where it is all integers.
 
 It is no runtime and no part of the shelf: it writes no file. ``interpret`` decides which unit runs in integers (the law
-in ``base.encodings``), ``layer`` and ``combine`` say what that means, ``grid`` moves values onto their integers.
+in ``base.encodings``), ``layer`` and ``combine`` say what that means, ``grid`` moves values onto their integers;
+``symmetric`` is the rounding of a runtime that has signed codes around 0.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ class Reference:
             known (conv1d, conv2d, linear, add, spatial mean).
         at_once: rows of a batch computed together, which bounds the memory; 0 for whole batches. Batches are cut only
             where that cannot change a value: a free batch dimension in all inputs and outputs, nothing Dynamic.
+        arithmetic: ``law``, or ``symmetric`` for a runtime whose codes end at -127 and round half away from zero.
     """
 
     integer_ops: frozenset[str] | None = None
     at_once: int = 4
+    arithmetic: str = "law"
 
     def opened(self, model: Model, encodings: Encodings) -> Interpreter:
         """Return the model ready to run many times (``Interpreter.run``).
@@ -43,7 +46,7 @@ class Reference:
         """
         from haversack.targets.reference.interpret import Interpreter
 
-        return Interpreter(model, encodings, self.integer_ops, self.at_once)
+        return Interpreter(model, encodings, self.integer_ops, self.at_once, self.arithmetic)
 
     def run(
         self, model: Model, encodings: Encodings, inputs: Sample, *, observe: Observe | None = None

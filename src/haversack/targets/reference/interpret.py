@@ -11,7 +11,7 @@ from haversack.base.encodings import Affine, Codebook, Dynamic, Encodings, Float
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
-from haversack.targets.reference import grid
+from haversack.targets.reference import grid, symmetric
 from haversack.targets.reference.combine import IntegerAdd, IntegerMean
 from haversack.targets.reference.layer import DynamicLayer, IntegerLayer, StoredLayer, StoredTable
 from haversack.targets.reference.refusals import refusals
@@ -34,6 +34,7 @@ class Interpreter:
         encodings: for its tensors.
         integer_ops: see ``Reference``.
         at_once: see ``Reference``.
+        arithmetic: see ``Reference``.
 
     Attributes:
         separable: whether rows of a batch can be computed apart without changing a value.
@@ -43,7 +44,12 @@ class Interpreter:
     """
 
     def __init__(
-        self, model: Model, encodings: Encodings, integer_ops: frozenset[str] | None = None, at_once: int = 4
+        self,
+        model: Model,
+        encodings: Encodings,
+        integer_ops: frozenset[str] | None = None,
+        at_once: int = 4,
+        arithmetic: str = "law",
     ) -> None:
         if faults := refusals(model, encodings):
             raise ConversionError(
@@ -52,7 +58,7 @@ class Interpreter:
                 faults=faults,
                 next_step="write the encodings again from the plan",
             )
-        self.model, self.encodings = model, encodings
+        self.model, self.encodings, self.symmetric = model, encodings, arithmetic == "symmetric"
         self.integer_ops = frozenset(n.op for n in model.graph.nodes) if integer_ops is None else integer_ops
         self.separable = _separable(model, encodings)
         self.at_once = at_once if self.separable else 0
@@ -119,7 +125,7 @@ class Interpreter:
         if node.key in self.whole or encoding is None:
             return value
         if isinstance(encoding, Affine):
-            return grid.snap(value, encoding)
+            return symmetric.snap(value, encoding) if self.symmetric else grid.snap(value, encoding)
         return value.half().float() if encoding == Float("float16") else value
 
     def _place(self, unit: Unit) -> None:
@@ -142,12 +148,19 @@ class Interpreter:
         out, *sources = (cast("Affine", tensors[key]) for key in (unit.out, *(f"{key}:out" for key in node.inputs)))
         bounds = clamp_bounds(unit.clamp) if unit.clamp is not None else None
         if role(node) is Role.ADD:
-            return IntegerAdd((sources[0], sources[1]), out, bounds)
+            return self._limited(IntegerAdd((sources[0], sources[1]), out, bounds))
         if role(node) is Role.MEAN:
-            return IntegerMean(node, sources[0], out, bounds)
+            return self._limited(IntegerMean(node, sources[0], out, bounds))
         key = f"{node.key}:weight"
         weight, codes = cast("Affine", tensors[key]), self.encodings.integers[key]
-        return IntegerLayer(node, codes, self._bias(node), source=sources[0], weight=weight, out=out, bounds=bounds)
+        layer = symmetric.SymmetricLayer if self.symmetric else IntegerLayer
+        return layer(node, codes, self._bias(node), source=sources[0], weight=weight, out=out, bounds=bounds)
+
+    def _limited(self, kernel: IntegerAdd | IntegerMean) -> Kernel:
+        """Return an add or mean that ends where the runtime's codes do; without ties both ways of rounding agree."""
+        low, high = kernel.limits
+        kernel.limits = (max(low, -symmetric.TOP), min(high, symmetric.TOP)) if self.symmetric else (low, high)
+        return kernel
 
     def _stored_kernel(self, node: Node) -> Kernel | None:
         """Return the kernel of a float node with an encoded weight, or None."""
