@@ -89,6 +89,7 @@ def test_dry_run_forecasts_and_writes_nothing(tmp_path, capfd, packed, monkeypat
     assert "MACs a sample" in told
     assert "takes every layer" in told
     assert "forecast: about" in told
+    assert "top1 100.0 % on the first 64 samples" in told
     assert list(tmp_path.iterdir()) == []
 
 

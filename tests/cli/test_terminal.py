@@ -87,12 +87,6 @@ def test_every_other_event_is_told(now, capsys):
     assert "a reused (from the last run)" in told
 
 
-def test_quiet_shows_nothing(capsys):
-    with display(quiet=True) as sink:
-        sink(Event("load", "start", "export"))
-    assert capsys.readouterr().err == ""
-
-
 def test_elsewhere_than_on_a_terminal_lines_are_plain(capsys):
     with display() as sink:
         sink(Event("load", "start", "export"))

@@ -166,7 +166,22 @@ def test_a_report_that_is_cut_off(job, capfd, packed):
 
 
 def test_an_unknown_shelf(job, capfd):
-    assert "metric" in refused(capfd, job, "parts", "metrix")
+    told = refused(capfd, job, "parts", "metrics")
+    assert "did you mean metric?" in told
+    assert "quantizer, target" in told
+
+
+def test_any_beside_a_name_is_refused_and_not_dropped(capfd, job):
+    told = refused(capfd, job, "pack", "job.py", "--target", "any", "--target", "coreml")
+    assert "coreml is named beside it" in told
+    assert "--target any alone, or the names alone: --target coreml" in told
+
+
+def test_help_shows_defaults_that_say_something(capfd):
+    assert main(["pack", "--help"]) == 0
+    told = capfd.readouterr().out
+    assert "[default: local]" in told
+    assert not any(empty in told for empty in ('[default: ""]', "[default: ()]", "[default: False]"))
 
 
 def test_help_names_every_verb(capfd):

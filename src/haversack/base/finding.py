@@ -22,6 +22,7 @@ KINDS: dict[str, tuple[Severity, int, str]] = {
     "runtimes-differ": ("warning", 0, "runtimes that hold the same integers do not give the same output values"),
     "dead-channel": ("warning", 0, "weight channels too small for their bias; their scale was raised"),
     "detour": ("warning", 0, "the file pads, moves or converts values between layers that no layer asked for"),
+    "fallback": ("warning", 0, "an operation runs in a slower kernel than the target's own"),
     "range-mixing": ("warning", 0, "tensors of different range share one scale"),
     "rounding-ties": ("warning", 0, "a scale ratio that leaves rounding ties to the runtime"),
     "not-established": ("warning", 0, "the interval of the drop crosses its limit at this number of samples"),
@@ -29,6 +30,7 @@ KINDS: dict[str, tuple[Severity, int, str]] = {
     "float-rounding": ("note", 0, "behind float layers, output values differ from the reference's in their last bits"),
     "not-compared": ("note", 0, "no bits to compare: scales are found at run time, or it computes in float"),
     "fixed-lengths": ("note", 0, "a length that is free in the model is fixed in the file, or bounded"),
+    "saturation-risk": ("note", 0, "on other processors the file needs an option that it does not need here"),
     "export-only": ("note", 0, "written and its structure checked, but not run here"),
     "noisy": ("note", 0, "the machine was too noisy to tell the speeds apart"),
 }

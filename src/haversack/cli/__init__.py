@@ -35,7 +35,7 @@ def app() -> App:
         help=PURPOSE,
         version=__version__,
         help_format="plaintext",
-        default_parameter=Parameter(negative=""),
+        default_parameter=Parameter(negative="", show_default=lambda value: value or None),
         suppress_keyboard_interrupt=False,  # we say what comes next
     )
     for name, line in COMMANDS.items():

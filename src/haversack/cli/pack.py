@@ -78,7 +78,7 @@ def _looked(request: Request, *, json: bool) -> int:
     from haversack.base.recipe import unstructure
     from haversack.flow.pack import preflight
 
-    with results(as_json=json), display(quiet=json) as sink:
+    with results(as_json=json), display() as sink:
         forecast = preflight(request, sink)
     say_json(unstructure(forecast)) if json else say("\n".join(forecast.lines()))
     return 0
@@ -89,7 +89,7 @@ def _packed(request: Request, *, json: bool) -> int:
     from haversack.flow.pack import pack as run
     from haversack.report import text
 
-    with results(as_json=json), display(quiet=json) as sink:
+    with results(as_json=json), display() as sink:
         outcome = run(request, sink)
     if json:
         say_json(unstructure(outcome.record))

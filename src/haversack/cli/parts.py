@@ -16,11 +16,16 @@ def parts(shelf: str = "", *, json: bool = False) -> None:
         Print JSON.
     """
     from haversack.base.errors import UsageError
+    from haversack.base.shelf import nearest
     from haversack.flow import shelves
 
     found = {noun: one.catalogue() for noun, one in shelves.all_shelves().items()}
     if shelf and shelf not in found:
-        raise UsageError(f"there is no shelf of {shelf!r}", next_step=f"haversack parts    (has: {', '.join(found)})")
+        raise UsageError(
+            f"there is no shelf of {shelf!r}{nearest(shelf, found)}",
+            tried=f"the shelves {', '.join(found)}",
+            next_step="haversack parts",
+        )
     chosen = {noun: lines for noun, lines in found.items() if shelf in ("", noun)}
     if json:
         say_json(chosen)

@@ -62,11 +62,9 @@ def clock(seconds: float) -> str:
 
 
 @contextmanager
-def display(*, quiet: bool = False) -> Iterator[Sink]:
-    """Yield the sink for a command's events: nothing when quiet, bars on a terminal, plain lines elsewhere."""
-    if quiet:
-        yield lambda _event: None
-    elif sys.stderr.isatty():
+def display() -> Iterator[Sink]:
+    """Yield the sink for a command's events, which go to standard error: bars on a terminal, plain lines elsewhere."""
+    if sys.stderr.isatty():
         with _bars() as progress:
             yield _Live(progress)
     else:

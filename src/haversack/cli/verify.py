@@ -25,7 +25,7 @@ def verify(out: Path, *, device: str = "local", json: bool = False) -> int:
 
     if (stopped := unfinished(out)) is not None:
         raise stopped
-    with results(as_json=json), display(quiet=json) as sink:
+    with results(as_json=json), display() as sink:
         answer = flow.verify(out, sink, device)
     if json:
         say_json(answer.data())

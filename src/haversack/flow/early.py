@@ -20,6 +20,7 @@ from haversack.load.forecast import Work
 from haversack.measure import quality
 from haversack.metrics.contract import Metric
 from haversack.profile.sensitivity import ROWS
+from haversack.report import wording
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import Role, role
 
@@ -58,8 +59,11 @@ def baseline_step(stated: float, found: float, unit: str) -> str:
     return "look at preprocess, labels and weights before compressing anything, or mend baseline"
 
 
-def score_one(model: Model, data: Data, metric: Metric) -> None:
+def score_one(model: Model, data: Data, metric: Metric) -> str:
     """Score the first evaluation batch with the float model in PyTorch: what is wrong with labels or metric shows.
+
+    Returns:
+        The score in words; empty for a metric that has no value on so few samples.
 
     Raises:
         JobError: inputs, expected values or the metric are at fault.
@@ -68,7 +72,13 @@ def score_one(model: Model, data: Data, metric: Metric) -> None:
     predict = Executor(model).run
     names = [port.name for port in model.outputs]
     first = [pair for pair, _ in zip(data.evaluation(), range(1), strict=False)]
-    quality.score(predict, first, metric, float_predict=predict, names=names)
+    state = quality.score(predict, first, metric, float_predict=predict, names=names)
+    try:
+        found = state.quality()
+    except JobError:  # of one batch: the whole set is judged by baseline_step and split
+        return ""
+    value = wording.quality(found.value, found.unit)
+    return f"{found.metric} {value} on the first {found.samples} samples, float, in PyTorch"
 
 
 def check_float(model: Model, predict: Predict, sample: Sample) -> None:

@@ -132,8 +132,7 @@ class Maker:
                 with opened_first(partial(self._opens, plan.target)):
                     artifact = emit(compressed.model, compressed.encodings, self.target, self.folder_of(plan))
                 self._keep(plan, compressed)
-            strays = self.target.detours(self.folder_of(plan) / artifact.files[0].path, artifact)
-            found += [Finding("detour", fault.cause, fault.where) for fault in strays]
+            found += self.target.findings(self.folder_of(plan) / artifact.files[0].path, artifact)
             if not self.target.runs_here:
                 made = Export(plan, artifact, compressed, found, clock.seconds)
                 return Made(exported(made, self.target, self.data, self.metric, self.baseline))

@@ -128,6 +128,12 @@ def runtimes(request: Request) -> Runtimes:
     named = [name for name in request.targets if name != ANY]
     for name in named:
         TARGETS.type_of(name)  # a misspelt name beside ``any`` is told, and not covered by it
+    if named and ANY in request.targets:
+        raise UsageError(
+            f"any ships one of the runtimes that run here, and {', '.join(named)} is named beside it",
+            where="--target",
+            next_step=f"--target any alone, or the names alone: --target {' --target '.join(named)}",
+        )
     wanted = dict.fromkeys(TARGETS.names() if ANY in request.targets else named)
     parts: dict[str, Target] = {name: TARGETS.build(name) for name in wanted}
     why = {name: reason for name, part in parts.items() if (reason := _unfit(part, request.platform))}

@@ -155,7 +155,7 @@ class Steps:
             JobError: data, labels or the metric are at fault; one evaluation batch is scored in PyTorch.
         """
         lengths.refuse(self.job, self.model, self.data, self.targets)
-        early.score_one(self.model, self.data, self.metric)
+        score = early.score_one(self.model, self.data, self.metric)
         counts = self.data.counts()
         batch = self.data.first()
 
@@ -169,7 +169,7 @@ class Steps:
         work = early.work(self.model, counts, plans, len(batch[0]))
         taken = not any(refusals.values())
         found = preflight(self.model, refusals, work, seconds_per_sample=timed if taken else None)
-        return replace(found, lengths=lengths.words(self.targets, self.model))
+        return replace(found, lengths=lengths.words(self.targets, self.model), score=score)
 
     @cached_property
     def baseline(self) -> Baseline:

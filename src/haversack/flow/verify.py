@@ -90,7 +90,9 @@ class Answer:
             lines.append(f"{mark:<6} {check.target}: {check.name}: {check.text}")
             lines += [f"         - {fault}" for fault in check.faults if str(fault) != check.text]
         if self.faults:
-            lines.append(f"{len(self.faults)} faults: do not use what is in {self.out / BEST}")
+            lines.append(
+                f"{len(self.faults)} fault{'s' * (len(self.faults) > 1)}: do not use what is in {self.out / BEST}"
+            )
             lines.append(f"next: repeat the run's command into another --out; it stands in {self.out / JSON_NAME}")
         return lines
 

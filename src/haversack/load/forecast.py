@@ -58,6 +58,7 @@ class Preflight:
         timed: whether the forecast rests on a timing of this model.
         limits: what is known of the budget, one line each.
         lengths: target -> what becomes of free lengths in its files, in words.
+        score: how the float model scores on a first batch, in words.
     """
 
     model: str
@@ -72,6 +73,7 @@ class Preflight:
     timed: bool
     limits: tuple[str, ...] = ()
     lengths: Mapping[str, str] = field(default_factory=dict, hash=False)
+    score: str = ""
 
     def lines(self) -> list[str]:
         """Return it as lines for a terminal."""
@@ -88,6 +90,7 @@ class Preflight:
             lines.append(f"  {target}: takes every layer" if not faults else f"  {target} cannot take:")
             lines += [f"    - {fault}" for fault in faults]
             lines += [f"    {self.lengths[target]}"] if target in self.lengths else []
+        lines += [f"  {self.score}"] if self.score else []
         seconds, peak = _seconds(self.forecast_seconds), _short(self.forecast_bytes)
         lines.append(f"  forecast: about {seconds} and {peak}B at the peak ({basis})")
         return [*lines, *(f"  budget: {line}" for line in self.limits)]

@@ -19,6 +19,7 @@ from haversack.base.candidate import Artifact, ArtifactFile
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Affine, Codebook, Encodings
 from haversack.base.errors import ConversionError, Fault, UsageError, VerificationError
+from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Port, Sample
@@ -252,9 +253,9 @@ class Target:
         """Return the node keys of layers that were written for integers and that the runtime computes in float."""
         return self._unfused(path, artifact)
 
-    def detours(self, path: Path, artifact: Artifact) -> tuple[Fault, ...]:
-        """Return what the file pads, moves or converts between layers that no layer asked for, by node key."""
-        return self._detours(path, artifact)
+    def findings(self, path: Path, artifact: Artifact) -> tuple[Finding, ...]:
+        """Return what a file's structure tells: detours and fallbacks by node key, risks on other processors."""
+        return self._findings(path, artifact)
 
     def _constraints(self, graph: Graph) -> Constraints:
         raise UsageError(f"{type(self).__name__} states no constraints")
@@ -286,7 +287,7 @@ class Target:
     def _unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:
         raise UsageError(f"{type(self).__name__} does not tell what it fused")
 
-    def _detours(self, path: Path, artifact: Artifact) -> tuple[Fault, ...]:
+    def _findings(self, path: Path, artifact: Artifact) -> tuple[Finding, ...]:
         return ()
 
 

@@ -182,7 +182,7 @@ def test_an_input_that_gets_its_axis_of_channels_first_has_codes(exported, encod
     before = {f"{model.graph.inputs[0]}:out": made.tensors[":unsqueeze#0:out"]}
     encodings = Encodings({**made.tensors, **before}, made.integers)
     artifact = TARGET.lower(model, encodings, tmp_path)
-    assert not TARGET.detours(tmp_path / TARGET.file, artifact)
+    assert not TARGET.findings(tmp_path / TARGET.file, artifact)
     found = TARGET.open_session(tmp_path / "model.pte").run({model.inputs[0].name: x})
     np.testing.assert_array_equal(found[model.outputs[0].name], Reference().run(model, encodings, (x,))[0])
 

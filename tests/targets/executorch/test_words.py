@@ -159,7 +159,7 @@ def test_neither_float_tables_nor_what_nobody_reads_stand_in_the_file(model, enc
 
 def test_attention_runs_in_xnnpack_and_the_rest_is_told_by_module_path(files):
     artifact, path = files["int8"]
-    told = {fault.where: fault.cause for fault in TARGET.detours(path, artifact)}
+    told = {one.layer: one.text for one in TARGET.findings(path, artifact)}
     assert not any("matmul" in key or "softmax" in key or "view" in key or "reshape" in key for key in told)
     assert told["table:embedding#0"] == "embedding runs in a kernel of ExecuTorch's own, not in XNNPACK"
     assert "norm:layer_norm#0" in told

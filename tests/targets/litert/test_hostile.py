@@ -37,7 +37,7 @@ def told(written, tmp_path):
         path.write_bytes(data)
         try:
             TARGET.read(path, written[1])
-            TARGET.detours(path, written[1])
+            TARGET.findings(path, written[1])
         except VerificationError as error:
             return str(error)
         return "fine"
@@ -144,7 +144,7 @@ def test_several_flipped_bytes_never_crash_the_reader(written, tmp_path_factory,
         spoiled[data.draw(st.integers(0, len(original) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.getbasetemp() / "flipped.tflite"
     path.write_bytes(spoiled)
-    for ask in (TARGET.read, TARGET.detours):
+    for ask in (TARGET.read, TARGET.findings):
         try:
             found = ask(path, artifact)
         except VerificationError as error:

@@ -142,7 +142,7 @@ def test_integers_are_a_quarter_of_the_size(encoder, both, encoded):
 
 def test_the_attention_moves_no_more_than_the_model_asks_for(encoder, both):
     made = both(encoder[False], target=LENGTHS)
-    assert made.target.detours(made.path, made.artifact) == ()
+    assert made.target.findings(made.path, made.artifact) == ()
 
 
 def test_tensors_of_a_fitting_signature(encoder, both):

@@ -62,7 +62,7 @@ def test_lite0(lite0, both, encoded):
     assert made.artifact.bytes <= 5.0 * MEGABYTE
     assert made.artifact.injected == made.artifact.read_back > 4_600_000
     assert made.target.unfused(made.path, made.artifact) == ()
-    assert made.target.detours(made.path, made.artifact) == ()
+    assert made.target.findings(made.path, made.artifact) == ()
     found = kernels(made.path)
     assert found == {
         "CONV_2D": 33,
@@ -82,6 +82,6 @@ def test_lite0(lite0, both, encoded):
 def test_lite0_in_float(lite0, both):
     model, x = lite0
     made = both(model, Encodings.none())
-    assert made.target.detours(made.path, made.artifact) == ()
+    assert made.target.findings(made.path, made.artifact) == ()
     np.testing.assert_allclose(made.file(x[:2])[0], made.reference(x[:2])[0], rtol=1e-3, atol=1e-4)
     assert made.artifact.inputs[0].spec.shape == (1, 224, 224, 3)

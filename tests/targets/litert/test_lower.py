@@ -95,7 +95,7 @@ def test_no_detours_where_pads_are_the_convolutions(zoo, both, encoded):
     model, sample = zoo["depthwise"]
     for encodings in (Encodings.none(), encoded(model, [sample])):
         made = both(model, encodings)
-        assert made.target.detours(made.path, made.artifact) == ()
+        assert made.target.findings(made.path, made.artifact) == ()
         assert set(ops(made.path)).isdisjoint({"PAD", "TRANSPOSE"})
     absorbed = made.artifact.absorbed["pad:pad#0:out"]
     assert absorbed.endswith("input#0:out/codes")
@@ -104,7 +104,7 @@ def test_no_detours_where_pads_are_the_convolutions(zoo, both, encoded):
 def test_a_pad_that_is_not_same_is_a_detour(zoo, both, encoded):
     model, sample = zoo["block"]
     made = both(model, encoded(model, [sample]))
-    assert [(fault.where, "PAD" in fault.cause) for fault in made.target.detours(made.path, made.artifact)] == [
+    assert [(one.layer, "PAD" in one.text) for one in made.target.findings(made.path, made.artifact)] == [
         ("one:conv2d#0", True)
     ]
 

@@ -114,8 +114,8 @@ def test_detours_tell_their_operator_and_key(exported, both):
             return self.out(torch.relu(self.conv(x)).flatten(1))
 
     made = both(exported(Flattened(), np.zeros((2, 3, 6, 6), np.float32)))
-    found = made.target.detours(made.path, made.artifact)
-    assert [(fault.where, fault.cause.split()[0]) for fault in found] == [
+    found = made.target.findings(made.path, made.artifact)
+    assert [(one.layer, one.text.split()[0]) for one in found] == [
         ("conv:conv2d#0", "PAD"),
         (":flatten#0", "TRANSPOSE"),
     ]
@@ -124,7 +124,7 @@ def test_detours_tell_their_operator_and_key(exported, both):
 def test_a_border_between_integers_and_floats_is_a_detour(zoo, both, encoded):
     model, sample = zoo["squeeze"]
     made = both(model, encoded(model, [sample]))
-    kinds = {fault.cause.split()[0] for fault in made.target.detours(made.path, made.artifact)}
+    kinds = {one.text.split()[0] for one in made.target.findings(made.path, made.artifact)}
     assert kinds == {"QUANTIZE", "DEQUANTIZE"}
 
 

@@ -194,7 +194,7 @@ def test_detours_of_mixed_layouts(exported, both, name):
     x = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     model = exported(Network(), x)
     made = both(model)
-    assert {fault.cause.split()[0] for fault in made.target.detours(made.path, made.artifact)} == wanted
+    assert {one.text.split()[0] for one in made.target.findings(made.path, made.artifact)} == wanted
     (exact,) = Reference().run(model, Encodings.none(), (x,))
     (found,) = made.file(x)
     assert found.shape == exact.shape

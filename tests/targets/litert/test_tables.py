@@ -85,7 +85,7 @@ class Rows:
         target = LiteRT()
         self.artifact = target.lower(model, encodings, folder)
         path = folder / self.artifact.files[0].path
-        self.unfused, self.detours = (ask(path, self.artifact) for ask in (target.unfused, target.detours))
+        self.unfused, self.detours = (ask(path, self.artifact) for ask in (target.unfused, target.findings))
         layouts = self.artifact.layouts
         found = target.open_session(path).run({model.inputs[0].name: to_file(x, layouts.get(model.inputs[0].name, ""))})
         wanted = Reference().run(model, encodings, (x,))
@@ -180,11 +180,11 @@ def test_xnnpack_takes_every_row(kinds):
 def test_only_pads_are_detours(kinds):
     kind, table, exact, codes = kinds
     for rows in (exact, codes):
-        causes = [fault.cause.split()[0] for fault in rows.detours]
+        causes = [one.text.split()[0] for one in rows.detours]
         known = {"PAD", "QUANTIZE"} if kind == "pads" else {"PAD"}  # an input that only pads read has no codes
         assert set(causes) <= known
         assert causes.count("PAD") <= len(table)
-    assert any("PAD" in fault.cause for fault in exact.detours), f"{kind}: some rows have sides that are not SAME"
+    assert any("PAD" in one.text for one in exact.detours), f"{kind}: some rows have sides that are not SAME"
 
 
 def test_layouts_are_one_a_kind(kinds):

@@ -95,14 +95,14 @@ def test_a_blob_that_is_not_there_is_told(residual):
         tensors(one.path, {"any": "gone"}, {one.model.inputs[0].name: sample[0]})
 
 
-def test_detours_are_what_passes_as_whole_numbers(lowered):
+def test_fallbacks_are_what_passes_as_whole_numbers(lowered):
     one = lowered("residual")
-    found = one.target.detours(one.path, one.artifact)
-    assert [fault.where for fault in found] == ["wise:conv2d#0", ":add#0", ":mean#0"]
-    assert all("no exact int8 kernel" in fault.cause for fault in found)
+    found = one.target.findings(one.path, one.artifact)
+    assert [fault.layer for fault in found] == ["wise:conv2d#0", ":add#0", ":mean#0"]
+    assert all("no exact int8 kernel" in fault.text for fault in found)
     assert one.target.unfused(one.path, one.artifact) == ()
     stored = lowered("residual", "int8_weights")
-    assert stored.target.detours(stored.path, stored.artifact) == ()
+    assert stored.target.findings(stored.path, stored.artifact) == ()
     assert not any(
         isinstance(encoding, Affine) for key, encoding in stored.encodings.tensors.items() if key.endswith(":out")
     )

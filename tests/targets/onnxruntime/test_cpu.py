@@ -51,3 +51,10 @@ def test_without_a_listing_only_the_machine_is_known(tmp_path):
 
 def test_this_processor_has_a_name():
     assert cpu.features()[0] == platform.machine().lower()
+
+
+def test_a_file_made_where_vnni_is_tells_what_it_needs_elsewhere():
+    assert cpu.risks(ON) == ()
+    (found,) = cpu.risks({})
+    assert (found.kind, found.severity) == ("saturation-risk", "note")
+    assert "session.x64quantprecision=1" in found.text

@@ -13,6 +13,7 @@ from haversack.base.candidate import Artifact
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
 from haversack.base.errors import ConversionError, Fault, UsageError
+from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.base.plan import Precision
@@ -117,10 +118,10 @@ class ExecuTorch(Target):
 
         return layer_seconds(path, inputs, runs)
 
-    def _detours(self, path: Path, artifact: Artifact) -> tuple[Fault, ...]:  # noqa: ARG002 - the file tells all
+    def _findings(self, path: Path, artifact: Artifact) -> tuple[Finding, ...]:  # noqa: ARG002 - the file tells all
         from haversack.targets.executorch.tables import outside
 
-        return outside(path)
+        return tuple(Finding("fallback", fault.cause, fault.where) for fault in outside(path))
 
     def _unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:  # noqa: ARG002 - the file tells all
         from haversack.targets.executorch.timing import unfused

@@ -13,6 +13,7 @@ from haversack.base.candidate import Artifact
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
 from haversack.base.errors import ConversionError, Fault
+from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Port, Sample
 from haversack.targets.contract import Lengths, Session, Target, artifact_file
@@ -168,10 +169,10 @@ class LiteRT(Target):
 
         return unfused(path)
 
-    def _detours(self, path: Path, artifact: Artifact) -> tuple[Fault, ...]:  # noqa: ARG002 - the file tells it
+    def _findings(self, path: Path, artifact: Artifact) -> tuple[Finding, ...]:  # noqa: ARG002 - the file tells it
         from haversack.targets.litert.observe import detours
 
-        return tuple(Fault(key, f"{op} in the file that belongs to no layer") for key, op in detours(path))
+        return tuple(Finding("detour", f"{op} in the file that belongs to no layer", key) for key, op in detours(path))
 
 
 def _ordered(ports: Sequence[Port], wanted: Sequence[Port], orders: Mapping[str, str]) -> tuple[Port, ...]:

@@ -14,6 +14,7 @@ from haversack.base.candidate import Artifact
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
 from haversack.base.errors import ConversionError, Fault, UsageError
+from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.base.plan import Precision
@@ -122,14 +123,14 @@ class Ncnn(Target):
 
         return layer_seconds(path, _named(artifact, inputs), runs)
 
-    def _unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:  # noqa: ARG002 - see _detours
-        """Return nothing: what ncnn has no integer kernel for computes whole numbers, exactly (a detour each)."""
+    def _unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:  # noqa: ARG002 - see _findings
+        """Return nothing: what ncnn has no integer kernel for computes whole numbers, exactly (a fallback each)."""
         return ()
 
-    def _detours(self, path: Path, artifact: Artifact) -> tuple[Fault, ...]:  # noqa: ARG002 - the file tells it
-        from haversack.targets.ncnn.observe import detours
+    def _findings(self, path: Path, artifact: Artifact) -> tuple[Finding, ...]:  # noqa: ARG002 - the file tells it
+        from haversack.targets.ncnn.observe import fallbacks
 
-        return detours(path)
+        return fallbacks(path)
 
 
 def _named(artifact: Artifact, inputs: Sample) -> dict[str, np.ndarray]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from haversack.base.errors import ConversionError, Fault
+from haversack.base.errors import ConversionError
+from haversack.base.finding import Finding
 from haversack.targets.ncnn.naming import CAST, CODES, WHOLE, key_of
 from haversack.targets.ncnn.read import files
 from haversack.targets.ncnn.session import extracted, feed, opened
@@ -105,8 +106,8 @@ def _taken(extractor: Any, name: str, path: Path) -> Any:  # noqa: ANN401 - unty
     return mat
 
 
-def detours(path: Path) -> tuple[Fault, ...]:
+def fallbacks(path: Path) -> tuple[Finding, ...]:
     """Return the layers whose codes are cast to float32, for want of an (exact) integer kernel, by node key."""
     cause = "ncnn has no exact int8 kernel for it: its codes pass as float32 whole numbers"
     keys = [key_of(line.name) for line in files(path).lines if line.type == "Cast" and line.name.endswith(CAST)]
-    return tuple(Fault(key, cause) for key in dict.fromkeys(keys))
+    return tuple(Finding("fallback", cause, key) for key in dict.fromkeys(keys))

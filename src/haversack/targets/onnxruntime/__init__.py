@@ -13,6 +13,7 @@ from haversack.base.candidate import Artifact
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Affine, Dynamic, Encodings
 from haversack.base.errors import ConversionError, Fault
+from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.targets.contract import Session, Target, artifact_file
@@ -145,6 +146,11 @@ class OnnxRuntime(Target):
         from haversack.targets.onnxruntime.observe import unfused
 
         return unfused(path, artifact.session_options)
+
+    def _findings(self, path: Path, artifact: Artifact) -> tuple[Finding, ...]:
+        from haversack.targets.onnxruntime.cpu import risks
+
+        return risks(artifact.session_options) if _multiplies_integers(self._read(path, artifact)) else ()
 
 
 def _multiplies_integers(encodings: Encodings) -> bool:

@@ -6,6 +6,8 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from haversack.base.finding import Finding
+
 _TOLD = frozenset(
     "avx2 avx512f avx512bw avx_vnni avx512_vnni amx_int8 asimd asimddp i8mm sve".split()  # as the kernel spells them
 )
@@ -37,6 +39,18 @@ def session_options(found: tuple[str, ...]) -> dict[str, str]:
     if found and found[0] in _X86 and not _VNNI & set(found):
         return {PRECISION: "1"}
     return {}
+
+
+def risks(options: Mapping[str, str]) -> tuple[Finding, ...]:
+    """Return *saturation-risk* for a file that multiplies integers and is opened without the option here.
+
+    Args:
+        options: those that this machine needs, as ``session_options`` returns them.
+    """
+    if PRECISION in options:
+        return ()
+    text = f"on x86 processors without VNNI, open it with {PRECISION}=1: sums of 16 bits saturate there"
+    return (Finding("saturation-risk", text),)
 
 
 def existing(settings: Mapping[str, str], machine: str) -> dict[str, str]:
