@@ -82,11 +82,17 @@ def test_any_is_all_that_run_here_and_one_ships():
 
 
 @WITH_ALL
-@pytest.mark.parametrize("typed", [(ANY, "litert"), ("litert", ANY), (ANY, ANY)])
-def test_any_beside_a_name_is_any(typed):
-    found = asked(*typed)
+def test_any_twice_is_any():
+    found = asked(ANY, ANY)
     assert found.targets == OURS
     assert found.one
+
+
+@pytest.mark.parametrize("typed", [(ANY, "litert"), ("litert", ANY)])
+def test_any_beside_a_name_is_refused(typed):
+    with pytest.raises(UsageError, match="litert is named beside it") as caught:
+        asked(*typed)
+    assert caught.value.next_step == "--target any alone, or the names alone: --target litert"
 
 
 @WITH_ALL
