@@ -77,7 +77,7 @@ CHANGES = {
     "one integer": (changed(integers={WEIGHT: one_more(CODES)}), WEIGHT, "1 of 12 integers differ"),
     "all integers": (changed(integers={WEIGHT: CODES + 1}), WEIGHT, "12 of 12 integers differ"),
     "an index": (changed(integers={TABLE: INDICES[::-1].copy()}), TABLE, "4 of 4 integers differ"),
-    "a shape": (changed(integers={WEIGHT: CODES.T.copy()}), WEIGHT, "missing or of another shape"),
+    "a shape": (changed(integers={WEIGHT: CODES[:, 1:].copy()}), WEIGHT, "missing or of another shape"),
 }
 
 
@@ -122,7 +122,7 @@ def test_any_single_integer_that_changes_is_seen(data):
     assert equal == count(meant()) - 1
 
 
-@given(st.floats(1e-6, 1e6, width=32), st.integers(0, 255), st.floats(1e-6, 1e6, width=32), st.integers(0, 255))
+@given(st.floats(2**-20, 2**20, width=32), st.integers(0, 255), st.floats(2**-20, 2**20, width=32), st.integers(0, 255))
 def test_grids_are_equal_when_every_bit_is(scale, zero, other, second):
     equal, faults = differences(Encodings({OUT: grid(scale, zero)}), Encodings({OUT: grid(other, second)}))
     same = np.float32(scale) == np.float32(other) and zero == second
@@ -157,7 +157,8 @@ def test_biases_that_are_equal_count_by_their_codes():
     proof = proven(meant(), BIASES, Content(dict(meant().tensors), dict(meant().integers), dict(BIASES)), FILE)
     assert proof.injected == proof.read_back == count(meant()) + 2
     assert proof.bias_digests == bias_digests(BIASES)
-    assert Content(dict(meant().tensors), biases=dict(BIASES)).held(proof.bias_digests, FILE).tensors == meant().tensors
+    tensors = dict(meant().tensors)
+    assert Content(tensors, biases=dict(BIASES)).held(proof.bias_digests, FILE).tensors == tensors
 
 
 def test_faults_of_reading_are_told_together():
