@@ -167,10 +167,6 @@ REFUSED = {
     "rnn cell": "cell:rnn_tanh_cell#4",
     "gru": "gru",
     "lstm": "lstm",
-    "average, counted": "avg_pool2d",
-    "nearest": "upsample_nearest2d",
-    "bilinear": "upsample_bilinear2d",
-    "interpolate to a size": "upsample_nearest2d",
     "group norm": "group_norm",
     "instance norm": "instance_norm",
     "transposed convolution": "conv_transpose2d",
@@ -187,6 +183,7 @@ NAMES = (
     *("average of a line", "layer norm", "layer norm of two axes", "layer norm without scale"),
     *("layer norm of a constant row", "layer norm, far off", "batch norm alone", "batch norm of a line"),
     *("channel shuffle", "attention", "embedding bag by rows", "mask counted"),
+    *("average, counted", "nearest", "bilinear", "interpolate to a size"),
 )
 
 

@@ -93,6 +93,19 @@ def padded(site: Site, x: Value, sides: Sides) -> Value:
     return made
 
 
+def walled(site: Site, x: Value, sides: Sides) -> Value:
+    """Return a value with its dtype's lowest number (int8 codes: the lowest code) around it, which no maximum takes."""
+    shape = [size + before + after for size, (before, after) in zip(x.shape, sides, strict=True)]
+    table = np.array([sides[axis] for axis in x.order], np.int32)
+    made = site.sheet.value(f"{site.key}/PADV2", shape, x.order, x.dtype, x.grid)
+    least = np.array(np.finfo(np.float32).min if x.grid is None else np.iinfo(np.int8).min, x.dtype)
+    meaning = None if x.grid is None else quantization(x.grid)
+    number = site.sheet.constant(f"{site.key}/lowest", least, meaning)
+    inputs = [x.tensor, site.constant("sides", table), number]
+    site.sheet.operator("PADV2", inputs, [made.tensor], "PadV2Options")
+    return made
+
+
 def write_linear(site: Site) -> Value:
     """Write a linear layer over the last axis."""
     if not isinstance(site.arguments["weight"], Constant):

@@ -58,7 +58,7 @@ def detours(path: Path) -> tuple[tuple[str, str], ...]:
     for one in graph.operators:
         name = file.name(one)
         belongs = {
-            "PAD": False,
+            **dict.fromkeys(("PAD", "PADV2"), False),
             "TRANSPOSE": f"/{ASKED}" in graph.tensors[one.outputs[0]].name,
             "QUANTIZE": one.inputs[0] in inputs,
             "DEQUANTIZE": one.outputs[0] in outputs or bool(graph.tensors[one.inputs[0]].buffer),

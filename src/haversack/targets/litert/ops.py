@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from haversack.targets.litert import arithmetic, composed, layers, moves, pools
+from haversack.targets.litert import arithmetic, composed, layers, moves, pools, resizes
 from haversack.targets.litert.sheet import Value
 from haversack.targets.litert.site import Site
 
@@ -56,5 +56,7 @@ WRITERS: Mapping[str, Writer] = {
     "layer_norm": composed.write_layer_norm,
     "batch_norm": composed.write_batch_norm,
     "scaled_dot_product_attention": composed.write_attention,
+    "upsample_nearest2d": resizes.write_nearest,
+    "upsample_bilinear2d": resizes.write_bilinear,
     "linalg_vector_norm": composed.write_vector_norm,
 }

@@ -9,6 +9,7 @@ import numpy as np
 
 from haversack.targets.litert import padding
 from haversack.targets.litert.arithmetic import cast
+from haversack.targets.litert.layers import padded, walled
 from haversack.targets.litert.moves import reshaped
 from haversack.targets.litert.order import NHWC
 from haversack.targets.litert.padding import spread
@@ -73,7 +74,11 @@ def write_pool(site: Site) -> Value:
         window, stride, sides = [1, *window], [1, *stride], ((0, 0), *sides)
     scheme = padding.scheme(x.shape[2:], window, stride, [1, 1], sides)
     counted = bool(site.arguments.get("count_include_pad", True)) and not largest
-    if not scheme or (scheme == "SAME" and counted):
+    if counted and any(map(any, sides)):  # LiteRT's own pads do not count: zeros do
+        x, scheme = padded(site, x, ((0, 0), (0, 0), *sides)), "VALID"
+    if not scheme and largest:
+        x, scheme = walled(site, x, ((0, 0), (0, 0), *sides)), "VALID"
+    if not scheme:
         raise site.refused("a pad that LiteRT's pools do not know")
     if site.arguments.get("divisor_override"):
         raise site.refused("a divisor of its own")

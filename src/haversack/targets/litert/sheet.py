@@ -119,9 +119,18 @@ class Sheet:
             for field, value in settings.items():
                 setattr(made, field, value)
         version = _VERSIONS.get(op, 1)
-        if op in ("ADD", "SUB", "MUL", "PAD", "MEAN", "CONCATENATION", "TRANSPOSE", "MAX_POOL_2D", "RESHAPE") and any(
-            self.graph.tensors[number].type == self.type("int8") for number in inputs
-        ):
+        if op in (
+            "ADD",
+            "SUB",
+            "MUL",
+            "PAD",
+            "PADV2",
+            "MEAN",
+            "CONCATENATION",
+            "TRANSPOSE",
+            "MAX_POOL_2D",
+            "RESHAPE",
+        ) and any(self.graph.tensors[number].type == self.type("int8") for number in inputs):
             version = 1 if op == "RESHAPE" else 2
         self.graph.operators.append(Operator(code, tuple(inputs), tuple(outputs), kind, made, version))
 
