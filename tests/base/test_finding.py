@@ -30,7 +30,7 @@ def test_kinds_are_words_that_can_be_typed_and_are_explained(kind):
     assert len(KINDS[kind][2].split()) >= 4
 
 
-@pytest.mark.parametrize("kind", ["", "slow", "Float-op", "float-op ", "fallback"])
+@pytest.mark.parametrize("kind", ["", "slow", "Float-op", "float-op ", "fall-back"])
 def test_no_other_kind(kind):
     with pytest.raises(ValueError, match="unknown kind of finding"):
         Finding(kind, "text")

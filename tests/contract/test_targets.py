@@ -120,7 +120,7 @@ def test_times_and_tensors_have_our_keys(running, model, image, tmp_path):
     shown = target.tensors(path, artifact, (image,), ["0:conv2d#0:out", "nobody:conv2d#0:out"])
     assert set(shown) <= {"0:conv2d#0:out"}
     assert target.unfused(path, artifact) == ()
-    assert target.detours(path, artifact) == ()
+    assert target.findings(path, artifact) == ()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not SHELF.type_of(name).runs_here])
@@ -133,7 +133,7 @@ def test_what_does_not_run_here_says_where_it_does_and_is_never_opened(name, mod
     assert len(set(artifact.tensor_names)) > 3
     assert [port.name for port in (*artifact.inputs, *artifact.outputs)] == ["image", "scores"]
     assert artifact.bytes == sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
-    assert target.detours(path, artifact) == ()
+    assert target.findings(path, artifact) == ()
     for call in (target.open_session, lambda path: target.layer_seconds(path, artifact, (), 1)):
         with pytest.raises(UsageError, match=type(target).__name__):
             call(path)

@@ -97,8 +97,8 @@ def test_the_smallest_signature_that_fits_is_taken(encoder, both):
 
 def test_ports_say_that_lengths_are_free(encoder, both):
     made = both(encoder[True], target=LENGTHS)
-    assert [port.spec.shape for port in made.artifact.inputs] == [(1, "length1"), (1, "length1")]
-    assert [port.spec.shape for port in made.artifact.outputs] == [(1, "length1", 12)]
+    assert [port.spec.shape for port in made.artifact.inputs] == [(1, "length"), (1, "length")]
+    assert [port.spec.shape for port in made.artifact.outputs] == [(1, "length", 12)]
     assert [port.spec.dtype for port in made.artifact.inputs] == ["int64", "int64"]
 
 
