@@ -34,7 +34,7 @@ def run() -> tuple[Packed, list[Row]]:
     """Pack both widths and return the run in 4 bits with its figures."""
     job = load.open_job(str(ROOT / JOB))
     data = Data(job, None, metrics.resolve(job.metric))
-    first = data.peek()
+    first = data.look()
     model = load.export(data.prepared_job(), batch=first)
     with few_pictures(FEW):
         wide = pack("lite0-w8a8", str(_recipe(model, "int8").relative_to(ROOT)), BUDGET, tuple(RATIOS))

@@ -82,6 +82,19 @@ class Codes:
         codes.type = codes.shape = None
         self.codes[key], self.values[key] = codes, value
 
+    def by_channel(self, key: str, reader: str) -> ir.Value:
+        """Return the float value of an activation for one reader, its scale told once for each channel (axis 1)."""
+        encoding = self.encodings.affine(f"{key}:out")
+        channels = self.sheet.model.graph.by_key[key].output.shape[1]
+        assert encoding is not None, "only codes are told by channel"
+        assert isinstance(channels, int), "a layer's input has a channel axis"
+        parameters = [
+            self.sheet.constant(f"{key}:out{name}/{channels}", np.full(channels, value))
+            for name, value in ((SCALE, encoding.scale), (ZERO_POINT, encoding.zero_point.astype(np.uint8)))
+        ]
+        name = f"{reader}/DequantizeChannels"
+        return self.sheet.node("DequantizeLinear", [self.codes[key], *parameters], name, axis=1)
+
     def share(self, key: str, source: str) -> None:
         """Let a key that left the graph have the codes of another."""
         self.codes[key], self.values[key] = self.codes[source], self.values[source]

@@ -110,8 +110,11 @@ class _Reader:
                 waiting += [value for value in reversed(sources) if value is not None]
 
     def affine(self, node: ir.Node, key: str) -> Affine | None:
-        """Return what a Q or DQ node of an activation says, or None where it is not constant."""
-        scale, zero_point = (constant(value) for value in (*node.inputs[1:3], None, None)[:2])
+        """Return what a Q or DQ node of an activation says, or None where it is not constant.
+
+        A DequantizeLinear may tell the same scale and zero-point once for each channel.
+        """
+        scale, zero_point = (_one(constant(value)) for value in (*node.inputs[1:3], None, None)[:2])
         if scale is None or zero_point is None or zero_point.dtype != np.uint8:
             return None
         if scale.dtype != np.float32 or scale.ndim or zero_point.ndim:
@@ -253,3 +256,10 @@ def _codes(value: ir.Value | None) -> np.ndarray | None:
 
 def _readers(node: ir.Node, op: str) -> list[ir.Node]:
     return [use.node for use in node.outputs[0].uses() if use.node.op_type == op]
+
+
+def _one(array: np.ndarray | None) -> np.ndarray | None:
+    """Return a row of equal numbers as the one number that it tells; anything else as it is."""
+    if array is None or array.ndim != 1 or not array.size or array.tobytes() != np.full_like(array, array[0]).tobytes():
+        return array
+    return np.array(array[0])

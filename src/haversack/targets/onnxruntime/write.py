@@ -17,12 +17,16 @@ from haversack.tools.graph.demands import demands
 from haversack.tools.graph.injection import unheld
 from haversack.tools.graph.law import runs_in_integers
 from haversack.tools.graph.onnx.held import held
+from haversack.tools.graph.onnx.naming import key_of
 from haversack.tools.graph.onnx.sheet import NARROW, Sheet
 from haversack.tools.graph.onnx.skeleton import Skeleton
 from haversack.tools.graph.roles import Role, role, units
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+_REQUANTIZED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+"""Operators whose float weights ONNX Runtime quantizes by itself between codes."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,21 @@ def _write_float(codes: Codes, node: Node, skeleton: Skeleton, out: Affine | Non
     weight = codes.encodings.tensors.get(f"{node.key}:weight")
     if weight is not None and weight != Float("float32"):
         write_layer(codes.sheet, node, codes.encodings, _read(codes, node, skeleton))
+    _keep_float(codes, node, skeleton)
     if out is not None:
         codes.adopt(node.key, out, codes.quantized(node.key, out, codes.sheet.floats[node.key]))
+
+
+def _keep_float(codes: Codes, node: Node, skeleton: Skeleton) -> None:
+    """Let a node that reads codes read them so that ONNX Runtime leaves its weight and bias in float.
+
+    Its WeightBiasQuantization takes a float weight between DequantizeLinear and QuantizeLinear for a forgotten one,
+    and quantizes it by one scale in all; it does so only where the scale of what is read is one number.
+    """
+    for source in {skeleton.source(key) for key in node.inputs} & codes.values.keys():
+        for use in list(codes.values[source].uses()):
+            if use.idx == 0 and use.node.op_type in _REQUANTIZED and key_of(use.node.name or "") == node.key:
+                use.node.replace_input_with(0, codes.by_channel(source, node.key))
 
 
 def _read(codes: Codes, node: Node, skeleton: Skeleton) -> ir.Value:
