@@ -182,18 +182,18 @@ class _Reader:
 
     def affine(self, key: str, parts: Mapping[str, np.ndarray]) -> tuple[Encoding | None, np.ndarray | None]:
         """Return symmetric int8 with its codes."""
-        codes, scale, zero = (parts[name] for name in ("quantized_data", "scale", "zero_point"))
-        if codes.dtype != np.int8 or zero.any() or scale.dtype != np.float16 or parts["axis"] != 0:
+        codes, scale, zero, axis = (parts[name] for name in ("quantized_data", "scale", "zero_point", "axis"))
+        types = [(one.dtype.name, one.ndim) for one in (zero, axis)]
+        whole = codes.dtype == np.int8 and types == [("int8", 0), ("int32", 0)]
+        if not whole or zero.any() or scale.dtype != np.float16 or axis.any():
             self.fault(key, "it is not symmetric int8 with float16 scales along axis 0")
             return None, None
         if codes.size and codes.min() < _LOWEST:
             self.fault(key, "it holds -128, which no weight has")
             return None, None
-        held = scale.astype(np.float32)
-        axis = 0 if scale.ndim else None
-        return Affine(8, signed=True, axis=axis, scale=held, zero_point=np.zeros(held.shape, np.int32)), codes.astype(
-            np.int32
-        )
+        held, along = scale.astype(np.float32), 0 if scale.ndim else None
+        encoding = Affine(8, signed=True, axis=along, scale=held, zero_point=np.zeros(held.shape, np.int32))
+        return encoding, codes.astype(np.int32)
 
     def palette(self, key: str, parts: Mapping[str, np.ndarray]) -> tuple[Encoding | None, np.ndarray | None]:
         """Return a palette with its indices."""

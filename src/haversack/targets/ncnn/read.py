@@ -68,7 +68,13 @@ def read(path: Path, absorbed: Mapping[str, str]) -> Content:
         VerificationError: a file is not one of ours, or a number in it is not the one that its scales ask for.
         OSError: a file cannot be read.
     """
-    content = _Reader(files(path)).content()
+    found = files(path)
+    try:
+        content = _Reader(found).content()
+    except ValueError as error:  # sizes that do not go together, a number that is no whole one
+        raise VerificationError(
+            f"its layers do not go with their numbers: {error}", where=str(path), next_step="lower the model again"
+        ) from error
     for key, blob in absorbed.items():
         if (held := content.tensors.get(f"{key_of(blob)}{_OUT}")) is not None:
             content.tensors[key] = held
