@@ -309,6 +309,8 @@ def test_severe_takes_the_worse_half(packed):
     better = replace(found, candidates=(one,), chosen_on={one.id: one.drop.value - 0.1})
     assert worse.severe()[0].drop.value == pytest.approx(one.drop.value + 0.1)
     assert better.severe()[0].drop.value == one.drop.value
+    gained = replace(one, drop=replace(one.drop, value=-3.5))  # a perplexity may fall by more than 1
+    assert replace(found, candidates=(gained,), chosen_on={}).severe() == [gained]
     unscored = replace(one, drop=None)
     assert replace(found, candidates=(unscored,)).severe() == [unscored]
 

@@ -83,6 +83,8 @@ def test_integers_must_be_equal():
     assert _difference(np.array([3, 4]), np.array([3, 4])) == ""
     assert "differs" in _difference(np.array([3, 4]), np.array([3, 5]))
     assert _difference(np.array([True]), np.array([True])) == ""
+    large = np.array([40_000, 7, 30_522])  # the numbers of words: one off is another word
+    assert _difference(large, np.array([40_001, 7, 30_522])) == "differs in 1 of 3 integers"
 
 
 @settings(max_examples=100, deadline=None)

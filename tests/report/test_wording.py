@@ -64,16 +64,21 @@ def test_ratio(value, text):
         (0.99999, "99.999 %"),
         (0.0002, "0.02 %"),
         (0.0, "0.0 %"),
+        (1 - 1e-7, "under 100 %"),
+        (1 + 1e-7, "over 100 %"),
+        (1e-9, "over 0 %"),
+        (-1e-9, "under 0 %"),
     ],
 )
 def test_percent(value, text):
     assert wording.percent(value) == text
 
 
-@given(st.floats(min_value=1e-6, max_value=1 - 1e-6))
+@given(st.floats(min_value=0, max_value=1, exclude_min=True, exclude_max=True))
 def test_what_is_not_all_never_reads_as_all(value):
-    text = wording.percent(value)
-    assert float(text.removesuffix(" %")) not in {0.0, 100.0}
+    text = wording.percent(value).removesuffix(" %")
+    assert text in {"over 0", "under 100"} or float(text) == pytest.approx(100 * value, abs=0.051)
+    assert text not in {"0.0", "0.0000", "100.0", "100.0000"}
 
 
 @pytest.mark.parametrize(

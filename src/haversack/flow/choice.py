@@ -7,6 +7,7 @@ figures of both halves of the evaluation set. Costs that were not measured may b
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,7 +53,7 @@ class Choice:
         return [
             one
             if one.drop is None
-            else replace(one, drop=replace(one.drop, value=max(one.drop.value, self.chosen_on.get(one.id, -1.0))))
+            else replace(one, drop=replace(one.drop, value=max(one.drop.value, self.chosen_on.get(one.id, -math.inf))))
             for one in self.candidates
         ]
 

@@ -35,7 +35,8 @@ def check(model: Model, module: nn.Module, sample: Sample) -> None:
 
     Raises:
         JobError: the module returns NaN, or is not deterministic.
-        ConversionError: an output differs by more than 1e-4 of its largest value, or has another shape.
+        ConversionError: an output differs by more than 1e-4 of its largest value, an integer at all, or it has another
+            shape.
     """
     from haversack.tools.graph.execute import Executor
 
@@ -87,6 +88,9 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 def _difference(wanted: np.ndarray, got: np.ndarray) -> str:
     if wanted.shape != got.shape:
         return f"has shape {got.shape} instead of {wanted.shape}"
+    if wanted.dtype.kind in "biu":  # an index is right or wrong, however large it is
+        other = int((wanted != got).sum())
+        return f"differs in {other} of {wanted.size} integers" if other else ""
     finite = np.isfinite(wanted)
     if not np.array_equal(finite, np.isfinite(got)):
         return "is infinite in other places"

@@ -128,7 +128,7 @@ def _array_faults(index: int, array: Any, job: Job) -> Iterator[Fault]:  # noqa:
     name = job.input_names[index] if index < len(job.input_names) else f"input {index}"
     if not isinstance(array, np.ndarray):
         yield Fault(name, f"is a {type(array).__name__}, not a NumPy array")
-    elif array.dtype.kind not in _KINDS or array.dtype in (np.longdouble, np.dtype(">f4"), np.dtype(">f8")):
+    elif array.dtype.kind not in _KINDS or array.dtype == np.longdouble or not array.dtype.isnative:
         yield Fault(name, f"has dtype {array.dtype}, which is no array of numbers that PyTorch takes")
     elif not array.ndim or not len(array):
         yield Fault(name, f"has shape {array.shape}: no samples on axis 0")

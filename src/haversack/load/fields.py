@@ -111,7 +111,7 @@ def _wrong(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever t
     elif name == "metric":
         yield from _wrong_metric(value)
     elif name == "baseline":
-        if isinstance(value, bool | str) or not hasattr(value, "__float__") or not math.isfinite(float(value)):
+        if not _is_finite(value):
             yield f"{value!r} is no finite number"
     elif name in ("input_names", "output_names"):
         yield from _wrong_names(value)
@@ -120,6 +120,16 @@ def _wrong(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever t
             yield "is no list of mappings, one for each operation"
     elif name in ("dims", "lengths"):
         yield from (_wrong_dims if name == "dims" else _wrong_lengths)(value)
+
+
+def _is_finite(value: Any) -> bool:  # noqa: ANN401 - whatever the user wrote
+    """Say whether a value is one real number; an array of several has ``__float__`` too, and raises."""
+    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _wrong_function(value: Any, arguments: int) -> Iterator[str]:  # noqa: ANN401 - whatever the user wrote

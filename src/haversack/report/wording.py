@@ -63,8 +63,9 @@ def percent(value: float | None) -> str:
     for places in (1, 2, 3, 4):
         text = f"{100 * value:.{places}f}"
         if value in {0.0, 1.0} or float(text) not in {0.0, 100.0}:
-            break
-    return f"{text} %".replace("-", MINUS)
+            return f"{text} %".replace("-", MINUS)
+    bound, side = ("100", value > 1) if abs(value) > 0.5 else ("0", value > 0)
+    return f"{'over' if side else 'under'} {bound} %"
 
 
 def error(value: float | None) -> str:

@@ -1,0 +1,216 @@
+"""What is known before anything is made: metrics without a value, other numbers than PyTorch's, forecasts, plans."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
+from torch import nn
+
+from haversack import load, metrics
+from haversack.base.budget import Budget
+from haversack.base.errors import JobError, VerificationError
+from haversack.base.job import Job
+from haversack.base.plan import PRECISIONS, STATIC, Plan
+from haversack.compress.plans import uniform
+from haversack.flow import early
+from haversack.flow.data import Data
+from haversack.flow.proposals import careful, narrowed, proposals, worth_knowing
+from haversack.flow.requirements import _of_tree, parsed
+from haversack.targets.contract import SHELF as TARGETS
+from haversack.tools.graph.execute import Executor
+
+IMAGES = np.random.default_rng(0).normal(size=(12, 2, 6, 6)).astype(np.float32)
+
+
+def job_of(labels, *, metric="top1", count=12):
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(16, 3)).eval()
+    return Job(
+        "tiny",
+        model=lambda: network,
+        calibration=lambda: iter([(IMAGES[:4],), (IMAGES[4:8],)]),
+        evaluation=lambda: iter([((IMAGES[:count],), np.asarray(labels))]),
+        metric=metric,
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load.export(job_of(np.zeros(12, np.int64)))
+
+
+# ---- metrics without a value ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "half"),
+    [
+        ([5, 1, 5, 2, 5, 3], "that chooses"),  # 0, 2 and 4 are equal: no ranks
+        ([1, 5, 2, 5, 3, 5], "that is reported"),
+        ([1, 1, 2, 2, 3, 3], ""),
+    ],
+)
+def test_a_half_on_which_ranks_have_no_correlation_is_refused(wanted, half):
+    metric = metrics.resolve("spearman")
+    rows = metric.rows((np.arange(6, dtype=np.float32),), np.array(wanted, np.float32))
+    if not half:
+        assert np.isfinite(metric.values(rows[0::2][None])).all()
+        early.refuse_undefined(metric, rows)
+        return
+    with pytest.raises(JobError, match=f"spearman is nan on the half of the evaluation set {half}") as caught:
+        early.refuse_undefined(metric, rows)
+    assert "on 3 samples" in caught.value.tried
+
+
+@pytest.mark.parametrize(
+    ("stated", "found", "unit", "step"),
+    [
+        (88.0, 0.88, "fraction", "baseline = 0.88, if percent"),
+        (88.0, 1.0, "fraction", "baseline = 0.88, if percent"),
+        (0.9, 0.8, "fraction", "look at preprocess"),
+        (88.0, 70.0, "nats", "look at preprocess"),
+    ],
+)
+def test_percent_is_guessed_where_it_may_be_meant(stated, found, unit, step):
+    assert early.baseline_step(stated, found, unit).startswith(step)
+
+
+def test_one_batch_is_scored_in_words_before_anything_is_made(model):
+    scores = Executor(model).run((IMAGES,))[0]
+    labels = scores.argmax(axis=1)
+    labels[:3] = (labels[:3] + 1) % 3
+    metric = metrics.resolve("top1")
+    said = early.score_one(model, Data(job_of(labels), model.inputs, metric), metric)
+    assert said == "top1 75.0 % on the first 12 samples, float, in PyTorch"
+
+
+def test_a_metric_without_a_value_on_one_batch_says_nothing_yet(model):
+    metric = metrics.resolve("relative_error")
+    zeros = np.zeros((12, 3), np.float32)
+    made = replace(job_of(zeros, metric="relative_error"))
+
+    class Silent(type(metric)):
+        against = "expected"
+
+    assert early.score_one(model, Data(made, model.inputs, Silent()), Silent()) == ""
+    assert early.score_one(model, Data(made, model.inputs, metric), metric).startswith("relative_error 0")
+
+
+# ---- other numbers than PyTorch's -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("off", "refused"), [(0.0, False), (0.9e-3, False), (1.1e-3, True), (np.nan, True)])
+def test_a_float_file_may_leave_pytorch_by_a_thousandth(model, off, refused):
+    def predict(sample):
+        return tuple(value * np.float32(1 + off) for value in Executor(model).run(sample))
+
+    if not refused:
+        assert early.check_float(model, predict, (IMAGES[:4],)) is None
+        return
+    with pytest.raises(VerificationError, match="the float artefact's relative error against PyTorch is") as caught:
+        early.check_float(model, predict, (IMAGES[:4],))
+    assert caught.value.where == model.outputs[0].name
+    assert "4 calibration samples" in caught.value.tried
+
+
+# ---- forecasts ------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 500), st.integers(0, 500), st.integers(1, 9), st.integers(1, 64))
+def test_the_work_of_a_run_is_counted(model, calibrating, scored, plans, batch):
+    found = early.work(model, (calibrating, scored), plans, batch)
+    assert found.simulated == 5 * 16 + 3 * 4  # a race of five variants, and four rows for each of three layers
+    assert (found.forwards, found.plans, found.batch) == ((calibrating + scored) * (plans + 1), plans, batch)
+
+
+ELEMENTS = 4 * 2 * 9 + 4 * 4 * 9 + 3 * 16
+BIASES = 4 + 4 + 3
+
+
+@pytest.mark.parametrize(
+    ("precisions", "least", "name"),
+    [
+        (("float32",), 4 * ELEMENTS, "float32"),
+        (("float32", "float16"), 2 * ELEMENTS, "float16"),
+        (("float32", "int8"), ELEMENTS, "int8"),
+        (("int8", "w4a8"), ELEMENTS / 2, "w4a8"),
+    ],
+)
+def test_a_size_below_the_weights_alone_cannot_be_met(model, precisions, least, name):
+    least += 4 * BIASES
+    for size in (int(least) - 1, int(least) + 1):
+        (line,) = early.limits(model, Budget(size=size), precisions)
+        assert ("cannot be met" in line) == (size < least)
+        assert line.endswith(f" in {name}")
+
+
+# ---- plans that are proposed ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", TARGETS.names())
+def test_every_target_is_proposed_only_what_it_can_do_and_float_at_the_end(model, target):
+    part = TARGETS.build(target)
+    found = proposals(model.graph, target, part.precisions, (target,))
+    plans = [*found.variants, *found.fallbacks]
+    assert len({plan.digest for plan in plans}) == len(plans)
+    for plan in plans:
+        assert plan.target == target
+        assert {layer.precision for layer in plan.layers.values()} <= set(part.precisions)
+        assert set(plan.layers) <= {node.key for node in model.graph.nodes if node.weight}
+    assert plans[-1].layers == {}
+    assert all({layer.precision for layer in plan.layers.values()} <= STATIC for plan in found.variants)
+
+
+@given(st.sets(st.integers(0, 2)), st.sampled_from(["int8", "float16", "int8_weights"]))
+def test_a_plan_is_narrowed_where_it_may_be_and_nowhere_else(model, chosen, precision):
+    plan = Plan("onnxruntime", uniform(model.graph, precision), origin="all")
+    keys = {list(plan.layers)[index] for index in chosen}
+    made = narrowed(plan, keys)
+    assert len(made) == (precision == "int8" and bool(keys))
+    for one in made:
+        assert {key for key, layer in one.layers.items() if layer.precision == "w4a8"} == keys
+        assert all(one.layers[key] == plan.layers[key] for key in set(plan.layers) - keys)
+        assert one.origin == f"all, {len(keys)} layers with 4-bit weights"
+        assert narrowed(one, keys) == []
+
+
+@pytest.mark.parametrize("precision", PRECISIONS[:4])
+def test_a_careful_plan_differs_by_its_first_layer_alone(model, precision):
+    plan = Plan("onnxruntime", uniform(model.graph, precision), origin="all")
+    made = careful(model.graph, plan)
+    assert len(made) == (precision in STATIC)
+    for one in made:
+        assert set(plan.layers) - set(one.layers) == {"0:conv2d#0"}
+        assert careful(model.graph, one) == []
+
+
+@pytest.mark.parametrize(
+    ("targets", "narrow", "known"),
+    [
+        ([("int8", "w4a8")], {"a"}, ("int8", "w4a8")),
+        ([("int8", "w4a8")], set(), ("int8",)),
+        ([("int8", "w4a8"), ("int8",)], {"a"}, ("int8",)),
+    ],
+)
+def test_the_loss_of_four_bits_is_worth_knowing_where_all_can_have_them(model, targets, narrow, known):
+    assert worth_knowing(model.graph, targets, narrow) == known
+
+
+# ---- requirements ---------------------------------------------------------------------------------------------------
+
+
+def test_every_requirement_of_this_project_is_read_as_packaging_reads_it(pytestconfig):
+    lines = _of_tree(pytestconfig.rootpath / "pyproject.toml")
+    assert len(lines) > 20
+    for line in lines:
+        ours, theirs = parsed(line), Requirement(line)
+        assert ours.name == theirs.name
+        assert Requirement(f"{ours.name}{ours.wanted}").specifier == theirs.specifier
+        if ours.found and ours.wanted:
+            assert (ours.state == "installed") == theirs.specifier.contains(ours.found, prereleases=True)
