@@ -123,14 +123,33 @@ def test_arrive_sees_every_batch_before_the_layer_and_may_change_its_bias(net, x
 
     seen = {}
 
-    def arrive(node, inputs):
-        seen[node.key] = [tuple(value.shape) for value in inputs]
+    def arrive(node, arrival):
+        seen[node.key] = [tuple(value.shape) for value in arrival.inputs]
+        assert arrival.exact is None
         return Mended(bias=np.full(3, 2.0)) if node.key == SECOND else None
 
     made = Simulator(net).run(Encodings.none(), [(x,), (x[:1],)], arrive=arrive)
     assert seen == {FIRST: [(5, 4), (1, 4)], SECOND: [(5, 6), (1, 6)]}
     bias = weights(net, SECOND)[1]
     np.testing.assert_allclose(made[0][0], oracle(net, x)[0] - bias + 2.0, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_beside_shows_what_would_arrive_under_its_own_encodings(net, x):
+    """The second layer is mended away: what arrives there beside is the float model's hidden value all the same."""
+    from haversack.tools.graph.simulate import Mended, Simulator
+
+    seen = {}
+
+    def arrive(node, arrival):
+        seen[node.key] = [np.concatenate([value.numpy() for value in each]) for each in arrival.both()]
+        return Mended(bias=np.full(6, -100.0)) if node.key == FIRST else None
+
+    Simulator(net).run(Encodings.none(), [(x,), (x[:1],)], arrive=arrive, beside=Encodings.none())
+    np.testing.assert_array_equal(seen[FIRST][0], seen[FIRST][1])
+    assert (seen[SECOND][0] <= 0).all()
+    weight, bias = weights(net, FIRST)
+    hidden = np.maximum(x @ weight.T + bias, 0)
+    np.testing.assert_allclose(seen[SECOND][1], np.concatenate([hidden, hidden[:1]]), rtol=1e-5, atol=1e-6)
 
 
 def test_read_only_inputs_and_an_argument_named_as_a_builtin():

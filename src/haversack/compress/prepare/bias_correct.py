@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,11 +11,8 @@ from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.compress.prepare.contract import PrepareContext, PrepareStep
 from haversack.compress.prepare.means import correctable, float_means, mean_output
-from haversack.tools.graph.simulate import Mended, Simulator
+from haversack.tools.graph.simulate import Arrival, Mended, Simulator
 from haversack.tools.numerics.affine import dequantize
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -54,14 +50,14 @@ class BiasCorrect(PrepareStep):
         batches, wanted = float_means(model, layers, context, self.samples, self.megabytes)
         biases: dict[str, np.ndarray] = {}
 
-        def arrive(node: Node, inputs: Iterable[torch.Tensor]) -> Mended | None:
+        def arrive(node: Node, arrival: Arrival) -> Mended | None:
             if node.key not in layers:
                 return None
             key = f"{node.key}:weight"
             encoding = encodings.affine(key)
             assert encoding is not None, "correctable layers have integer weights"
             weight = dequantize(encodings.integers[key], encoding)
-            bias = (wanted[node.key] - mean_output(node, weight, inputs)).astype(np.float32)
+            bias = (wanted[node.key] - mean_output(node, weight, arrival.inputs)).astype(np.float32)
             biases[str(node.bias)] = bias
             return Mended(bias=bias)
 

@@ -38,7 +38,13 @@ def correctable(model: Model, encodings: Encodings) -> dict[str, Node]:
 
 
 def float_means(
-    model: Model, layers: Mapping[str, Node], context: PrepareContext, rows: int, megabytes: float
+    model: Model,
+    layers: Mapping[str, Node],
+    context: PrepareContext,
+    rows: int,
+    megabytes: float,
+    *,
+    beside: bool = False,
 ) -> tuple[list[Sample], dict[str, np.ndarray]]:
     """Return calibration batches, and over them the mean float output of every layer, float64 [channels], by node key.
 
@@ -48,6 +54,7 @@ def float_means(
         context: has the samples and the encodings under which the batches are to be run side by side.
         rows: of samples, at most.
         megabytes: that the activations of all batches may take in that run; fewer batches where they do not fit.
+        beside: whether the float model is run beside them, and takes memory as well.
     """
     assert context.encodings is not None, "steps that need encodings run after these exist"
     means = FloatMeans(layers)
@@ -60,7 +67,9 @@ def float_means(
         means.start()
         executor.run(batch, observe=means.observe)
         taken += batch[0].shape[0]
-        if batches and taken * means.row_bytes(model, context.encodings) > megabytes * 1e6:
+        held = means.row_bytes(model, context.encodings)
+        held += means.row_bytes(model, Encodings.none()) if beside else 0
+        if batches and taken * held > megabytes * 1e6:
             means.drop()
             break
         batches.append(batch)

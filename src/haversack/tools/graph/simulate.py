@@ -35,8 +35,26 @@ class Mended:
     bias: np.ndarray | None = None
 
 
-Arrive = Callable[[Node, "Iterable[torch.Tensor]"], "Mended | None"]
-"""Called before each layer with its input in every batch (iterable many times); it may mend the layer."""
+@dataclass(frozen=True)
+class Arrival:
+    """What arrives at a layer, batch by batch, float32; both can be iterated many times.
+
+    Attributes:
+        inputs: under the encodings of the run, behind layers that were mended.
+        exact: in the run beside it, or None where there is none.
+    """
+
+    inputs: Iterable[torch.Tensor]
+    exact: Iterable[torch.Tensor] | None = None
+
+    def both(self) -> tuple[Iterable[torch.Tensor], Iterable[torch.Tensor]]:
+        """Return the inputs and the exact ones, of a run that has another beside it."""
+        assert self.exact is not None, "there is a run beside this one"
+        return self.inputs, self.exact
+
+
+Arrive = Callable[[Node, Arrival], "Mended | None"]
+"""Called before each layer with what arrives there; it may mend the layer."""
 
 
 class Simulator:
@@ -58,7 +76,12 @@ class Simulator:
         self.clamps = {unit.head.key: unit.clamp for unit in units(model.graph) if unit.clamp is not None}
 
     def run(
-        self, encodings: Encodings, batches: Sequence[Sample], *, arrive: Arrive | None = None
+        self,
+        encodings: Encodings,
+        batches: Sequence[Sample],
+        *,
+        arrive: Arrive | None = None,
+        beside: Encodings | None = None,
     ) -> list[tuple[np.ndarray, ...]]:
         """Run batches side by side and return their outputs, in order.
 
@@ -68,11 +91,14 @@ class Simulator:
             encodings: Affine, Dynamic and Float are simulated.
             batches: arrays in the order of the model's inputs.
             arrive: see ``Arrive``.
+            beside: other encodings, under which the model is run in step with this run for ``Arrival.exact``; nothing
+                is mended there. It costs a second pass and its memory.
         """
         import torch
 
         with torch.no_grad():
-            return _Walk(self, encodings, batches, arrive).outputs()
+            exact = None if beside is None else _Walk(self, beside, batches, None)
+            return _Walk(self, encodings, batches, arrive, exact).outputs()
 
 
 @dataclass(frozen=True)
@@ -92,32 +118,44 @@ class _Walk:
     """One run: what is held of every batch, by the name of the node that made it."""
 
     def __init__(
-        self, simulator: Simulator, encodings: Encodings, batches: Sequence[Sample], arrive: Arrive | None
+        self,
+        simulator: Simulator,
+        encodings: Encodings,
+        batches: Sequence[Sample],
+        arrive: Arrive | None,
+        exact: _Walk | None = None,
     ) -> None:
         self.simulator = simulator
         self.encodings = encodings
         self.batches = batches
         self.arrive = arrive
+        self.exact = exact
+        self.placeholders = 0
         self.held: dict[str, list[Any]] = {}
         self.fused = {clamp.name for clamp in simulator.clamps.values()}
         self.last_use = {used.name: node.name for node in simulator.module.graph.nodes for used in node.all_input_nodes}
 
     def outputs(self) -> list[tuple[np.ndarray, ...]]:
-        """Walk the whole graph."""
-        placeholders = 0
+        """Walk the whole graph; the run beside this one is a step behind, so that what arrives is still held there."""
         for node in self.simulator.module.graph.nodes:
-            if node.op == "placeholder":
-                self.held[node.name] = [self._hold(node, _tensor(batch[placeholders])) for batch in self.batches]
-                placeholders += 1
-            elif node.op == "output":
+            if node.op == "output":
                 keys = self.simulator.model.graph.outputs
                 names = [self.simulator.names[key] for key in keys]
                 rows = [[self._value(name, index).numpy() for name in names] for index in range(len(self.batches))]
                 return [tuple(row) for row in rows]
-            elif node.op == "call_function" and node.name not in self.fused:
-                self._step(node)
-            self._free(node)
+            self._pass(node)
+            if self.exact is not None:
+                self.exact._pass(node)  # noqa: SLF001 - another walk
         raise AssertionError("a graph ends with its output")
+
+    def _pass(self, node: fx.Node) -> None:
+        if node.op == "placeholder":
+            place = self.placeholders
+            self.held[node.name] = [self._hold(node, _tensor(batch[place])) for batch in self.batches]
+            self.placeholders += 1
+        elif node.op == "call_function" and node.name not in self.fused:
+            self._step(node)
+        self._free(node)
 
     def _step(self, node: fx.Node) -> None:
         canonical = self.simulator.nodes.get(node.name)
@@ -150,7 +188,8 @@ class _Walk:
                 found[names[canonical.weight]] = torch.from_numpy(stored)
         if self.arrive is not None and role(canonical) is Role.LAYER:
             source = node.all_input_nodes[0].name
-            mended = self.arrive(canonical, _Inputs(self, canonical, source)) or Mended()
+            exact = _Inputs(self.exact, canonical, source) if self.exact is not None else None
+            mended = self.arrive(canonical, Arrival(_Inputs(self, canonical, source), exact)) or Mended()
             for name, value in ((canonical.weight, mended.weight), (canonical.bias, mended.bias)):
                 if name is not None and value is not None:
                     found[names[name]] = torch.from_numpy(np.array(value, np.float32))

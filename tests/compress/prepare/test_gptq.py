@@ -1,0 +1,143 @@
+"""GPTQ on small networks: integers on the same grid, outputs nearer to float, on samples that it did not see."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from haversack.base.encodings import Encodings
+from haversack.base.plan import Plan, Step
+from haversack.compress.apply import apply
+from haversack.compress.plans import uniform
+from haversack.compress.prepare.bias_correct import BiasCorrect
+from haversack.compress.prepare.contract import PrepareContext
+from haversack.compress.prepare.gptq import Gptq
+from haversack.profile.ranges import ranges
+from haversack.tools.graph.simulate import Simulator
+from haversack.tools.numerics.affine import dequantize, quantize, symmetric
+
+
+def images(seed, count=8, shape=(3, 9, 9)):
+    """Return batches whose neighbouring pixels and channels are much alike, as pictures' are."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        coarse = rng.normal(size=(8, 1, 3, 3)).repeat(3, axis=2).repeat(3, axis=3)
+        found.append(((coarse + 0.3 * rng.normal(size=(8, *shape))).astype(np.float32),))
+    return found
+
+
+def narrow(model, bits=4):
+    """Weights of every layer in few bits, activations in float."""
+    tensors, integers = {}, {}
+    for node in model.graph.nodes:
+        if node.op in ("linear", "conv2d"):
+            weight = model.weights[node.weight]
+            scale = np.abs(weight.reshape(len(weight), -1)).max(axis=1) / ((1 << (bits - 1)) - 1)
+            key = f"{node.key}:weight"
+            tensors[key] = symmetric(scale.astype(np.float32), bits, 0)
+            integers[key] = quantize(weight, tensors[key])
+    return Encodings(tensors, integers)
+
+
+def stored(model, encodings):
+    """Return the encodings with the integers that a model's weights are rounded to."""
+    weights = {f"{node.key}:weight": model.weights[node.weight] for node in model.graph.nodes if node.weight}
+    return Encodings(encodings.tensors, {k: quantize(weights[k], encodings.tensors[k]) for k in encodings.integers})
+
+
+def error(model, encodings, exact, samples):
+    found, wanted = (
+        np.concatenate([row[0] for row in Simulator(one).run(under, samples)])
+        for one, under in ((model, encodings), (exact, Encodings.none()))
+    )
+    return np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+
+
+def test_its_weights_are_on_the_grid_that_was_given(folded):
+    encodings = narrow(folded)
+    after = Gptq().apply(folded, PrepareContext(lambda: images(1), encodings))
+    for key, codes in stored(after, encodings).integers.items():
+        node = folded.graph.by_key[key.removesuffix(":weight")]
+        np.testing.assert_array_equal(after.weights[node.weight], dequantize(codes, encodings.tensors[key]))
+        assert (codes != encodings.integers[key]).any(), f"{key}: nothing was made up for"
+    assert after.notes[-1].startswith("gptq: ")
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_unseen_samples_come_nearer_to_float_than_by_bias_correction(folded, bits):
+    encodings = narrow(folded, bits)
+    context = PrepareContext(lambda: images(1), encodings)
+    plain, mine = (step.apply(folded, context) for step in (BiasCorrect(), Gptq()))
+    fresh = images(2)
+    before = error(plain, stored(folded, encodings), folded, fresh)
+    assert error(mine, stored(mine, encodings), folded, fresh) < 0.8 * before
+
+
+def test_with_integers_everywhere_too(folded, all_constraints):
+    """Weights of 4 bits where they can be, activations of 8, under the constraints of all runtimes."""
+    demands = all_constraints(folded.graph)
+    plan = Plan("t", uniform(folded.graph, "w4a8", int4_layers=demands.int4_layers))
+    found = {}
+    for name in ("bias_correct", "gptq"):
+        planned = Plan("t", plan.layers, (Step(name),))
+        made = apply(
+            folded,
+            planned,
+            ranges=lambda model: ranges(model, images(1)),
+            constraints=demands,
+            samples=lambda: images(1),
+        )
+        found[name] = error(made.model, made.encodings, folded, images(2))
+    assert found["gptq"] < 0.9 * found["bias_correct"]
+
+
+def test_a_weight_that_others_read_stays(make_model):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Linear(6, 6)
+            self.two = nn.Linear(6, 6)
+            self.two.weight = self.one.weight
+            self.out = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.out(self.two(torch.relu(self.one(x))))
+
+    torch.manual_seed(1)
+    model = make_model(Tied(), (6,))
+    rng = np.random.default_rng(3)
+    samples = [(rng.normal(size=(8, 6)).astype(np.float32),) for _ in range(4)]
+    after = Gptq().apply(model, PrepareContext(lambda: samples, narrow(model)))
+    changed = {name for name, value in after.weights.items() if (value != model.weights[name]).any()}
+    assert changed == {"out.weight", "out.bias"}
+
+
+def test_one_batch_of_samples_is_rounded_without_a_refit(make_model):
+    torch.manual_seed(2)
+    model = make_model(nn.Sequential(nn.Linear(6, 4)), (6,))
+    rng = np.random.default_rng(3)
+    samples = [(rng.normal(size=(8, 6)).astype(np.float32),)]
+    encodings = narrow(model)
+    after = Gptq().apply(model, PrepareContext(lambda: samples, encodings))
+    off = after.weights["0.weight"] - model.weights["0.weight"]
+    assert np.abs(off / encodings.tensors["0:linear#0:weight"].scale[:, None]).max() < 3
+
+
+def test_a_model_without_integers_comes_back_as_it_is(folded):
+    assert Gptq().apply(folded, PrepareContext(lambda: images(1), Encodings.none())) is folded
+
+
+def test_less_memory_takes_fewer_samples(folded):
+    encodings = narrow(folded)
+    after = Gptq(megabytes=0.3).apply(folded, PrepareContext(lambda: images(1), encodings))
+    rows = int(after.notes[-1].split()[-2])
+    assert 8 <= rows < 64
+
+
+@pytest.mark.parametrize("setting", [{"samples": 0}, {"damping": 0.0}, {"megabytes": 0.0}])
+def test_settings_that_make_no_sense(setting):
+    with pytest.raises(ValueError, match="positive"):
+        Gptq(**setting)
