@@ -145,9 +145,21 @@ BIASES = 4 + 4 + 3
 def test_a_size_below_the_weights_alone_cannot_be_met(model, precisions, least, name):
     least += 4 * BIASES
     for size in (int(least) - 1, int(least) + 1):
-        (line,) = early.limits(model, Budget(size=size), precisions)
+        (line,) = early.limits(model, Budget(size=size), precisions, "fraction")
         assert ("cannot be met" in line) == (size < least)
-        assert line.endswith(f" in {name}")
+        assert f" in {name}" in line
+
+
+def test_the_structure_of_a_file_is_forecast_beside_its_weights(model):
+    operations = sum(node.op != "input" for node in model.graph.nodes)
+    (line,) = early.limits(model, Budget(size=10_000), ("int8",), "fraction")
+    more = operations * early.OPERATION_BYTES
+    assert line.endswith(f"its structure of {operations} operations about {more / 1e3:.1f} kB more (a forecast)")
+
+
+def test_a_drop_is_told_in_the_unit_of_the_metric(model):
+    assert early.limits(model, Budget(drop=0.01), ("int8",), "fraction")[0].startswith("drop at most 1.00 pt: ")
+    assert early.limits(model, Budget(drop=0.01), ("int8",), "nats")[0].startswith("drop at most 0.0100 nats: ")
 
 
 # ---- plans that are proposed ----------------------------------------------------------------------------------------
