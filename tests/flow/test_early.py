@@ -188,7 +188,7 @@ def test_a_plan_is_narrowed_where_it_may_be_and_nowhere_else(model, chosen, prec
     for one in made:
         assert {key for key, layer in one.layers.items() if layer.precision == "w4a8"} == keys
         assert all(one.layers[key] == plan.layers[key] for key in set(plan.layers) - keys)
-        assert one.origin == f"all, {len(keys)} layers with 4-bit weights"
+        assert one.origin == f"all, {len(keys)} layer{'s' * (len(keys) != 1)} with 4-bit weights"
         assert narrowed(one, keys) == []
 
 

@@ -126,3 +126,37 @@ def test_a_missing_package_names_its_extra(record, monkeypatch, package):
     with pytest.raises(MissingExtra, match=package) as caught:
         pareto.draw(record)
     assert "haversack[pack]" in caught.value.next_step
+
+
+def small(record, *sizes):
+    """The record with candidates of these sizes in bytes, all with the same loss."""
+    first = record.candidates[0]
+    made = [replace(first, id=f"{first.id}-{size}", artifact=replace(first.artifact, bytes=size)) for size in sizes]
+    return replace(record, candidates=tuple(made), budget=())
+
+
+def test_the_axis_has_the_unit_in_which_the_page_spells_such_sizes(record):
+    assert "Size (kB)" in pareto.draw(small(record, 12_000, 60_000))
+    assert "Size (MB)" in pareto.draw(small(record, 12_000, 2_000_000))
+    assert pareto.unit(()) == ("kB", 1e3)
+
+
+def test_labels_that_would_be_printed_over_another_are_left_out(record):
+    points = [Point(size, 1.0, "a", "considered", f"×0.{place}") for place, size in enumerate((1.0, 1.01, 3.0))]
+    ships = Point(3.01, 1.0, "a", "ships", "×0.9")
+    assert [point.note for point in pareto.labelled([*points, ships])] == ["×0.0", "", "", "×0.9"]
+    far = [replace(point, loss=float(place)) for place, point in enumerate(points)]
+    assert [point.note for point in pareto.labelled(far)] == ["×0.0", "×0.1", "×0.2"]
+
+
+@pytest.mark.parametrize("width", [pareto.WIDTH, pareto.SLIM])
+def test_no_two_labels_are_printed_over_each_other(many, width):
+    drawn = [point for point in pareto.labelled(pareto.points(many), width) if point.note]
+    places = [(point.size, point.loss) for point in pareto.points(many)]
+    spread = [max(values) - min(values) for values in zip(*places, strict=True)]
+    across, along = ((pixels - 60) / each for pixels, each in zip((width, pareto.HEIGHT), spread, strict=True))
+    pairs = [(one, other) for place, one in enumerate(drawn) for other in drawn[:place]]
+    assert all(
+        abs(one.size - other.size) * across >= pareto.APART[0] or abs(one.loss - other.loss) * along >= pareto.APART[1]
+        for one, other in pairs
+    )

@@ -256,8 +256,9 @@ def read_plan(path: Path) -> Plan:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        cause = (error.strerror or "") if isinstance(error, OSError) else str(error)
         raise UsageError(
-            f"the plan cannot be read: {error}",
+            f"the plan cannot be read: {cause[:1].lower()}{cause[1:]}",
             where=str(path),
             next_step="haversack resolve OUT --budget … --write plan.toml writes one",
         ) from error

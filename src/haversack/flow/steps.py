@@ -108,11 +108,8 @@ class Steps:
 
     def only(self, names: Sequence[str]) -> Steps:
         """Return the steps for these targets alone; what is known of the model stays known."""
-        if tuple(names) == tuple(self.targets):
-            return self
         left = replace(self, targets={name: self.targets[name] for name in names})
-        known = ("exported", "model", "refusals")
-        vars(left).update({name: value for name, value in vars(self).items() if name in known})
+        vars(left).update({name: vars(self)[name] for name in ("exported", "model", "refusals") if name in vars(self)})
         return left
 
     @property
