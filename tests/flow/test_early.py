@@ -153,7 +153,7 @@ def test_a_size_below_the_weights_alone_cannot_be_met(model, precisions, least, 
 def test_the_structure_of_a_file_is_forecast_beside_its_weights(model):
     operations = sum(node.op != "input" for node in model.graph.nodes)
     (line,) = early.limits(model, Budget(size=10_000), ("int8",), "fraction")
-    more = operations * early.OPERATION_BYTES
+    more = early.FILE_BYTES + operations * early.OPERATION_BYTES
     assert line.endswith(f"its structure of {operations} operations about {more / 1e3:.1f} kB more (a forecast)")
 
 

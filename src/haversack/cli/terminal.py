@@ -165,7 +165,10 @@ class _Live:
         if step not in self.tasks:
             self._end()
             self.tasks[step] = self.progress.add_task(event.text, total=event.total or None, stage=event.stage, left="")
-        self.progress.update(self.tasks[step], completed=event.done, left=words)
+        if event.total and event.done == event.total:
+            self.progress.remove_task(self.tasks.pop(step))
+        else:
+            self.progress.update(self.tasks[step], completed=event.done, left=words)
 
     def _end(self, stage: str | None = None) -> None:
         for step in [step for step in self.tasks if stage is None or step[0] == stage]:

@@ -65,12 +65,13 @@ def compare(
         cold_ms: load and first call in a fresh process, from ``starts.cold_ms``.
         patience: how long to measure.
         swapped: call the float file first in each pair.
-        sink: told how many pairs were timed, of those that are at most.
+        sink: told how many pairs were timed; how many it will be is known at the end.
 
     Raises:
         WorkerFault: a runtime failed, died or hung; base class ``EnvironmentFault``.
     """
     order = -1 if swapped else 1
+    text = "pairs of calls, by turns with the float file" + ", opened again" * swapped
     parts: list[Times] = []
     spent, pairs, difference = 0.0, 0, None
     while difference is None or (
@@ -90,10 +91,10 @@ def compare(
         spent += float(part.wall.sum()) / 1e9
         times = Times(np.concatenate([p.wall for p in parts]), np.concatenate([p.cpu for p in parts]))
         pairs = len(times.wall)
-        text = "pairs of calls, by turns with the float file" + ", opened again" * swapped
-        sink(Event("measure", "progress", text, pairs, patience.most_pairs))
+        sink(Event("measure", "progress", text, pairs))
         # One file opened twice in one process differs by up to a hundredth, by where its memory happens to lie.
         difference = noise.differ(times.wall[:, 0], times.wall[:, 1], tolerance=noise.DRIFT)
+    sink(Event("measure", "progress", text, pairs, pairs))
     return Timed(summarise(times, cold_ms, device.name, candidate.opening.threads), difference, times)
 
 

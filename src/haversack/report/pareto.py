@@ -91,26 +91,52 @@ def unit(points: Iterable[Point]) -> tuple[str, float]:
     return ("kB", 1e3) if max((point.size for point in points), default=0.0) < 1 else ("MB", 1.0)
 
 
-def labelled(points: Sequence[Point], width: int = WIDTH) -> tuple[Point, ...]:
-    """Return the points with their notes, but for those that would be printed over another: what ships keeps its own.
+@dataclass(frozen=True)
+class Span:
+    """What an axis spans: the least and the greatest value that is drawn on it, limits among them."""
+
+    low: float
+    high: float
+
+    @property
+    def domain(self) -> list[float] | None:
+        """For altair; None where there is one value alone, and altair finds room around it."""
+        return [self.low, self.high] if self.high > self.low else None
+
+    def pixels(self, distance: float, length: int) -> float:
+        """Return how many of ``length`` pixels a distance of values takes."""
+        return abs(distance) / (self.high - self.low) * (length - 2 * PADDING) if self.domain else 0.0
+
+
+def spans(record: Record) -> tuple[Span, Span]:
+    """Return what the axes span: size in MB across, the loss along."""
+    shown, allowed = points(record), {limit.limit: limit.allowed for limit in record.budget}
+    sizes, losses = [point.size for point in shown], [point.loss for point in shown]
+    if "size" in allowed:
+        sizes.append(allowed["size"] / 1e6)
+    if "drop" in allowed and axis(record).quantity == "drop":
+        losses.append(allowed["drop"] * axis(record).factor)
+    return Span(min(sizes), max(sizes)), Span(min(losses), max(losses))
+
+
+def labelled(shown: Sequence[Point], across: Span, along: Span, width: int = WIDTH) -> tuple[Point, ...]:
+    """Return the points with their notes, but for those that would be printed over another: what ships comes first.
 
     Args:
-        points: all of them.
+        shown: all of them.
+        across, along: what the axes span.
         width: of the plot, in pixels.
     """
-    spans = []
-    for values, pixels in (([p.size for p in points], width), ([p.loss for p in points], HEIGHT)):
-        spread = max(values, default=0.0) - min(values, default=0.0)
-        spans.append((pixels - 2 * PADDING) / spread if spread else 0.0)
     kept: list[Point] = []
-    for point in sorted(points, key=lambda p: p.kind != "ships"):
-        near = [
-            abs(point.size - other.size) * spans[0] < APART[0] and abs(point.loss - other.loss) * spans[1] < APART[1]
+    for point in sorted(shown, key=lambda p: p.kind != "ships"):
+        near = (
+            across.pixels(point.size - other.size, width) < APART[0]
+            and along.pixels(point.loss - other.loss, HEIGHT) < APART[1]
             for other in kept
-        ]
+        )
         if point.note and not any(near):
             kept.append(point)
-    return tuple(point if point in kept else replace(point, note="") for point in points)
+    return tuple(point if point in kept else replace(point, note="") for point in shown)
 
 
 def draw(record: Record, width: int = WIDTH) -> str:
@@ -138,7 +164,9 @@ def draw(record: Record, width: int = WIDTH) -> str:
 
 def _chart(altair: Any, record: Record, points: Sequence[Point], width: int) -> Any:  # noqa: ANN401 - altair's own
     name, factor = unit(points)
-    shown = [replace(point, size=point.size * factor) for point in labelled(points, width)]
+    across, along = spans(record)
+    shown = [replace(point, size=point.size * factor) for point in labelled(points, across, along, width)]
+    wide = None if across.domain is None else [value * factor for value in across.domain]
     targets = list(record.targets)
     colours = [f"var(--series-{count % SERIES})" for count in range(len(targets))]
     scale = altair.Scale(domain=targets, range=colours)
@@ -149,8 +177,8 @@ def _chart(altair: Any, record: Record, points: Sequence[Point], width: int) -> 
         else None
     )
     base = altair.Chart(altair.Data(values=[asdict(point) for point in shown])).encode(
-        x=altair.X("size:Q", title=f"Size ({name})", scale=altair.Scale(zero=False, nice=True, padding=PADDING)),
-        y=altair.Y("loss:Q", title=axis(record).title, scale=altair.Scale(zero=False, nice=True, padding=PADDING)),
+        x=altair.X("size:Q", title=f"Size ({name})", scale=_scale(altair, wide)),
+        y=altair.Y("loss:Q", title=axis(record).title, scale=_scale(altair, along.domain)),
         color=altair.Color("target:N", scale=scale, legend=legend),
     )
     ships = altair.datum.kind == "ships"
@@ -169,6 +197,11 @@ def _chart(altair: Any, record: Record, points: Sequence[Point], width: int) -> 
         .encode(text="note:N", color=altair.value("var(--ink)")),
     ]
     return _styled(altair.layer(*layers).properties(width=width, height=HEIGHT), ticks=6 if width == WIDTH else 4)
+
+
+def _scale(altair: Any, domain: list[float] | None) -> Any:  # noqa: ANN401 - as above
+    span = {} if domain is None else {"domain": domain}
+    return altair.Scale(zero=False, nice=False, padding=PADDING, **span)
 
 
 def _limits(altair: Any, record: Record, factor: float, width: int) -> list[Any]:  # noqa: ANN401 - as above
