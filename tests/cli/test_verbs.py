@@ -97,7 +97,8 @@ def test_verify_in_words_and_as_json(packed, capfd):
     found = json.loads(text)
     assert code == 0
     assert found["ok"] is True
-    assert [check["check"] for check in found["checks"]] == ["hashes", "read back", "golden vectors", "findings of the run"]
+    names = ["hashes", "read back", "golden vectors", "findings of the run"]
+    assert [check["check"] for check in found["checks"]] == names
 
 
 @pytest.mark.parametrize(
