@@ -8,7 +8,7 @@ import re
 import pytest
 
 from haversack.base import errors
-from haversack.base.errors import Fault, HaversackError, MissingExtra, UsageError
+from haversack.base.errors import ConversionError, Fault, HaversackError, JobError, MissingExtra, UsageError, grouped
 
 CODES = {
     "HaversackError": 1,
@@ -96,3 +96,39 @@ def test_all_are_caught_by_the_root():
         made = kind("a", "b", purpose="c") if kind is MissingExtra else kind("a")
         with pytest.raises(HaversackError):
             raise made
+
+
+def test_faults_of_one_cause_are_one_line_with_their_number_and_first_places():
+    faults = [Fault(f"rnn:getitem#{count}", "no getitem here") for count in range(650)]
+    faults += [Fault("rnn:zeros#0", "no zeros here"), Fault("", "no place"), Fault("rnn:zeros#1", "no zeros here")]
+    assert grouped(faults) == [
+        "650 times (rnn:getitem#0, rnn:getitem#1, rnn:getitem#2, …): no getitem here",
+        "rnn:zeros#0: no zeros here",
+        "rnn:zeros#1: no zeros here",
+        "no place",
+    ]
+    assert grouped(faults[:3]) == [str(fault) for fault in faults[:3]], "a few are told one by one"
+    assert grouped(faults, 1)[1:] == ["and 3 more faults, all of them with --json"]
+    assert grouped(faults, 3)[3:] == ["and 1 more fault, all of them with --json"]
+    assert grouped([Fault("", "alone")] * 5) == ["5 times: alone"]
+
+
+def test_what_cannot_be_converted_is_told_in_few_lines_and_all_of_it_as_data():
+    faults = tuple(Fault(f"layer{count}", f"reason {count}") for count in range(30))
+    error = ConversionError("no", faults=faults)
+    assert str(error).count("  - ") == 9
+    assert str(error).endswith("  - and 22 more faults, all of them with --json")
+    assert len(error.data()["faults"]) == 30
+    assert str(UsageError("no", faults=faults)).count("  - ") == 30, "all faults of a file"
+
+
+def test_an_error_as_data():
+    error = JobError("no data", where="job.py:3", faults=(Fault("x", "NaN"),), tried="looking", next_step="mend it")
+    assert error.data() == {
+        "kind": "JobError",
+        "cause": "no data",
+        "where": "job.py:3",
+        "faults": [{"where": "x", "cause": "NaN"}],
+        "tried": "looking",
+        "next": "mend it",
+    }

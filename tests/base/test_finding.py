@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from haversack.base.finding import KINDS, Finding
@@ -39,3 +42,10 @@ def test_no_other_kind(kind):
 def test_findings_are_values():
     assert Finding("float-op", "a", "b") == Finding("float-op", "a", "b")
     assert len({Finding("float-op", "a"), Finding("float-op", "a"), Finding("float-op", "a", "b")}) == 2
+
+
+def test_the_guide_lists_every_kind_under_its_severity():
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "00-start.md").read_text()
+    for severity in ("error", "warning", "note"):
+        (row,) = re.findall(rf"^\| {severity} \| (.*) \|$", guide, re.MULTILINE)
+        assert set(re.findall(r"`([a-z-]+)`", row)) == {kind for kind, told in KINDS.items() if told[0] == severity}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from haversack.base.constraints import Constraints, Ratio
-from haversack.base.plan import PRECISIONS, LayerPlan, Plan, Step
+from haversack.base.plan import PRECISIONS, LayerPlan, Plan, Precision, Step
+from haversack.targets.contract import SHELF
 
 LAYERS = {"a:conv2d#0": LayerPlan(), "b:linear#0": LayerPlan("int8_weights", "tensor", Step("mse"))}
 PLAN = Plan("onnxruntime", LAYERS, (Step("fold_norm"),), Step("percentile", {"keep": 0.999}), ("onnxruntime",), "first")
@@ -103,3 +107,24 @@ def test_constraints_default_to_nothing():
 
 def test_the_usual_ratio_has_an_odd_denominator():
     assert Ratio("a:add#0:in", "a:add#0:out").denominator % 2 == 1
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_guide_lists_every_precision():
+    guide = (ROOT / "docs" / "guide" / "03-compress.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE)) == set(get_args(Precision))
+
+
+def test_the_table_of_the_readme_is_one_table_and_names_four_bits_where_they_are():
+    readme = (ROOT / "README.md").read_text()
+    table = re.search(r"^\| target \| precision .*?(?=\n\n)", readme, re.MULTILINE | re.DOTALL).group()
+    rows, name = dict[str, str](), ""
+    for line in table.splitlines()[2:]:
+        name = line.split("|")[1].strip(" `") or name
+        rows[name] = rows.get(name, "") + line.split("|")[2]
+    assert set(rows) == set(SHELF.names()) - {"reference"}
+    assert {name for name, said in rows.items() if "w4a8" in said} == {
+        name for name in rows if "w4a8" in SHELF.type_of(name).precisions
+    }

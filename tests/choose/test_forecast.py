@@ -104,7 +104,7 @@ def test_what_computes_in_integers_may_be_as_fast_as_it_likes(world, precision):
 
 def test_a_hopeless_ratio_is_said_in_words(world):
     why = hopeless(world.graph, arrays(world), Budget(latency_ratio=0.55))
-    assert why(world.plan("float16")) == "it computes in float: forecast latency 1.000x is over the allowed 0.550x"
+    assert why(world.plan("float16")) == "it computes in float: forecast latency ×1.00 is over the allowed ×0.55"
 
 
 def test_size_is_told_before_latency(world):

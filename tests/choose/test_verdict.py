@@ -85,8 +85,11 @@ def test_overshoot(allowed, got, overshoot):
 
 def test_a_check_in_words():
     assert str(Check("size", 5_200_000, 9_300_000)) == "size is 9.300 MB, allowed is 5.200 MB"
-    assert str(Check("latency_ratio", 0.55, 0.6)) == "latency_ratio is 0.600x, allowed is 0.550x"
-    assert str(Check("latency_ms", 8, math.nan)) == "latency_ms was not measured"
+    assert str(Check("latency_ratio", 0.55, 0.6)) == "latency is ×0.60, allowed is ×0.55"
+    assert str(Check("latency_ratio", 0.55, 0.5504)) == "latency is ×0.5504, allowed is ×0.5500"
+    assert str(Check("latency_ms", 8, math.nan)) == "latency was not measured"
+    assert str(Check("drop", 0.01, 0.0215, "fraction")) == "drop is 2.15 pt, allowed is 1.00 pt"
+    assert str(Check("drop", 0.01, 0.0215, "nats")) == "drop is 0.0215 nats, allowed is 0.0100 nats"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_a_check_in_words():
         ("download", 26_400, "26.4 kB"),
         ("memory", 300.0, "300 bytes"),
         ("memory", 4.5e7, "45.000 MB"),
-        ("latency_ratio", 0.4567, "0.457x"),
+        ("latency_ratio", 0.4567, "×0.46"),
         ("latency_ms", 12.0, "12.000 ms"),
         ("drop", 0.0123, "0.0123"),
     ],
@@ -145,7 +148,7 @@ def test_the_table_of_verdicts(make):
     assert reasons["best"] == "least output error (0.0500) of 2 within the budget"
     assert reasons["worse"] == f"met, but its output error 0.0600 is not below 0.0500 of {found[0].id}"
     assert reasons["too large"] == "size is 1.100 MB, allowed is 1.000 MB (10.0% over)"
-    assert reasons["no latency"].startswith("latency_ratio was not measured")
+    assert reasons["no latency"].startswith("latency was not measured")
     assert reasons["failed"] == "the runtime crashed"
     assert reasons["none"] == "not made: forecast size 9.300 MB is over the allowed 5.200 MB"
 

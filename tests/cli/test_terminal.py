@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
+import subprocess
 import sys
 
 import pytest
@@ -123,3 +127,35 @@ def test_a_person_sees_everything(capfd):
 def test_json_holds_no_nan():
     with pytest.raises(ValueError, match="JSON"):
         say_json({"a": float("nan")})
+
+
+SHOW = """
+import time
+from haversack.base.progress import Event
+from haversack.cli.terminal import display
+with display() as sink:
+    for stage in ("load", "lower", "verify"):
+        sink(Event(stage, "progress", "a step", 1, 3))
+        time.sleep(0.15)
+        sink(Event(stage, "done", f"[{stage}] is done"))
+"""
+
+
+def test_on_a_terminal_what_was_told_stays_with_its_stage(environment):
+    """A real terminal, read as it stands at the end: what is erased is not there."""
+    parent, child = pty.openpty()
+    running = subprocess.Popen([sys.executable, "-c", SHOW], stdout=child, stderr=child, env=environment)
+    os.close(child)
+    told = bytearray()
+    with contextlib.suppress(OSError):  # how Linux says that the other end was closed
+        while piece := os.read(parent, 65536):
+            told += piece
+    os.close(parent)
+    assert running.wait(60) == 0
+    lines = [line.rpartition("\x1b[2K")[2] for line in told.decode().replace("\r\n", "\n").split("\n")]
+    plain = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip("\r ") for line in lines]
+    assert [line for line in plain if line.startswith("\u2713")] == [
+        "\u2713     load [load] is done",
+        "\u2713    lower [lower] is done",
+        "\u2713   verify [verify] is done",
+    ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from haversack.base.progress import silent
 from haversack.cli import main
 from haversack.flow.workshop import Workshop
 
+TINY_JOB = Path(__file__).parents[1] / "flow" / "tiny_job.py"
 JOB = """
 import numpy as np
 import torch
@@ -196,3 +200,35 @@ def test_version(capfd):
 
     assert main(["--version"]) == 0
     assert __version__ in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["pack", str(TINY_JOB), "--budget", "siz=3MB"], ["parts", "--jsn"], ["verify", "nowhere"]]
+)
+def test_an_error_with_json_is_an_object_on_standard_output(words, capsys):
+    code = main([*words, "--json"])
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert told["exit_code"] == code == 2
+    assert told["error"]["cause"] in said.err
+    assert told["error"]["next"]
+
+
+def test_words_that_are_left_over_are_told_as_typed(capsys):
+    assert main(["parts", "metric", "top1"]) == 2
+    assert "the command does not take 'top1'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["a run", "a dry run"])
+@pytest.mark.parametrize("budget", ["", ","])
+def test_a_budget_that_limits_nothing_is_refused(more, budget, capsys):
+    assert main(["pack", str(TINY_JOB), "--budget", budget, *more]) == 2
+    assert "--budget: it limits nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["a run", "a dry run"])
+def test_a_file_in_place_of_the_output_folder_is_refused(more, tmp_path, capsys):
+    (tmp_path / "afile").write_text("mine")
+    assert main(["pack", str(TINY_JOB), "--out", str(tmp_path / "afile"), *more]) == 2
+    assert "it exists and is not a folder that haversack made" in capsys.readouterr().err
+    assert (tmp_path / "afile").read_text() == "mine"

@@ -91,13 +91,14 @@ def test_verify_in_words_and_as_json(packed, capfd):
     code, text = told(capfd, "verify", str(packed.out))
     assert code == 0, text
     assert text.count("ok ") == 4
-    for name in ("hashes", "read back", "golden vectors", "verdict"):
+    for name in ("hashes", "read back", "golden vectors", "findings of the run"):
         assert name in text
     code, text = told(capfd, "verify", str(packed.out), "--json")
     found = json.loads(text)
     assert code == 0
     assert found["ok"] is True
-    assert [check["check"] for check in found["checks"]] == ["hashes", "read back", "golden vectors", "verdict"]
+    names = ["hashes", "read back", "golden vectors", "findings of the run"]
+    assert [check["check"] for check in found["checks"]] == names
 
 
 @pytest.mark.parametrize(

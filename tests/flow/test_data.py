@@ -149,3 +149,42 @@ def test_a_fault_in_a_late_batch_is_told_in_every_pass():
     for _ in range(2):
         with pytest.raises(JobError, match="batch 1 cannot be used"):
             list(found.calibration())
+
+
+@pytest.mark.parametrize(
+    "inputs, said",
+    [
+        (np.ones((4, 3), np.float64), "x: float32 [batch, 3] in calibration(), float64 [4, 3] in evaluation()"),
+        (np.ones((4, 5), np.float32), "x: float32 [batch, 3] in calibration(), float32 [4, 5] in evaluation()"),
+    ],
+    ids=["dtype", "shape"],
+)
+def test_sets_that_disagree_are_both_named_and_neither_is_blamed(inputs, said):
+    job = Job(
+        "j",
+        model=lambda: None,
+        calibration=lambda: [(np.ones((4, 3), np.float32),)],
+        evaluation=lambda: [((inputs,), np.zeros(4, np.int64))],
+        metric="top1",
+        input_names=("x",),
+    )
+    with pytest.raises(JobError) as caught:
+        Data(job, None, metrics.resolve("top1")).look()
+    error = caught.value
+    assert error.cause == "calibration() and evaluation() disagree"
+    assert [str(fault) for fault in error.faults] == [said]
+    assert "both" in error.next_step
+
+
+def test_a_later_batch_that_differs_is_the_sets_own_fault():
+    good, bad = ((np.ones((4, width), np.float32),) for width in (3, 5))
+    job = Job(
+        "j",
+        model=lambda: None,
+        calibration=lambda: [good],
+        evaluation=lambda: [(good, np.zeros(4, np.int64)), (bad, np.zeros(4, np.int64))],
+        metric="top1",
+    )
+    with pytest.raises(JobError) as caught:
+        Data(job, None, metrics.resolve("top1")).look()
+    assert (caught.value.cause, caught.value.where) == ("batch 1 cannot be used", "evaluation()")

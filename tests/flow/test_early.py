@@ -145,9 +145,21 @@ BIASES = 4 + 4 + 3
 def test_a_size_below_the_weights_alone_cannot_be_met(model, precisions, least, name):
     least += 4 * BIASES
     for size in (int(least) - 1, int(least) + 1):
-        (line,) = early.limits(model, Budget(size=size), precisions)
+        (line,) = early.limits(model, Budget(size=size), precisions, "fraction")
         assert ("cannot be met" in line) == (size < least)
-        assert line.endswith(f" in {name}")
+        assert f" in {name}" in line
+
+
+def test_the_structure_of_a_file_is_forecast_beside_its_weights(model):
+    operations = sum(node.op != "input" for node in model.graph.nodes)
+    (line,) = early.limits(model, Budget(size=10_000), ("int8",), "fraction")
+    more = early.FILE_BYTES + operations * early.OPERATION_BYTES
+    assert line.endswith(f"its structure of {operations} operations about {more / 1e3:.1f} kB more (a forecast)")
+
+
+def test_a_drop_is_told_in_the_unit_of_the_metric(model):
+    assert early.limits(model, Budget(drop=0.01), ("int8",), "fraction")[0].startswith("drop at most 1.00 pt: ")
+    assert early.limits(model, Budget(drop=0.01), ("int8",), "nats")[0].startswith("drop at most 0.0100 nats: ")
 
 
 # ---- plans that are proposed ----------------------------------------------------------------------------------------
@@ -176,7 +188,7 @@ def test_a_plan_is_narrowed_where_it_may_be_and_nowhere_else(model, chosen, prec
     for one in made:
         assert {key for key, layer in one.layers.items() if layer.precision == "w4a8"} == keys
         assert all(one.layers[key] == plan.layers[key] for key in set(plan.layers) - keys)
-        assert one.origin == f"all, {len(keys)} layers with 4-bit weights"
+        assert one.origin == f"all, {len(keys)} layer{'s' * (len(keys) != 1)} with 4-bit weights"
         assert narrowed(one, keys) == []
 
 

@@ -99,6 +99,6 @@ def test_a_static_plan_is_narrowed_where_layers_may_be():
     plan = Plan("t", {STEM: LayerPlan("int8", "tensor"), NARROW[0]: LayerPlan("int8", "tensor")}, origin="as it was")
     (made,) = narrowed(plan, {NARROW[0], "elsewhere:conv2d#0"})
     assert made.layers == {STEM: LayerPlan("int8", "tensor"), NARROW[0]: LayerPlan("w4a8", "tensor", CLIPPED)}
-    assert made.origin == "as it was, 1 layers with 4-bit weights"
+    assert made.origin == "as it was, 1 layer with 4-bit weights"
     assert narrowed(plan, frozenset()) == []
     assert narrowed(Plan("t", {NARROW[0]: LayerPlan("int8_weights")}), {NARROW[0]}) == []

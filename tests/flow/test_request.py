@@ -176,3 +176,9 @@ def test_what_python_gives_wrongly_is_a_usage_error(wishes, said):
         pack(JOB, **wishes)
     for one in said:
         assert one in str(caught.value)
+
+
+def test_a_plan_that_is_not_there_is_told_without_an_errno(tmp_path):
+    with pytest.raises(UsageError, match="the plan cannot be read: no such file or directory") as caught:
+        read_plan(tmp_path / "plan.toml")
+    assert "Errno" not in str(caught.value)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from haversack.base.errors import UsageError
-from haversack.flow.request import ANY, Request, runtimes
+from haversack.base.errors import Fault, UsageError
+from haversack.flow.request import ANY, Request, Runtimes, runtimes
 from haversack.targets.contract import PLATFORMS, SHELF
 
 FAKES = Path(__file__).parents[1] / "fakes" / "homeless"
@@ -206,3 +206,23 @@ def test_a_third_partys_runtime_has_its_place_among_any(monkeypatch):
     found = asked(ANY)
     assert found.targets == tuple(sorted(found.targets))
     assert "aborting" in found.targets
+
+
+REFUSED = {"executorch": (), "ncnn": (Fault("rnn:gru#0", "no gru here"),) * 5, "onnxruntime": ()}
+
+
+def test_what_cannot_take_the_model_is_left_out_of_any_with_its_reason():
+    tried = Runtimes(("executorch", "ncnn", "onnxruntime"), one=True, left_out={"coreml": WRITTEN_ONLY})
+    found = tried.taking(REFUSED)
+    assert found.targets == ("executorch", "onnxruntime")
+    why = "it cannot take this model: 5 times (rnn:gru#0, rnn:gru#0, rnn:gru#0, …): no gru here"
+    assert found.left_out == {"coreml": WRITTEN_ONLY, "ncnn": why}
+
+
+@pytest.mark.parametrize(
+    "tried",
+    [Runtimes(("ncnn", "onnxruntime")), Runtimes(("ncnn",), one=True), Runtimes(("onnxruntime",), one=True)],
+    ids=["named", "any, and none is left", "none refuses"],
+)
+def test_otherwise_all_are_kept_and_the_refusal_is_an_error(tried):
+    assert tried.taking(REFUSED) == tried

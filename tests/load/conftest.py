@@ -1,4 +1,7 @@
+import io
+import json
 import textwrap
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,3 +122,64 @@ def saved(tmp_path_factory) -> SimpleNamespace:
         weights=folder / "net.safetensors",
         x=np.linspace(-1, 1, 18, dtype=np.float32).reshape(3, 6),
     )
+
+
+@pytest.fixture(scope="module")
+def keras():
+    from haversack.load import keras_file
+
+    found = keras_file._keras()
+    found.utils.set_random_seed(0)
+    return found
+
+
+def _shaken(model):
+    """Give every weight a value of its own: Keras' zeros and ones would hide one that is left out."""
+    draw = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(draw.uniform(0.2, 1.0, weight.shape).astype(np.float32))
+    return model
+
+
+def _cnn(keras):
+    layers = keras.layers
+    image = keras.Input((16, 12, 3), name="image")
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name="stem")(image)
+    x = layers.BatchNormalization(name="stem_norm")(x)
+    x = layers.ReLU(6.0)(x)
+    y = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depth")(x)
+    y = layers.BatchNormalization(name="depth_norm")(y)
+    x = layers.Add()([x, layers.ReLU()(y)])
+    x = layers.GlobalAveragePooling2D()(x)
+    return _shaken(keras.Model(image, layers.Dense(5, name="head")(x)))
+
+
+@pytest.fixture(scope="module")
+def files(keras, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keras")
+    model = _cnn(keras)
+    model.save(folder / "net.keras")
+    model.save(folder / "net.h5")
+    return folder, model
+
+
+@pytest.fixture(scope="module")
+def changed():
+    """A function that writes a .keras file again with its configuration changed, and records added or replaced."""
+    return _changed
+
+
+def _changed(source, target, change, more=(), *, packed=False):
+    """Write a .keras file again with its configuration changed, and records added or replaced."""
+    with zipfile.ZipFile(source) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(records["config.json"])
+    change(config)
+    records["config.json"] = json.dumps(config).encode()
+    records |= dict(more)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as archive:
+        for name, data in records.items():
+            archive.writestr(name, data)
+    target.write_bytes(stream.getvalue())
+    return target

@@ -209,3 +209,32 @@ class TestPlace:
     )
     def test_the_nearest_public_name(self, name, hint):
         assert nearest(name, {"calibration": 1, "_secret_": 2}) == hint
+
+
+class TestNextStep:
+    @pytest.mark.parametrize(
+        "what, code",
+        [
+            ("model()", "import job; job.model()"),
+            ("calibration()", "import job; list(job.calibration())"),
+            ("evaluation()", "import job; list(job.evaluation())"),
+            ("it", "import job"),
+        ],
+    )
+    def test_whatever_is_raised_a_command_shows_the_whole_traceback(self, tmp_path, what, code):
+        (tmp_path / "job.py").write_text("def model():\n    raise ValueError('no weights')\ncalibration = model\n")
+        names = {"__file__": str(tmp_path / "job.py")}
+        exec(compile((tmp_path / "job.py").read_text(), names["__file__"], "exec"), names)
+        with pytest.raises(JobError) as error, UserCode(what, tmp_path):
+            names["model"]()
+        assert error.value.next_step.startswith(f"cd {tmp_path} && python -c '{code}'")
+
+    def test_it_says_what_to_do_where_no_file_is_known(self, tmp_path):
+        with pytest.raises(JobError) as error, UserCode("model()", tmp_path):
+            raise ValueError("elsewhere")
+        assert "whole traceback" in error.value.next_step
+
+    def test_a_name_that_is_missing_keeps_its_own_advice(self, tmp_path):
+        with pytest.raises(JobError) as error, UserCode("it", tmp_path):
+            raise ModuleNotFoundError("no", name="absent")
+        assert error.value.next_step.startswith("install the package absent")

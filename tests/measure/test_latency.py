@@ -182,3 +182,10 @@ def test_the_float_file_itself_has_the_ratio_one(tmp_path):
     found = alike(timed.latency)
     assert (found.ratio, found.ratio_low, found.ratio_high, found.cpu_ratio) == (1, 1, 1, 1)
     assert found.float_median_ms == found.median_ms == timed.latency.median_ms
+
+
+def test_pairs_are_told_while_they_are_timed_and_their_number_at_the_end(tmp_path):
+    told = []
+    device = Timetable(noisy_times(400, 0.0001))
+    compare(device, *handles(tmp_path), ONE, cold_ms=1, patience=Patience(pairs=40), sink=told.append)
+    assert [(event.done, event.total) for event in told] == [(20, 0), (40, 0), (40, 40)]

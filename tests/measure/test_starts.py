@@ -73,3 +73,9 @@ def test_private_bytes_are_the_median_of_what_was_told(local_device, planned_fil
 
 def test_a_device_that_tells_nothing_of_it_says_so():
     assert Start(1, 1, 0).private_bytes == -1
+
+
+def test_every_start_is_told(local_device, planned_file):
+    told = []
+    take(local_device, Opening(planned_file(), PLANNED), ONE, repeats=2, sink=told.append)
+    assert [(event.stage, event.done, event.total) for event in told] == [("measure", done, 2) for done in (0, 1, 2)]

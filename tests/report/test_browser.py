@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from haversack.report import write
+from haversack.report.record import PairRecord
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = [
@@ -135,3 +137,39 @@ def test_a_hash_is_selected_whole(show):
     page, _, _ = show("record", 1280, "light")
     page.locator(".hash").first.click()
     assert len(page.evaluate("getSelection().toString()").strip()) == 64
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["record", "many"])
+def test_the_plot_fits_and_can_be_read(show, name, width):
+    page, _, _ = show(name, width, "light")
+    (box,) = page.evaluate("""[...document.querySelectorAll('figure .plot svg')].filter(e => e.clientWidth)
+        .map(e => ({right: e.getBoundingClientRect().right, scale: e.clientWidth / e.viewBox.baseVal.width}))""")
+    assert box["right"] <= width
+    assert box["scale"] > 0.85, "12 pixels of a word stay more than 10"
+
+
+CLIPPED = """() => [...document.querySelectorAll('.candidates tr.ship td.n')].filter(e => e.offsetParent)
+    .map(e => e.closest('tr').getBoundingClientRect().right - e.getBoundingClientRect().right)"""
+
+
+def test_on_a_phone_the_figures_of_the_chosen_candidate_keep_off_the_edge(show):
+    page, _, _ = show("record", 390, "light")
+    room = page.evaluate(CLIPPED)
+    assert room
+    assert min(room) >= 8
+
+
+@pytest.fixture
+def compared(many):
+    """Runs compared, with names as long as they get."""
+    names = ("onnxruntime", "executorch", "reference", "float")
+    pairs = [
+        PairRecord(one, other, 1_234_567, 12_345_678, 0.000123) for one in names for other in names if one != other
+    ]
+    return replace(many, across=tuple(pairs))
+
+
+def test_on_a_phone_the_comparison_of_runtimes_shows_every_column(show):
+    page, _, _ = show("compared", 390, "light")
+    assert "Across runtimes" not in page.evaluate(RUNNING_OUT)

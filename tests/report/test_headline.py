@@ -35,7 +35,7 @@ def test_a_miss_below_the_shown_digits_is_still_told(values):
     changed = replace(first, artifact=replace(first.artifact, files=(file,)))
     verdict = headline.of(build(**{**values, "candidates": (changed,)}))
     assert verdict.state == "missed"
-    assert "size by 400 B (allowed 5.20 MB)" in verdict.sentence
+    assert "size by 400 B (allowed 5.20 MB; " in verdict.sentence
 
 
 def test_not_measured_is_missed(values):
@@ -89,3 +89,11 @@ def test_no_budget(record):
 def test_nothing_made(record):
     verdict = headline.of(replace(record, candidates=(), best={}, budget=()))
     assert verdict == headline.Headline("failed", "Nothing was made.")
+
+
+def test_a_missed_size_says_what_the_bytes_are(many):
+    best = many.best_of("onnxruntime")
+    stored = replace(best.after or many.model, weight_bytes=4_700_000)
+    kept = tuple(replace(one, after=stored) if one.id == best.id else one for one in many.candidates)
+    sentence = headline.of(replace(many, candidates=kept)).sentence
+    assert "size by 600 kB (allowed 5.20 MB; 4.70 MB are weights, 1.10 MB structure and scales)" in sentence

@@ -353,3 +353,45 @@ def test_a_missing_template_engine_names_its_extra(record, monkeypatch, package)
     with pytest.raises(MissingExtra, match="jinja2") as caught:
         render(record)
     assert "haversack[pack]" in caught.value.next_step
+
+
+NOTHING = {
+    **dict.fromkeys(("artifact", "quality", "parity", "latency", "memory", "after", "forecast")),
+    **dict.fromkeys(("layers", "findings"), ()),
+}
+
+
+def unmade(record, count):
+    """The record with so many plans that were given up on a forecast."""
+    first = record.candidates[0]
+    reasons = ["not made: forecast output error 0.0975 does not lead 0.1000 of 0", "not made: forecast size 9.3 MB is"]
+    more = [
+        replace(first, id=f"more-{place}", verdict="not made", reason=reasons[place % 2], **NOTHING)
+        for place in range(count)
+    ]
+    return replace(record, candidates=(*record.candidates, *more))
+
+
+def test_many_plans_that_were_not_made_are_folded_with_their_number_and_reasons(record):
+    page = render(unmade(record, 15))
+    assert "<summary>15 plans were not made real: forecast output error (8), forecast size (7)</summary>" in page
+    folded = page.partition('<details class="unmade">')[2].partition("</details>")[0]
+    assert folded.count("more-") == 15
+    assert page.count("more-") == 15
+    assert record.candidates[0].id not in folded
+
+
+def test_a_few_stand_among_the_others(record):
+    assert '<details class="unmade">' not in render(unmade(record, 3))
+
+
+def test_an_operation_of_no_module_is_named_once(record):
+    first = record.candidates[0]
+    parity = replace(first.parity, layers={":relu#1:out": 0.5, **first.parity.layers})
+    page = render(replace(record, candidates=(replace(first, parity=parity), *record.candidates[1:])))
+    assert page.count("relu#1:out") == 1
+
+
+def test_the_quality_stands_beside_its_drop(record):
+    page = render(record)
+    assert re.search(r"<dt>top1</dt><dd>88\.4 %\s*<small>float 88\.7 %</small>", page)

@@ -126,3 +126,53 @@ def test_a_missing_package_names_its_extra(record, monkeypatch, package):
     with pytest.raises(MissingExtra, match=package) as caught:
         pareto.draw(record)
     assert "haversack[pack]" in caught.value.next_step
+
+
+def small(record, *sizes):
+    """The record with candidates of these sizes in bytes, all with the same loss."""
+    first = record.candidates[0]
+    made = [replace(first, id=f"{first.id}-{size}", artifact=replace(first.artifact, bytes=size)) for size in sizes]
+    return replace(record, candidates=tuple(made), budget=())
+
+
+def test_the_axis_has_the_unit_in_which_the_page_spells_such_sizes(record):
+    assert "Size (kB)" in pareto.draw(small(record, 12_000, 60_000))
+    assert "Size (MB)" in pareto.draw(small(record, 12_000, 2_000_000))
+    assert pareto.unit(()) == ("kB", 1e3)
+
+
+def test_labels_that_would_be_printed_over_another_are_left_out(record):
+    points = [Point(size, 1.0, "a", "considered", f"×0.{place}") for place, size in enumerate((1.0, 1.01, 3.0))]
+    ships = Point(3.01, 1.0, "a", "ships", "×0.9")
+    across, along = pareto.Span(1.0, 3.01), pareto.Span(1.0, 1.0)
+    assert [point.note for point in pareto.labelled([*points, ships], across, along)] == ["×0.0", "", "", "×0.9"]
+    far = [replace(point, loss=float(place)) for place, point in enumerate(points)]
+    assert [point.note for point in pareto.labelled(far, across, pareto.Span(0.0, 2.0))] == ["×0.0", "×0.1", "×0.2"]
+    crowded = pareto.Span(0.0, 100.0)
+    assert [point.note for point in pareto.labelled(far, across, crowded)] == ["×0.0", "", "×0.2"], "a limit is far off"
+
+
+def test_the_axes_span_the_limits_too(record):
+    across, along = pareto.spans(record)
+    assert (across.low, across.high) == (4.98, 8.87)
+    assert (round(along.low, 6), round(along.high, 6)) == (0.11, 2.15)
+    wide = replace(record, budget=tuple(replace(one, allowed=one.allowed * 10) for one in record.budget))
+    assert pareto.spans(wide)[0].high == pytest.approx(52.0)
+    assert pareto.spans(wide)[1].high == pytest.approx(10.0)
+
+
+PLACED = re.compile(r'transform="translate\(([-0-9.]+),\s*([-0-9.]+)\)"[^>]*>(×[0-9.]+)<')
+
+
+@pytest.mark.parametrize("width", [pareto.WIDTH, pareto.SLIM])
+@pytest.mark.parametrize("name", ["record", "many"])
+@pytest.mark.parametrize("factor", [1, 10])
+def test_no_two_labels_are_drawn_over_each_other(request, name, width, factor):
+    record = request.getfixturevalue(name)
+    budget = tuple(replace(limit, allowed=limit.allowed * factor) for limit in record.budget)
+    drawn = PLACED.findall(pareto.draw(replace(record, budget=budget), width))
+    assert drawn
+    places = [(float(x), float(y)) for x, y, _ in drawn]
+    pairs = [(one, other) for count, one in enumerate(places) for other in places[:count]]
+    apart = [abs(one[0] - other[0]) > 43 or abs(one[1] - other[1]) > 17 for one, other in pairs]
+    assert all(apart), drawn

@@ -13,7 +13,10 @@ from haversack.report import build, lines
 def test_a_met_run(record):
     told = lines(record)
     assert told[0] == "Every budget is met on onnxruntime."
-    assert told[1] == ("onnxruntime: 5.02 MB  ×0.49 (11.8 ms)  drop 0.27 pt [−0.34 to 1.10 pt]  agreement 98.1 %  met")
+    assert told[1] == (
+        "onnxruntime: 5.02 MB  ×0.49 (11.8 ms)  top1 88.4 % (float 88.7 %)  drop 0.27 pt [−0.34 to 1.10 pt]  "
+        "agreement 98.1 %  met"
+    )
     assert told[-1] == "next: haversack bundle out/"
 
 

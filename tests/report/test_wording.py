@@ -194,7 +194,8 @@ def test_exactness(differing, compared, text):
         ("features.3.conv:conv2d#0", "features.3.conv", "conv2d#0"),
         ("features.3.conv:conv2d#0:out", "features.3.conv", "conv2d#0:out"),
         ("plain", "plain", ""),
-        (":add#0", ":add#0", "add#0"),
+        (":add#0", "add#0", ""),
+        (":relu#1:out", "relu#1:out", ""),
     ],
 )
 def test_keys(key, module, operation):

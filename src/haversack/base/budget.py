@@ -49,7 +49,7 @@ def parse(text: str) -> Budget:
     """Read ``size=5.2MB,latency=0.55x,drop=1pt``; ``latency`` may appear once in ms and once in x.
 
     Raises:
-        UsageError: with every fault of the text at once, and the nearest name for an unknown one.
+        UsageError: with every fault of the text at once, and the nearest name for an unknown one; or it limits nothing.
     """
     values: dict[str, float] = {}
     faults: list[Fault] = []
@@ -66,6 +66,8 @@ def parse(text: str) -> Budget:
             faults.append(Fault(name or item, str(error)))
     if faults:
         raise UsageError("the budget cannot be read", where="--budget", faults=tuple(faults), next_step=EXAMPLE)
+    if not values:
+        raise UsageError("it limits nothing", where="--budget", next_step=EXAMPLE)
     whole = {name: round(value) for name, value in values.items() if name in _BYTES}
     return Budget(**{**values, **whole})  # type: ignore[arg-type]
 
@@ -94,7 +96,8 @@ def _unit(name: str, unit: str) -> tuple[str, float]:
     if name == "drop" and unit in ("", "pt"):
         return name, 0.01 if unit == "pt" else 1.0
     hint = "; a percentage point is drop=1pt" if (name, unit) == ("drop", "%") else ""
-    raise ValueError(f"the unit {unit or '(none)'} does not fit: {_UNITS[name]}{hint}")
+    cause = f"the unit {unit} does not fit" if unit else "it has no unit"
+    raise ValueError(f"{cause}: {_UNITS[name]}{hint}")
 
 
 def check_unit(text: str, unit: str, metric: str) -> None:

@@ -17,7 +17,9 @@ A missed budget (exit 3) is a result, not an error: the best effort is still wri
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 EXIT_MET = 0
 EXIT_USAGE = 2
@@ -40,6 +42,37 @@ class Fault:
         return f"{self.where}: {self.cause}" if self.where else self.cause
 
 
+ALIKE, PLACES = 4, 3
+"""Faults of one cause are told on one line when there are so many, with the first so many of their places."""
+
+
+def grouped(faults: Iterable[Fault], most: int | None = None) -> list[str]:
+    """Return faults as lines, those of one cause together: their number, the first places and the cause.
+
+    Args:
+        faults: in order.
+        most: so many lines at most, and one more that says how many faults are left out.
+    """
+    causes: dict[str, list[Fault]] = {}
+    for fault in faults:
+        causes.setdefault(fault.cause, []).append(fault)
+    groups: list[list[Fault]] = []
+    for alike in causes.values():
+        groups += [alike] if len(alike) >= ALIKE else [[one] for one in alike]
+    lines = [_told(alike) for alike in groups[:most]]
+    if left := sum(map(len, groups[len(lines) :])):
+        lines.append(f"and {left} more fault{'s' * (left > 1)}, all of them with --json")
+    return lines
+
+
+def _told(alike: list[Fault]) -> str:
+    if len(alike) == 1:
+        return str(alike[0])
+    places = [fault.where for fault in alike if fault.where]
+    first = ", ".join(places[:PLACES]) + ", …" * (len(places) > PLACES)
+    return f"{len(alike)} times{f' ({first})' if first else ''}: {alike[0].cause}"
+
+
 class HaversackError(Exception):
     """The root of all errors of haversack.
 
@@ -52,6 +85,8 @@ class HaversackError(Exception):
     """
 
     exit_code = 1
+    lines_of_faults: int | None = None
+    """At most so many lines of faults in its text; None for all."""
 
     def __init__(
         self, cause: str, *, where: str = "", tried: str = "", next_step: str = "", faults: tuple[Fault, ...] = ()
@@ -65,12 +100,23 @@ class HaversackError(Exception):
 
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.cause}" if self.where else self.cause]
-        lines += [f"  - {fault}" for fault in self.faults]
+        lines += [f"  - {line}" for line in grouped(self.faults, self.lines_of_faults)]
         if self.tried:
             lines.append(f"  tried: {self.tried}")
         if self.next_step:
             lines.append(f"  next: {self.next_step}")
         return "\n".join(lines)
+
+    def data(self) -> dict[str, Any]:
+        """Return it as JSON-able data, every fault among it."""
+        return {
+            "kind": type(self).__name__,
+            "cause": self.cause,
+            "where": self.where,
+            "faults": [{"where": fault.where, "cause": fault.cause} for fault in self.faults],
+            "tried": self.tried,
+            "next": self.next_step,
+        }
 
 
 class UsageError(HaversackError):
@@ -87,6 +133,7 @@ class ConversionError(HaversackError):
     """A layer cannot be exported or lowered; ``where`` is its module path."""
 
     exit_code = EXIT_CONVERSION
+    lines_of_faults = 8
 
 
 class VerificationError(HaversackError):

@@ -82,7 +82,8 @@ def hopeless(graph: Graph, weights: Mapping[str, np.ndarray], budget: Budget) ->
             return f"forecast size {amount('size', size)} is over the allowed {amount('size', budget.size)}"
         ratio = budget.latency_ratio
         if ratio is not None and ratio < FLOAT_RATIO and not computes_integers(plan):
-            return f"it computes in float: forecast latency 1.000x is over the allowed {amount('latency_ratio', ratio)}"
+            took, allowed = amount("latency_ratio", 1.0), amount("latency_ratio", ratio)
+            return f"it computes in float: forecast latency {took} is over the allowed {allowed}"
         if budget.memory is not None:
             memory = least_memory(graph, weights, plan)
             if memory > budget.memory * TOLERANCE:

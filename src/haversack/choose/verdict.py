@@ -16,11 +16,12 @@ JUDGED_UNRUN = frozenset({"size", "download"})
 
 @dataclass(frozen=True)
 class Check:
-    """One limit held against one candidate; ``got`` is NaN when it was not measured."""
+    """One limit held against one candidate; ``got`` is NaN when it was not measured, ``unit`` that of the metric."""
 
     limit: str
     allowed: float
     got: float
+    unit: str = ""
 
     @property
     def met(self) -> bool:
@@ -35,20 +36,34 @@ class Check:
         return math.inf if math.isnan(self.got) else (self.got - self.allowed) / max(abs(self.allowed), 1e-9)
 
     def __str__(self) -> str:
+        name = self.limit.partition("_")[0]
         if math.isnan(self.got):
-            return f"{self.limit} was not measured"
-        return f"{self.limit} is {amount(self.limit, self.got)}, allowed is {amount(self.limit, self.allowed)}"
+            return f"{name} was not measured"
+        for places in range(2, 5):
+            got, allowed = (amount(self.limit, value, self.unit, places) for value in (self.got, self.allowed))
+            if got != allowed:
+                break
+        return f"{name} is {got}, allowed is {allowed}"
 
 
-def amount(limit: str, value: float) -> str:
-    """Return a limit's value with its unit, as a person reads it."""
+def amount(limit: str, value: float, unit: str = "", places: int = 2) -> str:
+    """Return a limit's value with its unit, as a person reads it and as a report spells it.
+
+    Args:
+        limit: its name.
+        value: of it, as ``Budget`` has it.
+        unit: of the metric, for the drop.
+        places: decimals of a ratio and of points.
+    """
     if limit in ("size", "download", "memory"):
         if abs(value) < 1e6:
             return f"{value / 1e3:.1f} kB" if abs(value) >= 1e3 else f"{value:.0f} bytes"
         return f"{value / 1e6:.3f} MB"
     if limit == "latency_ratio":
-        return f"{value:.3f}x"
-    return f"{value:.3f} ms" if limit == "latency_ms" else f"{value:.4f}"
+        return f"\u00d7{value:.{places}f}"
+    if limit == "drop":
+        return f"{100 * value:.{places}f} pt" if unit == "fraction" else f"{value:.{places + 2}f} {unit}".rstrip()
+    return f"{value:.3f} ms"
 
 
 def checks(candidate: Candidate, budget: Budget) -> tuple[Check, ...]:
@@ -62,8 +77,9 @@ def checks(candidate: Candidate, budget: Budget) -> tuple[Check, ...]:
         got["memory"] = candidate.memory.peak_bytes
     if candidate.drop is not None:
         got["drop"] = candidate.drop.value
+    unit = candidate.quality.unit if candidate.quality is not None else ""
     return tuple(
-        Check(name, allowed, got.get(name, math.nan))
+        Check(name, allowed, got.get(name, math.nan), unit)
         for name, allowed in budget.limits().items()
         if not candidate.exported or name in JUDGED_UNRUN
     )

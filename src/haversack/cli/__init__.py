@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cyclopts import App
+    from cyclopts import App, CycloptsError
+
+    from haversack.base.errors import HaversackError
 
 PURPOSE = "haversack fits a large model into a small device and keeps it healthy there."
 INTERRUPTED = 130
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    from haversack.base.errors import EXIT_USAGE, HaversackError
+    from haversack.base.errors import HaversackError, UsageError
     from haversack.cli import process
 
     process.settle()
@@ -78,12 +80,30 @@ def _run(words: list[str]) -> int:
         result = app()(words, result_action="return_value", exit_on_error=False, print_error=False)
     except CycloptsError as error:
         verb = words[0] if words and words[0] in COMMANDS else ""
-        sys.stderr.write(f"haversack: {error}\n  next: haversack {f'{verb} --help'.lstrip()}\n")
-        return EXIT_USAGE
+        return _failed(UsageError(_plainly(error), next_step=f"haversack {f'{verb} --help'.lstrip()}"), words)
     except HaversackError as error:
-        sys.stderr.write(f"haversack: {error}\n")
-        return error.exit_code
+        return _failed(error, words)
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away (``| head``): nobody is left to tell
         return 0
     return result if isinstance(result, int) else 0
+
+
+def _failed(error: HaversackError, words: Sequence[str]) -> int:
+    """Tell an error on standard error and, where JSON was asked for, as an object on standard output too."""
+    sys.stderr.write(f"haversack: {error}\n")
+    if "--json" in words:
+        from haversack.cli.terminal import say_json
+
+        say_json({"error": error.data(), "exit_code": error.exit_code})
+    return error.exit_code
+
+
+def _plainly(error: CycloptsError) -> str:
+    """Return what cannot be read on the command line, one sentence; words that are left over as they were typed."""
+    from cyclopts import UnusedCliTokensError
+
+    if isinstance(error, UnusedCliTokensError):
+        left = " ".join(error.unused_tokens or ())
+        return f"the command does not take {left!r}"
+    return str(error)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def pack(
     job: str,
     *,
-    budget: str = "",
+    budget: str | None = None,
     target: tuple[str, ...] = (),
     platform: str = "",
     out: Path = Path("out"),
@@ -81,7 +81,7 @@ def _looked(request: Request, *, json: bool) -> int:
     with results(as_json=json), display() as sink:
         forecast = preflight(request, sink)
     say_json(unstructure(forecast)) if json else say("\n".join(forecast.lines()))
-    return 0
+    return forecast.exit_code
 
 
 def _packed(request: Request, *, json: bool) -> int:

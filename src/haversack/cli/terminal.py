@@ -150,19 +150,25 @@ class _Live:
 
     def __call__(self, event: Event) -> None:
         """Show the event."""
+        from rich.text import Text
+
         words = self.left.words(event)
         step = (event.stage, event.text)
         if event.kind != "progress":
             mark = {"finding": "!", "reused": "=", "done": "✓"}.get(event.kind, "·")
-            self.progress.console.print(f"{mark} [bold]{event.stage:>8}[/bold] ", end="", highlight=False)
             text = f"{event.text}  [{words}]" if words else event.text
-            self.progress.console.print(text, markup=False, highlight=False)
+            # One print: what ends without a new line is erased with the bars below it.
+            line = Text.assemble(f"{mark} ", (f"{event.stage:>8}", "bold"), f" {text}")
+            self.progress.console.print(line, highlight=False)
             self._end(event.stage)
             return
         if step not in self.tasks:
             self._end()
             self.tasks[step] = self.progress.add_task(event.text, total=event.total or None, stage=event.stage, left="")
-        self.progress.update(self.tasks[step], completed=event.done, left=words)
+        if event.total and event.done == event.total:
+            self.progress.remove_task(self.tasks.pop(step))
+        else:
+            self.progress.update(self.tasks[step], completed=event.done, left=words)
 
     def _end(self, stage: str | None = None) -> None:
         for step in [step for step in self.tasks if stage is None or step[0] == stage]:

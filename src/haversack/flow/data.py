@@ -56,8 +56,7 @@ class Data:
         if self._calibration is not None:
             self._calibration = list(samples.checked(self._calibration, ports, what="calibration()"))
         if self._evaluation is not None:
-            group = self._group
-            self._evaluation = list(samples.checked_pairs(self._evaluation, ports, what="evaluation()", group=group))
+            self._evaluation = list(self._checked(self._evaluation))
 
     def prepared_job(self) -> Job:
         """Return the job with data as the model takes them."""
@@ -122,11 +121,16 @@ class Data:
         return iter(self._evaluation) if self._evaluation is not None else self._read_evaluation()
 
     def _read_evaluation(self) -> Iterator[Pair]:
-        checked = samples.checked_pairs(self._pairs(), self._ports, what="evaluation()", group=self._group)
-        kept, rest = _up_to(checked, lambda pair: sum(array.nbytes for array in pair[0]))
+        kept, rest = _up_to(self._checked(self._pairs()), lambda pair: sum(array.nbytes for array in pair[0]))
         if rest is None:
             self._evaluation = kept
         return itertools.chain(kept, rest or ())
+
+    def _checked(self, pairs: Iterable[object]) -> Iterator[Pair]:
+        """Yield pairs, each checked against ports that the first calibration batch gave."""
+        return samples.checked_pairs(
+            pairs, self._ports, what="evaluation()", group=self._group, example="calibration()"
+        )
 
     def _samples(self) -> Iterator[Sample]:
         return (self._prepared(sample) for sample in self.job.calibration())

@@ -17,6 +17,7 @@ from haversack.base.encodings import Encodings
 from haversack.base.errors import HaversackError, MissingExtra
 from haversack.base.job import Job
 from haversack.flow.requirements import CORE, Package, commands, packages
+from haversack.lower.emit import emit
 from haversack.measure import emulated
 from haversack.measure.device import Opening
 from haversack.measure.local import LocalDevice
@@ -231,7 +232,7 @@ def written(target: Target, folder: Path) -> tuple[Artifact, np.ndarray, np.ndar
 
     values = np.linspace(-1.0, 1.0, 8, dtype=np.float32).reshape(2, 4)
     job = Job("doctor", model=lambda: nn.ReLU().eval(), calibration=lambda: [(values,)], evaluation=list, metric="")
-    return target.lower(load.export(job), Encodings.none(), folder), values, np.maximum(values, 0)
+    return emit(load.export(job), Encodings.none(), target, folder), values, np.maximum(values, 0)
 
 
 def _tried(target: Target, name: str, folder: Path) -> str:

@@ -17,7 +17,7 @@ from haversack.base.errors import ConversionError, HaversackError, VerificationE
 from haversack.base.finding import Finding
 from haversack.base.model import Model, Sample
 from haversack.base.plan import STATIC, Plan
-from haversack.base.progress import Event, Sink
+from haversack.base.progress import Event, Sink, steps
 from haversack.base.quality import Drop, Quality
 from haversack.compress.apply import Compressed
 from haversack.flow.clock import Clock
@@ -278,7 +278,7 @@ class Maker:
             compressed.model,
             compressed.encodings,
             predict,
-            [inputs for inputs, _ in self.data.evaluation()],
+            self._told([inputs for inputs, _ in self.data.evaluation()]),
             float_predict=self.baseline.predict,
             reference_samples=self.exact_samples if exact else 0,
             reference=meaning(self.target),
@@ -287,6 +287,10 @@ class Maker:
         )
         # The arg-max of an embedding means nothing: agreement is told where labels are classes, or may be.
         return replace(found, agreement=math.nan) if self.metric.kind == "real" else found, furthest
+
+    def _told(self, given: Sequence[Sample]) -> Iterator[Sample]:
+        """Yield batches that are compared, and tell how many were: the reference computes slowly."""
+        return steps(given, self.sink, "verify", "batches compared with float and with the reference", len(given))
 
     def _exactness(
         self, parity: Parity, furthest: Sequence[Sample], compressed: Compressed, opening: Opening, artifact: Artifact
@@ -318,7 +322,7 @@ class Maker:
         place = next((found for found in places if found is not None), None)
         near = parity.reference_distance <= max(FLOAT_TOLERANCE, APART * parity.reference_error)
         if place is None and near and not verify.is_exact(compressed.model, compressed.encodings):
-            yield Finding("float-rounding", text)
+            yield Finding("float-rounding", text, verify.first_float(compressed.model, compressed.encodings))
             return
         yield Finding("not-exact", text)
         if place is not None:
@@ -329,15 +333,17 @@ class Maker:
     ) -> tuple[Latency, Memory, tuple[Finding, ...]]:
         inputs = feeds(artifact, tuple(array[:1] for array in self.data.first()))
         told = findings.of_outputs(self.device.run(handle, inputs), self.device.run(handle, inputs))
-        begun = starts.take(self.device, opening, inputs)
+        begun = starts.take(self.device, opening, inputs, sink=self.sink)
         memory = starts.memory(self.device, opening, inputs, begun)
         baseline = self.device.load(self.floats.opening)
         try:
-            timed = latency.compare(self.device, handle, baseline, inputs, cold_ms=starts.cold_ms(begun))
+            timed = latency.compare(
+                self.device, handle, baseline, inputs, cold_ms=starts.cold_ms(begun), sink=self.sink
+            )
             if self._is_float_file(artifact):
                 return latency.alike(timed.latency), memory, told
             if timed.difference.different and timed.difference.ratio > 1:
-                timed = latency.confirmed(self.device, timed, opening, self.floats.opening, inputs)
+                timed = latency.confirmed(self.device, timed, opening, self.floats.opening, inputs, sink=self.sink)
         finally:
             self.device.unload(baseline)
         return timed.latency, memory, (*told, *findings.of_speed(timed.difference))

@@ -30,7 +30,7 @@ from haversack.flow.reporting import confirmed
 from haversack.flow.request import Request, Runtimes, opened, runtimes
 from haversack.flow.steps import Steps
 from haversack.flow.where import measured_on
-from haversack.flow.workshop import Workshop
+from haversack.flow.workshop import Workshop, refuse_anothers
 from haversack.load.forecast import Preflight
 from haversack.measure.device import Device
 from haversack.report.record import Record
@@ -65,13 +65,13 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     asked = runtimes(wish)
     job, budget, fixed = opened(wish)
     with (
-        measured_on(wish.device, asked) as (device, tried),
+        measured_on(wish.device, asked) as (device, offered),
         Workshop(wish.out, _owner(job), sink, wish.command) as shop,
     ):
-        steps = _steps(shop, job, tried, device, wish.allow, budget)
+        steps, tried = _taking(_steps(shop, job, offered, device, wish.allow, budget), offered)
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
-        _refuse(preflight)
+        _refuse(preflight, tried)
         steps.checked_baseline()
         candidates = [one for name in tried.targets for one in _searched(steps, name, budget, fixed)]
         final = confirmed(steps, candidates, budget)
@@ -94,15 +94,17 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
     import tempfile
 
     job, budget, _ = opened(request)
+    refuse_anothers(request.out, _owner(job))
     with (
         tempfile.TemporaryDirectory(prefix="haversack-") as folder,
         Workshop(Path(folder), _owner(job), sink) as shop,
-        measured_on(request.device, runtimes(request)) as (device, tried),
+        measured_on(request.device, runtimes(request)) as (device, offered),
     ):
-        steps = _steps(shop, job, tried, device)
+        steps, tried = _taking(_steps(shop, job, offered, device), offered)
         precisions = [one for target in steps.targets.values() for one in target.precisions]
         found = steps.preflight(PLANS * len(tried.targets))
-        return replace(found, limits=limits(steps.model, budget, precisions, runs=bool(steps.running)))
+        told = limits(steps.model, budget, precisions, steps.metric.unit, runs=bool(steps.running))
+        return replace(found, limits=told, left_out=tried.left_out)
 
 
 def exit_code(candidates: Sequence[Candidate], allow: Sequence[str], budget: Budget) -> int:
@@ -184,14 +186,23 @@ def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]
     )
 
 
-def _refuse(preflight: Preflight) -> None:
-    faults = [fault for found in preflight.refusals.values() for fault in found]
-    if faults:
-        targets = ", ".join(name for name, found in preflight.refusals.items() if found)
+def _taking(steps: Steps, tried: Runtimes) -> tuple[Steps, Runtimes]:
+    """Return both without the runtimes that cannot take the model, where the user asked for any."""
+    left = tried.taking(steps.refusals)
+    for name in sorted({*tried.targets} - {*left.targets}):
+        steps.shop.tell(Event("load", "note", f"{name} is left out: {left.left_out[name]}"))
+    return steps.only(left.targets), left
+
+
+def _refuse(preflight: Preflight, tried: Runtimes) -> None:
+    refused = [name for name in tried.targets if preflight.refusals[name]]
+    if refused:
+        faults = tuple(fault for name in refused for fault in preflight.refusals[name])
+        others = "" if tried.one else "; --target any leaves out a runtime that cannot take the model"
         raise ConversionError(
-            f"{targets} cannot take this model",
+            f"{', '.join(refused)} cannot take this model",
             where=faults[0].where,
-            faults=tuple(faults),
+            faults=faults,
             tried="exporting it once and looking at every layer",
-            next_step="replace the layers named above, or choose another --target",
+            next_step=f"replace the layers named above, or choose another --target{others}",
         )

@@ -106,7 +106,7 @@ def narrowed(plan: Plan, int4_layers: Collection[str]) -> list[Plan]:
         for key, layer in plan.layers.items()
         if layer.precision == "int8" and key in int4_layers
     }
-    origin = f"{plan.origin}, {len(narrow)} layers with 4-bit weights"
+    origin = f"{plan.origin}, {len(narrow)} layer{'s' * (len(narrow) != 1)} with 4-bit weights"
     return [replace(plan, layers={**plan.layers, **narrow}, origin=origin)] if narrow else []
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from haversack import load, metrics
 from haversack.base import budget as budgets
 from haversack.base import recipe
 from haversack.base.budget import Budget
-from haversack.base.errors import Fault, JobError, UsageError
+from haversack.base.errors import Fault, JobError, UsageError, grouped
 from haversack.base.finding import KINDS
 from haversack.base.job import Job
 from haversack.base.plan import Plan
@@ -34,7 +34,7 @@ class Request:
 
     Attributes:
         source: a job file, ``module:callable``, or a recipe.toml of an earlier run.
-        budget: ``size=5.2MB,latency=0.55x,drop=1pt``; a drop of one point when nothing is limited.
+        budget: ``size=5.2MB,latency=0.55x,drop=1pt``; None for the recipe's, or for a drop of one point.
         targets: runtimes by name; ``any`` for all that run here, of which one ships.
         platform: where the artefact will run (``targets.contract.PLATFORMS``), or empty.
         out: the folder for the results; text will do, here and for ``plan``.
@@ -46,7 +46,7 @@ class Request:
     """
 
     source: str
-    budget: str = ""
+    budget: str | None = None
     targets: tuple[str, ...] = ("onnxruntime",)
     platform: str = ""
     out: Path = Path("out")
@@ -75,7 +75,7 @@ class Request:
                 raise _unfit_field(name, value, "a tuple of names")
             object.__setattr__(self, name, tuple(given))
         for name in ("source", "budget", "platform", "command", "device"):
-            if not isinstance(getattr(self, name), str):
+            if not (isinstance(getattr(self, name), str) or (name == "budget" and self.budget is None)):
                 raise _unfit_field(name, getattr(self, name), "text")
 
     @classmethod
@@ -111,6 +111,19 @@ class Runtimes:
     one: bool = False
     left_out: Mapping[str, str] = field(default_factory=dict)
     shipping: Mapping[str, str] = field(default_factory=dict)
+
+    def taking(self, refusals: Mapping[str, Sequence[Fault]]) -> Runtimes:
+        """Return the runtimes without those that refuse the model, where the user asked for any and one takes it.
+
+        Args:
+            refusals: target -> what it cannot take and why.
+        """
+        refused = {name: faults for name, faults in refusals.items() if faults and name in self.targets}
+        kept = tuple(name for name in self.targets if name not in refused)
+        if not (self.one and kept):
+            return self
+        why = {name: f"it cannot take this model: {'; '.join(grouped(faults, 1))}" for name, faults in refused.items()}
+        return replace(self, targets=kept, left_out={**self.left_out, **why})
 
 
 def runtimes(request: Request) -> Runtimes:
@@ -190,7 +203,7 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
                 where="--allow",
                 next_step=f"one of {', '.join(KINDS)}",
             )
-    limits = budgets.parse(request.budget) if request.budget else None
+    limits = budgets.parse(request.budget) if request.budget is not None else None
     source, fixed = request.source, {}
     if source.endswith(".toml"):
         found = recipe.read(Path(source))
@@ -213,7 +226,7 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
     if limits is not None and not limits.limits():
         limits = None
     job = load.open_job(source, allow_pickle=request.allow_pickle)
-    _check_units(job, request.budget)
+    _check_units(job, request.budget or "")
     return job, limits or DEFAULT_BUDGET, fixed
 
 
@@ -243,8 +256,9 @@ def read_plan(path: Path) -> Plan:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        cause = (error.strerror or "") if isinstance(error, OSError) else str(error)
         raise UsageError(
-            f"the plan cannot be read: {error}",
+            f"the plan cannot be read: {cause[:1].lower()}{cause[1:]}",
             where=str(path),
             next_step="haversack resolve OUT --budget … --write plan.toml writes one",
         ) from error

@@ -197,8 +197,6 @@ def resolve(out: Path, budget: str) -> Answer:
         UsageError: the budget cannot be read or limits nothing, or the folder holds no finished run.
     """
     limits = budgets.parse(budget)
-    if not limits.limits():
-        raise UsageError("it limits nothing", where="--budget", next_step=budgets.EXAMPLE)
     choice = read_choice(out)
     candidates = [_there(one, out) for one in choice.severe()]
     found = {}

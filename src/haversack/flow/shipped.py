@@ -120,6 +120,7 @@ class Shipped:
         pairs = {
             "target": (found.target, self.target),
             "files": (mine, [(file.path, file.bytes, file.sha256) for file in told.files]),
+            "injected": (found.injected, told.injected),
             "session_options": (dict(found.session_options), dict(told.session_options)),
         }
         faults = [

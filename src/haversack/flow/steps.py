@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from haversack.base import digest
 from haversack.base.candidate import Artifact, Candidate, Parity
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
-from haversack.base.errors import JobError
+from haversack.base.errors import Fault, JobError
 from haversack.base.finding import Finding
 from haversack.base.job import Job
 from haversack.base.model import Model
@@ -101,6 +101,17 @@ class Steps:
             self.shop.tell(Event("load", "done", f"export: {len(folded.graph.nodes)} operations"))
         return folded
 
+    @cached_property
+    def refusals(self) -> dict[str, tuple[Fault, ...]]:
+        """Target -> what it cannot take of the model, by module path, and why; nothing where it takes all."""
+        return {name: target.refusals(self.model) for name, target in self.targets.items()}
+
+    def only(self, names: Sequence[str]) -> Steps:
+        """Return the steps for these targets alone; what is known of the model stays known."""
+        left = replace(self, targets={name: self.targets[name] for name in names})
+        vars(left).update({name: vars(self)[name] for name in ("exported", "model", "refusals") if name in vars(self)})
+        return left
+
     @property
     def running(self) -> tuple[str, ...]:
         """The targets whose files run here."""
@@ -165,10 +176,9 @@ class Steps:
             self.float_predict(batch)
             return (time.monotonic() - start) / len(batch[0])
 
-        refusals = {name: target.refusals(self.model) for name, target in self.targets.items()}
         work = early.work(self.model, counts, plans, len(batch[0]))
-        taken = not any(refusals.values())
-        found = preflight(self.model, refusals, work, seconds_per_sample=timed if taken else None)
+        taken = not any(self.refusals[name] for name in self.targets)
+        found = preflight(self.model, self.refusals, work, seconds_per_sample=timed if taken else None)
         return replace(found, lengths=lengths.words(self.targets, self.model), score=score)
 
     @cached_property
@@ -233,6 +243,8 @@ class Steps:
 
         def make() -> Profile:
             seconds = layers(self.model.graph, {name: partial(times, name) for name in self.running})
+            for name in {*self.running} - {*seconds}:
+                self.shop.tell(Event("profile", "note", f"{name} reports no time for any layer: none is forecast"))
             found = partial(perturb, ranges=self.ranges(self.model), int4_layers=narrow)
             free = all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in self.model.inputs)
             held = held_rows(self.data.calibration(), self.data.counts()[0], cut=free)

@@ -47,7 +47,7 @@ class Workshop:
     """
 
     def __init__(self, out: Path, source: str, sink: Sink, command: str = "") -> None:
-        _refuse_anothers(out, source)
+        refuse_anothers(out, source)
         self.out = out
         self._new = [folder for folder in (out, *out.parents) if not folder.exists()]
         self.inside = atomic.make_folder(out / FOLDER)
@@ -199,10 +199,17 @@ def unfinished(out: Path) -> UsageError | None:
     )
 
 
-def _refuse_anothers(out: Path, source: str) -> None:
+def refuse_anothers(out: Path, source: str) -> None:
     """Refuse a folder in which another job made something, or that is somebody else's.
 
     A job is known by its file or reference: the ledger goes by content, so editing a job file reuses what still holds.
+
+    Args:
+        out: the output folder.
+        source: what is to be packed into it.
+
+    Raises:
+        UsageError: there is such a folder, or something that is none.
     """
     marker = out / FOLDER / MARKER
     if marker.exists():

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from haversack.base.errors import Fault
+from haversack.base.errors import EXIT_CONVERSION, EXIT_MET, Fault, grouped
 from haversack.base.graph import Graph
 from haversack.base.model import Model
 
@@ -26,6 +26,8 @@ BASE_BYTES = 700 * 10**6
 COPIES = 6
 WORKING = 3
 _BYTES = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bfloat16": 2, "int64": 8, "float64": 8}
+REASONS = 8
+"""At most so many lines say what a target cannot take."""
 _FACTORS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
@@ -59,6 +61,7 @@ class Preflight:
         limits: what is known of the budget, one line each.
         lengths: target -> what becomes of free lengths in its files, in words.
         score: how the float model scores on a first batch, in words.
+        left_out: target -> why it is not tried, where the user asked for any; what it cannot take is in ``refusals``.
     """
 
     model: str
@@ -74,6 +77,17 @@ class Preflight:
     limits: tuple[str, ...] = ()
     lengths: Mapping[str, str] = field(default_factory=dict, hash=False)
     score: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The targets that are wanted and cannot take the model: ``pack`` ends there."""
+        return tuple(name for name, faults in self.refusals.items() if faults and name not in self.left_out)
+
+    @property
+    def exit_code(self) -> int:
+        """What ``pack`` would end with here and now: 4 when a target is refused, else 0."""
+        return EXIT_CONVERSION if self.refused else EXIT_MET
 
     def lines(self) -> list[str]:
         """Return it as lines for a terminal."""
@@ -87,9 +101,12 @@ class Preflight:
             f"  weights {_short(self.weight_bytes)}B, activations at most {_short(self.activation_bytes)}B a sample",
         ]
         for target, faults in self.refusals.items():
-            lines.append(f"  {target}: takes every layer" if not faults else f"  {target} cannot take:")
-            lines += [f"    - {fault}" for fault in faults]
-            lines += [f"    {self.lengths[target]}"] if target in self.lengths else []
+            out = " (left out)" if target in self.left_out else ""
+            lines.append(f"  {target}: takes every layer" if not faults else f"  {target}{out} cannot take:")
+            lines += [f"    - {line}" for line in grouped(faults, REASONS)]
+            lines += [f"    {self.lengths[target]}"] if target in self.lengths and not faults else []
+        others = {name: why for name, why in self.left_out.items() if not self.refusals.get(name)}
+        lines += [f"  {target} is left out: {why}" for target, why in others.items()]
         lines += [f"  {self.score}"] if self.score else []
         seconds, peak = _seconds(self.forecast_seconds), _short(self.forecast_bytes)
         lines.append(f"  forecast: about {seconds} and {peak}B at the peak ({basis})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -39,16 +40,26 @@ class UserCode:
             sys.path.remove(str(self.folder))
         if error is None or isinstance(error, HaversackError | KeyboardInterrupt | MemoryError | GeneratorExit):
             return
-        cause, step = f"{self.what} raised {type(error).__name__}: {first_line(error)}", ""
+        cause, where = f"{self.what} raised {type(error).__name__}: {first_line(error)}", line_of(trace, self.folder)
+        step = _traceback(where, self.what, self.folder)
         if isinstance(error, FileNotFoundError) and error.filename:
             step = _where_it_may_be(str(error.filename), self.folder)
         if isinstance(error, ModuleNotFoundError):
             step = f"install the package {error.name}, or put the module beside the job file"
         if isinstance(error, SystemExit):
             step = "keep what ends the program under: if __name__ == '__main__'"
-        raise JobError(
-            cause, where=line_of(trace, self.folder), tried=f"running {self.what}", next_step=step
-        ) from error
+        raise JobError(cause, where=where, tried=f"running {self.what}", next_step=step) from error
+
+
+def _traceback(where: str, what: str, folder: Path) -> str:
+    """Return the command that shows the whole traceback: what raised, run in the user's folder without haversack."""
+    file = Path(where.partition(":")[0])
+    if file.suffix != ".py" or not file.is_relative_to(folder):
+        return "mend what it raised; run it in a Python of its own to see the whole traceback"
+    name = file.stem
+    code = f"import {name}; {name}.{what}" if what.endswith("()") else f"import {name}"
+    walked = f"import {name}; list({name}.{what})" if what in ("calibration()", "evaluation()") else code
+    return f"cd {shlex.quote(str(folder))} && python -c {shlex.quote(walked)}    (shows the whole traceback)"
 
 
 def _where_it_may_be(name: str, folder: Path) -> str:

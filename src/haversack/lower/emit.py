@@ -7,6 +7,7 @@ from pathlib import Path
 from haversack.base.candidate import Artifact
 from haversack.base.encodings import Encodings
 from haversack.base.model import Model
+from haversack.lower.chatter import hushed
 from haversack.targets.contract import SHELF, Target
 
 
@@ -29,4 +30,5 @@ def emit(model: Model, encodings: Encodings, target: str | Target, folder: Path)
         EnvironmentFault: the folder cannot be written.
     """
     part: Target = SHELF.build(target) if isinstance(target, str) else target
-    return part.lower(model, encodings, folder)
+    with hushed():
+        return part.lower(model, encodings, folder)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from haversack.base.candidate import Latency
+from haversack.base.progress import Event, Sink, silent
 from haversack.measure import noise
 from haversack.measure.device import Device, Handle, Opening, Times
 
@@ -53,6 +54,7 @@ def compare(
     cold_ms: float,
     patience: Patience = DEFAULT_PATIENCE,
     swapped: bool = False,
+    sink: Sink = silent,
 ) -> Timed:
     """Time an artefact and the float file of its runtime by turns.
 
@@ -63,11 +65,13 @@ def compare(
         cold_ms: load and first call in a fresh process, from ``starts.cold_ms``.
         patience: how long to measure.
         swapped: call the float file first in each pair.
+        sink: told how many pairs were timed; how many it will be is known at the end.
 
     Raises:
         WorkerFault: a runtime failed, died or hung; base class ``EnvironmentFault``.
     """
     order = -1 if swapped else 1
+    text = "pairs of calls, by turns with the float file" + ", opened again" * swapped
     parts: list[Times] = []
     spent, pairs, difference = 0.0, 0, None
     while difference is None or (
@@ -87,8 +91,10 @@ def compare(
         spent += float(part.wall.sum()) / 1e9
         times = Times(np.concatenate([p.wall for p in parts]), np.concatenate([p.cpu for p in parts]))
         pairs = len(times.wall)
+        sink(Event("measure", "progress", text, pairs))
         # One file opened twice in one process differs by up to a hundredth, by where its memory happens to lie.
         difference = noise.differ(times.wall[:, 0], times.wall[:, 1], tolerance=noise.DRIFT)
+    sink(Event("measure", "progress", text, pairs, pairs))
     return Timed(summarise(times, cold_ms, device.name, candidate.opening.threads), difference, times)
 
 
@@ -100,6 +106,7 @@ def confirmed(
     inputs: Mapping[str, np.ndarray],
     *,
     patience: Patience = DEFAULT_PATIENCE,
+    sink: Sink = silent,
 ) -> Timed:
     """Open two files anew in the other order, time them again, and return both measurements as one.
 
@@ -112,6 +119,7 @@ def confirmed(
         candidate, baseline: the artefact and the float file.
         inputs: as for ``compare``.
         patience: how long to measure.
+        sink: as for ``compare``.
 
     Raises:
         WorkerFault: a runtime failed, died or hung.
@@ -120,7 +128,7 @@ def confirmed(
     mine = device.load(candidate)
     try:
         cold = first.latency.cold_ms
-        second = compare(device, mine, theirs, inputs, cold_ms=cold, patience=patience, swapped=True)
+        second = compare(device, mine, theirs, inputs, cold_ms=cold, patience=patience, swapped=True, sink=sink)
     finally:
         device.unload(mine)
         device.unload(theirs)

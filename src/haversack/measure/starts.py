@@ -13,11 +13,21 @@ from statistics import median
 import numpy as np
 
 from haversack.base.candidate import Memory
+from haversack.base.progress import Sink, silent, steps
 from haversack.measure.device import Device, Opening, Start
 
 
-def take(device: Device, opening: Opening, inputs: Mapping[str, np.ndarray], *, repeats: int = 3) -> tuple[Start, ...]:
+def take(
+    device: Device, opening: Opening, inputs: Mapping[str, np.ndarray], *, repeats: int = 3, sink: Sink = silent
+) -> tuple[Start, ...]:
     """Start an artefact in ``repeats`` fresh processes on one sample, shapes and dtypes as the artefact has them.
+
+    Args:
+        device: where.
+        opening: of the artefact.
+        inputs: one sample by name.
+        repeats: how many processes.
+        sink: told of every start.
 
     Raises:
         WorkerFault: the runtime fails, dies or hangs on it; base class ``EnvironmentFault``.
@@ -25,7 +35,8 @@ def take(device: Device, opening: Opening, inputs: Mapping[str, np.ndarray], *, 
     """
     if repeats < 1:
         raise ValueError("at least one start must be taken")
-    return tuple(device.start(opening, inputs) for _ in range(repeats))
+    counted = steps(range(repeats), sink, "measure", "cold starts in fresh processes", repeats)
+    return tuple(device.start(opening, inputs) for _ in counted)
 
 
 def cold_ms(starts: Sequence[Start]) -> float:

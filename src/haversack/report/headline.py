@@ -38,7 +38,7 @@ def of(record: Record) -> Headline:
         clauses.append(f"no artefact for {_listed(empty)}")
     if missed:
         clauses.append(
-            "the budget is missed " + "; ".join(_missed(missed, t) for t in record.targets if _of(missed, t))
+            "the budget is missed " + "; ".join(_missed(record, missed, t) for t in record.targets if _of(missed, t))
         )
     clauses += [f"{_failures(found)} on {target}" for target, found in findings.items()]
     if clauses:
@@ -58,7 +58,7 @@ def _of(limits: list[Limit], target: str) -> list[Limit]:
     return [limit for limit in limits if limit.target == target]
 
 
-def _missed(limits: list[Limit], target: str) -> str:
+def _missed(record: Record, limits: list[Limit], target: str) -> str:
     parts = []
     for limit in _of(limits, target):
         name = wording.limit_name(limit.limit).lower()
@@ -66,8 +66,18 @@ def _missed(limits: list[Limit], target: str) -> str:
             parts.append(f"{name} was not measured")
         else:
             over = wording.difference(limit.over, limit.unit)
-            parts.append(f"{name} by {over} (allowed {wording.amount(limit.allowed, limit.unit)})")
+            allowed = f"allowed {wording.amount(limit.allowed, limit.unit)}"
+            parts.append(f"{name} by {over} ({allowed}{_bytes(record, target) if limit.limit == 'size' else ''})")
     return f"on {target}: {_listed(parts)}"
+
+
+def _bytes(record: Record, target: str) -> str:
+    """Return what the bytes of a file are: weights as they are stored, and all the rest."""
+    best = record.best_of(target)
+    if best is None or best.artifact is None or best.after is None or best.after.weight_bytes > best.artifact.bytes:
+        return ""
+    weights = best.after.weight_bytes
+    return f"; {wording.size(weights)} are weights, {wording.size(best.artifact.bytes - weights)} structure and scales"
 
 
 def _failures(findings: tuple[FindingRecord, ...]) -> str:

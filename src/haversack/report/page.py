@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files as resources
@@ -20,6 +21,8 @@ TEMPLATES = ("page.html.j2", "page.css.j2", "parts.html.j2")
 WORST_LAYERS = 5
 SHOWN = 3
 """Findings of one kind that stand open; the others are folded away."""
+UNFOLDED = 3
+"""So many plans that were not made real stand among the candidates; more are folded away."""
 FILTERS: tuple[Callable[..., str], ...] = (
     wording.size,
     wording.milliseconds,
@@ -74,6 +77,15 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """The rows of the table, those that are folded away, and why those were not made, in a few words."""
+
+    shown: tuple[CandidateRecord, ...]
+    folded: tuple[CandidateRecord, ...]
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
     """What the page shows for one target.
 
@@ -107,9 +119,11 @@ def render(record: Record) -> str:
             record=record,
             headline=headline.of(record),
             plot=Markup(pareto.draw(record)),  # noqa: S704 - altair escapes what it draws; a test plants hostile names
-            plot_loss=pareto.axis(record).title,
+            slim_plot=Markup(pareto.draw(record, pareto.SLIM)),  # noqa: S704 - as above
+            plot_axes=f"Size in {pareto.unit(pareto.points(record))[0]} across, {pareto.axis(record).title} upwards",
             sections=tuple(_section(record, target) for target in record.targets),
             groups=groups(record),
+            candidates=candidates(record),
             dash=wording.DASH,
             SHOWN=SHOWN,
             alive=alive,
@@ -143,6 +157,19 @@ def groups(record: Record) -> tuple[Group, ...]:
         for severity, kinds in found.items()
         if kinds
     )
+
+
+def candidates(record: Record) -> Candidates:
+    """Return the candidates in order; more than a few that were not made real are folded away together."""
+    unmade = [one for one in record.candidates if one.verdict == "not made"]
+    if len(unmade) <= UNFOLDED:
+        return Candidates(record.candidates, ())
+    causes: dict[str, int] = {}
+    for one in unmade:
+        cause = re.split(r"[,(]|\s\S*\d", one.reason.removeprefix("not made: "), maxsplit=1)[0]
+        causes[cause] = causes.get(cause, 0) + 1
+    why = ", ".join(f"{cause} ({count})" for cause, count in causes.items() if cause)
+    return Candidates(tuple(one for one in record.candidates if one.verdict != "not made"), tuple(unmade), why)
 
 
 def kinds(findings: tuple[FindingRecord, ...]) -> tuple[str, ...]:

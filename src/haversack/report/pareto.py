@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from haversack.base.errors import MissingExtra
@@ -13,6 +13,11 @@ from haversack.report import wording
 from haversack.report.record import CandidateRecord, Record
 
 WIDTH, HEIGHT = 640, 300
+SLIM = 290
+"""The width of the plot for a phone: there its words are as large as on a desk."""
+APART = 44.0, 18.0
+"""Pixels across and along by which two labels must differ, or the later one is left out."""
+PADDING = 30
 SERIES = 5
 LABELLED = 8
 _FONT = "ui-sans-serif, system-ui, sans-serif"
@@ -81,8 +86,65 @@ def frontier(points: Iterable[Point]) -> tuple[Point, ...]:
     return tuple(kept)
 
 
-def draw(record: Record) -> str:
+def unit(points: Iterable[Point]) -> tuple[str, float]:
+    """Return the unit of the axis of sizes, as the page spells such sizes, and how many of it are one MB."""
+    return ("kB", 1e3) if max((point.size for point in points), default=0.0) < 1 else ("MB", 1.0)
+
+
+@dataclass(frozen=True)
+class Span:
+    """What an axis spans: the least and the greatest value that is drawn on it, limits among them."""
+
+    low: float
+    high: float
+
+    @property
+    def domain(self) -> list[float] | None:
+        """For altair; None where there is one value alone, and altair finds room around it."""
+        return [self.low, self.high] if self.high > self.low else None
+
+    def pixels(self, distance: float, length: int) -> float:
+        """Return how many of ``length`` pixels a distance of values takes."""
+        return abs(distance) / (self.high - self.low) * (length - 2 * PADDING) if self.domain else 0.0
+
+
+def spans(record: Record) -> tuple[Span, Span]:
+    """Return what the axes span: size in MB across, the loss along."""
+    shown, allowed = points(record), {limit.limit: limit.allowed for limit in record.budget}
+    sizes, losses = [point.size for point in shown], [point.loss for point in shown]
+    if "size" in allowed:
+        sizes.append(allowed["size"] / 1e6)
+    if "drop" in allowed and axis(record).quantity == "drop":
+        losses.append(allowed["drop"] * axis(record).factor)
+    return Span(min(sizes), max(sizes)), Span(min(losses), max(losses))
+
+
+def labelled(shown: Sequence[Point], across: Span, along: Span, width: int = WIDTH) -> tuple[Point, ...]:
+    """Return the points with their notes, but for those that would be printed over another: what ships comes first.
+
+    Args:
+        shown: all of them.
+        across, along: what the axes span.
+        width: of the plot, in pixels.
+    """
+    kept: list[Point] = []
+    for point in sorted(shown, key=lambda p: p.kind != "ships"):
+        near = (
+            across.pixels(point.size - other.size, width) < APART[0]
+            and along.pixels(point.loss - other.loss, HEIGHT) < APART[1]
+            for other in kept
+        )
+        if point.note and not any(near):
+            kept.append(point)
+    return tuple(point if point in kept else replace(point, note="") for point in shown)
+
+
+def draw(record: Record, width: int = WIDTH) -> str:
     """Return the plot as one <svg> element without scripts, links or fonts of its own; empty without two numbers.
+
+    Args:
+        record: of the run.
+        width: of the plot, in pixels without the axis.
 
     Raises:
         MissingExtra: altair or vl-convert is not installed.
@@ -96,11 +158,15 @@ def draw(record: Record) -> str:
     except ImportError as error:
         raise MissingExtra(error.name or "altair", "pack", purpose="the plot of a report") from error
     stream = io.StringIO()
-    _chart(alt, record, shown).save(stream, format="svg")
+    _chart(alt, record, shown, width).save(stream, format="svg")
     return _inline(stream.getvalue())
 
 
-def _chart(altair: Any, record: Record, shown: Sequence[Point]) -> Any:  # noqa: ANN401 - altair's classes are generated
+def _chart(altair: Any, record: Record, points: Sequence[Point], width: int) -> Any:  # noqa: ANN401 - altair's own
+    name, factor = unit(points)
+    across, along = spans(record)
+    shown = [replace(point, size=point.size * factor) for point in labelled(points, across, along, width)]
+    wide = None if across.domain is None else [value * factor for value in across.domain]
     targets = list(record.targets)
     colours = [f"var(--series-{count % SERIES})" for count in range(len(targets))]
     scale = altair.Scale(domain=targets, range=colours)
@@ -111,14 +177,14 @@ def _chart(altair: Any, record: Record, shown: Sequence[Point]) -> Any:  # noqa:
         else None
     )
     base = altair.Chart(altair.Data(values=[asdict(point) for point in shown])).encode(
-        x=altair.X("size:Q", title="Size (MB)", scale=altair.Scale(zero=False, nice=True, padding=30)),
-        y=altair.Y("loss:Q", title=axis(record).title, scale=altair.Scale(zero=False, nice=True, padding=30)),
+        x=altair.X("size:Q", title=f"Size ({name})", scale=_scale(altair, wide)),
+        y=altair.Y("loss:Q", title=axis(record).title, scale=_scale(altair, along.domain)),
         color=altair.Color("target:N", scale=scale, legend=legend),
     )
     ships = altair.datum.kind == "ships"
     edge = altair.Chart(altair.Data(values=[asdict(point) for point in frontier(shown)]))
     layers = [
-        *_limits(altair, record),
+        *_limits(altair, record, factor, width),
         edge.mark_line(interpolate="step-after", strokeWidth=1.25, opacity=0.6).encode(
             x="size:Q", y="loss:Q", color=altair.Color("target:N", scale=scale, legend=legend)
         ),
@@ -130,10 +196,15 @@ def _chart(altair: Any, record: Record, shown: Sequence[Point]) -> Any:  # noqa:
         .mark_text(align="left", dx=10, dy=-9, fontSize=12, font=_FONT)
         .encode(text="note:N", color=altair.value("var(--ink)")),
     ]
-    return _styled(altair.layer(*layers).properties(width=WIDTH, height=HEIGHT))
+    return _styled(altair.layer(*layers).properties(width=width, height=HEIGHT), ticks=6 if width == WIDTH else 4)
 
 
-def _limits(altair: Any, record: Record) -> list[Any]:  # noqa: ANN401 - as above
+def _scale(altair: Any, domain: list[float] | None) -> Any:  # noqa: ANN401 - as above
+    span = {} if domain is None else {"domain": domain}
+    return altair.Scale(zero=False, nice=False, padding=PADDING, **span)
+
+
+def _limits(altair: Any, record: Record, factor: float, width: int) -> list[Any]:  # noqa: ANN401 - as above
     """Return the dashed lines of the budget: allowed size across, allowed drop along."""
     allowed = {limit.limit: limit.allowed for limit in record.budget}
     shown = axis(record)
@@ -141,7 +212,7 @@ def _limits(altair: Any, record: Record) -> list[Any]:  # noqa: ANN401 - as abov
     style = {"color": "var(--faint)", "strokeDash": [4, 4], "strokeWidth": 1}
     words = {"color": "var(--soft)", "fontSize": 11, "font": _FONT}
     if "size" in allowed:
-        data = altair.Data(values=[{"size": allowed["size"] / 1e6, "label": "size allowed"}])
+        data = altair.Data(values=[{"size": allowed["size"] / 1e6 * factor, "label": "size allowed"}])
         chart = altair.Chart(data)
         lines.append(chart.mark_rule(**style).encode(x="size:Q"))
         lines.append(
@@ -154,12 +225,12 @@ def _limits(altair: Any, record: Record) -> list[Any]:  # noqa: ANN401 - as abov
         chart = altair.Chart(data)
         lines.append(chart.mark_rule(**style).encode(y="loss:Q"))
         lines.append(
-            chart.mark_text(align="right", dy=-6, **words).encode(y="loss:Q", x=altair.value(WIDTH - 4), text="label:N")
+            chart.mark_text(align="right", dy=-6, **words).encode(y="loss:Q", x=altair.value(width - 4), text="label:N")
         )
     return lines
 
 
-def _styled(chart: Any) -> Any:  # noqa: ANN401 - as above
+def _styled(chart: Any, ticks: int) -> Any:  # noqa: ANN401 - as above
     return (
         chart.configure(background="transparent", font=_FONT, aria=False, padding=4)
         .configure_view(stroke=None)
@@ -174,7 +245,7 @@ def _styled(chart: Any) -> Any:  # noqa: ANN401 - as above
             ticks=False,
             labelPadding=8,
             titlePadding=12,
-            tickCount=6,
+            tickCount=ticks,
         )
         .configure_legend(labelColor="var(--ink)", labelFontSize=12, symbolSize=90)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from haversack.report import headline, wording
-from haversack.report.record import CandidateRecord, FindingRecord, Record
+from haversack.report.record import Baseline, CandidateRecord, FindingRecord, Record
 
 SEVERITIES = ("error", "warning", "note")
 
@@ -28,7 +28,7 @@ def _target(record: Record, target: str) -> str:
         reasons = [one.reason for one in record.candidates if one.target == target and one.reason]
         return f"{target}: failed" + (f" ({reasons[-1]})" if reasons else "")
     verdict = "missed" if any(limit.missed for limit in record.limits_of(target)) else "met"
-    return f"{target}: {'  '.join((*_figures(best, record.baseline.unit), verdict))}"
+    return f"{target}: {'  '.join((*_figures(best, record.baseline), verdict))}"
 
 
 def _memory(record: Record) -> list[str]:
@@ -57,7 +57,8 @@ def _across(record: Record) -> list[str]:
     return [f"the same bits from {', '.join(names)}: all {equal[0].compared:,} values"]
 
 
-def _figures(best: CandidateRecord, unit: str) -> list[str]:
+def _figures(best: CandidateRecord, baseline: Baseline) -> list[str]:
+    unit = baseline.unit
     figures = [wording.size(best.artifact.bytes) if best.artifact else "no file"]
     if best.exported:
         return [*figures, "not run here"]
@@ -65,6 +66,9 @@ def _figures(best: CandidateRecord, unit: str) -> list[str]:
         figures.append(f"{wording.ratio(best.latency.ratio)} ({wording.milliseconds(best.latency.median_ms)})")
     else:
         figures.append("not timed")
+    if best.quality and best.quality.value is not None:
+        was = f" (float {wording.quality(baseline.value, unit)})" if baseline.value is not None else ""
+        figures.append(f"{baseline.metric} {wording.quality(best.quality.value, unit)}{was}")
     if best.quality and best.quality.drop is not None:
         bounds = wording.interval(best.quality.drop_low, best.quality.drop_high, unit)
         figures.append(f"drop {wording.points(best.quality.drop, unit)}" + (f" [{bounds}]" if bounds else ""))

@@ -146,10 +146,10 @@ def exactness(differing: int, compared: int) -> str:
 
 
 def module(key: str) -> str:
-    """Return the module path of a node or tensor key, or the whole key when it has none."""
-    return key.partition(":")[0] or key
+    """Return the module path of a node or tensor key; of what stands in no module, its operation."""
+    return key.partition(":")[0] or key.removeprefix(":")
 
 
 def operation(key: str) -> str:
-    """Return what follows the module path of a node or tensor key."""
-    return key.partition(":")[2]
+    """Return what follows the module path of a node or tensor key; nothing where ``module`` tells it already."""
+    return "" if key.startswith(":") else key.partition(":")[2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from haversack.verify.across import across
-from haversack.verify.location import is_exact, locate
+from haversack.verify.location import first_float, is_exact, locate
 from haversack.verify.parity import compare
 
-__all__ = ["across", "compare", "is_exact", "locate"]
+__all__ = ["across", "compare", "first_float", "is_exact", "locate"]

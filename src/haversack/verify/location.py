@@ -209,6 +209,12 @@ def is_exact(model: Model, encodings: Encodings, reference: Reference | None = N
     return all(ways[f"{key}:out"] is _Way.EXACT for key in model.graph.outputs)
 
 
+def first_float(model: Model, encodings: Encodings, reference: Reference | None = None) -> str:
+    """Return the key of the first node, in order of execution, that computes in float; empty where none does."""
+    ways = _ways(model, (reference or Reference()).opened(model, encodings))
+    return next((node.key for node in model.graph.nodes if ways[node.out] is not _Way.EXACT), "")
+
+
 def _ways(model: Model, interpreter: Interpreter, given: Collection[str] = ()) -> dict[str, _Way]:
     """Return tensor key -> how it is computed from the inputs and the tensors that are given."""
     ways: dict[str, _Way] = {}

@@ -154,3 +154,11 @@ def test_what_a_killed_writer_leaves_is_removed_and_a_living_one_s_is_not(tmp_pa
     other.touch()
     assert atomic.remove_leftovers(tmp_path) == 1
     assert names(tmp_path) == sorted([mine.name, other.name])
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_place_where_no_folder_can_be_made_is_told_as_that():
+    with pytest.raises(EnvironmentFault) as caught:
+        atomic.make_folder(Path("/proc/no-such-folder"))
+    assert caught.value.cause == "no folder can be made there, or one of the path is gone"
+    assert "--out" in caught.value.next_step

@@ -172,7 +172,8 @@ class LiteRT(Target):
     def _findings(self, path: Path, artifact: Artifact) -> tuple[Finding, ...]:  # noqa: ARG002 - the file tells it
         from haversack.targets.litert.observe import detours
 
-        return tuple(Finding("detour", f"{op} in the file that belongs to no layer", key) for key, op in detours(path))
+        cost = "it takes time in every call, and no accuracy; pads as SAME has them, and fewer reshapes, avoid such"
+        return tuple(Finding("detour", f"{op} that belongs to no layer: {cost}", key) for key, op in detours(path))
 
 
 def _ordered(ports: Sequence[Port], wanted: Sequence[Port], orders: Mapping[str, str]) -> tuple[Port, ...]:

@@ -33,14 +33,26 @@ def checked(
 
 
 def checked_pairs(
-    items: Iterable[object], ports: Sequence[Port] | None, *, what: str, group: int = 1, limit: int | None = None
+    items: Iterable[object],
+    ports: Sequence[Port] | None,
+    *,
+    what: str,
+    group: int = 1,
+    limit: int | None = None,
+    example: str = "",
 ) -> Iterator[tuple[Sample, np.ndarray]]:
     """Yield a job's (inputs, expected) pairs, each checked; ``group`` rows of the inputs go with one expected entry.
+
+    Args:
+        items, ports, what, limit: as for ``checked``.
+        group: rows of the inputs for one expected entry.
+        example: whose first batch the ports were taken from (``calibration()``): where the first pair does not fit
+            them, either may be wrong, and the error says that both disagree.
 
     Raises:
         JobError: as ``checked``; also when expected values are no array, hold NaN, or do not fit the rows.
     """
-    yield from batches.take_pairs(_pairs(items, ports, what, group), limit, group)
+    yield from batches.take_pairs(_pairs(items, ports, what, group, example), limit, group)
 
 
 def _samples(items: Iterable[object], ports: Sequence[Port] | None, what: str) -> Iterator[Sample]:
@@ -52,9 +64,11 @@ def _samples(items: Iterable[object], ports: Sequence[Port] | None, what: str) -
 
 
 def _pairs(
-    items: Iterable[object], ports: Sequence[Port] | None, what: str, group: int
+    items: Iterable[object], ports: Sequence[Port] | None, what: str, group: int, example: str
 ) -> Iterator[tuple[Sample, np.ndarray]]:
     for index, item in enumerate(_from_user(items, what)):
+        if ports is not None and index == 0 and example:
+            _agree(item, ports, what, example)
         if not (isinstance(item, tuple) and len(item) == 2):
             fault = Fault("", f"it is {_word(item)}, not a pair: yield ((array, …), expected)")
             raise _refusal(index, [fault], ports, what, "((array, …), expected)")
@@ -63,6 +77,32 @@ def _pairs(
         if faults:
             raise _refusal(index, faults, ports, what, "((array, …), expected)")
         yield inputs, expected
+
+
+def _agree(item: object, ports: Sequence[Port], what: str, example: str) -> None:
+    """Refuse a first pair whose arrays are of other dtypes or shapes than the example's: which is wrong nobody knows.
+
+    Raises:
+        JobError: they disagree; with both of each.
+    """
+    inputs = item[0] if isinstance(item, tuple) and len(item) == 2 else None
+    if not isinstance(inputs, tuple) or len(inputs) != len(ports):
+        return
+    faults = []
+    for port, array in zip(ports, inputs, strict=True):
+        if not isinstance(array, np.ndarray) or array.dtype.hasobject or not array.ndim:
+            return
+        if next(_interface_faults(array, port, {}), ""):
+            mine, theirs = (f"{port.spec.dtype} {_shape(port.spec.shape)}", f"{array.dtype} {_shape(array.shape)}")
+            faults.append(Fault(port.name, f"{mine} in {example}, {theirs} in {what}"))
+    if faults:
+        raise JobError(
+            f"{example} and {what} disagree",
+            where="the job file",
+            faults=tuple(faults),
+            tried="comparing the first batch of each",
+            next_step="let both give what the model takes: the same dtypes, and the same shapes but for free axes",
+        )
 
 
 def _from_user(items: Iterable[object], what: str) -> Iterator[object]:

@@ -17,6 +17,7 @@ _MEANINGS = {
     errno.EDQUOT: ("the disk quota is used up", "free some space, then repeat the same command: it resumes"),
     errno.EFBIG: ("a file grew over the limit on file sizes", "raise it (ulimit -f), then repeat the same command"),
     errno.EROFS: ("the file system is read-only", "choose a folder that can be written with --out"),
+    errno.ENOENT: ("no folder can be made there, or one of the path is gone", "choose another folder with --out"),
     errno.EACCES: ("permission denied", "choose a folder that can be written with --out"),
     errno.EPERM: ("not permitted", "choose a folder that can be written with --out"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder with --out"),
