@@ -53,7 +53,11 @@ def test_an_x86_processor_runs_our_own_python(folder):
     import sys
 
     device = EmulatedDevice("haswell")
-    assert device._python == (str(folder / "qemu-x86_64"), "-cpu", "Haswell", sys.executable)
+    *command, overlay, python = device._python
+    assert (command, python) == ([str(folder / "qemu-x86_64"), "-cpu", "Haswell", "-L"], sys.executable)
+    assert [str(path.relative_to(overlay)) for path in Path(overlay).rglob("*") if path.is_file()] == ["proc/cpuinfo"]
+    device.close()
+    assert not Path(overlay).exists()
 
 
 def test_a_missing_folder_names_the_command_that_makes_it(folder):
@@ -122,12 +126,36 @@ def test_an_unknown_processor():
 
 
 def test_an_arm_processor_tells_its_features():
-    from haversack.targets.onnxruntime import cpu
-
     assert "asimddp" in PROCESSORS["cortex-a76"].features.split()
     assert "asimddp" not in PROCESSORS["cortex-a53"].features.split()
-    assert cpu.existing({cpu.PRECISION: "1", "other": "2"}, "aarch64") == {"other": "2"}
-    assert cpu.existing({cpu.PRECISION: "1"}, "x86_64") == {cpu.PRECISION: "1"}
+
+
+@pytest.mark.parametrize(
+    "settings, found, wanted",
+    [
+        ({"p": "1", "other": "2"}, ("aarch64", "asimddp"), {"other": "2"}),
+        ({"p": "1"}, ("x86_64", "avx2"), {"p": "1"}),
+        ({}, ("x86_64", "avx2"), {"p": "1"}),
+        ({"other": "2"}, ("x86_64", "avx2"), {"other": "2", "p": "1"}),
+        ({"p": "1"}, ("x86_64", "avx512_vnni"), {"p": "1"}),
+        ({}, ("x86_64", "avx512_vnni"), {}),
+        ({}, ("aarch64",), {}),
+    ],
+)
+def test_a_file_is_opened_as_the_processor_needs_it(settings, found, wanted):
+    from haversack.targets.onnxruntime import cpu
+
+    spelled = lambda options: {cpu.PRECISION if name == "p" else name: value for name, value in options.items()}
+    assert cpu.suited(spelled(settings), found) == spelled(wanted)
+
+
+@x86
+@pytest.mark.parametrize("name, gone", [("haswell", "avx512"), ("nehalem", "avx")])
+def test_an_x86_processor_does_not_tell_what_it_lacks(name, gone):
+    told = PROCESSORS[name].listing()
+    flags = next(line for line in told.splitlines() if line.startswith("flags")).split()
+    assert "sse2" in flags
+    assert not [word for word in flags if word.startswith(gone)]
 
 
 @pytest.mark.parametrize("name", [pytest.param("cortex-a76", marks=arm64), pytest.param("haswell", marks=x86)])

@@ -39,12 +39,14 @@ class Processor:
         model: as qemu spells it.
         identity: implementer, variant, part and revision, as Linux tells them of ARM; runtimes choose kernels by them.
         features: as Linux tells them of ARM.
+        lacks: how features begin that an x86 processor here may have and this one has not.
     """
 
     machine: str
     model: str
     identity: tuple[int, int, int, int] = (0, 0, 0, 0)
     features: str = ""
+    lacks: tuple[str, ...] = ()
 
     @property
     def emulator(self) -> str:
@@ -52,12 +54,22 @@ class Processor:
         return f"qemu-{self.machine}"
 
     def listing(self) -> str:
-        """Return ``/proc/cpuinfo`` of an ARM processor: ONNX Runtime reads it, and does not survive an x86 one."""
+        """Return ``/proc/cpuinfo``: runtimes and we read it, and ONNX Runtime for ARM does not survive an x86 one."""
+        if self.lacks:
+            lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+            return "".join(f"{self._without(line)}\n" for line in lines)
         implementer, variant, part, revision = self.identity
         return (
             f"processor\t: 0\nBogoMIPS\t: 100.00\nFeatures\t: {self.features}\nCPU implementer\t: {implementer:#x}\n"
             f"CPU architecture: 8\nCPU variant\t: {variant:#x}\nCPU part\t: {part:#05x}\nCPU revision\t: {revision}\n\n"
         )
+
+    def _without(self, line: str) -> str:
+        """Return a line of this machine's listing without the features that the processor lacks."""
+        name, colon, words = line.partition(":")
+        if name.strip() != "flags":
+            return line
+        return f"{name}{colon} {' '.join(word for word in words.split() if not word.startswith(self.lacks))}"
 
 
 _V8 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
@@ -68,8 +80,8 @@ PROCESSORS: Mapping[str, Processor] = {
     "cortex-a72": Processor("aarch64", "cortex-a72", (0x41, 0, 0xD08, 3), _V8),
     "cortex-a76": Processor("aarch64", "cortex-a76", (0x41, 4, 0xD0B, 1), _V82),
     "neoverse-n1": Processor("aarch64", "neoverse-n1", (0x41, 4, 0xD0C, 1), _V82),
-    "nehalem": Processor("x86_64", "Nehalem"),
-    "haswell": Processor("x86_64", "Haswell"),
+    "nehalem": Processor("x86_64", "Nehalem", lacks=("avx", "amx", "fma", "f16c")),
+    "haswell": Processor("x86_64", "Haswell", lacks=("avx512", "avx_vnni", "amx")),
 }
 
 
@@ -109,23 +121,32 @@ class EmulatedDevice(LocalDevice):
         """Return the command that starts Python, variables, and folders with modules."""
         command = [emulator, "-cpu", self._processor.model]
         if self._processor.machine == "x86_64":
-            return [*command, sys.executable], {}, []
+            return [*command, "-L", self._overlay(), sys.executable], {}, []
         home = sysroot()
         fault = missing()
         if fault:
             raise EnvironmentFault(fault, where=str(home), next_step=COMMAND)
-        self._root = tempfile.TemporaryDirectory(prefix="haversack-qemu-")
-        _overlay(home / "root", Path(self._root.name), self._processor)
+        overlay = self._overlay(home / "root")
         for variable in _STALE:
             command += ["-U", variable]
         python = home / "root" / "usr" / "bin" / "python3.11"
         env = {"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
-        return [*command, "-L", self._root.name, str(python)], env, [home / "site"]
+        return [*command, "-L", overlay, str(python)], env, [home / "site"]
+
+    def _overlay(self, system: Path | None = None) -> str:
+        """Return a folder that is the system, or stands before this one's, and tells which processor it stands on."""
+        self._root = tempfile.TemporaryDirectory(prefix="haversack-qemu-")
+        folder = Path(self._root.name)
+        for path in system.iterdir() if system is not None else ():
+            (folder / path.name).symlink_to(path.resolve(), target_is_directory=True)
+        (folder / "proc").mkdir()
+        (folder / "proc" / "cpuinfo").write_text(self._processor.listing(), encoding="utf-8")
+        return self._root.name
 
     def lacks(self, target: str, *, looking: bool = False) -> str:
         """Say why no file of a target can be opened here, or nothing."""
         del looking
-        if self._root is None or ":" in target or target in RUNTIMES:
+        if self._processor.machine == "x86_64" or ":" in target or target in RUNTIMES:
             return ""
         there = " and ".join(RUNTIMES)
         return (
@@ -191,11 +212,3 @@ def missing() -> str:
     if not (sysroot() / "stamp").is_file():
         return "there is no ARM64 system here to run Python in"
     return "" if shutil.which("qemu-aarch64") else "qemu-aarch64 is not installed"
-
-
-def _overlay(system: Path, folder: Path, processor: Processor) -> None:
-    """Make a folder that is the system, and that tells which processor it stands on."""
-    for path in system.iterdir():
-        (folder / path.name).symlink_to(path.resolve(), target_is_directory=True)
-    (folder / "proc").mkdir()
-    (folder / "proc" / "cpuinfo").write_text(processor.listing(), encoding="ascii")

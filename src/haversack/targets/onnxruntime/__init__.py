@@ -124,12 +124,10 @@ class OnnxRuntime(Target):
         return read(path, artifact.tensor_names, artifact.absorbed).held(artifact.bias_digests, path)
 
     def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
-        import platform
-
-        from haversack.targets.onnxruntime.cpu import existing
+        from haversack.targets.onnxruntime.cpu import features, suited
         from haversack.targets.onnxruntime.session import OrtSession
 
-        return OrtSession(path, existing(options, platform.machine()), threads)
+        return OrtSession(path, suited(options, features()), threads)
 
     def _tensors(self, path: Path, artifact: Artifact, inputs: Sample, keys: Sequence[str]) -> dict[str, np.ndarray]:
         from haversack.targets.onnxruntime.observe import tensors

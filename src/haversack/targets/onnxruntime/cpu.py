@@ -53,6 +53,15 @@ def risks(options: Mapping[str, str]) -> tuple[Finding, ...]:
     return (Finding("saturation-risk", text),)
 
 
-def existing(settings: Mapping[str, str], machine: str) -> dict[str, str]:
-    """Return the options of a file that exist on a machine, as ``platform.machine`` spells it: it may be another's."""
-    return {name: value for name, value in settings.items() if name != PRECISION or machine.lower() in _X86}
+def suited(settings: Mapping[str, str], found: tuple[str, ...]) -> dict[str, str]:
+    """Return the options of a file for a processor, which may not be the one that the file was made on.
+
+    The option of exact integers is set where the processor needs it, whatever the file says, and never on others than
+    x86, which do not know it. A file without integers is not changed by it.
+
+    Args:
+        settings: of the file.
+        found: the processor's, as ``features`` returns them.
+    """
+    others = {name: value for name, value in settings.items() if name != PRECISION or (found and found[0] in _X86)}
+    return others | session_options(found)
