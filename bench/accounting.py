@@ -78,7 +78,12 @@ class Packed:
 
 
 def pack(
-    name: str, job: str, budget: str, targets: Sequence[str] = ("onnxruntime",), allow: Sequence[str] = ()
+    name: str,
+    job: str,
+    budget: str,
+    targets: Sequence[str] = ("onnxruntime",),
+    allow: Sequence[str] = (),
+    effort: str = "default",
 ) -> Packed:
     """Pack a job into build/bench/NAME, without anything from earlier runs.
 
@@ -88,6 +93,7 @@ def pack(
         budget: as it is typed.
         targets: names of runtimes.
         allow: kinds of findings that do not end the run with an error.
+        effort: what rounding weights may cost.
 
     Raises:
         SystemExit: the run left no report.
@@ -98,7 +104,8 @@ def pack(
     named = [word for target in targets for word in ("--target", target)]
     shutil.rmtree(out, ignore_errors=True)
     allowed = [word for kind in allow for word in ("--allow", kind)]
-    arguments = ["pack", job, "--budget", budget, *named, *allowed, "--out", str(out.relative_to(ROOT))]
+    costing = [] if effort == "default" else ["--effort", effort]
+    arguments = ["pack", job, "--budget", budget, *named, *allowed, *costing, "--out", str(out.relative_to(ROOT))]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with PeakOfTree() as peak:
         done = subprocess.run([sys.executable, "-m", "haversack.cli", *arguments], cwd=ROOT, check=False)

@@ -11,15 +11,17 @@ CLASSES = 1000
 COMPARED = 64 * CLASSES
 LIMITS = {"onnxruntime": (0.53, 5.05e6), "litert": (0.52, 5.0e6), "executorch": (0.62, 5.0e6)}
 """Target -> what its latency may be of its float file's, and the bytes of its file."""
+FAST, DEFAULT = (0.087, 0.983), (0.056, 0.988)
+"""Relative logit error at most and agreement with float at least, by effort."""
 
 
 def alone() -> tuple[Packed, list[Row]]:
     """Pack for ONNX Runtime, and return the run with its figures."""
-    packed = pack("lite0", JOB, BUDGET)
+    packed = pack("lite0", JOB, BUDGET, effort="fast")
     parity = packed.best["parity"]
     differing, compared = parity["reference_differing"], parity["reference_compared"]
     return packed, [
-        *rows(packed, "onnxruntime"),
+        *rows(packed, "onnxruntime", FAST),
         Row(
             "onnxruntime: output values that differ from the reference",
             "0 of 64 images",
@@ -35,7 +37,7 @@ def together() -> tuple[Packed, list[Row]]:
     packed = pack("lite0-three", JOB, BUDGET, tuple(LIMITS))
     differing, compared = packed.differing(tuple(LIMITS))
     return packed, [
-        *(row for target in LIMITS for row in rows(packed, target)),
+        *(row for target in LIMITS for row in rows(packed, target, DEFAULT)),
         Row(
             "output values that differ between any two of the three files and the reference",
             f"0 of {SCORED} images",
@@ -46,8 +48,8 @@ def together() -> tuple[Packed, list[Row]]:
     ]
 
 
-def rows(packed: Packed, target: str) -> list[Row]:
-    """Return error, agreement, latency and size of a target's file."""
+def rows(packed: Packed, target: str, bounds: tuple[float, float]) -> list[Row]:
+    """Return error, agreement, latency and size of a target's file; error and agreement are held against bounds."""
     best = packed.best_of(target)
     parity, took, size = best["parity"], best["latency"], best["artifact"]["bytes"]
     ratio, most = LIMITS[target]
@@ -55,8 +57,8 @@ def rows(packed: Packed, target: str) -> list[Row]:
     kinds = ", ".join(sorted({layer["precision"] for layer in best["plan"]["layers"].values()}))
     return [
         Row(f"{target}: precision of the layers", "int8", kinds, kinds == "int8"),
-        Row(f"{target}: relative logit error", "≤ .087", f"{error:.4f}", error <= 0.087),
-        Row(f"{target}: agreement with float", "≥ 98.3 %", f"{agreement:.2%}", agreement >= 0.983),
+        Row(f"{target}: relative logit error", f"≤ {bounds[0]:g}", f"{error:.4f}", error <= bounds[0]),
+        Row(f"{target}: agreement with float", f"≥ {bounds[1]:.1%}", f"{agreement:.2%}", agreement >= bounds[1]),
         Row(
             f"{target}: latency against float",
             f"≤ x{ratio}",

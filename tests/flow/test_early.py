@@ -122,10 +122,12 @@ def test_a_float_file_may_leave_pytorch_by_a_thousandth(model, off, refused):
 # ---- forecasts ------------------------------------------------------------------------------------------------------
 
 
-@given(st.integers(0, 500), st.integers(0, 500), st.integers(1, 9), st.integers(1, 64))
-def test_the_work_of_a_run_is_counted(model, calibrating, scored, plans, batch):
-    found = early.work(model, (calibrating, scored), plans, batch)
-    assert found.simulated == 5 * 16 + 3 * 4  # a race of five variants, and four rows for each of three layers
+@given(st.integers(0, 500), st.integers(0, 500), st.integers(1, 9), st.integers(1, 64), st.integers(0, 2000))
+def test_the_work_of_a_run_is_counted(model, calibrating, scored, plans, batch, rounding):
+    found = early.work(model, (calibrating, scored), plans, batch, rounding)
+    assert (
+        found.simulated == 5 * 16 + 3 * 4 + rounding
+    )  # a race of five variants, and four rows for each of three layers
     assert (found.forwards, found.plans, found.batch) == ((calibrating + scored) * (plans + 1), plans, batch)
 
 

@@ -18,7 +18,7 @@ from haversack.base.plan import LayerPlan, Plan, Step
 from haversack.base.progress import silent
 from haversack.flow import race as racing
 from haversack.flow.data import Data
-from haversack.flow.proposals import CORRECTED, proposals
+from haversack.flow.proposals import proposals
 from haversack.flow.race import race, spread
 from haversack.flow.steps import Steps
 from haversack.flow.workshop import Workshop
@@ -56,7 +56,9 @@ def steps(tmp_path):
 def variant(steps, ranges, origin, weights="mse"):
     keys = [node.key for node in steps.model.graph.nodes if node.weight]
     layers = {key: LayerPlan("int8", weights=Step(weights)) for key in keys}
-    return Plan("onnxruntime", layers, CORRECTED, Step(ranges), ("onnxruntime",), origin)
+    return Plan(
+        "onnxruntime", layers, (Step("fold_norm"), Step("bias_correct")), Step(ranges), ("onnxruntime",), origin
+    )
 
 
 def test_the_variant_with_the_least_simulated_error_is_first(steps):

@@ -25,6 +25,7 @@ def pack(
     dry_run: bool = False,
     allow_pickle: bool = False,
     device: str = "local",
+    effort: str = "default",
     json: bool = False,
 ) -> int:
     """Fit a model into its budgets, verified and measured on the artefact itself.
@@ -54,6 +55,8 @@ def pack(
         Unpickle model files: only those you trust, it runs code from them.
     device:
         Where artefacts are opened, run and timed: local, ssh:[user@]host[:port] or adb:[serial].
+    effort:
+        What rounding weights may cost: fast (means only), default (by layers' outputs), high (on more samples).
     json:
         Print the report as JSON, and nothing else, on standard output.
     """
@@ -69,6 +72,7 @@ def pack(
         plan=plan,
         allow_pickle=allow_pickle,
         device=device,
+        effort=effort,
         command=shlex.join(["haversack", *sys.argv[1:]]),
     )
     return _looked(request, json=json) if dry_run else _packed(request, json=json)

@@ -102,7 +102,7 @@ def check_float(model: Model, predict: Predict, sample: Sample) -> None:
             )
 
 
-def work(model: Model, counts: tuple[int, int], plans: int, batch: int) -> Work:
+def work(model: Model, counts: tuple[int, int], plans: int, batch: int, rounding: int) -> Work:
     """Return what a run will do, for the forecast.
 
     Args:
@@ -110,9 +110,11 @@ def work(model: Model, counts: tuple[int, int], plans: int, batch: int) -> Work:
         counts: rows that calibrate, samples that are scored.
         plans: how many are made real.
         batch: rows of one batch.
+        rounding: what rounding the weights of one plan costs, in forward passes of one sample; one plan serves all
+            targets.
     """
     layers = sum(role(node) in (Role.LAYER, Role.EMBEDDING) for node in model.graph.nodes)
-    return Work(sum(counts) * (plans + 1), plans, batch, simulated=RACED_ROWS + layers * ROWS)
+    return Work(sum(counts) * (plans + 1), plans, batch, simulated=RACED_ROWS + layers * ROWS + rounding)
 
 
 def limits(

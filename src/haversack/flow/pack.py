@@ -22,6 +22,7 @@ from haversack.choose.verdict import checks
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
 from haversack.flow.early import limits
+from haversack.flow.effort import effort
 from haversack.flow.exports import judgeable
 from haversack.flow.outputs import Wishes, leave, shipped
 from haversack.flow.proposals import careful, narrowed, proposals
@@ -68,7 +69,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         measured_on(wish.device, asked) as (device, offered),
         Workshop(wish.out, _owner(job), sink, wish.command) as shop,
     ):
-        steps, tried = _taking(_steps(shop, job, offered, device, wish.allow, budget), offered)
+        steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, wish.allow, budget), offered)
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
         _refuse(preflight, tried)
@@ -100,7 +101,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
         Workshop(Path(folder), _owner(job), sink) as shop,
         measured_on(request.device, runtimes(request)) as (device, offered),
     ):
-        steps, tried = _taking(_steps(shop, job, offered, device), offered)
+        steps, tried = _taking(_steps(shop, job, offered, device, request.effort), offered)
         precisions = [one for target in steps.targets.values() for one in target.precisions]
         found = steps.preflight(PLANS * len(tried.targets))
         told = limits(steps.model, budget, precisions, steps.metric.unit, runs=bool(steps.running))
@@ -141,6 +142,7 @@ def _steps(
     job: Job,
     tried: Runtimes,
     device: Device,
+    spend: str,
     allow: Sequence[str] = (),
     budget: Budget | None = None,
 ) -> Steps:
@@ -153,7 +155,7 @@ def _steps(
         allow = (*allow, "slower-than-float")
     metric = metrics.resolve(job.metric)
     targets = {name: TARGETS.build(name).sized(job.lengths) for name in tried.targets}
-    return Steps(shop, job, Data(job, None, metric), metric, targets, device, tuple(allow))
+    return Steps(shop, job, Data(job, None, metric), metric, targets, device, tuple(allow), effort(spend))
 
 
 def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:
@@ -162,7 +164,7 @@ def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]
         return best([fixed[name]], budget, steps.evaluate, confirm=steps.confirmed, sink=steps.shop.tell)
     target = steps.targets[name]
     budget = budget if target.runs_here else judgeable(budget)
-    plans = proposals(steps.model.graph, name, target.precisions, steps.squeeze.alike(name))
+    plans = proposals(steps.model.graph, name, target.precisions, steps.squeeze.alike(name), steps.spend)
     mixer = Mixer(steps.model.graph, steps.profile, name, steps.weight_elements(), steps.targets[name].precisions)
     raced = race(steps, plans.variants)
     model = steps.model

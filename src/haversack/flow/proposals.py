@@ -9,6 +9,7 @@ from haversack.base.graph import Graph
 from haversack.base.plan import STATIC, Plan, Precision, Step
 from haversack.choose.options import CLIPPED
 from haversack.compress.plans import float_first, uniform
+from haversack.flow.effort import DEFAULT, EFFORTS, Effort
 from haversack.tools.graph.roles import Role, role
 
 DYNAMIC_SHARE = 0.5
@@ -20,7 +21,6 @@ WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
 PALETTE_BITS = (6, 4)
 """Bits of an index into a palette, the gentler first."""
-CORRECTED = (Step("fold_norm"), Step("bias_correct"))
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,13 @@ class Proposals:
     fallbacks: tuple[Plan, ...]
 
 
-def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constrained_by: tuple[str, ...]) -> Proposals:
+def proposals(
+    graph: Graph,
+    target: str,
+    precisions: Iterable[Precision],
+    constrained_by: tuple[str, ...],
+    spend: Effort = EFFORTS[DEFAULT],
+) -> Proposals:
     """Return uniform plans for one target.
 
     Args:
@@ -44,6 +50,7 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
         target: the runtime.
         precisions: what the target can do.
         constrained_by: the targets whose constraints the encodings satisfy.
+        spend: what rounding the weights of static plans may cost.
     """
     able = set(precisions)
     stores = "int8_weights" in able
@@ -79,7 +86,7 @@ def proposals(graph: Graph, target: str, precisions: Iterable[Precision], constr
         made
         for ranges, weights in VARIANTS
         for made in plan(
-            "int8", f"int8, {ranges} ranges, {weights} weights, bias corrected", CORRECTED, weights, ranges
+            "int8", f"int8, {ranges} ranges, {weights} weights, {spend.words}", (*FOLD, spend.rounding), weights, ranges
         )
     ]
     return Proposals(tuple(variants), tuple(floats))

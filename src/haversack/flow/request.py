@@ -20,6 +20,7 @@ from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.shelf import nearest
 from haversack.flow import requirements
+from haversack.flow.effort import DEFAULT
 from haversack.targets.contract import PLATFORMS, Target
 from haversack.targets.contract import SHELF as TARGETS
 
@@ -43,6 +44,7 @@ class Request:
         allow_pickle: whether model files may be unpickled.
         device: where artefacts are opened, run and timed, by its name (``measure.devices``).
         command: what repeats the run, for the report.
+        effort: what rounding weights may cost (``effort.EFFORTS``).
     """
 
     source: str
@@ -55,6 +57,7 @@ class Request:
     allow_pickle: bool = False
     command: str = ""
     device: str = "local"
+    effort: str = DEFAULT
 
     def __post_init__(self) -> None:
         """Take folders and files as text, and one name for a tuple of them.
@@ -74,7 +77,7 @@ class Request:
             if not isinstance(given, tuple | list) or not all(isinstance(one, str) for one in given):
                 raise _unfit_field(name, value, "a tuple of names")
             object.__setattr__(self, name, tuple(given))
-        for name in ("source", "budget", "platform", "command", "device"):
+        for name in ("source", "budget", "platform", "command", "device", "effort"):
             if not (isinstance(getattr(self, name), str) or (name == "budget" and self.budget is None)):
                 raise _unfit_field(name, getattr(self, name), "text")
 

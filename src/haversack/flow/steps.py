@@ -31,14 +31,16 @@ from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import PrepareContext
 from haversack.flow import early, lengths
 from haversack.flow.data import Data
+from haversack.flow.effort import DEFAULT, EFFORTS, Effort
 from haversack.flow.judging import judged
+from haversack.flow.kept import save_made, save_ranges, whole
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.order import frugal
 from haversack.flow.proposals import worth_knowing
 from haversack.flow.replay import Replay
 from haversack.flow.running import Running
 from haversack.flow.squeeze import Squeezer, narrowable, together
-from haversack.flow.workshop import Saved, Workshop
+from haversack.flow.workshop import Workshop
 from haversack.load.forecast import Preflight, preflight
 from haversack.lower.emit import emit
 from haversack.measure import quality
@@ -71,6 +73,7 @@ class Steps:
         targets: name -> target.
         device: where artefacts run.
         allow: kinds of findings that do not fail a candidate.
+        spend: what rounding weights may cost.
         made: plan digest -> what was made of it in this run.
     """
 
@@ -81,6 +84,7 @@ class Steps:
     targets: Mapping[str, Target]
     device: Device
     allow: tuple[str, ...] = ()
+    spend: Effort = EFFORTS[DEFAULT]
     made: dict[str, Made] = field(default_factory=dict)
 
     @cached_property
@@ -176,7 +180,7 @@ class Steps:
             self.float_predict(batch)
             return (time.monotonic() - start) / len(batch[0])
 
-        work = early.work(self.model, counts, plans, len(batch[0]))
+        work = early.work(self.model, counts, plans, len(batch[0]), self.spend.forwards)
         taken = not any(self.refusals[name] for name in self.targets)
         found = preflight(self.model, self.refusals, work, seconds_per_sample=timed if taken else None)
         return replace(found, lengths=lengths.words(self.targets, self.model), score=score)
@@ -271,7 +275,7 @@ class Steps:
             "activation ranges",
             [model.digest, *self.content],
             lambda: dict(ranges(model, self.data.calibration(), self.shop.tell)),
-            save=_save_ranges,
+            save=save_ranges,
             load=load_back,
         )
 
@@ -314,7 +318,7 @@ class Steps:
             f"candidate: {plan.origin or plan.id}",
             [plan.digest, *self.content],
             lambda: maker.make(plan),
-            save=_save_made,
+            save=save_made,
             load=load_back,
         )
         candidate = lengths.told(made.candidate, maker.target, self.model)
@@ -375,22 +379,6 @@ class Steps:
             save=lambda made: ({"artifact": unstructure(made.artifact)}, {}),
             load=load_back,
         )
-
-
-def whole(folder: Path, artifact: Artifact) -> bool:
-    """Say whether all files of an artefact are there, with the content that was measured."""
-    return all(
-        (folder / file.path).is_file() and digest.of_file(folder / file.path) == file.sha256 for file in artifact.files
-    )
-
-
-def _save_ranges(made: Mapping[str, TensorStatistics]) -> Saved:
-    fields = {key: {name: value for name, value in vars(one).items() if name != "counts"} for key, one in made.items()}
-    return {"tensors": fields}, {key: one.counts for key, one in made.items()}
-
-
-def _save_made(made: Made) -> Saved:
-    return {"candidate": unstructure(made.candidate)}, {} if made.rows is None else {"rows": made.rows}
 
 
 @cache
