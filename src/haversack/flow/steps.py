@@ -125,7 +125,7 @@ class Steps:
     @cached_property
     def constraints(self) -> dict[str, Constraints]:
         """Target -> what it demands, with all selected targets that share its encodings."""
-        return together({name: target.constraints(self.model.graph) for name, target in self.targets.items()})
+        return together({name: target.demands(self.model) for name, target in self.targets.items()})
 
     @cached_property
     def float_predict(self) -> Replay:

@@ -65,6 +65,18 @@ class ExecuTorch(Target):
             return error.faults or (Fault(error.where, error.cause),)
         return ()
 
+    def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:
+        from haversack.targets.executorch.quiet import quiet
+        from haversack.targets.executorch.skeleton import skeleton
+        from haversack.targets.executorch.write import write
+
+        try:
+            with quiet():
+                write(skeleton(model, self.longest), model, encodings)
+        except ConversionError as error:
+            return error.faults or (Fault(error.where, error.cause),)
+        return ()
+
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
         from haversack.targets.executorch.quiet import quiet
         from haversack.targets.executorch.read import read

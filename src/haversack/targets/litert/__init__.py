@@ -56,16 +56,19 @@ class LiteRT(Target):
         return demands(graph, int4=keeps_int4_fast)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
-        from haversack.targets.litert.write import write
-
         size = sum(value.nbytes for value in model.weights.values())
         if size > _LARGEST:
             return (Fault(model.name, f"{size / 1e9:.1f} GB of weights do not fit one LiteRT file"),)
+        return self._unheld(model, Encodings.none()) or self._unfillable(model)
+
+    def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:
+        from haversack.targets.litert.write import write
+
         try:
-            write(model, Encodings.none(), self._sizes(model)[:1], integer_io=False)
+            write(model, encodings, self._sizes(model)[:1], integer_io=self.integer_io)
         except ConversionError as error:
             return error.faults or (Fault(error.where, error.cause),)
-        return self._unfillable(model)
+        return ()
 
     def _unfillable(self, model: Model) -> tuple[Fault, ...]:
         """Return what keeps shorter inputs from being filled up."""

@@ -68,6 +68,16 @@ class OnnxRuntime(Target):
             return error.faults or (Fault(error.where, error.cause),)
         return ()
 
+    def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:
+        from haversack.targets.onnxruntime.write import write
+        from haversack.tools.graph.onnx.skeleton import skeleton
+
+        try:
+            write(skeleton(model), model, encodings)
+        except ConversionError as error:
+            return error.faults or (Fault(error.where, error.cause),)
+        return ()
+
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
         from haversack.targets.onnxruntime import cpu
         from haversack.targets.onnxruntime.read import read
