@@ -92,7 +92,7 @@ class ExecuTorch(Target):
             stream.write(written.data)
             stream.flush()
             draft = Path(stream.name)
-            session = self.open_session(draft)
+            session = self._opened(draft, model.name)
             content = read(draft, written.tensor_names, written.absorbed)
             proof = proven(encodings, written.biases, content, path)
         return Artifact(
@@ -107,6 +107,15 @@ class ExecuTorch(Target):
             injected=proof.injected,
             read_back=proof.read_back,
         )
+
+    def _opened(self, draft: Path, name: str) -> Session:
+        """Open a file just written."""
+        try:
+            return self.open_session(draft)
+        except ConversionError as error:
+            raise ConversionError(
+                error.cause, where=name, tried="ExecuTorch's runtime on the file just written", faults=error.faults
+            ) from error
 
     def _read(self, path: Path, artifact: Artifact) -> Encodings:
         from haversack.targets.executorch.read import read

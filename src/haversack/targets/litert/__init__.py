@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from haversack.tools.store import atomic
 
 _MINIMUM = "2.17"
 """The first release of TensorFlow Lite with all that we write (FULLY_CONNECTED per channel, versions of operators)."""
+_OPERATOR = re.compile(r"Node number ([0-9]+)")
+"""How LiteRT tells which operator it does not take."""
 _LARGEST = 1_900_000_000
 """Bytes; a flatbuffer ends at 2 GiB."""
 
@@ -110,7 +113,7 @@ class LiteRT(Target):
             stream.write(written.data)
             stream.flush()
             draft = Path(stream.name)
-            session = self._opened(draft)
+            session = self._opened(draft, model.name, written.operators)
             content = read(draft, written.tensor_names, written.absorbed)
             biases = {
                 key: (codes, scale.reshape(-1))
@@ -132,14 +135,16 @@ class LiteRT(Target):
             read_back=proof.read_back,
         )
 
-    def _opened(self, draft: Path) -> Session:
-        """Open a file just written."""
+    def _opened(self, draft: Path, name: str, operators: Sequence[str]) -> Session:
+        """Open a file just written; where it is refused, say which layer the operator belongs to."""
         try:
             return self.open_session(draft)
         except ConversionError as error:
+            told = _OPERATOR.search(error.cause)
+            place = int(told[1]) if told else len(operators)
             raise ConversionError(
                 error.cause,
-                where=error.where,
+                where=(operators[place] if place < len(operators) else "") or name,
                 tried="ai_edge_litert's Interpreter on the file just written",
                 next_step="keep this layer in float32",
             ) from error

@@ -95,7 +95,7 @@ class OnnxRuntime(Target):
             stream.write(data)
             stream.flush()
             draft = Path(stream.name)
-            session = self._opened(draft, options)
+            session = self._opened(draft, options, model.name)
             content = read(draft, written.tensor_names, written.absorbed)
             proof = proven(
                 encodings, derived(model, encodings, self.constraints(model.graph).integer_ops), content, path
@@ -116,14 +116,14 @@ class OnnxRuntime(Target):
             read_back=proof.read_back,
         )
 
-    def _opened(self, draft: Path, options: Mapping[str, str]) -> Session:
+    def _opened(self, draft: Path, options: Mapping[str, str], name: str) -> Session:
         """Open a file just written."""
         try:
             return self.open_session(draft, options)
         except ConversionError as error:
             raise ConversionError(
                 error.cause,
-                where=error.where,
+                where=name if error.where == str(draft) else error.where,
                 tried="onnxruntime.InferenceSession on the file just written",
                 next_step="keep this layer in float32",
             ) from error
