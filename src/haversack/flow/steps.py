@@ -14,10 +14,9 @@ import numpy as np
 
 from haversack import load
 from haversack.base import digest
-from haversack.base.candidate import Artifact, Candidate, Parity
+from haversack.base.candidate import Candidate, Parity
 from haversack.base.constraints import Constraints
-from haversack.base.encodings import Encodings
-from haversack.base.errors import JobError
+from haversack.base.errors import HaversackError, JobError
 from haversack.base.finding import Finding
 from haversack.base.job import Job
 from haversack.base.model import Model
@@ -29,7 +28,7 @@ from haversack.base.recipe import structure, unstructure
 from haversack.compress.perturb import perturb
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import PrepareContext
-from haversack.flow import early, lengths
+from haversack.flow import early, floats, lengths
 from haversack.flow.data import Data
 from haversack.flow.judging import judged
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
@@ -40,7 +39,6 @@ from haversack.flow.running import Running
 from haversack.flow.squeeze import Squeezer, narrowable, together
 from haversack.flow.workshop import Saved, Workshop
 from haversack.load.forecast import Preflight, preflight
-from haversack.lower.emit import emit
 from haversack.measure import quality
 from haversack.measure.device import Device
 from haversack.metrics.contract import Metric
@@ -51,6 +49,7 @@ from haversack.report import facts
 from haversack.report.record import Environment
 from haversack.targets.contract import Target
 from haversack.tools.graph.execute import Executor
+from haversack.tools.worker.faults import WorkerFault
 
 SEARCH_EXACT_SAMPLES, SHIPPED_EXACT_SAMPLES = 8, 64
 """Samples compared bit for bit with the reference: for each candidate of the search, and for what ships."""
@@ -72,6 +71,7 @@ class Steps:
         device: where artefacts run.
         allow: kinds of findings that do not fail a candidate.
         made: plan digest -> what was made of it in this run.
+        failed: target -> why its float file is not there, or was not run.
     """
 
     shop: Workshop
@@ -82,6 +82,7 @@ class Steps:
     device: Device
     allow: tuple[str, ...] = ()
     made: dict[str, Made] = field(default_factory=dict)
+    failed: dict[str, HaversackError] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> Model:
@@ -103,8 +104,8 @@ class Steps:
 
     @property
     def running(self) -> tuple[str, ...]:
-        """The targets whose files run here."""
-        return tuple(name for name, target in self.targets.items() if target.runs_here)
+        """The targets whose files run here, but for those that do not run their float file."""
+        return tuple(name for name, one in self.targets.items() if one.runs_here and name not in self.failed)
 
     @cached_property
     def machine(self) -> Environment:
@@ -124,8 +125,8 @@ class Steps:
 
     @cached_property
     def constraints(self) -> dict[str, Constraints]:
-        """Target -> what it demands, with all selected targets that share its encodings."""
-        return together({name: target.demands(self.model) for name, target in self.targets.items()})
+        """Target -> what it demands, with all others that run its float file and share its encodings."""
+        return together({name: self.targets[name].demands(self.model) for name in self.floats})
 
     @cached_property
     def float_predict(self) -> Replay:
@@ -136,17 +137,24 @@ class Steps:
         Raises:
             VerificationError: it computes something else than the model does in PyTorch.
         """
-        floats = next((one for name, one in self.floats.items() if self.targets[name].runs_here), None)
-        if floats is None:
+        first = next((one for name, one in self.floats.items() if self.targets[name].runs_here), None)
+        if first is None:
             return Replay(Executor(self.model).run)
-        run = Running(self.device, self.device.load(floats.opening), floats.artifact, self.model.outputs)
+        run = Running(self.device, self.device.load(first.opening), first.artifact, self.model.outputs)
         early.check_float(self.model, run, tuple(array[:PYTORCH_SAMPLES] for array in self.data.first()))
         return Replay(run)
 
     @cached_property
     def floats(self) -> dict[str, FloatFile]:
-        """The float artefact of every target."""
-        return {name: self._float(name) for name in self.targets}
+        """The float artefact of every target that runs it; why others do not is in ``failed``.
+
+        Raises:
+            ConversionError, VerificationError: no target does.
+        """
+        maker = floats.FloatMaker(self.shop, self.model, self.device, self.data.first(), self.content)
+        found, failed = maker.of(self.targets)
+        self.failed.update(failed)
+        return found
 
     def preflight(self, plans: int) -> Preflight:
         """Return what is known before anything slow: what targets cannot take, and a forecast.
@@ -226,9 +234,13 @@ class Steps:
         precisions = worth_knowing(self.model.graph, [one.precisions for one in self.targets.values()], narrow)
 
         def times(name: str) -> Mapping[str, float]:
-            floats = self.floats[name]
+            one = self.floats[name]
             sample = tuple(array[:1] for array in self.data.first())
-            found = self.device.layer_seconds(floats.opening, floats.artifact, sample, PROFILE_RUNS)
+            try:
+                found = self.device.layer_seconds(one.opening, one.artifact, sample, PROFILE_RUNS)
+            except WorkerFault as error:
+                self.shop.tell(Event("profile", "note", f"{name} tells no times of layers: {error.cause}"))
+                return {}
             return {key: seconds for key, seconds in found.items() if key}
 
         def make() -> Profile:
@@ -286,6 +298,7 @@ class Steps:
                 sink=self.shop.tell,
             )
             for name, target in self.targets.items()
+            if name in self.floats
         }
 
     def evaluate(self, plan: Plan) -> Candidate:
@@ -294,7 +307,7 @@ class Steps:
 
         def load_back(data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Made | None:
             candidate = structure(data["candidate"], Candidate, where="ledger")
-            there = candidate.artifact is None or whole(maker.folder_of(plan), candidate.artifact)
+            there = candidate.artifact is None or floats.whole(maker.folder_of(plan), candidate.artifact)
             return Made(candidate, arrays.get("rows")) if there else None
 
         made = self.shop.remember(
@@ -347,29 +360,6 @@ class Steps:
     def weight_elements(self) -> dict[str, int]:
         """Return node key -> number of weight elements, for nodes with a weight."""
         return {node.key: int(self.model.weights[node.weight].size) for node in self.model.graph.nodes if node.weight}
-
-    def _float(self, name: str) -> FloatFile:
-        folder = self.shop.inside / "float" / name
-
-        def load_back(data: Mapping[str, Any], _: Mapping[str, np.ndarray]) -> FloatFile | None:
-            artifact = structure(data["artifact"], Artifact, where="ledger")
-            return FloatFile(folder, artifact) if whole(folder, artifact) else None
-
-        return self.shop.remember(
-            "lower",
-            f"float file for {name}",
-            self.content,
-            lambda: FloatFile(folder, emit(self.model, Encodings.none(), self.targets[name], folder)),
-            save=lambda made: ({"artifact": unstructure(made.artifact)}, {}),
-            load=load_back,
-        )
-
-
-def whole(folder: Path, artifact: Artifact) -> bool:
-    """Say whether all files of an artefact are there, with the content that was measured."""
-    return all(
-        (folder / file.path).is_file() and digest.of_file(folder / file.path) == file.sha256 for file in artifact.files
-    )
 
 
 def _save_ranges(made: Mapping[str, TensorStatistics]) -> Saved:

@@ -272,7 +272,7 @@ class Target:
     def _constraints(self, graph: Graph) -> Constraints:
         raise UsageError(f"{type(self).__name__} states no constraints")
 
-    def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:  # noqa: ARG002 - an author's to say
+    def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:
         """Return what a file of a model has no place for, by tensor or node key."""
         return ()
 

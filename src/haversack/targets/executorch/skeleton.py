@@ -86,18 +86,24 @@ def _frozen(model: Model, parts: tuple[Part, ...]) -> str:
     return digest.of_arrays({name: model.weights[name] for name in sorted(read - injected)})
 
 
-def _refuse_crops(model: Model) -> None:
+def _refuse_forms(model: Model) -> None:
+    """Refuse what lowers to a kernel that the runtime has by name, and that fails when it is called."""
     faults = [
         Fault(node.key, "ExecuTorch has no kernel for a pad that cuts: use a slice")
         for node in model.graph.nodes
         if node.op in ("pad", "constant_pad_nd") and min(node.attributes.get("pad") or [0]) < 0
+    ]
+    faults += [
+        Fault(node.key, f"ExecuTorch has no kernel for {node.op}: its convolutions have one or two axes")
+        for node in model.graph.nodes
+        if node.op in ("conv3d", "conv_transpose3d")
     ]
     if faults:
         raise ConversionError("ExecuTorch cannot run every operator", where=model.name, faults=tuple(faults))
 
 
 def _lowered(model: Model, longest: int) -> Skeleton:
-    _refuse_crops(model)
+    _refuse_forms(model)
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower

@@ -7,6 +7,7 @@ by a SLICE. It has no groups and no holes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,11 @@ def _spread_out(site: Site, x: Value, shape: Sequence[int], *, line: bool) -> Va
         x.tensor,
         site.sheet.constant(f"{site.key}:bias", np.zeros(shape[1], np.float32) if bias is None else bias.array),
     ]
-    settings = {"padding": site.sheet.options("Padding")[scheme], "strideH": stride[0], "strideW": stride[1]}
+    settings: dict[str, Any] = {
+        "padding": site.sheet.options("Padding")[scheme],
+        "strideH": stride[0],
+        "strideW": stride[1],
+    }
     made = site.emit("TRANSPOSE_CONV", inputs, (*shape[:2], *whole), NHWC, "TransposeConvOptions", **settings)
     if whole == sizes and (scheme == "SAME" or not any(before)):
         return made

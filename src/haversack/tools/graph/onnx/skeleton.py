@@ -22,6 +22,7 @@ from haversack.base import digest
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model
+from haversack.tools.graph.onnx.pools import reaching_over
 from haversack.tools.graph.onnx.quiet import quiet
 from haversack.tools.graph.roles import Role, role
 
@@ -119,6 +120,7 @@ def _make(model: Model) -> Skeleton:
             node.attributes.pop(_APART, None)
     mapped = _Mapping(exported.graph, model)
     mapped.pool_means()
+    mapped.count_inside()
     found, same = mapped.values(), mapped.same()
     _rename(exported.graph, model, found)
     proto = ir.to_proto(exported)
@@ -256,6 +258,16 @@ class _Mapping:
             mean.outputs[0].replace_all_uses_with(result, replace_graph_outputs=True)
             self.graph.remove(mean, safe=True)
             self.nodes[node.key] = [n for n in self.nodes[node.key] if n is not mean] + made
+
+    def count_inside(self) -> None:
+        """Let average pools whose windows reach over the end count as PyTorch does, in integers as well."""
+        for node in self.model.graph.nodes:
+            pools = [n for n in self.nodes.get(node.key, []) if n.op_type == "AveragePool"]
+            if len(pools) == 1 and node.inputs:
+                shape = self.model.graph.by_key[node.inputs[0]].output.shape
+                for new in reaching_over(self.graph, node, pools[0], shape):
+                    new.meta["key"] = node.key
+                    self.nodes[node.key].insert(0, new)
 
     def values(self) -> dict[str, ir.Value]:
         """Return node key -> the value that holds its result, where that is beyond doubt."""
