@@ -1,4 +1,4 @@
-"""Tensors that a runtime has no place for: known before a plan is made real, and all runtimes then hold one set of bits.
+"""Tensors that a runtime has no place for: known before a plan is made real; all runtimes then hold one set of bits.
 
 Each network once made every static plan fail at lowering, or compute something else. Here a plan of int8 throughout is
 lowered by the three runtimes, and each must give the reference's output bit for bit.
