@@ -307,6 +307,15 @@ class Target:
         return ()
 
 
+def told_by(write: Callable[[], object]) -> tuple[Fault, ...]:
+    """Return what a writer refuses, all that its error tells; nothing where it writes."""
+    try:
+        write()
+    except ConversionError as error:
+        return error.faults or (Fault(error.where, error.cause),)
+    return ()
+
+
 def encoding_faults(model: Model, encodings: Encodings) -> tuple[Fault, ...]:
     """Return every encoding that names no node of the model, or integers that do not fit their weight."""
     faults = []

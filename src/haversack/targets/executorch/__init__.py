@@ -17,7 +17,7 @@ from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.base.plan import Precision
-from haversack.targets.contract import Lengths, Session, Target, artifact_file
+from haversack.targets.contract import Lengths, Session, Target, artifact_file, told_by
 from haversack.tools.store import atomic
 
 _MINIMUM = "1.0"
@@ -59,23 +59,15 @@ class ExecuTorch(Target):
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         from haversack.targets.executorch.skeleton import skeleton
 
-        try:
-            skeleton(model, self.longest)
-        except ConversionError as error:
-            return error.faults or (Fault(error.where, error.cause),)
-        return ()
+        return told_by(lambda: skeleton(model, self.longest))
 
     def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:
         from haversack.targets.executorch.quiet import quiet
         from haversack.targets.executorch.skeleton import skeleton
         from haversack.targets.executorch.write import write
 
-        try:
-            with quiet():
-                write(skeleton(model, self.longest), model, encodings)
-        except ConversionError as error:
-            return error.faults or (Fault(error.where, error.cause),)
-        return ()
+        with quiet():
+            return told_by(lambda: write(skeleton(model, self.longest), model, encodings))
 
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
         from haversack.targets.executorch.quiet import quiet

@@ -17,7 +17,7 @@ from haversack.base.errors import ConversionError, Fault
 from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Port, Sample
-from haversack.targets.contract import Lengths, Session, Target, artifact_file
+from haversack.targets.contract import Lengths, Session, Target, artifact_file, told_by
 from haversack.tools.data import layouts
 from haversack.tools.store import atomic
 
@@ -67,11 +67,7 @@ class LiteRT(Target):
     def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:
         from haversack.targets.litert.write import write
 
-        try:
-            write(model, encodings, self._sizes(model)[:1], integer_io=self.integer_io)
-        except ConversionError as error:
-            return error.faults or (Fault(error.where, error.cause),)
-        return ()
+        return told_by(lambda: write(model, encodings, self._sizes(model)[:1], integer_io=self.integer_io))
 
     def _unfillable(self, model: Model) -> tuple[Fault, ...]:
         """Return what keeps shorter inputs from being filled up."""

@@ -16,7 +16,7 @@ from haversack.base.errors import ConversionError, Fault
 from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
-from haversack.targets.contract import Session, Target, artifact_file
+from haversack.targets.contract import Session, Target, artifact_file, told_by
 from haversack.targets.onnxruntime.cpu import PRECISION
 from haversack.tools.graph.onnx import mapped
 from haversack.tools.store import atomic
@@ -62,21 +62,13 @@ class OnnxRuntime(Target):
         size = sum(value.nbytes for value in model.weights.values())
         if size > _LARGEST:
             return (Fault(model.name, f"{size / 1e9:.1f} GB of weights do not fit one ONNX file"),)
-        try:
-            skeleton(model)
-        except ConversionError as error:
-            return error.faults or (Fault(error.where, error.cause),)
-        return ()
+        return told_by(lambda: skeleton(model))
 
     def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:
         from haversack.targets.onnxruntime.write import write
         from haversack.tools.graph.onnx.skeleton import skeleton
 
-        try:
-            write(skeleton(model), model, encodings)
-        except ConversionError as error:
-            return error.faults or (Fault(error.where, error.cause),)
-        return ()
+        return told_by(lambda: write(skeleton(model), model, encodings))
 
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
         from haversack.targets.onnxruntime import cpu

@@ -18,6 +18,7 @@ from haversack.base.graph import Graph
 from haversack.base.model import Model
 from haversack.tools.graph.law import integer_tensors
 from haversack.tools.graph.roles import Role, role, units
+from haversack.tools.numerics.affine import MIDDLE
 
 _ROUNDS = 8
 """So often a writer is asked; each time it has refused some tensor, which is then left out."""
@@ -25,7 +26,7 @@ _PORTS = (":out", ":in", ":weight")
 
 
 def encodings(model: Model, constraints: Constraints) -> Encodings:
-    """Return encodings with every layer in integers that can be: scale 1, zero-point 0, all weights 0.
+    """Return encodings with every layer in integers that can be: scale 1, all weights 0.
 
     The integers take no memory of their own: one zero stands for all.
 
@@ -37,7 +38,9 @@ def encodings(model: Model, constraints: Constraints) -> Encodings:
     layers = {node.key for node in model.graph.nodes if role(node) is Role.LAYER and node.op in ops}
     keys = integer_tensors(model.graph, layers, ops, constraints.floats)
     one, none = np.ones((), np.float32), np.zeros((), np.int32)
-    grid, weight = (Affine(8, signed=signed, axis=None, scale=one, zero_point=none) for signed in (False, True))
+    zero = np.array(MIDDLE if constraints.symmetric else 0, np.int32)
+    grid = Affine(8, signed=False, axis=None, scale=one, zero_point=zero)
+    weight = Affine(8, signed=True, axis=None, scale=one, zero_point=none)
     tensors: dict[str, Encoding] = dict.fromkeys(sorted(keys), grid)
     integers = {}
     for unit in units(model.graph):
