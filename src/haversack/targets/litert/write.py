@@ -122,10 +122,10 @@ class _Walk:
                 self._tried(unit)
         if self.refused:
             raise ConversionError(
-                "the model has ops that the LiteRT target does not write",
-                where=self.model.name,
+                "the model has layers that the LiteRT target does not write",
+                where=self.model.name if len(self.refused) > 1 else self.refused[0].where,
                 faults=tuple(self.refused),
-                next_step="replace these ops, or leave this target out",
+                next_step="replace these layers, or leave this target out",
             )
         for port, key in zip(self.model.outputs, self.graph.outputs, strict=True):
             self._output(port.name, key)
