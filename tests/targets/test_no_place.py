@@ -133,7 +133,11 @@ def test_static_int8_is_the_reference_in_every_runtime(network, tmp_path):
     assert len(told) == IN_FLOAT.get(network, 0) == len(layers) - len(held)
     expected = Reference().run(made.model, made.encodings, (x,))[0]
     for name in THREE:
-        np.testing.assert_array_equal(given(name, made, x, tmp_path / name), expected, err_msg=name)
+        found = given(name, made, x, tmp_path / name)
+        if network == "an unbinding":  # its last layers are float: the last bit is the runtime's own
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6, err_msg=name)
+        else:
+            np.testing.assert_array_equal(found, expected, err_msg=name)
 
 
 WINDOWS = [

@@ -5,7 +5,7 @@ A runtime that refuses its own float file, crashes or hangs on it costs its targ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,14 +39,14 @@ class FloatMaker:
         shop: the run's folder and ledger.
         model: the float model.
         device: runs the files.
-        sample: one batch, arrays in the order of the model's inputs.
+        sample: gives one batch, arrays in the order of the model's inputs; not called for a file that is known.
         content: what decides every result of the run.
     """
 
     shop: Workshop
     model: Model
     device: Device
-    sample: Sample
+    sample: Callable[[], Sample]
     content: Sequence[str]
 
     def of(self, targets: Mapping[str, Target]) -> tuple[dict[str, FloatFile], dict[str, HaversackError]]:
@@ -93,7 +93,7 @@ class FloatMaker:
         if target.runs_here:
             handle = self.device.load(made.opening)
             try:
-                Running(self.device, handle, made.artifact, self.model.outputs)(_least(self.model, self.sample))
+                Running(self.device, handle, made.artifact, self.model.outputs)(_least(self.model, self.sample()))
             finally:
                 self.device.unload(handle)
         return made

@@ -151,7 +151,7 @@ class Steps:
         Raises:
             ConversionError, VerificationError: no target does.
         """
-        maker = floats.FloatMaker(self.shop, self.model, self.device, self.data.first(), self.content)
+        maker = floats.FloatMaker(self.shop, self.model, self.device, self.data.first, self.content)
         found, failed = maker.of(self.targets)
         self.failed.update(failed)
         return found
