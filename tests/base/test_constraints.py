@@ -104,6 +104,11 @@ def test_encodings_that_are_fixed_differently_are_told_with_both(other):
     assert str(other) in str(caught.value)
 
 
+def test_what_one_target_has_no_place_for_stays_float_in_all():
+    found = Constraints.union([Constraints(floats=frozenset("ab")), Constraints(floats=frozenset("bc")), Constraints()])
+    assert found.floats == frozenset("abc")
+
+
 def test_a_target_without_integers_leaves_none():
     able = Constraints(integer_ops=frozenset({"conv2d"}))
     assert Constraints.union([able, Constraints()]).integer_ops == frozenset()

@@ -7,7 +7,7 @@ from torch import nn
 from haversack.base.constraints import Constraints
 from haversack.base.errors import ConversionError, UsageError
 from haversack.base.plan import LayerPlan, Plan
-from haversack.compress.selection import bears, check, integer_tensors
+from haversack.compress.selection import bears, check, holdable, integer_tensors
 
 OPS = frozenset({"conv2d", "linear", "add", "pad", "mean", "cat", "view", "max_pool2d", "flatten"})
 
@@ -73,6 +73,32 @@ def test_only_static_layers_make_tensors_integers(graph, precision):
 def test_without_a_kernel_an_op_does_not_follow(graph):
     found = integer_tensors(graph, plan("left", "right"), OPS - {"add", "pad"})
     assert found == {PAD, LEFT, RIGHT}
+
+
+@pytest.mark.parametrize(
+    ("floats", "kept", "tensors"),
+    [
+        ((), ("left", "right", "after"), {X, PAD, LEFT, RIGHT, RELU, AFTER, POOL, MEAN}),
+        ((LEFT,), ("right", "after"), {X, PAD, RIGHT, RELU, AFTER, POOL, MEAN}),  # read in float by a float add
+        ((PAD,), ("after",), {RELU, AFTER, POOL, MEAN}),
+        ((RELU,), ("left", "right"), {X, PAD, LEFT, RIGHT}),  # nor does the add have a place for what it gives
+        ((X, POOL), ("left", "right", "after"), {PAD, LEFT, RIGHT, RELU, AFTER}),
+        (("gone:conv2d#0:out",), ("left", "right", "after"), {X, PAD, LEFT, RIGHT, RELU, AFTER, POOL, MEAN}),
+    ],
+)
+def test_layers_beside_a_tensor_without_a_place_stay_float_and_are_told(graph, floats, kept, tensors):
+    asked = plan("left", "right", "after")
+    found, told = holdable(graph, asked, Constraints(integer_ops=OPS, floats=frozenset(floats)))
+    assert found.layers == plan(*kept).layers
+    assert {finding.layer for finding in told} == {"left", "right", "after"} - {*kept}
+    assert all(finding.kind == "kept-in-float" and finding.severity == "warning" for finding in told)
+    assert all(any(key in finding.text for key in floats) for finding in told)
+    assert integer_tensors(graph, found, OPS, floats) == tensors
+
+
+def test_weights_stored_for_float_need_no_place(graph):
+    asked = plan("left", precision="int8_weights")
+    assert holdable(graph, asked, Constraints(floats=frozenset({LEFT}))) == (asked, ())
 
 
 def test_moved_values_are_rounded_at_their_source_only_if_nobody_else_reads_it(make_model):

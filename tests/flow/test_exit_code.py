@@ -38,6 +38,7 @@ def other(candidate):
         ([replace(GOOD, verdict="missed"), other(replace(GOOD, findings=(SLOW,)))], (), 5),
         ([replace(GOOD, artifact=None, verdict="failed", findings=(UNREADABLE,))], (), 4),
         ([replace(GOOD, artifact=None, verdict="failed")], (), 5),
+        ([GOOD, other(replace(GOOD, artifact=None, verdict="failed", findings=(UNREADABLE,)))], (), 4),
     ],
 )
 def test_the_worst_of_what_ships_decides(candidates, allow, code):

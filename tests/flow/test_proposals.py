@@ -35,6 +35,13 @@ def test_what_most_multiplications_are_in(convolutions, linears, is_linear):
     assert mostly_linear(graph(convolutions, linears)) is is_linear
 
 
+def test_transposed_convolutions_are_convolutions():
+    """A decoder is as little a network of linear layers as an encoder is, whether or not it has integer kernels."""
+    spread = Node("u:conv_transpose2d#0", "conv_transpose2d", "u", ("a:conv2d#0",), SPEC, weight="u.w", macs=90)
+    plain = graph(5, 5)
+    assert not mostly_linear(Graph((*plain.nodes, spread), plain.inputs, (spread.key,)))
+
+
 @pytest.mark.parametrize("convolutions, first, never", [(100, "int8", "int8_dynamic"), (0, "int8_dynamic", "int8")])
 def test_the_kind_of_network_decides_what_comes_first(convolutions, first, never):
     found = proposals(graph(convolutions, 10), "onnxruntime", PRECISIONS, ())

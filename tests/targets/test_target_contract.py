@@ -160,6 +160,7 @@ def test_a_full_disk(model, tmp_path):
         Constraints(bounds={"gone:view#0:out": (0.0, 6.0)}),
         Constraints(fixed={"gone:view#0:out": (1 / 256, 0)}),
         Constraints(ratios=(Ratio("gone:view#0:out", ":relu#0:out"),)),
+        Constraints(floats=frozenset({"gone:view#0:out"})),
     ],
 )
 def test_constraints_on_what_is_not_there(model, demands):

@@ -33,6 +33,7 @@ class Constraints:
         int4_layers: node keys of the layers whose weights may have 4 bits and run as fast as with 8.
         symmetric: whether activations lie around 0 (uint8 code 128, int8 code 0), so that no grid does a clamp's work.
         half_scales: whether the scales of weights that are stored for float arithmetic are float16 numbers.
+        floats: tensors that stay float32, since a file has no place for their codes.
     """
 
     ties: tuple[frozenset[str], ...] = ()
@@ -43,6 +44,7 @@ class Constraints:
     int4_layers: frozenset[str] = frozenset()
     symmetric: bool = False
     half_scales: bool = False
+    floats: frozenset[str] = frozenset()
 
     @classmethod
     def union(cls, several: Iterable[Constraints]) -> Constraints:
@@ -77,4 +79,5 @@ class Constraints:
             int4_layers=frozenset.intersection(*(one.int4_layers for one in found)),
             symmetric=found[0].symmetric,
             half_scales=any(one.half_scales for one in found),
+            floats=frozenset[str]().union(*(one.floats for one in found)),
         )

@@ -23,6 +23,7 @@ KINDS: dict[str, tuple[Severity, int, str]] = {
     "dead-channel": ("warning", 0, "weight channels too small for their bias; their scale was raised"),
     "detour": ("warning", 0, "the file pads, moves or converts values between layers that no layer asked for"),
     "fallback": ("warning", 0, "an operation runs in a slower kernel than the target's own"),
+    "kept-in-float": ("warning", 0, "a layer meant for integers stays in float: a file has no place for its codes"),
     "range-mixing": ("warning", 0, "tensors of different range share one scale"),
     "rounding-ties": ("warning", 0, "a scale ratio that leaves rounding ties to the runtime"),
     "not-established": ("warning", 0, "the interval of the drop crosses its limit at this number of samples"),

@@ -14,6 +14,7 @@ from haversack.base.profile import TensorStatistics
 from haversack.base.progress import Event, Sink, silent
 from haversack.compress.encode import encode, store_weights
 from haversack.compress.prepare.contract import SHELF, PrepareContext, PrepareStep
+from haversack.compress.selection import holdable
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def apply(
         model = _run(part, model, replace(context, encodings=encodings))
     if late:
         affine = {key: value for key, value in encodings.tensors.items() if isinstance(value, Affine)}
-        tensors, integers, told = store_weights(model, plan, affine, keep_scales=True)
+        made, _ = holdable(model.graph, plan, constraints)
+        tensors, integers, told = store_weights(model, made, affine, keep_scales=True)
         encodings = Encodings({**encodings.tensors, **tensors}, integers)
         findings = tuple(dict.fromkeys((*findings, *told)))
     sink(Event("compress", "done", f"{len(plan.layers)} layers encoded"))

@@ -14,7 +14,7 @@ from haversack.base.plan import Plan
 from haversack.base.profile import TensorStatistics
 from haversack.compress import activations
 from haversack.compress.quantize.contract import SHELF
-from haversack.compress.selection import check, integer_tensors
+from haversack.compress.selection import check, holdable, integer_tensors
 from haversack.compress.weights import store
 
 
@@ -23,9 +23,10 @@ def encode(
 ) -> tuple[Encodings, tuple[Finding, ...]]:
     """Return the encodings of a plan, and findings of what had to give way.
 
-    Which units run in integers: every layer with precision int8 or w4a8, and every other unit whose op has an integer
-    kernel (``constraints.integer_ops``) and whose inputs all hold integers (see ``selection.integer_tensors``). All
-    other units run in float on dequantized values.
+    Which units run in integers: every layer with precision int8 or w4a8 (but for those that read or give what must stay
+    float, which is told), and every other unit whose op has an integer kernel (``constraints.integer_ops``) and whose
+    inputs all hold integers (see ``tools.graph.law.integer_tensors``). All other units run in float on dequantized
+    values.
 
     Args:
         model: the prepared model.
@@ -39,11 +40,12 @@ def encode(
         JobError: weights or statistics hold NaN or an infinity.
     """
     check(model.graph, plan, constraints)
-    keys = integer_tensors(model.graph, plan, constraints.integer_ops)
+    plan, kept = holdable(model.graph, plan, constraints)
+    keys = integer_tensors(model.graph, plan, constraints.integer_ops, constraints.floats)
     quantizer = SHELF.build(plan.ranges.part, plan.ranges.settings)
     affine, findings = activations.encode(model.graph, keys, ranges, quantizer, constraints)
     tensors, integers, told = store_weights(model, plan, affine, half=constraints.half_scales)
-    return Encodings({**affine, **tensors}, integers), (*findings, *told)
+    return Encodings({**affine, **tensors}, integers), (*kept, *findings, *told)
 
 
 def store_weights(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 from haversack.base.constraints import Constraints
 from haversack.base.errors import ConversionError, Fault, UsageError
+from haversack.base.finding import Finding
 from haversack.base.graph import Graph, Node
 from haversack.base.keys import split_node
 from haversack.base.plan import STATIC, WEIGHT_BITS, Plan, Precision
-from haversack.tools.graph.law import INTEGER_ROLES
+from haversack.tools.graph import law
 from haversack.tools.graph.roles import Role, role, units
 
 _PRECISIONS: dict[Role, frozenset[Precision]] = {
@@ -56,27 +60,32 @@ def check(graph: Graph, plan: Plan, constraints: Constraints) -> None:
         )
 
 
-def integer_tensors(graph: Graph, plan: Plan, integer_ops: frozenset[str]) -> frozenset[str]:
-    """Return the keys of the activations that hold integers.
+def integer_tensors(
+    graph: Graph, plan: Plan, integer_ops: frozenset[str], floats: Collection[str] = ()
+) -> frozenset[str]:
+    """Return the keys of the activations that hold integers under a plan (see ``tools.graph.law``)."""
+    return law.integer_tensors(graph, _static(plan), integer_ops, floats)
 
-    They are: input and output of every static layer (int8, w4a8); then, in execution order, the output of every other
-    unit whose op has an integer kernel and whose inputs all hold integers; and the input of a unit that only moves
-    values, if it has an integer kernel, its output holds integers and nobody else reads that input (so that a graph
-    input is quantized before its padding, not after).
+
+def holdable(graph: Graph, plan: Plan, constraints: Constraints) -> tuple[Plan, tuple[Finding, ...]]:
+    """Return a plan without the static layers that read or give what must stay float, and a finding for each of them.
+
+    A file has no place for the codes of some tensors (``Constraints.floats``). Their layers stay float32, for all the
+    targets alike, so that one set of integers serves them; that is told, never done in silence.
     """
-    found: set[str] = set()
-    parts = units(graph)
-    for unit in parts:
-        layer = plan.layers.get(unit.head.key)
-        if layer is not None and layer.precision in STATIC:
-            found |= {f"{unit.head.inputs[0]}:out", unit.out}
-    for unit in reversed(parts):
-        if role(unit.head) is Role.SAME and unit.head.op in integer_ops and unit.out in found:
-            source = unit.head.inputs[0]
-            if len(graph.consumers[source]) == 1 and source not in graph.outputs:
-                found.add(f"{source}:out")
-    for unit in parts:
-        follows = role(unit.head) in INTEGER_ROLES - {Role.LAYER}
-        if follows and unit.head.op in integer_ops and all(f"{key}:out" in found for key in unit.head.inputs):
-            found.add(unit.out)
-    return frozenset(found)
+    found = []
+    for unit in units(graph):
+        if unit.head.key in _static(plan):
+            ends = (f"{unit.head.inputs[0]}:out", unit.out)
+            lacking = [key for key in ends if key in constraints.floats]
+            if lacking:
+                place = split_node(unit.head.key)[0] or unit.head.key
+                text = f"{unit.head.key} stays float32: there is no place for codes of {', '.join(lacking)}"
+                found.append((unit.head.key, Finding("kept-in-float", text, place)))
+    gone = {key for key, _ in found}
+    kept = {key: layer for key, layer in plan.layers.items() if key not in gone}
+    return (replace(plan, layers=kept) if gone else plan), tuple(finding for _, finding in found)
+
+
+def _static(plan: Plan) -> frozenset[str]:
+    return frozenset(key for key, layer in plan.layers.items() if layer.precision in STATIC)

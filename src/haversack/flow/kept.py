@@ -13,7 +13,7 @@ from haversack.flow.making import Made
 from haversack.flow.workshop import Saved
 
 
-def whole(folder: Path, artifact: Artifact) -> bool:
+def intact(folder: Path, artifact: Artifact) -> bool:
     """Say whether all files of an artefact are there, with the content that was measured."""
     return all(
         (folder / file.path).is_file() and digest.of_file(folder / file.path) == file.sha256 for file in artifact.files

@@ -19,6 +19,7 @@ from haversack.choose.best import Mixer, best
 from haversack.choose.forecast import hopeless, overshoot
 from haversack.choose.runtimes import Choice, between, outdone
 from haversack.choose.verdict import checks
+from haversack.flow import floats
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
 from haversack.flow.early import limits
@@ -111,12 +112,13 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
 def exit_code(candidates: Sequence[Candidate], allow: Sequence[str], budget: Budget) -> int:
     """Return 0 when every target's best meets its budget, else the worst of what is wrong: a finding, then a miss.
 
+    A target that left no file counts with what its candidates found.
     A file that misses its budget anyway is not failed for being slower than float as well: that is the miss.
     """
     best = shipped(candidates)
     if not best:
         return max((f.exit_code for one in candidates for f in one.findings), default=EXIT_VERIFICATION)
-    codes = [EXIT_MET]
+    codes = [EXIT_MET, *(f.exit_code for one in candidates if one.plan.target not in best for f in one.findings)]
     for one in best.values():
         missed = any(not check.met for check in checks(one, budget))
         excused = {*allow, "slower-than-float"} if missed else set(allow)
@@ -159,7 +161,9 @@ def _steps(
 
 
 def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:
-    """Return every candidate of one target, best first."""
+    """Return every candidate of one target, best first; one that failed where it does not run its float file."""
+    if name in steps.failed:
+        return [floats.lost(name, steps.failed[name])]
     if name in fixed:
         return best([fixed[name]], budget, steps.evaluate, confirm=steps.confirmed, sink=steps.shop.tell)
     target = steps.targets[name]

@@ -10,7 +10,6 @@ from haversack.base.plan import STATIC, Plan, Precision, Step
 from haversack.choose.options import CLIPPED
 from haversack.compress.plans import float_first, uniform
 from haversack.flow.effort import DEFAULT, EFFORTS, Effort
-from haversack.tools.graph.roles import Role, role
 
 DYNAMIC_SHARE = 0.5
 """Above this share of the multiply-accumulates in linear layers a model is proposed in dynamic int8 first."""
@@ -120,7 +119,7 @@ def narrowed(plan: Plan, int4_layers: Collection[str]) -> list[Plan]:
 def mostly_linear(graph: Graph) -> bool:
     """Say whether most multiply-accumulates are in linear layers and attention, not in convolutions."""
     total = sum(node.macs for node in graph.nodes)
-    convolutions = sum(node.macs for node in graph.nodes if role(node) is Role.LAYER and node.op.startswith("conv"))
+    convolutions = sum(node.macs for node in graph.nodes if node.op.startswith("conv"))  # transposed ones as well
     return total - convolutions > DYNAMIC_SHARE * total
 
 

@@ -14,10 +14,9 @@ import numpy as np
 
 from haversack import load
 from haversack.base import digest
-from haversack.base.candidate import Artifact, Candidate, Parity
+from haversack.base.candidate import Candidate, Parity
 from haversack.base.constraints import Constraints
-from haversack.base.encodings import Encodings
-from haversack.base.errors import Fault, JobError
+from haversack.base.errors import Fault, HaversackError, JobError
 from haversack.base.finding import Finding
 from haversack.base.job import Job
 from haversack.base.model import Model
@@ -29,11 +28,11 @@ from haversack.base.recipe import structure, unstructure
 from haversack.compress.perturb import perturb
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import PrepareContext
-from haversack.flow import early, lengths
+from haversack.flow import early, floats, lengths
 from haversack.flow.data import Data
 from haversack.flow.effort import DEFAULT, EFFORTS, Effort
 from haversack.flow.judging import judged
-from haversack.flow.kept import save_made, save_ranges, whole
+from haversack.flow.kept import intact, save_made, save_ranges
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.order import frugal
 from haversack.flow.proposals import worth_knowing
@@ -42,7 +41,6 @@ from haversack.flow.running import Running
 from haversack.flow.squeeze import Squeezer, narrowable, together
 from haversack.flow.workshop import Workshop
 from haversack.load.forecast import Preflight, preflight
-from haversack.lower.emit import emit
 from haversack.measure import quality
 from haversack.measure.device import Device
 from haversack.metrics.contract import Metric
@@ -53,6 +51,7 @@ from haversack.report import facts
 from haversack.report.record import Environment
 from haversack.targets.contract import Target
 from haversack.tools.graph.execute import Executor
+from haversack.tools.worker.faults import WorkerFault
 
 SEARCH_EXACT_SAMPLES, SHIPPED_EXACT_SAMPLES = 8, 64
 """Samples compared bit for bit with the reference: for each candidate of the search, and for what ships."""
@@ -75,6 +74,7 @@ class Steps:
         allow: kinds of findings that do not fail a candidate.
         spend: what rounding weights may cost.
         made: plan digest -> what was made of it in this run.
+        failed: target -> why its float file is not there, or was not run.
     """
 
     shop: Workshop
@@ -86,6 +86,7 @@ class Steps:
     allow: tuple[str, ...] = ()
     spend: Effort = EFFORTS[DEFAULT]
     made: dict[str, Made] = field(default_factory=dict)
+    failed: dict[str, HaversackError] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> Model:
@@ -118,8 +119,8 @@ class Steps:
 
     @property
     def running(self) -> tuple[str, ...]:
-        """The targets whose files run here."""
-        return tuple(name for name, target in self.targets.items() if target.runs_here)
+        """The targets whose files run here, but for those that do not run their float file."""
+        return tuple(name for name, one in self.targets.items() if one.runs_here and name not in self.failed)
 
     @cached_property
     def machine(self) -> Environment:
@@ -139,8 +140,8 @@ class Steps:
 
     @cached_property
     def constraints(self) -> dict[str, Constraints]:
-        """Target -> what it demands, with all selected targets that share its encodings."""
-        return together({name: target.constraints(self.model.graph) for name, target in self.targets.items()})
+        """Target -> what it demands, with all others that run its float file and share its encodings."""
+        return together({name: self.targets[name].demands(self.model) for name in self.floats})
 
     @cached_property
     def float_predict(self) -> Replay:
@@ -151,17 +152,24 @@ class Steps:
         Raises:
             VerificationError: it computes something else than the model does in PyTorch.
         """
-        floats = next((one for name, one in self.floats.items() if self.targets[name].runs_here), None)
-        if floats is None:
+        first = next((one for name, one in self.floats.items() if self.targets[name].runs_here), None)
+        if first is None:
             return Replay(Executor(self.model).run)
-        run = Running(self.device, self.device.load(floats.opening), floats.artifact, self.model.outputs)
+        run = Running(self.device, self.device.load(first.opening), first.artifact, self.model.outputs)
         early.check_float(self.model, run, tuple(array[:PYTORCH_SAMPLES] for array in self.data.first()))
         return Replay(run)
 
     @cached_property
     def floats(self) -> dict[str, FloatFile]:
-        """The float artefact of every target."""
-        return {name: self._float(name) for name in self.targets}
+        """The float artefact of every target that runs it; why others do not is in ``failed``.
+
+        Raises:
+            ConversionError, VerificationError: no target does.
+        """
+        maker = floats.FloatMaker(self.shop, self.model, self.device, self.data.first, self.content)
+        found, failed = maker.of(self.targets)
+        self.failed.update(failed)
+        return found
 
     def preflight(self, plans: int) -> Preflight:
         """Return what is known before anything slow: what targets cannot take, and a forecast.
@@ -240,9 +248,13 @@ class Steps:
         precisions = worth_knowing(self.model.graph, [one.precisions for one in self.targets.values()], narrow)
 
         def times(name: str) -> Mapping[str, float]:
-            floats = self.floats[name]
+            one = self.floats[name]
             sample = tuple(array[:1] for array in self.data.first())
-            found = self.device.layer_seconds(floats.opening, floats.artifact, sample, PROFILE_RUNS)
+            try:
+                found = self.device.layer_seconds(one.opening, one.artifact, sample, PROFILE_RUNS)
+            except WorkerFault as error:
+                self.shop.tell(Event("profile", "note", f"{name} tells no times of layers: {error.cause}"))
+                return {}
             return {key: seconds for key, seconds in found.items() if key}
 
         def make() -> Profile:
@@ -302,6 +314,7 @@ class Steps:
                 sink=self.shop.tell,
             )
             for name, target in self.targets.items()
+            if name in self.floats
         }
 
     def evaluate(self, plan: Plan) -> Candidate:
@@ -310,7 +323,7 @@ class Steps:
 
         def load_back(data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Made | None:
             candidate = structure(data["candidate"], Candidate, where="ledger")
-            there = candidate.artifact is None or whole(maker.folder_of(plan), candidate.artifact)
+            there = candidate.artifact is None or intact(maker.folder_of(plan), candidate.artifact)
             return Made(candidate, arrays.get("rows")) if there else None
 
         made = self.shop.remember(
@@ -363,22 +376,6 @@ class Steps:
     def weight_elements(self) -> dict[str, int]:
         """Return node key -> number of weight elements, for nodes with a weight."""
         return {node.key: int(self.model.weights[node.weight].size) for node in self.model.graph.nodes if node.weight}
-
-    def _float(self, name: str) -> FloatFile:
-        folder = self.shop.inside / "float" / name
-
-        def load_back(data: Mapping[str, Any], _: Mapping[str, np.ndarray]) -> FloatFile | None:
-            artifact = structure(data["artifact"], Artifact, where="ledger")
-            return FloatFile(folder, artifact) if whole(folder, artifact) else None
-
-        return self.shop.remember(
-            "lower",
-            f"float file for {name}",
-            self.content,
-            lambda: FloatFile(folder, emit(self.model, Encodings.none(), self.targets[name], folder)),
-            save=lambda made: ({"artifact": unstructure(made.artifact)}, {}),
-            load=load_back,
-        )
 
 
 @cache

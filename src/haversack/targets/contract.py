@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -25,6 +25,7 @@ from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Port, Sample
 from haversack.base.plan import PRECISIONS, Precision
 from haversack.base.shelf import Shelf
+from haversack.tools.graph.trial import placeless
 from haversack.tools.store import atomic
 
 SHELF = Shelf("haversack.targets", "target", also=frozenset({"reference"}))
@@ -113,11 +114,22 @@ class Target:
         """
         found = self._constraints(graph)
         named = {key for tie in found.ties for key in tie} | {*found.fixed, *found.bounds}
-        named |= {key for ratio in found.ratios for key in (ratio.input, ratio.output)}
+        named |= {key for ratio in found.ratios for key in (ratio.input, ratio.output)} | found.floats
         stray = sorted(key for key in named if split_tensor(key)[0] not in graph.by_key)
         if stray:
             raise ConversionError(f"constraints on tensors that the graph does not have: {', '.join(stray[:_SHOWN])}")
         return found
+
+    def demands(self, model: Model) -> Constraints:
+        """Return the constraints of a model's graph, and which tensors of it a file of this target has no codes for.
+
+        The writer itself is asked, with trial encodings: what it would refuse when a plan is made real is known here.
+
+        Raises:
+            ConversionError: the target does not take the model at all (see ``refusals``).
+        """
+        found = self.constraints(model.graph)
+        return replace(found, floats=placeless(model, found, lambda trial: self._unheld(model, trial)))
 
     def sized(self, lengths: Sequence[int]) -> Target:
         """Return the target whose files take these lengths, ascending, where a model's are free; itself where any fit.
@@ -260,6 +272,10 @@ class Target:
     def _constraints(self, graph: Graph) -> Constraints:
         raise UsageError(f"{type(self).__name__} states no constraints")
 
+    def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:
+        """Return what a file of a model has no place for, by tensor or node key."""
+        return ()
+
     def _sized(self, lengths: Sequence[int]) -> Target:
         return self
 
@@ -289,6 +305,15 @@ class Target:
 
     def _findings(self, path: Path, artifact: Artifact) -> tuple[Finding, ...]:
         return ()
+
+
+def told_by(write: Callable[[], object]) -> tuple[Fault, ...]:
+    """Return what a writer refuses, all that its error tells; nothing where it writes."""
+    try:
+        write()
+    except ConversionError as error:
+        return error.faults or (Fault(error.where, error.cause),)
+    return ()
 
 
 def encoding_faults(model: Model, encodings: Encodings) -> tuple[Fault, ...]:

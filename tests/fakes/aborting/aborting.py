@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 from haversack.targets.onnxruntime import OnnxRuntime
 
 
 def dies(place, path):
     """Abort this process if it is the place and the file is no float file."""
-    if os.environ.get("ABORTS_IN") == place and b"\x0eQuantizeLinear" in path.read_bytes():
+    if os.environ.get("ABORTS_IN") == place and quantized(path):
         os.abort()
+
+
+def quantized(path):
+    """Say whether a file has quantized activations."""
+    return b"\x0eQuantizeLinear" in path.read_bytes()
+
+
+class Deadly:
+    """A session of a float file whose first call is the process's last, or never ends, or is refused."""
+
+    def __init__(self, session, how):
+        self.inputs, self.outputs, self.how = session.inputs, session.outputs, how
+
+    def run(self, inputs):
+        if self.how == "float run":
+            os.abort()
+        while self.how == "float hang":
+            time.sleep(0.1)
+        raise RuntimeError("Failed to execute method forward, error: 0x12")
+
+    def close(self):
+        pass
 
 
 class Off:
@@ -33,10 +56,18 @@ class Aborting(OnnxRuntime):
 
     runtime = "onnxruntime"
 
+    def _lower(self, model, encodings, folder):
+        return replace(super()._lower(model, encodings, folder), target="aborting")
+
     def _open(self, path, options, threads):
         dies("open", path)
+        how = os.environ.get("ABORTS_IN", "")
+        if how == "float open":
+            os.abort()
         session = super()._open(path, options, threads)
-        return Off(session) if os.environ.get("ABORTS_IN") == "tensors" else session
+        if how.startswith("float"):
+            return Deadly(session, how)
+        return Off(session) if how == "tensors" and quantized(path) else session
 
     def _tensors(self, path, artifact, inputs, keys):
         dies("tensors", path)

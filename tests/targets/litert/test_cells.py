@@ -169,7 +169,6 @@ REFUSED = {
     "lstm": "lstm",
     "group norm": "group_norm",
     "instance norm": "instance_norm",
-    "transposed convolution": "conv_transpose2d",
     "parametric relu": "prelu",
     "softplus": "softplus",
     "mish": "mish",
@@ -182,6 +181,7 @@ NAMES = (
     *("tanh, far out", "softmax, far out", "softmax of rows", "log_softmax of channels", "average, not counted"),
     *("average of a line", "layer norm", "layer norm of two axes", "layer norm without scale"),
     *("layer norm of a constant row", "layer norm, far off", "batch norm alone", "batch norm of a line"),
+    "transposed convolution",
     *("channel shuffle", "attention", "embedding bag by rows", "mask counted"),
     *("average, counted", "nearest", "bilinear", "interpolate to a size"),
 )

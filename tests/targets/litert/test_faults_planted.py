@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from haversack.base.encodings import Encodings
-from haversack.base.errors import VerificationError
+from haversack.base.errors import ConversionError, VerificationError
 from haversack.targets.litert import LiteRT
 from haversack.targets.litert.flat import Quantization, pack
 from haversack.targets.litert.unflat import File
+from haversack.targets.litert.write import write
 from haversack.tools.graph.injection import differences
 
 
@@ -291,3 +292,27 @@ def test_layers_with_one_weight(exported, encoded, tmp_path, precision):
 def test_a_float_file_holds_no_encodings(twins, tmp_path):
     found = Planted(twins[0], Encodings.none(), tmp_path)
     assert found.target.read(found.path, found.artifact).tensors == {}
+
+
+def test_a_file_that_the_runtime_refuses_is_told_by_layer(planted, tmp_path):
+    """Not by the path of a draft that is gone."""
+    file = planted.open()
+    place = operator(file, "second:conv2d#0")
+    graph = file.subgraphs[0]
+    graph.tensors[graph.operators[place].outputs[0]].type = file.classes.TensorType.INT64
+    draft = tmp_path / ".model.tflite.part"
+    draft.write_bytes(pack(file.subgraphs, file.buffers))
+    keys = tuple(f"layer {index}:conv2d#0" for index in range(len(graph.operators)))
+    with pytest.raises(ConversionError, match="does not open") as caught:
+        planted.target._opened(draft, "net", keys)
+    assert caught.value.where == keys[place]
+    with pytest.raises(ConversionError) as caught:
+        planted.target._opened(draft, "net", ())
+    assert caught.value.where == "net"
+
+
+def test_operators_know_their_layers(planted):
+    written = write(planted.model, planted.encodings, planted.target._sizes(planted.model), integer_io=False)
+    file = planted.open()
+    assert len(written.operators) == len(file.subgraphs[0].operators)
+    assert [written.operators[operator(file, key)] for key in LAYERS] == list(LAYERS)

@@ -93,6 +93,8 @@ UNARY = {
     "to": "(x > 0).to(torch.float32)",
 }
 SHAPED = {
+    "flip": (IMAGE, "x.flip(1)"),
+    "flip, two axes": (IMAGE, "x.flip([-1, 2]) * 2"),
     "permute": (GRID, "x.permute(0, 2, 3, 1) * 2"),
     "permute and add": (GRID, "x.permute(0, 3, 1, 2) + x.permute(0, 3, 2, 1).transpose(2, 3)"),
     "transpose": (PAIR, "x.transpose(1, 2)"),
@@ -219,6 +221,19 @@ def test_forms_that_are_refused_say_where_and_why(code, shape, cause):
     assert "#0" in fault.where
 
 
+def test_all_that_is_refused_is_told_at_once():
+    code = "F.elu(torch.sort(F.elu(F.max_pool2d(x, 2, ceil_mode=True), 0.5), dim=1)[0], 0.25) + torch.erfinv(x).sum()"
+    faults = LiteRT().refusals(model_of(code, IMAGE))
+    assert sorted(fault.where for fault in faults) == [
+        ":elu#0",
+        ":elu#1",
+        ":erfinv#0",
+        ":max_pool2d#0",
+        ":sort#0",
+    ]
+    assert sum("constants other than 1" in fault.cause for fault in faults) == 2
+
+
 def test_a_refusal_is_an_error_when_lowering(tmp_path):
     with pytest.raises(ConversionError, match="does not write"):
         LiteRT().lower(model_of("torch.erfinv(x)", ROWS), Encodings.none(), tmp_path)
@@ -229,7 +244,7 @@ def test_the_table_tries_every_writer():
     elsewhere = set(
         "conv1d conv2d linear embedding batch_norm clone contiguous alias detach lift_fresh_copy _to_copy type_as float"
         " unflatten _unsafe_view t constant_pad_nd split_with_sizes adaptive_avg_pool1d avg_pool1d mm bitwise_and"
-        " logical_and logical_or expand_as clamp_min".split()
+        " logical_and logical_or expand_as clamp_min conv_transpose1d conv_transpose2d".split()
     )
     seen = set()
     for code, shape in [*((code, PAIR) for code in UNARY.values()), *((c, s) for s, c in SHAPED.values())]:

@@ -17,7 +17,7 @@ from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.base.plan import Precision
-from haversack.targets.contract import Lengths, Session, Target, artifact_file
+from haversack.targets.contract import Lengths, Session, Target, artifact_file, told_by
 from haversack.tools.store import atomic
 
 _MINIMUM = "1.0"
@@ -59,11 +59,15 @@ class ExecuTorch(Target):
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         from haversack.targets.executorch.skeleton import skeleton
 
-        try:
-            skeleton(model, self.longest)
-        except ConversionError as error:
-            return error.faults or (Fault(error.where, error.cause),)
-        return ()
+        return told_by(lambda: skeleton(model, self.longest))
+
+    def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:
+        from haversack.targets.executorch.quiet import quiet
+        from haversack.targets.executorch.skeleton import skeleton
+        from haversack.targets.executorch.write import write
+
+        with quiet():
+            return told_by(lambda: write(skeleton(model, self.longest), model, encodings))
 
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
         from haversack.targets.executorch.quiet import quiet
@@ -80,7 +84,7 @@ class ExecuTorch(Target):
             stream.write(written.data)
             stream.flush()
             draft = Path(stream.name)
-            session = self.open_session(draft)
+            session = self._opened(draft, model.name)
             content = read(draft, written.tensor_names, written.absorbed)
             proof = proven(encodings, written.biases, content, path)
         return Artifact(
@@ -95,6 +99,15 @@ class ExecuTorch(Target):
             injected=proof.injected,
             read_back=proof.read_back,
         )
+
+    def _opened(self, draft: Path, name: str) -> Session:
+        """Open a file just written."""
+        try:
+            return self.open_session(draft)
+        except ConversionError as error:
+            raise ConversionError(
+                error.cause, where=name, tried="ExecuTorch's runtime on the file just written", faults=error.faults
+            ) from error
 
     def _read(self, path: Path, artifact: Artifact) -> Encodings:
         from haversack.targets.executorch.read import read

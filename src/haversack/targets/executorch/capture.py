@@ -76,7 +76,7 @@ def _passes(program: Any) -> list[Any]:  # noqa: ANN401 - ExportedProgram
         (every.ConvertToLinearPass, has("addmm", ".mm.", "bmm")),
         (every.ConstPropPass, has("full", "arange")),
         (every.FuseBatchNormPass, has("batch_norm")),
-        (every.DecomposeBatchNorm, has("batch_norm")),
+        (_labelled_norms(), has("batch_norm")),
         (every.FuseActivationPass, has("relu", "hardtanh")),
         (every.DecomposeConcatenate, has("cat")),
         (every.RemoveGetItemPass, has("getitem", "max")),
@@ -86,6 +86,22 @@ def _passes(program: Any) -> list[Any]:  # noqa: ANN401 - ExportedProgram
         (every.RemoveRedundantCopyPass, True),
     ]
     return [each for each, needed in wanted if needed]
+
+
+@cache
+def _labelled_norms() -> Any:  # noqa: ANN401 - a class of ExecuTorch's
+    """Return ExecuTorch's pass that makes a depthwise convolution of a batch norm, which here keeps the norm's key."""
+    from executorch.backends.xnnpack._passes import DecomposeBatchNorm
+
+    class LabelledNorms(DecomposeBatchNorm):  # type: ignore[misc]  # ExecuTorch ships no types
+        def decompose_node(self, node: Any, graph_module: Any) -> None:  # noqa: ANN401 - ExecuTorch's signature
+            before, key = set(graph_module.graph.nodes), _key(node)
+            super().decompose_node(node, graph_module)
+            for made in graph_module.graph.nodes:
+                if made not in before and made.op == "call_function" and key:
+                    made.meta["custom"] = {_OWNER: key}
+
+    return LabelledNorms
 
 
 def _captured(program: Any, number: int) -> Part:  # noqa: ANN401 - ExportedProgram

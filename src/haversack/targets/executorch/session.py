@@ -92,7 +92,8 @@ class EtSession:
         try:
             found = self._method.call([as_tensor(each) for each in arrays])
         except RuntimeError as error:
-            raise UsageError(f"ExecuTorch does not run it: {error}", next_step=f"give {self._wanted()}") from error
+            step = f"give {self._wanted()}, with values that the model takes; if they are, leave this target out"
+            raise UsageError(f"ExecuTorch does not run it: {error}", next_step=step) from error
         return [each.numpy() for each in found]
 
     def _checked(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -34,6 +34,7 @@ LONGEST = 128
 """The most that a free length can be, unless stated."""
 _SHORTEST = 2
 """The least free length: export takes one for a length that is fixed."""
+PICK = "getitem"
 _IDENTITIES = frozenset({"dropout", "clone", "contiguous", "alias", "detach"})
 _kept: WeakKeyDictionary[ExportedProgram, Skeleton] = WeakKeyDictionary()
 
@@ -85,18 +86,24 @@ def _frozen(model: Model, parts: tuple[Part, ...]) -> str:
     return digest.of_arrays({name: model.weights[name] for name in sorted(read - injected)})
 
 
-def _refuse_crops(model: Model) -> None:
+def _refuse_forms(model: Model) -> None:
+    """Refuse what lowers to a kernel that the runtime has by name, and that fails when it is called."""
     faults = [
         Fault(node.key, "ExecuTorch has no kernel for a pad that cuts: use a slice")
         for node in model.graph.nodes
         if node.op in ("pad", "constant_pad_nd") and min(node.attributes.get("pad") or [0]) < 0
+    ]
+    faults += [
+        Fault(node.key, f"ExecuTorch has no kernel for {node.op}: its convolutions have one or two axes")
+        for node in model.graph.nodes
+        if node.op in ("conv3d", "conv_transpose3d")
     ]
     if faults:
         raise ConversionError("ExecuTorch cannot run every operator", where=model.name, faults=tuple(faults))
 
 
 def _lowered(model: Model, longest: int) -> Skeleton:
-    _refuse_crops(model)
+    _refuse_forms(model)
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
@@ -257,7 +264,7 @@ def _parts(program: ExportedProgram, model: Model) -> tuple[Part, ...]:
     module, flowing = program.graph_module, frozenset(program.graph_signature.user_inputs)
     found: dict[str, Part] = {}
     last: dict[str, str] = {}  # where an op of several pieces ends: a piece before its end is not its output
-    arguments = iter(model.graph.inputs)
+    arguments, pieces = iter(model.graph.inputs), _pieces(model)
     keys: dict[str, str] = {}
     for node in module.graph.nodes:
         held: Any = getattr(module, str(node.args[0]), None) if node.args else None
@@ -276,7 +283,8 @@ def _parts(program: ExportedProgram, model: Model) -> tuple[Part, ...]:
             outputs = sorted(_outside(found[node.args[0].name], "output_ids"), key=lambda pair: pair[1])
             keys[node.name] = found[node.args[0].name].finals.get(outputs[node.args[1]][0], "")
         elif node.op == "call_function":
-            keys[node.name] = (node.meta.get("custom") or {}).get(OWNER, "")
+            owner = (node.meta.get("custom") or {}).get(OWNER, "")
+            keys[node.name] = pieces.get((owner, _index(node)), owner)
             last[keys[node.name]] = node.name
     ended = [
         replace(
@@ -287,6 +295,27 @@ def _parts(program: ExportedProgram, model: Model) -> tuple[Part, ...]:
         for name, part in found.items()
     ]
     return tuple(sorted(ended, key=lambda part: part.number))
+
+
+def _pieces(model: Model) -> dict[tuple[str, int], str]:
+    """Return (key of a node that makes pieces, number of a piece) -> key of the node that picks it."""
+    return {
+        (node.inputs[0], index): node.key
+        for node in model.graph.nodes
+        if node.op == PICK
+        for index in [value for value in node.attributes.values() if isinstance(value, int)][:1]
+    }
+
+
+def _index(node: fx.Node) -> int:
+    """Return which piece a node of a lowered program is of what its owner makes; -1 where it is none.
+
+    A split gives several tensors, of which one is picked; an ``unbind`` becomes a selection for each of its tensors.
+    """
+    name = getattr(node.target, "__name__", "")
+    place = {PICK: 1, "aten.select_copy.int": 2}.get(name, 0)
+    index: Any = node.args[place] if 0 < place < len(node.args) else -1
+    return index if isinstance(index, int) else -1
 
 
 def _outside(part: Part, ids: str) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ from haversack.targets.executorch.constraints import constraints
 from haversack.targets.executorch.integers import NARROW, Writer
 from haversack.targets.executorch.pads import fold
 from haversack.targets.executorch.sheet import Finished, Sheet
-from haversack.targets.executorch.skeleton import Skeleton
+from haversack.targets.executorch.skeleton import PICK, Skeleton
 from haversack.targets.executorch.tables import write_tables
 from haversack.tools.graph.injection import derived, unheld
 from haversack.tools.graph.law import equal, runs_in_integers
@@ -196,6 +196,7 @@ def _port(port: Port) -> list[Any]:
 def _unreached(model: Model, encodings: Encodings, skeleton: Skeleton, present: set[str]) -> Iterator[Fault]:
     """Yield encodings of what runs outside of XNNPACK and is read there too: no codes can be put between them."""
     alone = set(skeleton.alone) - present
+    alone |= {node.key for node in model.graph.nodes if node.op == PICK and node.inputs[0] in alone}
     for key in sorted(encodings.tensors):
         node, port = split_tensor(key)
         read = {reader.key for reader in model.graph.consumers[node]}

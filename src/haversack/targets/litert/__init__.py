@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +17,14 @@ from haversack.base.errors import ConversionError, Fault
 from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Port, Sample
-from haversack.targets.contract import Lengths, Session, Target, artifact_file
+from haversack.targets.contract import Lengths, Session, Target, artifact_file, told_by
 from haversack.tools.data import layouts
 from haversack.tools.store import atomic
 
 _MINIMUM = "2.17"
 """The first release of TensorFlow Lite with all that we write (FULLY_CONNECTED per channel, versions of operators)."""
+_OPERATOR = re.compile(r"Node number ([0-9]+)")
+"""How LiteRT tells which operator it does not take."""
 _LARGEST = 1_900_000_000
 """Bytes; a flatbuffer ends at 2 GiB."""
 
@@ -56,16 +59,15 @@ class LiteRT(Target):
         return demands(graph, int4=keeps_int4_fast)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
-        from haversack.targets.litert.write import write
-
         size = sum(value.nbytes for value in model.weights.values())
         if size > _LARGEST:
             return (Fault(model.name, f"{size / 1e9:.1f} GB of weights do not fit one LiteRT file"),)
-        try:
-            write(model, Encodings.none(), self._sizes(model)[:1], integer_io=False)
-        except ConversionError as error:
-            return error.faults or (Fault(error.where, error.cause),)
-        return self._unfillable(model)
+        return self._unheld(model, Encodings.none()) or self._unfillable(model)
+
+    def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:
+        from haversack.targets.litert.write import write
+
+        return told_by(lambda: write(model, encodings, self._sizes(model)[:1], integer_io=self.integer_io))
 
     def _unfillable(self, model: Model) -> tuple[Fault, ...]:
         """Return what keeps shorter inputs from being filled up."""
@@ -107,7 +109,7 @@ class LiteRT(Target):
             stream.write(written.data)
             stream.flush()
             draft = Path(stream.name)
-            session = self._opened(draft)
+            session = self._opened(draft, model.name, written.operators)
             content = read(draft, written.tensor_names, written.absorbed)
             biases = {
                 key: (codes, scale.reshape(-1))
@@ -129,14 +131,16 @@ class LiteRT(Target):
             read_back=proof.read_back,
         )
 
-    def _opened(self, draft: Path) -> Session:
-        """Open a file just written."""
+    def _opened(self, draft: Path, name: str, operators: Sequence[str]) -> Session:
+        """Open a file just written; where it is refused, say which layer the operator belongs to."""
         try:
             return self.open_session(draft)
         except ConversionError as error:
+            told = _OPERATOR.search(error.cause)
+            place = int(told[1]) if told else len(operators)
             raise ConversionError(
                 error.cause,
-                where=error.where,
+                where=(operators[place] if place < len(operators) else "") or name,
                 tried="ai_edge_litert's Interpreter on the file just written",
                 next_step="keep this layer in float32",
             ) from error

@@ -191,6 +191,16 @@ def write_item(site: Site) -> Value:
     return found
 
 
+def write_flip(site: Site) -> Value:
+    """Write a reversal of axes, one after the other: not every version reverses several at once."""
+    x = site.value("self")
+    for axis in site.arguments["dims"]:
+        place = np.array([x.order.index(int(axis) % len(x.shape))], np.int32)
+        inputs = [x.tensor, site.constant("axis", place)]
+        x = site.emit("REVERSE_V2", inputs, x.shape, x.order, "ReverseV2Options", dtype=_kept(x))
+    return x
+
+
 def write_index(site: Site) -> Value:
     """Write an indexing by constants: nothing where it picks all in order, or rows of one axis."""
     x = site.value("self")

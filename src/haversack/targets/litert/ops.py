@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from haversack.targets.litert import arithmetic, composed, layers, moves, pools, resizes
+from haversack.targets.litert import arithmetic, composed, layers, moves, pools, resizes, transposed
 from haversack.targets.litert.sheet import Value
 from haversack.targets.litert.site import Site
 
@@ -41,6 +41,8 @@ WRITERS: Mapping[str, Writer] = {
     "masked_fill": arithmetic.write_masked_fill,
     "conv1d": layers.write_conv1d,
     "conv2d": layers.write_conv2d,
+    "conv_transpose1d": transposed.write_transposed1d,
+    "conv_transpose2d": transposed.write_transposed2d,
     "linear": layers.write_linear,
     "embedding": layers.write_embedding,
     "expand": moves.write_expand,
@@ -51,6 +53,7 @@ WRITERS: Mapping[str, Writer] = {
     "stack": moves.write_stack,
     "getitem": moves.write_item,
     "index": moves.write_index,
+    "flip": moves.write_flip,
     "softmax": composed.write_softmax,
     "log_softmax": composed.write_log_softmax,
     "layer_norm": composed.write_layer_norm,

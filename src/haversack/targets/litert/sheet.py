@@ -18,7 +18,14 @@ from haversack.tools.numerics.packing import pack
 
 OFFSET = 128
 """LiteRT computes in int8: a code of ours less this is a code of its, with the zero-point moved alike."""
-_VERSIONS = {"FULLY_CONNECTED": 5, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "DEQUANTIZE": 2, "BROADCAST_TO": 2}
+_VERSIONS = {
+    "FULLY_CONNECTED": 5,
+    "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 3,
+    "DEQUANTIZE": 2,
+    "BROADCAST_TO": 2,
+    "TRANSPOSE_CONV": 3,
+}
 """Versions that say what we use (integers per channel, no bias); the others' first says enough."""
 
 

@@ -16,7 +16,7 @@ from haversack.targets.litert import padding
 from haversack.targets.litert.arithmetic import ACTIVATIONS, limited, limited_codes
 from haversack.targets.litert.faults import faults
 from haversack.targets.litert.flat import pack
-from haversack.targets.litert.naming import CODES
+from haversack.targets.litert.naming import CODES, key_of
 from haversack.targets.litert.ops import WRITERS
 from haversack.targets.litert.order import LAYOUTS, NHWC, NWC
 from haversack.targets.litert.session import MAIN
@@ -28,8 +28,8 @@ from haversack.tools.graph.program import Flow, Program
 from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role, units
 from haversack.tools.numerics import affine
 
-_IMAGE_OPS = frozenset("conv2d max_pool2d avg_pool2d adaptive_avg_pool2d".split())
-_LINE_OPS = frozenset("conv1d max_pool1d avg_pool1d".split())
+_IMAGE_OPS = frozenset("conv2d conv_transpose2d max_pool2d avg_pool2d adaptive_avg_pool2d".split())
+_LINE_OPS = frozenset("conv1d conv_transpose1d max_pool1d avg_pool1d".split())
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,14 @@ class Written:
         tensor_names: activation tensor key -> its name in the file: of the codes where it is encoded.
         absorbed: encoded tensor key -> name of the codes that serve it, for tensors that the file does not have.
         layouts: port name or tensor key -> layout, where it is not the model's.
+        operators: node key of each operator of the first signature, in order; empty where it belongs to none.
     """
 
     data: bytes
     tensor_names: Mapping[str, str]
     absorbed: Mapping[str, str]
     layouts: Mapping[str, str]
+    operators: tuple[str, ...] = ()
 
 
 def write(model: Model, encodings: Encodings, lengths: Sequence[Mapping[str, int]], *, integer_io: bool) -> Written:
@@ -79,7 +81,9 @@ def write(model: Model, encodings: Encodings, lengths: Sequence[Mapping[str, int
     data = pack([walk.sheet.graph for walk in walks], store.buffers)
     names = first.names()
     absorbed = {key: name for key, name in first.absorbed_names() if key not in names}
-    return Written(data, names, absorbed, first.layouts())
+    graph = first.sheet.graph
+    operators = tuple(key_of(graph.tensors[one.outputs[0]].name) for one in graph.operators)
+    return Written(data, names, absorbed, first.layouts(), operators)
 
 
 @dataclass
@@ -91,6 +95,7 @@ class _Walk:
     encodings: Encodings
     integer_io: bool
     outputs: dict[str, Value] = field(default_factory=dict)
+    refused: list[Fault] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.model = self.program.model
@@ -106,14 +111,6 @@ class _Walk:
         Raises:
             ConversionError: ops that have no writer, all of them at once.
         """
-        missing = [Fault(node.key, f"LiteRT has no {node.op} here") for node in self._unknown()]
-        if missing:
-            raise ConversionError(
-                "the model has ops that the LiteRT target does not write",
-                where=self.model.name,
-                faults=tuple(missing),
-                next_step="replace these ops, or leave this target out",
-            )
         for key in self.graph.inputs:
             self._input(self.graph.by_key[key])
         for key, array in self.program.constants.items():
@@ -122,14 +119,37 @@ class _Walk:
         for unit in units(self.graph):
             known = unit.head.key in self.program.constants
             if role(unit.head) is not Role.INPUT and not known and unit.head.key not in self.pads:
-                self._unit(unit)
+                self._tried(unit)
+        if self.refused:
+            raise ConversionError(
+                "the model has layers that the LiteRT target does not write",
+                where=self.model.name if len(self.refused) > 1 else self.refused[0].where,
+                faults=tuple(self.refused),
+                next_step="replace these layers, or leave this target out",
+            )
         for port, key in zip(self.model.outputs, self.graph.outputs, strict=True):
             self._output(port.name, key)
 
-    def _unknown(self) -> Iterator[Node]:
-        for node in self.graph.nodes:
-            if role(node) is not Role.INPUT and node.key not in self.program.constants and node.op not in WRITERS:
-                yield node
+    def _tried(self, unit: Unit) -> None:
+        """Write a unit; where it is refused, remember why and go on with what it would give, so that all is told."""
+        try:
+            self._unit(unit)
+        except ConversionError as error:
+            self.refused += error.faults or (Fault(error.where, error.cause),)
+            for node in filter(None, (unit.head, unit.clamp)):
+                self._stand_in(node)
+
+    def _stand_in(self, node: Node) -> None:
+        """Give a node that has no form values that nothing computes: the file is not written any more."""
+        dtype, grid = node.output.dtype, self.encodings.affine(node.out)
+        pieces = [
+            self.sheet.value(f"{node.out}/none", shape, orders.plain(len(shape)), dtype)
+            for shape in self.program.shapes(node)
+        ]
+        self.values.several[node.key] = pieces
+        self.values.floats[node.key] = pieces[0]
+        if grid is not None:
+            self._encode(node.key, grid, pieces[0])
 
     def _input(self, node: Node) -> None:
         shape = self.program.shape(node)
@@ -200,6 +220,8 @@ class _Walk:
             limits = None if (low, high) == (grid.low, grid.high) else (low, high)
         if bounds is not None and (grid is None or limits is not None):
             site.activation = ACTIVATIONS.get(bounds, "NONE")
+        if head.op not in WRITERS:
+            raise ConversionError(f"LiteRT has no {head.op} here", where=head.key)
         try:
             made = WRITERS[head.op](site)
         except KeyError as error:

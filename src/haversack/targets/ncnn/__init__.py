@@ -18,7 +18,7 @@ from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.base.plan import Precision
-from haversack.targets.contract import Session, Target, artifact_file
+from haversack.targets.contract import Session, Target, artifact_file, told_by
 from haversack.tools.store import atomic
 
 _MINIMUM = "20210322"
@@ -56,6 +56,11 @@ class Ncnn(Target):
         from haversack.targets.ncnn.faults import unwritten
 
         return unwritten(model)
+
+    def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:
+        from haversack.targets.ncnn.write import write
+
+        return told_by(lambda: write(model, encodings))
 
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
         from haversack.targets.ncnn.read import beside, read

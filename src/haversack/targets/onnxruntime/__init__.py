@@ -16,7 +16,7 @@ from haversack.base.errors import ConversionError, Fault
 from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
-from haversack.targets.contract import Session, Target, artifact_file
+from haversack.targets.contract import Session, Target, artifact_file, told_by
 from haversack.targets.onnxruntime.cpu import PRECISION
 from haversack.tools.graph.onnx import mapped
 from haversack.tools.store import atomic
@@ -62,11 +62,13 @@ class OnnxRuntime(Target):
         size = sum(value.nbytes for value in model.weights.values())
         if size > _LARGEST:
             return (Fault(model.name, f"{size / 1e9:.1f} GB of weights do not fit one ONNX file"),)
-        try:
-            skeleton(model)
-        except ConversionError as error:
-            return error.faults or (Fault(error.where, error.cause),)
-        return ()
+        return told_by(lambda: skeleton(model))
+
+    def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:
+        from haversack.targets.onnxruntime.write import write
+        from haversack.tools.graph.onnx.skeleton import skeleton
+
+        return told_by(lambda: write(skeleton(model), model, encodings))
 
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
         from haversack.targets.onnxruntime import cpu
@@ -85,7 +87,7 @@ class OnnxRuntime(Target):
             stream.write(data)
             stream.flush()
             draft = Path(stream.name)
-            session = self._opened(draft, options)
+            session = self._opened(draft, options, model.name)
             content = read(draft, written.tensor_names, written.absorbed)
             proof = proven(
                 encodings, derived(model, encodings, self.constraints(model.graph).integer_ops), content, path
@@ -106,14 +108,14 @@ class OnnxRuntime(Target):
             read_back=proof.read_back,
         )
 
-    def _opened(self, draft: Path, options: Mapping[str, str]) -> Session:
+    def _opened(self, draft: Path, options: Mapping[str, str], name: str) -> Session:
         """Open a file just written."""
         try:
             return self.open_session(draft, options)
         except ConversionError as error:
             raise ConversionError(
                 error.cause,
-                where=error.where,
+                where=name if error.where == str(draft) else error.where,
                 tried="onnxruntime.InferenceSession on the file just written",
                 next_step="keep this layer in float32",
             ) from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
-from haversack.base.errors import ConversionError
+from haversack.base.errors import ConversionError, Fault
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.targets.onnxruntime.integers import Codes, write_unit
@@ -18,6 +18,7 @@ from haversack.tools.graph.injection import unheld
 from haversack.tools.graph.law import runs_in_integers
 from haversack.tools.graph.onnx.held import held
 from haversack.tools.graph.onnx.naming import key_of
+from haversack.tools.graph.onnx.pools import is_open
 from haversack.tools.graph.onnx.sheet import NARROW, Sheet
 from haversack.tools.graph.onnx.skeleton import Skeleton
 from haversack.tools.graph.roles import Role, role, units
@@ -57,7 +58,12 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
     ops = demands(model.graph).integer_ops
     whole = {unit.last.key: unit for unit in units(model.graph) if runs_in_integers(unit, encodings, ops)}
     inside = {unit.head.key for unit in whole.values() if unit.clamp is not None}
-    faults = [*unheld(model, encodings, inside, _weight_fault, _input_fault), *places.faults]
+    open_ends = [
+        Fault(node.out, "how far the last window of this pool reaches is not known before the lengths are")
+        for node in model.graph.nodes
+        if encodings.affine(node.out) is not None and is_open(model.graph, node)
+    ]
+    faults = [*unheld(model, encodings, inside, _weight_fault, _input_fault), *places.faults, *open_ends]
     if faults:
         raise ConversionError(
             "ONNX Runtime cannot hold these encodings",

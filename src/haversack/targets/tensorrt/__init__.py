@@ -14,7 +14,7 @@ from haversack.base.errors import ConversionError, Fault
 from haversack.base.graph import Graph
 from haversack.base.model import Model
 from haversack.base.plan import Precision
-from haversack.targets.contract import Target, artifact_file
+from haversack.targets.contract import Target, artifact_file, told_by
 from haversack.tools.store import atomic
 
 _MINIMUM = "10.0"
@@ -62,6 +62,12 @@ class TensorRT(Target):
         except ConversionError as error:
             return error.faults or (Fault(error.where, error.cause),)
         return ()
+
+    def _unheld(self, model: Model, encodings: Encodings) -> tuple[Fault, ...]:
+        from haversack.targets.tensorrt.write import write
+        from haversack.tools.graph.onnx.skeleton import skeleton
+
+        return told_by(lambda: write(skeleton(model), model, encodings))
 
     def _lower(self, model: Model, encodings: Encodings, folder: Path) -> Artifact:
         from haversack.targets.tensorrt.read import checked, read

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from haversack.base.constraints import Constraints, Ratio
 from haversack.base.graph import Graph, Node
-from haversack.tools.graph.law import INTEGER_ROLES
+from haversack.tools.graph.law import INTEGER_ROLES, constants
 from haversack.tools.graph.roles import Role, Unit, clamp_bounds, is_product, role, units
 
 _REAL = "float32"
@@ -18,7 +18,8 @@ def demands(
     """Return the constraints of a graph.
 
     Values that are moved keep one encoding; adds and means have tie-free ratios; a clamp's output stays inside it, so
-    that the grid does the clamping. Softmax and sigmoid run in float, where they fix nothing.
+    that the grid does the clamping. Softmax and sigmoid run in float, where they fix nothing. What depends on no input
+    (the state that a recurrent layer begins with) has no codes.
 
     Args:
         graph: the canonical graph.
@@ -39,7 +40,8 @@ def demands(
         for unit in found
         if role(unit.head) is Role.LAYER and unit.head.op in ops - without and int4(graph, unit.head)
     )
-    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - without, narrow)
+    fixed = frozenset(f"{key}:out" for key in constants(graph))
+    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - without, narrow, floats=fixed)
 
 
 def _flowing(unit: Unit) -> tuple[str, ...]:

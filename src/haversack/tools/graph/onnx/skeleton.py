@@ -12,7 +12,7 @@ import ast
 import copy
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from haversack.base import digest
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model
+from haversack.tools.graph.onnx.pools import reaching_over
 from haversack.tools.graph.onnx.quiet import quiet
 from haversack.tools.graph.roles import Role, role
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_APART = "haversack_apart"
 _KEPT = 8
 PARAMETER = "parameter "
 """No name of an interface begins like this: names have no spaces."""
@@ -112,9 +114,13 @@ def _make(model: Model) -> Skeleton:
         exported = _export(model)
         weights = {name for name, value in model.weights.items() if _is_weight(value)}
         _lift(exported.graph, weights)
+        apart = _keep_apart(exported, model)
         optimizer.optimize(exported)
+        for node in exported.graph if apart else ():
+            node.attributes.pop(_APART, None)
     mapped = _Mapping(exported.graph, model)
     mapped.pool_means()
+    mapped.count_inside()
     found, same = mapped.values(), mapped.same()
     _rename(exported.graph, model, found)
     proto = ir.to_proto(exported)
@@ -182,6 +188,39 @@ def _lift(graph: ir.Graph, weights: set[str]) -> None:
         graph.inputs.append(value)
 
 
+def _keep_apart(exported: ir.Model, model: Model) -> bool:
+    """Mark the nodes of equal calls, so that the optimiser does not make one of them; return whether there are any.
+
+    A module that is called twice on one value gives two tensors: each has a key, and may have an encoding of its own.
+    """
+    from onnx_ir.passes.common import InlinePass
+
+    calls: dict[str, list[str]] = {}
+    for node in model.graph.nodes:
+        same = digest.of_data([node.op, node.inputs, node.weight, node.bias, node.parameters, dict(node.attributes)])
+        calls.setdefault(same, []).append(node.key)
+    several = {key for keys in calls.values() if len(keys) > 1 for key in keys}
+    if several:
+        InlinePass()(exported)  # an operator may stand in a function, which takes no attributes but its own
+        for ir_node in exported.graph:
+            key = _scope(ir_node, several)
+            if key:
+                ir_node.attributes.add(_apart(key))
+    return bool(several)
+
+
+def _apart(key: str) -> ir.Attr:
+    import onnx_ir as ir
+
+    return ir.AttrString(_APART, key)
+
+
+def _scope(node: ir.Node, keys: Container[str]) -> str:
+    """Return the innermost scope of an exported node that is one of these keys, or an empty string."""
+    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+    return next((name for name in reversed(scopes) if name in keys), "")
+
+
 class _Mapping:
     """Which value of an exported graph belongs to which canonical node."""
 
@@ -190,16 +229,11 @@ class _Mapping:
         self.model = model
         self.nodes: dict[str, list[ir.Node]] = {}
         for node in graph:
-            key = self.scope(node)
+            key = _scope(node, model.graph.by_key)
             node.metadata_props.clear()
             node.doc_string = None
             node.meta["key"] = key
             self.nodes.setdefault(key, []).append(node)
-
-    def scope(self, node: ir.Node) -> str:
-        """Return the innermost scope that is a node key, or an empty string."""
-        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
-        return next((name for name in reversed(scopes) if name in self.model.graph.by_key), "")
 
     def pool_means(self) -> None:
         """Write each mean over an image as GlobalAveragePool, the form that has an integer kernel."""
@@ -224,6 +258,16 @@ class _Mapping:
             mean.outputs[0].replace_all_uses_with(result, replace_graph_outputs=True)
             self.graph.remove(mean, safe=True)
             self.nodes[node.key] = [n for n in self.nodes[node.key] if n is not mean] + made
+
+    def count_inside(self) -> None:
+        """Let average pools whose windows reach over the end count as PyTorch does, in integers as well."""
+        for node in self.model.graph.nodes:
+            pools = [n for n in self.nodes.get(node.key, []) if n.op_type == "AveragePool"]
+            if len(pools) == 1 and node.inputs:
+                shape = self.model.graph.by_key[node.inputs[0]].output.shape
+                for new in reaching_over(self.graph, node, pools[0], shape):
+                    new.meta["key"] = node.key
+                    self.nodes[node.key].insert(0, new)
 
     def values(self) -> dict[str, ir.Value]:
         """Return node key -> the value that holds its result, where that is beyond doubt."""
