@@ -10,11 +10,12 @@ from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model
+from haversack.base.plan import GROUPS
 from haversack.targets.onnxruntime.integers import Codes, write_unit
 from haversack.targets.onnxruntime.sharing import share
 from haversack.targets.onnxruntime.stored import write_layer
 from haversack.tools.graph.demands import demands
-from haversack.tools.graph.injection import unheld
+from haversack.tools.graph.injection import by_groups, unheld
 from haversack.tools.graph.law import runs_in_integers
 from haversack.tools.graph.onnx.held import held
 from haversack.tools.graph.onnx.naming import key_of
@@ -57,7 +58,11 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
     ops = demands(model.graph).integer_ops
     whole = {unit.last.key: unit for unit in units(model.graph) if runs_in_integers(unit, encodings, ops)}
     inside = {unit.head.key for unit in whole.values() if unit.clamp is not None}
-    faults = [*unheld(model, encodings, inside, _weight_fault, _input_fault), *places.faults]
+    groups = demands(model.graph, groups=GROUPS).groups
+    faults = [
+        *unheld(model, encodings, inside, by_groups(_weight_fault, encodings, groups), _input_fault),
+        *places.faults,
+    ]
     if faults:
         raise ConversionError(
             "ONNX Runtime cannot hold these encodings",
