@@ -16,8 +16,10 @@ from haversack.base.errors import ConversionError, Fault
 from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Port, Sample
+from haversack.base.plan import GROUPS
 from haversack.targets.contract import Lengths, Session, Target, artifact_file
 from haversack.tools.data import layouts
+from haversack.tools.data.codes import Grid, grid_of
 from haversack.tools.store import atomic
 
 _MINIMUM = "2.17"
@@ -53,7 +55,7 @@ class LiteRT(Target):
         from haversack.targets.litert.faults import keeps_int4_fast
         from haversack.tools.graph.demands import demands
 
-        return demands(graph, int4=keeps_int4_fast)
+        return demands(graph, int4=keeps_int4_fast, groups=GROUPS)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         from haversack.targets.litert.write import write
@@ -123,11 +125,19 @@ class LiteRT(Target):
             tensor_names=written.tensor_names,
             absorbed=written.absorbed,
             layouts=written.layouts,
+            grids=self._grids(model, encodings),
             lengths=self.lengths_of(model).fixed,
             bias_digests=proof.bias_digests,
             injected=proof.injected,
             read_back=proof.read_back,
         )
+
+    def _grids(self, model: Model, encodings: Encodings) -> dict[str, Grid]:
+        """Return what the codes of the interface mean, where it has codes."""
+        sides = ((model.inputs, model.graph.inputs), (model.outputs, model.graph.outputs))
+        ports = [one for names, keys in sides for one in zip(names, keys, strict=True)] if self.integer_io else []
+        found = {port.name: encodings.affine(f"{key}:out") for port, key in ports}
+        return {name: grid_of(encoding) for name, encoding in found.items() if encoding is not None}
 
     def _opened(self, draft: Path) -> Session:
         """Open a file just written."""
@@ -155,13 +165,13 @@ class LiteRT(Target):
         from haversack.targets.litert.observe import filed, tensors
 
         names = {key: artifact.tensor_names[key] for key in keys}
-        feeds = filed(inputs, [port.name for port in artifact.inputs], artifact.layouts)
+        feeds = filed(inputs, [port.name for port in artifact.inputs], artifact.layouts, artifact.grids)
         return tensors(path, names, artifact.layouts, feeds) if names else {}
 
     def _layer_seconds(self, path: Path, artifact: Artifact, inputs: Sample, runs: int) -> dict[str, float]:
         from haversack.targets.litert.observe import filed, layer_seconds
 
-        feeds = filed(inputs, [port.name for port in artifact.inputs], artifact.layouts)
+        feeds = filed(inputs, [port.name for port in artifact.inputs], artifact.layouts, artifact.grids)
         return layer_seconds(path, feeds, runs)
 
     def _unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:  # noqa: ARG002 - the file tells it
