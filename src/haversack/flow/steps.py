@@ -71,6 +71,7 @@ class Steps:
         targets: name -> target.
         device: where artefacts run.
         allow: kinds of findings that do not fail a candidate.
+        settings: target -> its own, for targets that were given some.
         made: plan digest -> what was made of it in this run.
     """
 
@@ -81,6 +82,7 @@ class Steps:
     targets: Mapping[str, Target]
     device: Device
     allow: tuple[str, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     made: dict[str, Made] = field(default_factory=dict)
 
     @cached_property
@@ -120,7 +122,8 @@ class Steps:
             versions = sorted(f"{name} {number}" for name, number in machine.versions.items())
             processor = [platform.machine(), machine.cpu, *machine.cpu_flags]
             sources = [self.model.digest, self.data.digest(), self.metric.digest, _code()]
-            return [*sources, *map(str, self.job.lengths), *processor, *versions, *self.device.identity]
+            own = [f"{name} {dict(sorted(one.items()))}" for name, one in sorted(self.settings.items())]
+            return [*sources, *own, *map(str, self.job.lengths), *processor, *versions, *self.device.identity]
 
     @cached_property
     def constraints(self) -> dict[str, Constraints]:

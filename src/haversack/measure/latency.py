@@ -53,6 +53,7 @@ def compare(
     cold_ms: float,
     patience: Patience = DEFAULT_PATIENCE,
     swapped: bool = False,
+    other: Mapping[str, np.ndarray] | None = None,
 ) -> Timed:
     """Time an artefact and the float file of its runtime by turns.
 
@@ -63,11 +64,13 @@ def compare(
         cold_ms: load and first call in a fresh process, from ``starts.cold_ms``.
         patience: how long to measure.
         swapped: call the float file first in each pair.
+        other: what the float file is called with, where its interface is not the artefact's.
 
     Raises:
         WorkerFault: a runtime failed, died or hung; base class ``EnvironmentFault``.
     """
     order = -1 if swapped else 1
+    given = {**inputs, **{f"{baseline.number}|{name}": array for name, array in (other or {}).items()}}
     parts: list[Times] = []
     spent, pairs, difference = 0.0, 0, None
     while difference is None or (
@@ -77,7 +80,7 @@ def compare(
     ):
         part = device.time(
             (candidate, baseline)[::order],
-            inputs,
+            given,
             rounds=min(_CHUNK_PAIRS, patience.most_pairs - pairs),
             warmup=0 if parts else patience.warmup,
             seconds=patience.seconds - spent,
@@ -100,6 +103,7 @@ def confirmed(
     inputs: Mapping[str, np.ndarray],
     *,
     patience: Patience = DEFAULT_PATIENCE,
+    other: Mapping[str, np.ndarray] | None = None,
 ) -> Timed:
     """Open two files anew in the other order, time them again, and return both measurements as one.
 
@@ -110,7 +114,7 @@ def confirmed(
         device: where the files are opened.
         first: what the first opening said.
         candidate, baseline: the artefact and the float file.
-        inputs: as for ``compare``.
+        inputs, other: as for ``compare``.
         patience: how long to measure.
 
     Raises:
@@ -120,7 +124,7 @@ def confirmed(
     mine = device.load(candidate)
     try:
         cold = first.latency.cold_ms
-        second = compare(device, mine, theirs, inputs, cold_ms=cold, patience=patience, swapped=True)
+        second = compare(device, mine, theirs, inputs, cold_ms=cold, patience=patience, swapped=True, other=other)
     finally:
         device.unload(mine)
         device.unload(theirs)
