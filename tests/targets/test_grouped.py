@@ -84,6 +84,8 @@ def test_all_is_injected_and_read_back(lowered):
     assert artifact.injected == artifact.read_back == 6 + 256 * 64 + 64 * 10 + 10 * 4
     found = target.read(path, artifact)
     assert found.digest == encodings.digest
+    oldest = {"OnnxRuntime": "1.18", "LiteRT": "2.3", "ExecuTorch": "1.0"}
+    assert artifact.runtime_version == oldest[type(target).__name__]
 
 
 def test_it_computes_with_what_the_codes_mean(lowered, model):

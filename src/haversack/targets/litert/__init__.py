@@ -11,7 +11,7 @@ import numpy as np
 
 from haversack.base.candidate import Artifact
 from haversack.base.constraints import Constraints
-from haversack.base.encodings import Encodings
+from haversack.base.encodings import BlockAffine, Encodings
 from haversack.base.errors import ConversionError, Fault
 from haversack.base.finding import Finding
 from haversack.base.graph import Graph
@@ -24,6 +24,8 @@ from haversack.tools.store import atomic
 
 _MINIMUM = "2.17"
 """The first release of TensorFlow Lite with all that we write (FULLY_CONNECTED per channel, versions of operators)."""
+_MINIMUM_BLOCKS = "2.3"
+"""The release of ai-edge-litert with which weights in blocks were proven; whether older ones take them is not known."""
 _LARGEST = 1_900_000_000
 """Bytes; a flatbuffer ends at 2 GiB."""
 
@@ -121,7 +123,7 @@ class LiteRT(Target):
             files=(artifact_file(path, folder),),
             inputs=_ordered(session.inputs, model.inputs, written.layouts),
             outputs=_ordered(session.outputs, model.outputs, written.layouts),
-            runtime_version=_MINIMUM,
+            runtime_version=_MINIMUM_BLOCKS if _has_blocks(encodings) else _MINIMUM,
             tensor_names=written.tensor_names,
             absorbed=written.absorbed,
             layouts=written.layouts,
@@ -183,6 +185,10 @@ class LiteRT(Target):
         from haversack.targets.litert.observe import detours
 
         return tuple(Finding("detour", f"{op} in the file that belongs to no layer", key) for key, op in detours(path))
+
+
+def _has_blocks(encodings: Encodings) -> bool:
+    return any(isinstance(encoding, BlockAffine) for encoding in encodings.tensors.values())
 
 
 def _ordered(ports: Sequence[Port], wanted: Sequence[Port], orders: Mapping[str, str]) -> tuple[Port, ...]:
