@@ -247,7 +247,8 @@ def test_two_layers_meet_where_a_path_between_them_passes_no_third(instance):
 
 # ---- what a plan weighs at least ------------------------------------------------------------------------------------
 
-WIDTHS = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "int8_dynamic": 1.0, "int8_weights": 1.0, "w4a8": 0.5}
+WIDTHS = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "int8_dynamic": 1.0, "int8_weights": 1.0}
+WIDTHS |= {"w4a8": 0.5, "w4_grouped": 0.5}
 
 
 @law

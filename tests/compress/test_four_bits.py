@@ -36,7 +36,7 @@ def bits_of(encodings):
 
 def test_every_precision_says_its_bits():
     assert set(WEIGHT_BITS) == {*PRECISIONS, "palette"}
-    assert {name for name, bits in WEIGHT_BITS.items() if bits == 4} == {"w4a8", "palette"}
+    assert {name for name, bits in WEIGHT_BITS.items() if bits == 4} == {"w4a8", "w4_grouped", "palette"}
     assert {"int8", "w4a8"} == STATIC
 
 

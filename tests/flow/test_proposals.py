@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from haversack.base.constraints import Constraints
 from haversack.base.graph import Graph, Node, TensorSpec
-from haversack.base.plan import PRECISIONS
-from haversack.flow.proposals import careful, mostly_linear, proposals
+from haversack.base.plan import PRECISIONS, LayerPlan, Plan
+from haversack.flow.proposals import GROUPED, careful, mostly_linear, proposals, regrouped, smaller
 
 SPEC = TensorSpec(("batch", 3), "float32")
 
@@ -79,3 +80,29 @@ def test_a_careful_plan_keeps_the_layer_at_the_input_in_float():
 def test_where_nothing_is_static_nothing_is_careful():
     network = graph(0, 10)
     assert careful(network, proposals(network, "onnxruntime", PRECISIONS, ()).variants[0]) == []
+
+
+def dynamic(*keys):
+    return Plan("t", dict.fromkeys(keys, LayerPlan("int8_dynamic")) | {"t:embedding#0": LayerPlan("int8_weights")})
+
+
+def test_a_dynamic_plan_gets_groups_where_layers_may_have_them():
+    groups = {"a:linear#0": frozenset({32, 64, 128}), "b:linear#0": frozenset({32})}
+    gentle, harsh = regrouped(dynamic("a:linear#0", "b:linear#0", "c:linear#0"), groups)
+    found = [{key: layer.precision for key, layer in plan.layers.items()} for plan in (gentle, harsh)]
+    kept = {"c:linear#0": "int8_dynamic", "t:embedding#0": "int8_weights"}
+    assert found[0] == {"a:linear#0": "w4_grouped", "b:linear#0": "w4_grouped", **kept}
+    assert found[1] == {"a:linear#0": "w4_grouped", "b:linear#0": "int8_dynamic", **kept}
+    assert [plan.layers["a:linear#0"].weights.settings["group"] for plan in (gentle, harsh)] == list(GROUPED)
+    assert gentle.origin.endswith("2 layers with 4-bit weights in groups of 32")
+    assert harsh.origin.endswith("1 layers with 4-bit weights in groups of 128")
+    assert regrouped(dynamic("c:linear#0"), groups) == []
+
+
+@pytest.mark.parametrize(("able", "count"), [(PRECISIONS, 2), (("int8_dynamic",), 0), (("w4a8",), 0)])
+def test_smaller_plans_are_those_the_target_can_make(able, count):
+    demands = Constraints(groups={"a:linear#0": frozenset({32, 128})}, int4_layers=frozenset({"a:linear#0"}))
+    assert len(smaller(dynamic("a:linear#0"), able, demands)) == count
+    static = Plan("t", {"a:linear#0": LayerPlan("int8")})
+    narrow = smaller(static, able, demands)
+    assert [precisions(plan) for plan in narrow] == ([{"w4a8"}] if "w4a8" in able else [])

@@ -40,6 +40,7 @@ class Artifact:
         layouts: port name, or activation tensor key -> order of its axes in the file (``NHWC`` for the model's NCHW,
             ``NWC`` for NCW), for those that are not as the model has them.
         bias_digests: node key -> digest of the int32 codes and the scale of its derived bias, as they were written.
+        grids: port name -> (scale, zero-point) of the int8 codes that the file's interface has in place of float32.
         lengths: those that a free dimension of the model is fixed to in the file, ascending; empty where it stays free.
         injected, read_back: how many encodings and weight integers were written, and how many read back equal.
     """
@@ -56,6 +57,7 @@ class Artifact:
     absorbed: Mapping[str, str] = field(default_factory=dict, hash=False)
     layouts: Mapping[str, str] = field(default_factory=dict, hash=False)
     bias_digests: Mapping[str, str] = field(default_factory=dict, hash=False)
+    grids: Mapping[str, tuple[float, int]] = field(default_factory=dict, hash=False)
     lengths: tuple[int, ...] = ()
     injected: int = 0
     read_back: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -31,6 +31,7 @@ class Constraints:
         ratios: scale ratios of adds and means.
         integer_ops: ops that may run in integers.
         int4_layers: node keys of the layers whose weights may have 4 bits and run as fast as with 8.
+        groups: node key -> how many neighbouring 4-bit weights of a row may share a scale, where there is a kernel.
         symmetric: whether activations lie around 0 (uint8 code 128, int8 code 0), so that no grid does a clamp's work.
         half_scales: whether the scales of weights that are stored for float arithmetic are float16 numbers.
         floats: tensors that stay float32, since a file has no place for their codes.
@@ -42,6 +43,7 @@ class Constraints:
     ratios: tuple[Ratio, ...] = ()
     integer_ops: frozenset[str] = frozenset()
     int4_layers: frozenset[str] = frozenset()
+    groups: Mapping[str, frozenset[int]] = field(default_factory=dict)
     symmetric: bool = False
     half_scales: bool = False
     floats: frozenset[str] = frozenset()
@@ -77,7 +79,15 @@ class Constraints:
             ratios=tuple(dict.fromkeys(ratio for one in found for ratio in one.ratios)),
             integer_ops=frozenset.intersection(*(one.integer_ops for one in found)),
             int4_layers=frozenset.intersection(*(one.int4_layers for one in found)),
+            groups=_common([one.groups for one in found]),
             symmetric=found[0].symmetric,
             half_scales=any(one.half_scales for one in found),
             floats=frozenset[str]().union(*(one.floats for one in found)),
         )
+
+
+def _common(several: Sequence[Mapping[str, frozenset[int]]]) -> dict[str, frozenset[int]]:
+    """Return the groups that all have for a layer; a layer that one has none for is left out."""
+    first, *others = several
+    shared = {key: groups.intersection(*(one.get(key, frozenset()) for one in others)) for key, groups in first.items()}
+    return {key: groups for key, groups in shared.items() if groups}

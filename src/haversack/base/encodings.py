@@ -7,7 +7,8 @@ The law that gives an encoded graph its meaning (``targets/reference`` executes 
    (the output of the clamp fused behind it, if there is one) and its weight, if it has one, are *Affine*.
 3. Every other node runs in float on dequantized values; if its output is *Affine*, the result is quantized.
 4. A weight with *Affine* on a float node is stored in integers and used as ``scale * q`` (weight only) unless the
-   node's ``:in`` is *Dynamic*: then its input is quantized at run time, per tensor.
+   node's ``:in`` is *Dynamic*: then its input is quantized at run time, per tensor. With *BlockAffine* each block has
+   its own scale, and the sums of blocks are added in float.
 5. A bias is derived, never stored: int32 at ``float32(scale_in * scale_weight)``, rounded half to even.
 
 Integers are int32 arrays here; the number of bits says what they fit into.
@@ -101,6 +102,9 @@ class Affine:
 class BlockAffine:
     """Blocks of ``block`` values along the last axis, each with a scale (and minimum), as GGUF's k-quants have them.
 
+    Without minimum and scale of scales it is symmetric, ``scale[row, column // block] * q``, with ``q`` in
+    [-2^(bits-1)+1, 2^(bits-1)-1]: what runtimes call block-wise or group-wise integers.
+
     Attributes:
         block: values per block.
         bits: 2 to 8.
@@ -109,7 +113,8 @@ class BlockAffine:
         scale_of_scales: float32 [rows, superblocks], or None.
 
     Raises:
-        ValueError: ``block`` or ``bits`` is out of range, or the shapes do not agree.
+        ValueError: ``block`` or ``bits`` is out of range, the shapes do not agree, or a scale of the symmetric form is
+            not float32, finite and positive.
     """
 
     block: int
@@ -127,6 +132,24 @@ class BlockAffine:
         if self.scale_of_scales is not None:
             agree = self.scale_of_scales.ndim == 2 and len(self.scale_of_scales) == len(self.scale)
             _demand(agree, f"scale of scales {self.scale_of_scales.shape}, scale {self.scale.shape}")
+        if self.symmetric:
+            _demand(self.scale.dtype == np.float32, f"a scale is float32, not {self.scale.dtype}")
+            _demand(bool((np.isfinite(self.scale) & (self.scale > 0)).all()), "a scale is finite and positive")
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether a value is its block's scale times its code."""
+        return self.minimum is None and self.scale_of_scales is None
+
+    @property
+    def low(self) -> int:
+        """Smallest code of the symmetric form."""
+        return -self.high
+
+    @property
+    def high(self) -> int:
+        """Largest code of the symmetric form."""
+        return (1 << (self.bits - 1)) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +186,7 @@ class Encodings:
 
     Raises:
         ValueError: a key is no tensor key, *Dynamic* stands elsewhere than on ``:in``, or integers are given for a
-            tensor without an encoding, are not int32, or leave the codes of an *Affine*.
+            tensor without an encoding, are not int32, or do not fit the codes or the shape of what they belong to.
     """
 
     tensors: Mapping[str, Encoding] = field(default_factory=dict)
@@ -213,6 +236,12 @@ def _check_integers(key: str, encoding: Encoding, integers: np.ndarray) -> None:
     if isinstance(encoding, Codebook) and integers.size:
         inside = int(integers.min()) >= 0 and int(integers.max()) < 1 << encoding.bits
         _demand(inside, f"{key}: an index is none of {1 << encoding.bits} entries")
+    if isinstance(encoding, BlockAffine) and encoding.symmetric:
+        rows, blocks = encoding.scale.shape
+        fits = integers.shape == (rows, blocks * encoding.block)
+        _demand(fits, f"{key}: {blocks} blocks of {encoding.block} in {rows} rows do not fit integers {integers.shape}")
+        inside = not integers.size or int(np.abs(integers).max()) <= encoding.high
+        _demand(inside, f"{key}: integers leave the codes [{encoding.low}, {encoding.high}]")
     if not isinstance(encoding, Affine):
         return
     if encoding.axis is not None:

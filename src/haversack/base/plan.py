@@ -8,20 +8,31 @@ from typing import Any, Literal
 
 from haversack.base import digest
 
-Precision = Literal["float32", "float16", "int8", "w4a8", "int8_dynamic", "int8_weights", "palette"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8", "w4a8", "int8_dynamic", "int8_weights")
+Precision = Literal["float32", "float16", "int8", "w4a8", "int8_dynamic", "w4_grouped", "int8_weights", "palette"]
+PRECISIONS: tuple[Precision, ...] = (
+    "float32",
+    "float16",
+    "int8",
+    "w4a8",
+    "int8_dynamic",
+    "w4_grouped",
+    "int8_weights",
+)
 WEIGHT_BITS: Mapping[Precision, int] = {
     "float32": 32,
     "float16": 16,
     "int8": 8,
     "w4a8": 4,
     "int8_dynamic": 8,
+    "w4_grouped": 4,
     "int8_weights": 8,
     "palette": 4,
 }
 """Precision -> bits of a stored weight; a palette's settings may say otherwise."""
 STATIC: frozenset[Precision] = frozenset({"int8", "w4a8"})
 """Precisions that compute in integers whose scales are fixed beforehand."""
+GROUPS = (32, 64, 128, 256)
+"""How many weights of a row may share a scale in ``w4_grouped``; the first where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +49,9 @@ class LayerPlan:
 
     Attributes:
         precision: ``float32``, ``float16``, ``int8`` (static), ``w4a8`` (static, with weights of 4 bits),
-            ``int8_dynamic``, ``int8_weights`` (weight only) or ``palette`` (weight only: indices into a few values;
-            ``bits`` of an index stand in the settings of weights).
+            ``int8_dynamic``, ``w4_grouped`` (as int8_dynamic, with weights of 4 bits and a scale for each ``group`` of
+            them, which stands in the settings of weights), ``int8_weights`` (weight only) or ``palette`` (weight only:
+            indices into a few values; ``bits`` of an index stand in the settings of weights).
         granularity: ``channel`` or ``tensor``: one weight scale for each output channel, or one in all.
         weights: the part of ``compress/quantize`` that sets the weight scales.
     """

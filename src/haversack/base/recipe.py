@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +32,7 @@ class Recipe:
         model_digest: content digest of the model that the plan was made for.
         budget: the limits it was chosen under.
         plans: one plan a target.
+        settings: target -> its own settings, for targets that were given some.
     """
 
     format: int
@@ -39,6 +40,7 @@ class Recipe:
     model_digest: str
     budget: Budget
     plans: tuple[Plan, ...]
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def _converter() -> Converter:
@@ -134,7 +136,7 @@ def _faults(error: BaseException, path: str) -> Iterator[Fault]:
         indexed, bare = error.group_exceptions()
         inner = [(f"{path}[{note.index!r}]", cause) for cause, note in indexed] + [(path, cause) for cause in bare]
     elif isinstance(error, ForbiddenExtraKeysError):
-        known = [field.name for field in fields(error.cl)]
+        known = [one.name for one in fields(error.cl)]
         for key in sorted(error.extra_fields):
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             hint = f"; did you mean {near[0]}?" if near else f" (has: {', '.join(known) or 'none'})"

@@ -22,7 +22,7 @@ _INTEGER = 0.25
 """Bytes of an 8-bit code as a fraction of a float's."""
 FREED = 8_000_000
 """Bytes that importing a runtime may have freed again: a file takes them first, and they are not counted as its own."""
-COMPUTING = STATIC | {"int8_dynamic"}
+COMPUTING = STATIC | {"int8_dynamic", "w4_grouped"}
 """Precisions that compute in integers, and do not only store them."""
 
 

@@ -40,7 +40,8 @@ def pack(
     budget:
         Joint limits: size=5.2MB,download=4MB,latency=0.55x (or 8ms),memory=40MB,drop=1pt.
     target:
-        A runtime; repeat for more (default: onnxruntime). any: all that run here are tried, and one ships.
+        A runtime; repeat for more (default: onnxruntime). Its own settings stand behind a colon:
+        litert:integer_io=true. any: all that run here are tried, and one ships.
     platform:
         Where it will run: android, ios, linux-arm or browser. Runtimes that do not run there are left out.
     out:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
 from haversack.base.model import Model
-from haversack.base.plan import LayerPlan, Plan, Precision
+from haversack.base.plan import GROUPS, LayerPlan, Plan, Precision
 from haversack.base.profile import TensorStatistics
 from haversack.compress.encode import encode
 from haversack.compress.selection import bears
@@ -37,5 +37,10 @@ def perturb(
         return Encodings.none()
     if precision == "w4a8" and int4_layers is not None and key not in int4_layers:
         return Encodings.none()
+    if precision == "w4_grouped" and (not node.weight or model.weights[node.weight].shape[-1] % GROUPS[0]):
+        return Encodings.none()
     plan = Plan("no-target", {key: LayerPlan(precision)})
-    return encode(model, plan, ranges, Constraints(integer_ops=frozenset({node.op}), int4_layers=frozenset({key})))[0]
+    kernels = Constraints(
+        integer_ops=frozenset({node.op}), int4_layers=frozenset({key}), groups={key: frozenset(GROUPS)}
+    )
+    return encode(model, plan, ranges, kernels)[0]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from haversack.base.graph import Graph, Node
 from haversack.base.plan import STATIC, LayerPlan, Precision, Step
-from haversack.compress.selection import bears
+from haversack.compress.selection import bears, group_of
 from haversack.tools.graph.roles import Role, role
 
 MINMAX = Step("minmax")
@@ -21,13 +21,15 @@ def uniform(
     weights: Step = MINMAX,
     integer_ops: frozenset[str] | None = None,
     int4_layers: frozenset[str] | None = None,
+    groups: Mapping[str, frozenset[int]] | None = None,
     stores_integers: bool = True,
 ) -> dict[str, LayerPlan]:
     """Return the layers of a plan in which every weighted layer has a precision, or the nearest that it can have.
 
     A layer whose op has no integer kernel stays out of an ``int8`` plan, in float32. In ``int8_dynamic`` only linear
     layers are quantized at run time; other layers store integers (``int8_weights``), as embeddings do in every plan
-    of integers, one scale a row.
+    of integers, one scale a row. So it is in ``w4_grouped``, where linear layers without such kernels are
+    ``int8_dynamic``.
 
     Args:
         graph: the prepared model's.
@@ -37,19 +39,25 @@ def uniform(
         integer_ops: ops with an integer kernel (``Constraints.integer_ops``), or None when all have one.
         int4_layers: layers that can have 4-bit weights (``Constraints.int4_layers``), or None when all can; in a plan
             of ``w4a8`` the others are int8.
+        groups: which groups of 4-bit weights each layer can have (``Constraints.groups``), or None when all have all.
         stores_integers: whether the target stores integers for layers that run in float; otherwise these stay float32
             (tables of embeddings are stored all the same).
     """
     found: dict[str, LayerPlan] = {}
     for node in graph.nodes:
         wide = precision == "w4a8" and int4_layers is not None and node.key not in int4_layers
-        nearest = _nearest(node, "int8" if wide else precision, integer_ops)
+        wanted: Precision = "int8" if wide else precision
+        if precision == "w4_grouped" and groups is not None:
+            group = group_of(LayerPlan(precision, weights=weights))
+            wanted = precision if group in groups.get(node.key, ()) else "int8_dynamic"
+        nearest = _nearest(node, wanted, integer_ops)
         rows = role(node) is Role.EMBEDDING
         if nearest == "int8_weights" != precision and not stores_integers and not rows:
             nearest = "float32"
         if nearest != "float32":
             shared = "tensor" if nearest == "palette" else granularity
-            found[node.key] = LayerPlan(nearest, "channel" if rows and nearest != "palette" else shared, weights)
+            step = weights if nearest == "w4_grouped" else _ungrouped(weights)
+            found[node.key] = LayerPlan(nearest, "channel" if rows and nearest != "palette" else shared, step)
     return found
 
 
@@ -73,8 +81,15 @@ def float_first(graph: Graph, layers: Mapping[str, LayerPlan]) -> dict[str, Laye
     return found
 
 
+def _ungrouped(weights: Step) -> Step:
+    """Return a quantizer of weights without what it says of groups."""
+    return Step(weights.part, {name: value for name, value in weights.settings.items() if name != "group"})
+
+
 def _nearest(node: Node, precision: Precision, integer_ops: frozenset[str] | None) -> Precision:
-    if role(node) is Role.EMBEDDING and precision in (*STATIC, "int8_dynamic"):
+    if role(node) is Role.EMBEDDING and precision in (*STATIC, "int8_dynamic", "w4_grouped"):
+        return "int8_weights"
+    if precision == "w4_grouped" and node.op != "linear" and bears(node, "int8_weights"):
         return "int8_weights"
     if not bears(node, precision):
         return "float32"

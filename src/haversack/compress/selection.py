@@ -10,7 +10,7 @@ from haversack.base.errors import ConversionError, Fault, UsageError
 from haversack.base.finding import Finding
 from haversack.base.graph import Graph, Node
 from haversack.base.keys import split_node
-from haversack.base.plan import STATIC, WEIGHT_BITS, Plan, Precision
+from haversack.base.plan import GROUPS, STATIC, WEIGHT_BITS, LayerPlan, Plan, Precision
 from haversack.tools.graph import law
 from haversack.tools.graph.roles import Role, role, units
 
@@ -22,7 +22,25 @@ _PRECISIONS: dict[Role, frozenset[Precision]] = {
 
 def bears(node: Node, precision: Precision) -> bool:
     """Say whether a node can have a precision at all, whatever the runtime."""
+    if precision == "w4_grouped" and node.op != "linear":
+        return False
     return precision in _PRECISIONS.get(role(node), frozenset())
+
+
+def group_of(layer: LayerPlan) -> int:
+    """Return how many weights share a scale in a layer that is ``w4_grouped``.
+
+    Raises:
+        UsageError: the settings of its weights say another number than one of ``GROUPS``.
+    """
+    group = layer.weights.settings.get("group", GROUPS[0])
+    if group not in GROUPS or isinstance(group, bool):
+        raise UsageError(
+            f"no kernel has groups of {group!r} weights",
+            where=layer.precision,
+            next_step=f"set group to one of {', '.join(map(str, GROUPS))}",
+        )
+    return int(group)
 
 
 def check(graph: Graph, plan: Plan, constraints: Constraints) -> None:
@@ -43,6 +61,10 @@ def check(graph: Graph, plan: Plan, constraints: Constraints) -> None:
             lacking.append(Fault(split_node(key)[0] or key, f"{plan.target} has no integer kernel for {node.op}"))
         elif layer.precision == "w4a8" and key not in constraints.int4_layers:
             cause = f"{', '.join(plan.constrained_by) or plan.target} has no kernel for 4-bit weights of this {node.op}"
+            lacking.append(Fault(split_node(key)[0] or key, cause))
+        elif layer.precision == "w4_grouped" and group_of(layer) not in constraints.groups.get(key, ()):
+            kernels = ", ".join(map(str, sorted(constraints.groups.get(key, ())))) or "none"
+            cause = f"groups of {group_of(layer)} 4-bit weights have no kernel here; those that have: {kernels}"
             lacking.append(Fault(split_node(key)[0] or key, cause))
     if faults:
         raise UsageError(

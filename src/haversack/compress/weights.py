@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Dynamic, Encoding, Float
+from haversack.base.encodings import Affine, BlockAffine, Dynamic, Encoding, Float
 from haversack.base.errors import JobError
 from haversack.base.finding import Finding
 from haversack.base.graph import Node
 from haversack.base.keys import split_node
 from haversack.base.model import Model
-from haversack.base.plan import STATIC, WEIGHT_BITS, LayerPlan
+from haversack.base.plan import STATIC, WEIGHT_BITS, LayerPlan, Step
 from haversack.compress.palettize import palettized
 from haversack.compress.quantize.contract import SHELF
+from haversack.compress.selection import group_of
+from haversack.tools.numerics import blocks
 from haversack.tools.numerics.affine import half_up, quantize, raise_for_bias, symmetric
 from haversack.tools.numerics.granularity import by_channel, channel_axis
 
@@ -62,6 +64,8 @@ def store(
     if layer.precision == "palette":
         book, indices = palettized(node, weight, layer.weights)
         return Stored({key: book}, {key: indices})
+    if layer.precision == "w4_grouped":
+        return _grouped(node, layer, weight)
     axis = channel_axis(node.op) if layer.granularity == "channel" else None
     scales = kept.scale if kept is not None else _scales(node, layer, weight, axis)
     findings: tuple[Finding, ...] = ()
@@ -77,16 +81,33 @@ def store(
     return Stored(tensors, {key: quantize(weight, encoding)}, findings)
 
 
+def _grouped(node: Node, layer: LayerPlan, weight: np.ndarray) -> Stored:
+    """Return a weight in groups, each with the scale that the layer's quantizer sets for it as for a channel."""
+    group, bits = group_of(layer), WEIGHT_BITS[layer.precision]
+    settings = {name: value for name, value in layer.weights.settings.items() if name != "group"}
+    parts = weight.reshape(-1, group)
+    found = _set(node, Step(layer.weights.part, settings), parts, bits, 1)
+    encoding = BlockAffine(group, bits, blocks.rounded(found).reshape(len(weight), -1))
+    key = f"{node.key}:weight"
+    return Stored({key: encoding, f"{node.key}:in": Dynamic()}, {key: blocks.quantize(weight, encoding)})
+
+
 def _scales(node: Node, layer: LayerPlan, weight: np.ndarray, axis: int | None) -> np.ndarray:
     """Return the scales that a layer's quantizer sets, float32 [channels] or []."""
-    quantizer = SHELF.build(layer.weights.part, layer.weights.settings)
     taps = int(np.prod(weight.shape[2:])) if node.op.startswith("conv") else 1
+    scales = _set(node, layer.weights, by_channel(weight, axis), WEIGHT_BITS[layer.precision], taps)
+    return scales if axis is not None else scales.reshape(())
+
+
+def _set(node: Node, step: Step, parts: np.ndarray, bits: int, taps: int) -> np.ndarray:
+    """Return the scale that a quantizer sets for each row of ``parts``, float32 [rows]; errors name the layer."""
+    quantizer = SHELF.build(step.part, step.settings)
     try:
-        scales: np.ndarray = quantizer.weight_scales(by_channel(weight, axis), WEIGHT_BITS[layer.precision], taps)
+        scales: np.ndarray = quantizer.weight_scales(parts, bits, taps)
     except JobError as error:
         place = split_node(node.key)[0] or node.key
         raise JobError(error.cause, where=place, tried=f"reading {node.weight}") from error
-    return scales if axis is not None else scales.reshape(())
+    return scales
 
 
 def _dead(node: Node, raised: np.ndarray) -> tuple[Finding, ...]:

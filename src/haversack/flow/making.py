@@ -331,19 +331,20 @@ class Maker:
     def _costs(
         self, opening: Opening, handle: Handle, artifact: Artifact
     ) -> tuple[Latency, Memory, tuple[Finding, ...]]:
-        inputs = feeds(artifact, tuple(array[:1] for array in self.data.first()))
+        first = tuple(array[:1] for array in self.data.first())
+        inputs, other = feeds(artifact, first), feeds(self.floats.artifact, first) if artifact.grids else None
         told = findings.of_outputs(self.device.run(handle, inputs), self.device.run(handle, inputs))
         begun = starts.take(self.device, opening, inputs, sink=self.sink)
         memory = starts.memory(self.device, opening, inputs, begun)
         baseline = self.device.load(self.floats.opening)
         try:
-            timed = latency.compare(
-                self.device, handle, baseline, inputs, cold_ms=starts.cold_ms(begun), sink=self.sink
-            )
+            cold = starts.cold_ms(begun)
+            timed = latency.compare(self.device, handle, baseline, inputs, cold_ms=cold, other=other, sink=self.sink)
             if self._is_float_file(artifact):
                 return latency.alike(timed.latency), memory, told
             if timed.difference.different and timed.difference.ratio > 1:
-                timed = latency.confirmed(self.device, timed, opening, self.floats.opening, inputs, sink=self.sink)
+                files = opening, self.floats.opening
+                timed = latency.confirmed(self.device, timed, *files, inputs, other=other, sink=self.sink)
         finally:
             self.device.unload(baseline)
         return timed.latency, memory, (*told, *findings.of_speed(timed.difference))

@@ -13,7 +13,7 @@ from haversack import report
 from haversack.base import digest
 from haversack.base.budget import Budget
 from haversack.base.candidate import Artifact, Candidate, Pair
-from haversack.base.encodings import Affine, Codebook, Encodings, Float
+from haversack.base.encodings import Affine, BlockAffine, Codebook, Encodings, Float
 from haversack.base.model import Model, Sample
 from haversack.base.recipe import FORMAT, Recipe, unstructure, write
 from haversack.choose.runtimes import Choice
@@ -80,7 +80,8 @@ def leave(
     plans = tuple(one.plan for one in best.values())
     with atomic.told(out / "recipe.toml", "write the recipe"):
         job = _beside(steps.job.source, out)
-        write(Recipe(FORMAT, job, steps.model.digest, wishes.budget, plans), out / "recipe.toml")
+        own = {name: one for name, one in steps.settings.items() if name in best}
+        write(Recipe(FORMAT, job, steps.model.digest, wishes.budget, plans, own), out / "recipe.toml")
     calibration, evaluation = steps.data.counts()
     relocated = [_relocated(one, best) for one in candidates]
     choice.write(_choice(steps, relocated), out)
@@ -104,7 +105,8 @@ def leave(
     )
     across = tuple(report.pair(one) for one in pairs)
     proofs = _proofs(out, {name: beside(steps.targets[name]) for name in best})
-    record = replace(record, across=across, why=only.paragraph if only else "", proofs=proofs)
+    why = only.paragraph if only else ""
+    record = replace(record, across=across, why=why, proofs=proofs, settings=dict(steps.settings))
     record = memory.told(record, steps, best, {target: out / BEST / target for target in best})
     report.write(record, out)
     return record
@@ -204,7 +206,7 @@ def stored_bytes(model: Model, encodings: Encodings) -> int:
     bits = dict.fromkeys(read, 8 * _FLOAT_BYTES)
     for node in model.graph.nodes:
         found = encodings.tensors.get(f"{node.key}:weight")
-        if node.weight and isinstance(found, Affine | Codebook):
+        if node.weight and isinstance(found, Affine | BlockAffine | Codebook):
             bits[node.weight] = found.bits
         elif node.weight and isinstance(found, Float) and found.dtype == "float16":
             bits[node.weight] = 16

@@ -26,17 +26,17 @@ from haversack.flow.early import limits
 from haversack.flow.effort import effort
 from haversack.flow.exports import judgeable
 from haversack.flow.outputs import Wishes, leave, shipped
-from haversack.flow.proposals import careful, narrowed, proposals
+from haversack.flow.proposals import careful, proposals, smaller
 from haversack.flow.race import race
 from haversack.flow.reporting import confirmed
 from haversack.flow.request import Request, Runtimes, opened, runtimes
+from haversack.flow.settings import built
 from haversack.flow.steps import Steps
 from haversack.flow.where import measured_on
 from haversack.flow.workshop import Workshop, refuse_anothers
 from haversack.load.forecast import Preflight
 from haversack.measure.device import Device
 from haversack.report.record import Record
-from haversack.targets.contract import SHELF as TARGETS
 
 PLANS = 3
 """How many plans for each target a forecast of time counts with."""
@@ -156,8 +156,9 @@ def _steps(
     if budget is not None and {"latency_ratio", "latency_ms"} & set(budget.limits()):
         allow = (*allow, "slower-than-float")
     metric = metrics.resolve(job.metric)
-    targets = {name: TARGETS.build(name).sized(job.lengths) for name in tried.targets}
-    return Steps(shop, job, Data(job, None, metric), metric, targets, device, tuple(allow), effort(spend))
+    targets = {name: built(name, tried.settings.get(name)).sized(job.lengths) for name in tried.targets}
+    data = Data(job, None, metric)
+    return Steps(shop, job, data, metric, targets, device, tuple(allow), effort(spend), tried.settings)
 
 
 def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:
@@ -173,14 +174,14 @@ def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]
     raced = race(steps, plans.variants)
     model = steps.model
     cannot = hopeless(model.graph, model.weights, budget)
-    small = [one for one in raced.order[:1] if "w4a8" in target.precisions and cannot(one)]
+    large = [one for one in raced.order[:1] if cannot(one)]
     return best(
         raced.order[:1],
         budget,
         steps.evaluate,
         spares=[(plan, raced.lost[plan.digest]) for plan in raced.order[1:]],
         fallbacks=[
-            *(one for first in small for one in narrowed(first, steps.constraints[name].int4_layers)),
+            *(one for first in large for one in smaller(first, target.precisions, steps.constraints[name])),
             *(one for first in raced.order[:1] for one in careful(model.graph, first)),
             *plans.fallbacks,
         ],

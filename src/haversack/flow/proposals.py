@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from haversack.base.constraints import Constraints
 from haversack.base.graph import Graph
 from haversack.base.plan import STATIC, Plan, Precision, Step
 from haversack.choose.options import CLIPPED
@@ -20,6 +21,8 @@ WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
 PALETTE_BITS = (6, 4)
 """Bits of an index into a palette, the gentler first."""
+GROUPED = (32, 128)
+"""How many 4-bit weights share a scale, the gentler first: XNNPACK is slower than with int8 at 32, and not at 128."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,38 @@ def narrowed(plan: Plan, int4_layers: Collection[str]) -> list[Plan]:
     }
     origin = f"{plan.origin}, {len(narrow)} layer{'s' * (len(narrow) != 1)} with 4-bit weights"
     return [replace(plan, layers={**plan.layers, **narrow}, origin=origin)] if narrow else []
+
+
+def regrouped(plan: Plan, groups: Mapping[str, Collection[int]]) -> list[Plan]:
+    """Return a dynamic plan with 4-bit weights in groups, by ``GROUPED``; nothing where no layer can have them.
+
+    Args:
+        plan: its int8_dynamic layers are narrowed.
+        groups: ``Constraints.groups`` of all selected targets.
+    """
+    found = []
+    for group in GROUPED:
+        weights = Step(CLIPPED.part, {**CLIPPED.settings, "group": group})
+        narrow = {
+            key: replace(layer, precision="w4_grouped", weights=weights)
+            for key, layer in plan.layers.items()
+            if layer.precision == "int8_dynamic" and group in groups.get(key, ())
+        }
+        origin = f"{plan.origin}, {len(narrow)} layers with 4-bit weights in groups of {group}"
+        found += [replace(plan, layers={**plan.layers, **narrow}, origin=origin)] if narrow else []
+    return found
+
+
+def smaller(plan: Plan, precisions: Collection[Precision], constraints: Constraints) -> list[Plan]:
+    """Return a plan with weights of 4 bits where the runtime has kernels for them.
+
+    Args:
+        plan: of integers.
+        precisions: what the target can do.
+        constraints: of all selected targets.
+    """
+    static = narrowed(plan, constraints.int4_layers) if "w4a8" in precisions else []
+    return static + (regrouped(plan, constraints.groups) if "w4_grouped" in precisions else [])
 
 
 def mostly_linear(graph: Graph) -> bool:

@@ -19,7 +19,7 @@ from haversack.base.finding import KINDS
 from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.shelf import nearest
-from haversack.flow import requirements
+from haversack.flow import requirements, settings
 from haversack.flow.effort import DEFAULT
 from haversack.targets.contract import PLATFORMS, Target
 from haversack.targets.contract import SHELF as TARGETS
@@ -36,7 +36,8 @@ class Request:
     Attributes:
         source: a job file, ``module:callable``, or a recipe.toml of an earlier run.
         budget: ``size=5.2MB,latency=0.55x,drop=1pt``; None for the recipe's, or for a drop of one point.
-        targets: runtimes by name; ``any`` for all that run here, of which one ships.
+        targets: runtimes by name, each with settings of its own behind a colon where it is given some
+            (``litert:integer_io=true``); ``any`` for all that run here, of which one ships.
         platform: where the artefact will run (``targets.contract.PLATFORMS``), or empty.
         out: the folder for the results; text will do, here and for ``plan``.
         allow: kinds of findings that may not fail the run.
@@ -108,12 +109,14 @@ class Runtimes:
         one: whether only one of them ships.
         left_out: target -> why it is not tried, where the user asked for any.
         shipping: target -> what shipping it to the user's platform takes.
+        settings: target -> its own, for targets that were given some, here or in the recipe that is replayed.
     """
 
     targets: tuple[str, ...]
     one: bool = False
     left_out: Mapping[str, str] = field(default_factory=dict)
     shipping: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, settings.Settings] = field(default_factory=dict)
 
     def taking(self, refusals: Mapping[str, Sequence[Fault]]) -> Runtimes:
         """Return the runtimes without those that refuse the model, where the user asked for any and one takes it.
@@ -141,7 +144,8 @@ def runtimes(request: Request) -> Runtimes:
             where="--platform",
             next_step=f"one of {', '.join(PLATFORMS)}",
         )
-    named = [name for name in request.targets if name != ANY]
+    asked = [settings.parsed(text) for text in request.targets if text != ANY]
+    named = [name for name, _ in asked]
     for name in named:
         TARGETS.type_of(name)  # a misspelt name beside ``any`` is told, and not covered by it
     if named and ANY in request.targets:
@@ -151,7 +155,8 @@ def runtimes(request: Request) -> Runtimes:
             next_step=f"--target any alone, or the names alone: --target {' --target '.join(named)}",
         )
     wanted = dict.fromkeys(TARGETS.names() if ANY in request.targets else named)
-    parts: dict[str, Target] = {name: TARGETS.build(name) for name in wanted}
+    own = {**_replayed(request), **{name: one for name, one in asked if one}}
+    parts: dict[str, Target] = {name: settings.built(name, own.get(name)) for name in wanted}
     why = {name: reason for name, part in parts.items() if (reason := _unfit(part, request.platform))}
     if ANY not in request.targets:
         elsewhere = [name for name, reason in why.items() if reason == _elsewhere(request.platform)]
@@ -166,7 +171,12 @@ def runtimes(request: Request) -> Runtimes:
     if not kept:
         raise UsageError("no runtime is left to try", faults=tuple(Fault(*one) for one in why.items()))
     shipping = {name: parts[name].platforms[request.platform] for name in kept} if request.platform else {}
-    return Runtimes(kept, ANY in request.targets, why, shipping)
+    return Runtimes(kept, ANY in request.targets, why, shipping, {name: own[name] for name in kept if name in own})
+
+
+def _replayed(request: Request) -> Mapping[str, settings.Settings]:
+    """Return the settings of targets that stand in a recipe."""
+    return recipe.read(Path(request.source)).settings if request.source.endswith(".toml") else {}
 
 
 def _unfit(part: Target, platform: str) -> str:

@@ -73,6 +73,7 @@ class Steps:
         device: where artefacts run.
         allow: kinds of findings that do not fail a candidate.
         spend: what rounding weights may cost.
+        settings: target -> its own, for targets that were given some.
         made: plan digest -> what was made of it in this run.
         failed: target -> why its float file is not there, or was not run.
     """
@@ -85,6 +86,7 @@ class Steps:
     device: Device
     allow: tuple[str, ...] = ()
     spend: Effort = EFFORTS[DEFAULT]
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     made: dict[str, Made] = field(default_factory=dict)
     failed: dict[str, HaversackError] = field(default_factory=dict)
 
@@ -136,7 +138,8 @@ class Steps:
             versions = sorted(f"{name} {number}" for name, number in machine.versions.items())
             processor = [platform.machine(), machine.cpu, *machine.cpu_flags]
             sources = [self.model.digest, self.data.digest(), self.metric.digest, _code()]
-            return [*sources, *map(str, self.job.lengths), *processor, *versions, *self.device.identity]
+            own = [f"{name} {dict(sorted(one.items()))}" for name, one in sorted(self.settings.items())]
+            return [*sources, *own, *map(str, self.job.lengths), *processor, *versions, *self.device.identity]
 
     @cached_property
     def constraints(self) -> dict[str, Constraints]:

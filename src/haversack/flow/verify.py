@@ -25,6 +25,7 @@ from haversack.base.progress import Event, Sink, silent
 from haversack.flow.exports import where_to_run
 from haversack.flow.making import ENCODINGS
 from haversack.flow.outputs import ARTIFACT, BEST, GOLDEN
+from haversack.flow.settings import built
 from haversack.flow.shipped import Shipped
 from haversack.measure import devices
 from haversack.measure.device import Device, NotThere, Opening
@@ -32,7 +33,6 @@ from haversack.measure.local import LocalDevice
 from haversack.measure.remote import RemoteDevice
 from haversack.report.files import JSON_NAME
 from haversack.report.record import CandidateRecord, Record
-from haversack.targets.contract import SHELF as TARGETS
 from haversack.tools.data import golden_file
 from haversack.tools.formats import encodings_file
 from haversack.tools.graph.injection import count, differences
@@ -141,7 +141,7 @@ def _target(out: Path, record: Record, target: str, device: Device, sink: Sink) 
     if candidate is None or candidate.artifact is None:
         yield Check(target, "report", "it names no artefact", (Fault("report.json", f"best.{target} has no file"),))
         return
-    shipped = Shipped.of(out, record, TARGETS.build(target), candidate)
+    shipped = Shipped.of(out, record, built(target, record.settings.get(target)), candidate)
     looks = {
         "hashes": (partial(_hashes, shipped), ()),
         "read back": (partial(_read_back, shipped), (*shipped.names, ARTIFACT, ENCODINGS)),

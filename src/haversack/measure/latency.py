@@ -55,6 +55,7 @@ def compare(
     patience: Patience = DEFAULT_PATIENCE,
     swapped: bool = False,
     sink: Sink = silent,
+    other: Mapping[str, np.ndarray] | None = None,
 ) -> Timed:
     """Time an artefact and the float file of its runtime by turns.
 
@@ -66,12 +67,14 @@ def compare(
         patience: how long to measure.
         swapped: call the float file first in each pair.
         sink: told how many pairs were timed; how many it will be is known at the end.
+        other: what the float file is called with, where its interface is not the artefact's.
 
     Raises:
         WorkerFault: a runtime failed, died or hung; base class ``EnvironmentFault``.
     """
     order = -1 if swapped else 1
     text = "pairs of calls, by turns with the float file" + ", opened again" * swapped
+    given = {**inputs, **{f"{baseline.number}|{name}": array for name, array in (other or {}).items()}}
     parts: list[Times] = []
     spent, pairs, difference = 0.0, 0, None
     while difference is None or (
@@ -81,7 +84,7 @@ def compare(
     ):
         part = device.time(
             (candidate, baseline)[::order],
-            inputs,
+            given,
             rounds=min(_CHUNK_PAIRS, patience.most_pairs - pairs),
             warmup=0 if parts else patience.warmup,
             seconds=patience.seconds - spent,
@@ -107,6 +110,7 @@ def confirmed(
     *,
     patience: Patience = DEFAULT_PATIENCE,
     sink: Sink = silent,
+    other: Mapping[str, np.ndarray] | None = None,
 ) -> Timed:
     """Open two files anew in the other order, time them again, and return both measurements as one.
 
@@ -117,7 +121,7 @@ def confirmed(
         device: where the files are opened.
         first: what the first opening said.
         candidate, baseline: the artefact and the float file.
-        inputs: as for ``compare``.
+        inputs, other: as for ``compare``.
         patience: how long to measure.
         sink: as for ``compare``.
 
@@ -128,7 +132,9 @@ def confirmed(
     mine = device.load(candidate)
     try:
         cold = first.latency.cold_ms
-        second = compare(device, mine, theirs, inputs, cold_ms=cold, patience=patience, swapped=True, sink=sink)
+        second = compare(
+            device, mine, theirs, inputs, cold_ms=cold, patience=patience, swapped=True, sink=sink, other=other
+        )
     finally:
         device.unload(mine)
         device.unload(theirs)

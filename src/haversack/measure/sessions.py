@@ -118,16 +118,17 @@ class Sessions:
     def time(self, header: Header, arrays: Arrays) -> Answer:
         """Call ``handles`` by turns on the same inputs, every other round in reverse order.
 
-        The header also has ``rounds``, ``warmup`` (calls of each before the clock runs) and ``seconds``, after which
-        no further round begins.
+        An array named ``HANDLE|NAME`` stands for ``NAME`` with that handle alone. The header also has ``rounds``,
+        ``warmup`` (calls of each before the clock runs) and ``seconds``, after which no further round begins.
 
         Returns:
             ``wall`` and ``cpu``: int64 [rounds done, handles], nanoseconds.
         """
         sessions = [self._open[handle] for handle in header["handles"]]
+        feeds = [_feeds(arrays, handle, header["handles"]) for handle in header["handles"]]
         for _ in range(header["warmup"]):
-            for session in sessions:
-                session.run(arrays)
+            for session, inputs in zip(sessions, feeds, strict=True):
+                session.run(inputs)
         wall = np.zeros((header["rounds"], len(sessions)), np.int64)
         cpu = np.zeros_like(wall)
         done = 0
@@ -136,7 +137,7 @@ class Sessions:
             for done in range(1, len(wall) + 1):
                 forward = range(len(sessions))
                 for index in forward if done % 2 else reversed(forward):
-                    wall[done - 1, index], cpu[done - 1, index] = _once(sessions[index], arrays)
+                    wall[done - 1, index], cpu[done - 1, index] = _once(sessions[index], feeds[index])
                 if time.perf_counter() > until:
                     break
         return {}, {"wall": wall[:done], "cpu": cpu[:done]}
@@ -192,6 +193,13 @@ class Sessions:
 def methods() -> Mapping[str, Callable[[Header, Arrays], Answer]]:
     """Return the methods of a fresh set of sessions: the worker's factory."""
     return Sessions().methods()
+
+
+def _feeds(arrays: Arrays, handle: int, handles: Sequence[int]) -> dict[str, np.ndarray]:
+    """Return what one handle is called with: the arrays for all, but for those that bear its number."""
+    theirs = tuple(f"{each}|" for each in handles)
+    own = {name.partition("|")[2]: array for name, array in arrays.items() if name.startswith(f"{handle}|")}
+    return {name: array for name, array in arrays.items() if not name.startswith(theirs)} | own
 
 
 def _open(target: Opener, header: Header) -> Session:

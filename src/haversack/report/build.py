@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from haversack.base.budget import Budget
 from haversack.base.candidate import Artifact, Candidate, Latency, Memory, Pair, Parity
 from haversack.base.finding import Finding
-from haversack.base.plan import WEIGHT_BITS, LayerPlan
+from haversack.base.plan import GROUPS, WEIGHT_BITS, LayerPlan
 from haversack.base.quality import Drop, Quality
 from haversack.report.record import (
     FORMAT,
@@ -262,11 +262,18 @@ def _layer(before: LayerFacts, now: LayerFacts | None, plan: LayerPlan | None, e
         parameters=shown.parameters,
         precision=precision,
         bits=int(plan.weights.settings.get("bits", WEIGHT_BITS[precision])) if plan else WEIGHT_BITS[precision],
-        granularity=plan.granularity if plan and WEIGHT_BITS[precision] <= _INTEGERS and precision != "palette" else "",
+        granularity=_granularity(plan) if plan else "",
         relative_error=error,
         time_share=now.time_share if now else None,
         float_time_share=before.time_share,
     )
+
+
+def _granularity(plan: LayerPlan) -> str:
+    """Return what shares one scale of a layer's integers, in a word; empty where it has no scales."""
+    if plan.precision == "w4_grouped":
+        return f"group of {plan.weights.settings.get('group', GROUPS[0])}"
+    return plan.granularity if WEIGHT_BITS[plan.precision] <= _INTEGERS and plan.precision != "palette" else ""
 
 
 def _error(layer: LayerFacts, errors: Mapping[str, float]) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from haversack.base.finding import Severity
 from haversack.base.plan import Plan
@@ -354,6 +354,7 @@ class Record:
         floats: target -> its float artefact.
         why: why this runtime's file ships and no other's, one paragraph; empty where the user named the targets.
         across: what ships for several targets, compared; empty for one.
+        settings: target -> its own settings, for targets that were given some.
         proofs: path below the output folder -> sha256, of what lies beside the artefacts that ship.
         activations: target -> where the activations of what ships for it peak.
         seconds: stage -> seconds it took.
@@ -380,6 +381,7 @@ class Record:
     why: str = ""
     across: tuple[PairRecord, ...] = ()
     proofs: Mapping[str, str] = field(default_factory=dict, hash=False)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     activations: Mapping[str, Activations] = field(default_factory=dict, hash=False)
 
     @property

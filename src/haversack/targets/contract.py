@@ -17,7 +17,7 @@ import numpy as np
 from haversack.base import digest, versions
 from haversack.base.candidate import Artifact, ArtifactFile
 from haversack.base.constraints import Constraints
-from haversack.base.encodings import Affine, Codebook, Encodings
+from haversack.base.encodings import Affine, BlockAffine, Codebook, Encodings
 from haversack.base.errors import ConversionError, Fault, UsageError, VerificationError
 from haversack.base.finding import Finding
 from haversack.base.graph import Graph
@@ -326,7 +326,7 @@ def encoding_faults(model: Model, encodings: Encodings) -> tuple[Fault, ...]:
             faults.append(Fault(key, "the model has no such node"))
         elif port == "weight" and node.weight is None:
             faults.append(Fault(key, f"{node.op} has no weight"))
-        elif port == "weight" and isinstance(encodings.tensors[key], Affine | Codebook):
+        elif port == "weight" and isinstance(encodings.tensors[key], Affine | BlockAffine | Codebook):
             cause = _integer_fault(encodings.integers.get(key), model.weights[str(node.weight)].shape)
             faults += [Fault(key, cause)] if cause else []
     return tuple(faults)

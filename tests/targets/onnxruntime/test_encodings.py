@@ -35,7 +35,7 @@ def refused(model, tensors, tmp_path, integers=None):
         ("head:linear#0:in", Dynamic(4), "to 8 bits"),
         ("head:linear#0:in", Dynamic(), "needs an integer weight"),
         ("head:linear#0:in", UINT8, "only Dynamic"),
-        ("head:linear#0:weight", BlockAffine(4, 4, np.ones((5, 2), np.float32)), "not as BlockAffine"),
+        ("head:linear#0:weight", BlockAffine(4, 4, np.ones((5, 2), np.float32)), "integers are missing"),
         ("nobody:linear#0:out", UINT8, "no such node"),
         (":add#0:weight", Float("float16"), "add has no weight"),
     ],

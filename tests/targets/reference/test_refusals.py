@@ -19,6 +19,7 @@ def model(exported):
 
 
 LINEAR, SOFTMAX = "0:linear#0", "1:softmax#0"
+BLOCKS = np.ones((3, 2), np.float32)
 GOOD = affine.symmetric(np.ones(3, np.float32), 8, 0)
 CODES = np.ones((3, 4), np.int32)
 PER_CHANNEL = Affine(8, signed=False, axis=0, scale=np.ones(3, np.float32), zero_point=np.zeros(3, np.int32))
@@ -35,7 +36,9 @@ PER_CHANNEL = Affine(8, signed=False, axis=0, scale=np.ones(3, np.float32), zero
         (f"{LINEAR}:weight", Codebook(2, np.zeros(4, np.float32)), None, "missing"),
         (f"{LINEAR}:weight", Codebook(2, np.zeros(4, np.float32)), CODES.T, "another shape"),
         (f"{LINEAR}:weight", Codebook(2, np.zeros((3, 4), np.float32), 1), CODES, "one palette"),
-        (f"{LINEAR}:weight", BlockAffine(2, 4, np.ones((3, 2), np.float32)), CODES, "BlockAffine"),
+        (f"{LINEAR}:weight", BlockAffine(2, 4, BLOCKS), None, "missing"),
+        (f"{LINEAR}:weight", BlockAffine(3, 4, np.ones((4, 1), np.float32)), CODES.T, "another shape"),
+        (f"{LINEAR}:weight", BlockAffine(2, 4, BLOCKS, BLOCKS), CODES, "minima"),
         (f"{LINEAR}:out", PER_CHANNEL, None, "one scale"),
         (f"{LINEAR}:out", Codebook(2, np.zeros(4, np.float32)), None, "Codebook on an activation"),
         (f"{LINEAR}:in", Dynamic(), None, "needs a weight in integers"),

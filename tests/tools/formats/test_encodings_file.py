@@ -44,7 +44,8 @@ ALL = Encodings(
         "a.fc:linear#0:weight": np.array([[-32767, 5], [32767, 0]], np.int32),
         "e:linear#0:weight": np.array([[3, 0, 2]], np.int32),
         ":linear#0:weight": np.array([255, 0], np.int32),
-        "d:linear#0:weight": np.array([[70000, -1, 2, 3]], np.int32),
+        "c:linear#0:weight": np.array([[70000, -1, 2, 3]], np.int32),
+        "d:linear#0:weight": np.array([[31, -31, 2, 3], [0, 1, -1, 5]], np.int32),
     },
 )
 
@@ -90,7 +91,7 @@ def test_codes_lie_unpacked_in_the_smallest_type():
     types = {name.rpartition("|")[0]: value.dtype for name, value in stored.items() if name.endswith("|integers")}
     assert types == {
         "a.conv:conv2d#0:weight": np.int8, "a.fc:linear#0:weight": np.int16, "e:linear#0:weight": np.int8,
-        ":linear#0:weight": np.uint8, "d:linear#0:weight": np.int32,
+        ":linear#0:weight": np.uint8, "c:linear#0:weight": np.int32, "d:linear#0:weight": np.int8,
     }  # fmt: skip
     assert stored["a.conv:conv2d#0:weight|integers"].shape == (2, 1, 1, 2)
 

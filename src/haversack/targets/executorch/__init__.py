@@ -41,7 +41,7 @@ class ExecuTorch(Target):
     runtime: ClassVar[str] = "torch"
     packages: ClassVar[tuple[str, ...]] = ("executorch", "torchao")
     verified: ClassVar[Mapping[str, str]] = {"executorch": ">=1.5.1,<1.6"}
-    precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8", "w4a8", "int8_dynamic")
+    precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8", "w4a8", "int8_dynamic", "w4_grouped")
     file: str = "model.pte"
     longest: int = 128
 

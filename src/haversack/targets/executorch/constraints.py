@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from haversack.base.constraints import Constraints
 from haversack.base.graph import Graph
+from haversack.base.plan import GROUPS
 from haversack.tools.graph.demands import demands
 from haversack.tools.graph.roles import Role, role, units
 
@@ -18,4 +19,4 @@ def constraints(graph: Graph) -> Constraints:
     """
     joined = (unit.head for unit in units(graph) if role(unit.head) is Role.CONCAT)
     doubled = {node.op for node in joined if node.output.dtype == "float32" and len(set(node.inputs)) == 1}
-    return demands(graph, without=_MOVES_WITHOUT_KERNEL | doubled)
+    return demands(graph, without=_MOVES_WITHOUT_KERNEL | doubled, groups=GROUPS)

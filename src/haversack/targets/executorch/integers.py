@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Dynamic, Encodings
+from haversack.base.encodings import Affine, BlockAffine, Dynamic, Encodings
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model
@@ -16,7 +16,7 @@ from haversack.targets.executorch import parse
 from haversack.targets.executorch.sheet import Sheet, inputs
 from haversack.tools.graph.law import equal
 from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role
-from haversack.tools.numerics import affine
+from haversack.tools.numerics import affine, blocks
 
 _MOVES = frozenset(
     "StaticTranspose StaticReshape MaxPooling2d StaticConstantPad StaticSlice Copy "
@@ -24,6 +24,7 @@ _MOVES = frozenset(
 )
 NARROW = 4
 _LAYERS = frozenset({"Conv2d", "DepthwiseConv2d", "FullyConnected"})
+_INTEGERS = (Affine, BlockAffine)
 _COMPUTES = _LAYERS | {"Add", "GlobalAvgPooling2d"}
 
 
@@ -90,7 +91,7 @@ class Writer:
             self._clamp(node, unit)
         elif kind in _MOVES and self._moves(node, asked, is_final=bool(key)):
             self._move(node, owner, kind)
-        elif kind == "FullyConnected" and self.encodings.affine(f"{owner}:weight") is not None:
+        elif kind == "FullyConnected" and isinstance(self.encodings.tensors.get(f"{owner}:weight"), _INTEGERS):
             self._stored(node, owner)
             self._quantized(node, asked)
         else:
@@ -230,14 +231,16 @@ class Writer:
 
     def _weight(self, value: int, node: Node, axis: int) -> int:
         key = f"{node.key}:weight"
-        encoding = self.encodings.affine(key)
-        assert encoding is not None, "an encoded layer"
+        encoding = self.encodings.tensors[key]
+        assert isinstance(encoding, _INTEGERS), "an encoded layer"
         integers, dims = self.encodings.integers[key], self.sheet.tensor(value).dims
         layout = self.sheet.part.layouts.get(value)
         if layout is None or value not in self.sheet.part.parameters or integers.size != np.prod(dims):
             raise ConversionError("its weight has a layout that is not known", where=node.key)
         shape, axes = layout
         turned = np.ascontiguousarray(integers.reshape(shape).transpose(axes)).reshape(dims)
+        if isinstance(encoding, BlockAffine):
+            return self.sheet.grouped(_packed(turned), dims, blocks.to_bfloat16(encoding.scale), encoding.block)
         if encoding.bits == NARROW:
             if ":conv2d#" in key:
                 dims = [dims[0], dims[-1]]

@@ -24,9 +24,9 @@ NOWHERE = 0xFFFFFFFF
 _DIGITS = 20
 _BACKEND = "XnnpackBackend"
 _STRING = 6
-_TENSOR, _PER_TENSOR, _PER_CHANNEL, _DYNAMIC = 1, 2, 1, 3
+_TENSOR, _PER_TENSOR, _PER_CHANNEL, _DYNAMIC, _PER_GROUP = 1, 2, 1, 3, 4
 OFFSET_IS_NAMED = (1 << 64) - 1
-FLOAT32, QINT8, QCINT8, QCINT32, QINT32, QCINT4, QDINT8 = 1, 3, 6, 7, 5, 8, 9
+FLOAT32, QINT8, QCINT8, QCINT32, QINT32, QCINT4, QDINT8, QBINT4 = 1, 3, 6, 7, 5, 8, 9, 10
 KINDS = (
     "", "Add", "FullyConnected", "Softmax", "Sigmoid", "StaticTranspose", "Clamp", "Conv2d", "Div",
     "StaticResizeBilinear2D", "StaticConstantPad", "AvgPooling2d", "Minimum", "DepthwiseConv2d", "MaxPooling2d",
@@ -55,9 +55,10 @@ class Value:
         datatype: as numbered in the schema.
         dims: its shape as XNNPACK has it.
         constant: index of its numbers, 0 for none.
-        scale: float32 [] or [channels], or None.
+        scale: float32 [] or [channels], or None; of groups, uint16 bits of bfloat16 [rows * groups in a row].
         zero_point: of a per-tensor scale.
         axis: of a per-channel scale.
+        group: how many numbers of a row share a scale, or 0.
     """
 
     datatype: int
@@ -66,6 +67,7 @@ class Value:
     scale: np.ndarray | None = None
     zero_point: int = 0
     axis: int | None = None
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Delegate:
         kind = np.int32 if value.datatype in (QCINT32, QINT32) else np.int8
         data = self.constants[value.constant]
         count = prod(value.dims)
-        if value.datatype == QCINT4:
+        if value.datatype in (QCINT4, QBINT4):
             packed = np.frombuffer(data, np.uint8)
             found = np.stack([packed & 15, packed >> 4], -1).reshape(-1).astype(np.int32) - 8
             rows = value.dims[0] if value.dims else 0
@@ -244,6 +246,12 @@ def _value(value: Table, constants: list[memoryview]) -> Value:
     if how == _PER_TENSOR:
         scale = np.array(parameters.number(0, "f"), np.float32)
         return Value(datatype, dims, constant, scale, parameters.integer(1, "i"))
+    if how == _PER_GROUP:
+        index, count = parameters.integer(4), parameters.integer(5)
+        if not count or index >= len(constants) or len(constants[index]) < 2 * count:
+            raise Spoiled("a scale for each group that is not stored as we write it")
+        bits, group = np.frombuffer(constants[index], np.uint16, count), parameters.integer(2, "i")
+        return Value(datatype, dims, constant, bits, 0, parameters.integer(1, "i"), group)
     index, count = parameters.integer(2), parameters.integer(3)
     if how != _PER_CHANNEL or index >= len(constants) or len(constants[index]) < 4 * count:
         raise Spoiled("a scale for each channel that is not stored as we write it")

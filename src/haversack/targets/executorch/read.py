@@ -8,18 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Dynamic
+from haversack.base.encodings import Affine, BlockAffine, Dynamic
 from haversack.base.errors import Fault, VerificationError
 from haversack.targets.executorch import parse
 from haversack.targets.executorch.flat import Spoiled
 from haversack.targets.executorch.parse import Delegate, Program, Step, Value
 from haversack.targets.executorch.tables import read_tables
 from haversack.tools.graph.injection import Content
+from haversack.tools.numerics import blocks
 
 _INT8 = 128
 _LAYERS = frozenset({"Conv2d", "DepthwiseConv2d", "FullyConnected"})
 _CHANNELS_FIRST = {"Conv2d": (0, 3, 1, 2), "DepthwiseConv2d": (3, 0, 1, 2)}
-_WEIGHTS = {parse.QINT8: 8, parse.QCINT8: 8, parse.QCINT4: 4}
+_WEIGHTS = {parse.QINT8: 8, parse.QCINT8: 8, parse.QCINT4: 4, parse.QBINT4: 4}
 _SHARED = 16
 """How many numbers are unpacked for each byte of a file: layers that share a constant take no memory without end."""
 
@@ -121,6 +122,12 @@ def _layer(content: Content, constants: _Constants, delegate: Delegate, step: St
     integers = _integers(constants, delegate, step, key)
     if integers.size and integers.min() < 1 - (1 << (bits - 1)):
         content.faults.append(Fault(f"{key}:weight", "it holds the lowest code, which no weight has"))
+    if weight.datatype == parse.QBINT4:
+        content.tensors[f"{key}:weight"] = _grouped(weight, integers, key)
+        content.integers[f"{key}:weight"] = integers
+        if delegate.values[step.inputs[0]].datatype == parse.QDINT8:
+            content.tensors[f"{key}:in"] = Dynamic(8)
+        return
     axis = 3 if step.kind == "DepthwiseConv2d" else 0
     if weight.scale.ndim and weight.axis != axis:
         content.faults.append(Fault(f"{key}:weight", f"its scales go along axis {weight.axis}"))
@@ -136,6 +143,19 @@ def _layer(content: Content, constants: _Constants, delegate: Delegate, step: St
         bias = delegate.values[step.bias]
         if bias.datatype in (parse.QCINT32, parse.QINT32) and bias.scale is not None:
             content.biases[key] = constants.integers(delegate, bias), bias.scale
+
+
+def _grouped(weight: Value, integers: np.ndarray, key: str) -> BlockAffine:
+    """Return the encoding of a weight with a scale for each group of a row.
+
+    Raises:
+        Spoiled: there are not as many scales as groups, or they go along another axis.
+    """
+    rows, length = integers.shape if integers.ndim == 2 else (0, 0)
+    fits = weight.group > 0 and weight.axis == 0 and length % weight.group == 0
+    if weight.scale is None or not fits or weight.scale.size * weight.group != integers.size:
+        raise Spoiled(f"{key}: scales of groups of {weight.group} do not fit a weight of shape {integers.shape}")
+    return BlockAffine(weight.group, 4, blocks.from_bfloat16(weight.scale).reshape(rows, -1))
 
 
 def _integers(constants: _Constants, delegate: Delegate, step: Step, key: str) -> np.ndarray:

@@ -41,7 +41,7 @@ class Sheet:
         values: tensor values of ExecuTorch's schema, by id; ids are those of the part as far as it has them.
         nodes: (node, owner), those that are done.
         constants: value id -> bytes.
-        scales: value id -> float32 scales, one for each channel.
+        scales: value id -> float32 scales, one for each channel; or bfloat16 bits (uint16), one for each group.
     """
 
     def __init__(self, part: Part, weights: Mapping[str, np.ndarray]) -> None:
@@ -115,6 +115,21 @@ class Sheet:
         else:
             found = self.new(dims, datatypes[0], PerTensorQuant(float(scale), 0))
         self.constants[found] = integers.tobytes()
+        return found
+
+    def grouped(self, codes: np.ndarray, dims: Any, scale: np.ndarray, group: int) -> int:  # noqa: ANN401 - ints
+        """Return a new constant of 4-bit codes with a scale for each group of a row.
+
+        Args:
+            codes: uint8, two codes in a byte.
+            dims: [rows, length].
+            scale: uint16 bits of bfloat16 [rows, length / group].
+            group: how many codes share a scale.
+        """
+        from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import PerChannelGroupQuant
+
+        found = self.new(dims, parse.QBINT4, PerChannelGroupQuant([], 0, group, num_scales=scale.size))
+        self.scales[found], self.constants[found] = scale, codes.tobytes()
         return found
 
     def add(self, kind: str, owner: str, **arguments: Any) -> None:  # noqa: ANN401 - as the schema has them

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
+from haversack.base.encodings import Affine, BlockAffine, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import ConversionError, Fault
 from haversack.base.graph import Node
 from haversack.base.keys import split_tensor
@@ -22,7 +22,7 @@ from haversack.targets.executorch.pads import fold
 from haversack.targets.executorch.sheet import Finished, Sheet
 from haversack.targets.executorch.skeleton import PICK, Skeleton
 from haversack.targets.executorch.tables import write_tables
-from haversack.tools.graph.injection import derived, unheld
+from haversack.tools.graph.injection import by_groups, derived, unheld
 from haversack.tools.graph.law import equal, runs_in_integers
 from haversack.tools.graph.roles import Role, Unit, role, units
 
@@ -202,7 +202,8 @@ def _unreached(model: Model, encodings: Encodings, skeleton: Skeleton, present: 
         read = {reader.key for reader in model.graph.consumers[node]}
         outside = node in model.graph.outputs or bool(read & alone)
         table = port == "weight" and node in skeleton.tables
-        if node in alone and isinstance(encodings.tensors[key], Affine) and (port == "weight" or outside) and not table:
+        encoded = isinstance(encodings.tensors[key], Affine | BlockAffine)
+        if node in alone and encoded and (port == "weight" or outside) and not table:
             yield Fault(key, "XNNPACK does not take this layer, so it stays in float32")
 
 
@@ -212,17 +213,18 @@ def _normed(model: Model, encodings: Encodings, present: set[str]) -> Iterator[F
         if "batch_norm" not in node.op or node.key in present:
             continue
         for key in (f"{node.inputs[0]}:weight", f"{node.inputs[0]}:out", node.out):
-            if isinstance(encodings.tensors.get(key), Affine):
+            if isinstance(encodings.tensors.get(key), Affine | BlockAffine):
                 yield Fault(key, f"ExecuTorch folds the batch norm {node.key} into its layer: fold it before encoding")
 
 
 def _faults(model: Model, encodings: Encodings, whole: Mapping[str, Unit]) -> Iterator[Fault]:
     """Yield what this target's files cannot hold."""
     inside = {unit.head.key for unit in whole.values() if unit.clamp is not None}
-    found = list(unheld(model, encodings, inside, _weight_fault, _input_fault))
+    kernels = constraints(model.graph)
+    found = list(unheld(model, encodings, inside, by_groups(_weight_fault, encodings, kernels.groups), _input_fault))
     told = {fault.where for fault in found}
     yield from found
-    narrow = constraints(model.graph).int4_layers
+    narrow = kernels.int4_layers
     for key in sorted(encodings.tensors.keys() - told):
         weight = encodings.affine(key)
         node_key, port = split_tensor(key)

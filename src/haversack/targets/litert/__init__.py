@@ -12,19 +12,23 @@ import numpy as np
 
 from haversack.base.candidate import Artifact
 from haversack.base.constraints import Constraints
-from haversack.base.encodings import Encodings
+from haversack.base.encodings import BlockAffine, Encodings
 from haversack.base.errors import ConversionError, Fault
 from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Port, Sample
+from haversack.base.plan import GROUPS
 from haversack.targets.contract import Lengths, Session, Target, artifact_file, told_by
 from haversack.tools.data import layouts
+from haversack.tools.data.codes import Grid, grid_of
 from haversack.tools.store import atomic
 
 _MINIMUM = "2.17"
 """The first release of TensorFlow Lite with all that we write (FULLY_CONNECTED per channel, versions of operators)."""
 _OPERATOR = re.compile(r"Node number ([0-9]+)")
 """How LiteRT tells which operator it does not take."""
+_MINIMUM_BLOCKS = "2.3"
+"""The release of ai-edge-litert with which weights in blocks were proven; whether older ones take them is not known."""
 _LARGEST = 1_900_000_000
 """Bytes; a flatbuffer ends at 2 GiB."""
 
@@ -56,7 +60,7 @@ class LiteRT(Target):
         from haversack.targets.litert.faults import keeps_int4_fast
         from haversack.tools.graph.demands import demands
 
-        return demands(graph, int4=keeps_int4_fast)
+        return demands(graph, int4=keeps_int4_fast, groups=GROUPS)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         size = sum(value.nbytes for value in model.weights.values())
@@ -121,15 +125,23 @@ class LiteRT(Target):
             files=(artifact_file(path, folder),),
             inputs=_ordered(session.inputs, model.inputs, written.layouts),
             outputs=_ordered(session.outputs, model.outputs, written.layouts),
-            runtime_version=_MINIMUM,
+            runtime_version=_MINIMUM_BLOCKS if _has_blocks(encodings) else _MINIMUM,
             tensor_names=written.tensor_names,
             absorbed=written.absorbed,
             layouts=written.layouts,
+            grids=self._grids(model, encodings),
             lengths=self.lengths_of(model).fixed,
             bias_digests=proof.bias_digests,
             injected=proof.injected,
             read_back=proof.read_back,
         )
+
+    def _grids(self, model: Model, encodings: Encodings) -> dict[str, Grid]:
+        """Return what the codes of the interface mean, where it has codes."""
+        sides = ((model.inputs, model.graph.inputs), (model.outputs, model.graph.outputs))
+        ports = [one for names, keys in sides for one in zip(names, keys, strict=True)] if self.integer_io else []
+        found = {port.name: encodings.affine(f"{key}:out") for port, key in ports}
+        return {name: grid_of(encoding) for name, encoding in found.items() if encoding is not None}
 
     def _opened(self, draft: Path, name: str, operators: Sequence[str]) -> Session:
         """Open a file just written; where it is refused, say which layer the operator belongs to."""
@@ -159,13 +171,13 @@ class LiteRT(Target):
         from haversack.targets.litert.observe import filed, tensors
 
         names = {key: artifact.tensor_names[key] for key in keys}
-        feeds = filed(inputs, [port.name for port in artifact.inputs], artifact.layouts)
+        feeds = filed(inputs, [port.name for port in artifact.inputs], artifact.layouts, artifact.grids)
         return tensors(path, names, artifact.layouts, feeds) if names else {}
 
     def _layer_seconds(self, path: Path, artifact: Artifact, inputs: Sample, runs: int) -> dict[str, float]:
         from haversack.targets.litert.observe import filed, layer_seconds
 
-        feeds = filed(inputs, [port.name for port in artifact.inputs], artifact.layouts)
+        feeds = filed(inputs, [port.name for port in artifact.inputs], artifact.layouts, artifact.grids)
         return layer_seconds(path, feeds, runs)
 
     def _unfused(self, path: Path, artifact: Artifact) -> tuple[str, ...]:  # noqa: ARG002 - the file tells it
@@ -178,6 +190,10 @@ class LiteRT(Target):
 
         cost = "it takes time in every call, and no accuracy; pads as SAME has them, and fewer reshapes, avoid such"
         return tuple(Finding("detour", f"{op} that belongs to no layer: {cost}", key) for key, op in detours(path))
+
+
+def _has_blocks(encodings: Encodings) -> bool:
+    return any(isinstance(encoding, BlockAffine) for encoding in encodings.tensors.values())
 
 
 def _ordered(ports: Sequence[Port], wanted: Sequence[Port], orders: Mapping[str, str]) -> tuple[Port, ...]:

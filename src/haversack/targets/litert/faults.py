@@ -8,8 +8,9 @@ from haversack.base.encodings import Affine, Encoding, Encodings, Float
 from haversack.base.errors import Fault
 from haversack.base.graph import Graph, Node
 from haversack.base.model import Model
+from haversack.base.plan import GROUPS
 from haversack.tools.graph.demands import demands
-from haversack.tools.graph.injection import unheld
+from haversack.tools.graph.injection import by_groups, unheld
 from haversack.tools.graph.law import runs_in_integers
 from haversack.tools.graph.roles import Role, Unit, is_product, role, units
 from haversack.tools.numerics import affine
@@ -23,7 +24,11 @@ def faults(model: Model, encodings: Encodings) -> tuple[Fault, ...]:
     ops = demands(model.graph).integer_ops
     whole = [unit for unit in units(model.graph) if runs_in_integers(unit, encodings, ops)]
     inside = {unit.head.key for unit in whole if unit.clamp is not None}
-    return (*unheld(model, encodings, inside, _weight, _input), *_multipliers(whole, encodings))
+    groups = demands(model.graph, groups=GROUPS).groups
+    return (
+        *unheld(model, encodings, inside, by_groups(_weight, encodings, groups), _input),
+        *_multipliers(whole, encodings),
+    )
 
 
 def keeps_int4_fast(graph: Graph, node: Node) -> bool:

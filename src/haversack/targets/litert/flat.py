@@ -39,6 +39,21 @@ class Quantization:
     axis: int = 0
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """What the integers of a matrix mean that has a scale for each ``size`` neighbours of a row: ``scale * q``.
+
+    Attributes:
+        scales: number of the tensor that holds them, float16 [rows, blocks].
+        size: of a block.
+        zeros: number of the tensor of their zero-points, or -1 for none.
+    """
+
+    scales: int
+    size: int
+    zeros: int = -1
+
+
 @dataclass
 class Tensor:
     """One tensor of a subgraph.
@@ -49,6 +64,7 @@ class Tensor:
         type: the schema's number.
         buffer: number of its data; 0 for none.
         quantization: of its codes.
+        blocks: of its codes, where they have a scale for each block.
         free: of an input or output, the axes on which shorter arrays are filled up.
     """
 
@@ -58,6 +74,7 @@ class Tensor:
     buffer: int = 0
     quantization: Quantization | None = None
     free: tuple[int, ...] = ()
+    blocks: Blocks | None = None
 
 
 @dataclass(frozen=True)
@@ -203,6 +220,7 @@ class _Packer:
 
     def tensor(self, tensor: Tensor) -> int:
         signature = [-1 if axis in tensor.free else size for axis, size in enumerate(tensor.shape)]
+        meaning = None if tensor.quantization is None else self.quantization(tensor.quantization)
         return self.table(
             "Tensor",
             {
@@ -210,7 +228,7 @@ class _Packer:
                 "Type": tensor.type,
                 "Buffer": tensor.buffer,
                 "Name": self.text(tensor.name),
-                "Quantization": None if tensor.quantization is None else self.quantization(tensor.quantization),
+                "Quantization": meaning if tensor.blocks is None else self.blocks(tensor.blocks),
                 "ShapeSignature": self.numbers(signature, np.int32) if tensor.free else None,
                 "HasRank": True,
             },
@@ -223,6 +241,12 @@ class _Packer:
             "QuantizedDimension": found.axis,
         }
         return self.table("QuantizationParameters", fields)
+
+    def blocks(self, found: Blocks) -> int:
+        fields = {"Scales": found.scales, "ZeroPoints": found.zeros, "BlockSize": found.size}
+        details = self.table("BlockwiseQuantization", fields)
+        kind = int(self.classes.QuantizationDetails.BlockwiseQuantization)
+        return self.table("QuantizationParameters", {"DetailsType": kind, "Details": details})
 
     def operator(self, operator: Operator, numbers: Mapping[tuple[int, int], int]) -> int:
         options = None

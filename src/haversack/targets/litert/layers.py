@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Float
+from haversack.base.encodings import Affine, BlockAffine, Float
 from haversack.base.errors import ConversionError
 from haversack.targets.litert import order as orders
 from haversack.targets.litert import padding
@@ -18,7 +18,7 @@ from haversack.targets.litert.padding import Sides, spread
 from haversack.targets.litert.sheet import Value, quantization
 from haversack.targets.litert.site import Site
 from haversack.tools.graph.program import Constant
-from haversack.tools.numerics import affine
+from haversack.tools.numerics import affine, blocks
 from haversack.tools.numerics.granularity import along
 
 Arrange = Callable[[np.ndarray], np.ndarray]
@@ -184,6 +184,9 @@ def _weight(site: Site, arrange: Arrange, axis: int) -> int:
         if site.grid is not None or site.dynamic:
             return number
         return _unpacked(site, number, codes.shape)
+    if isinstance(encoding, BlockAffine):
+        half = blocks.to_float16(encoding.scale)
+        return sheet.blocks(f"{key}{CODES}", site.encodings.integers[key], half, encoding.block)
     if encoding == Float("float16"):
         half = arrange(array).astype(np.float16)
         return _unpacked(site, sheet.constant(f"{key}{HALF}", half), half.shape)

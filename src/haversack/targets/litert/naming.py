@@ -9,7 +9,7 @@
 ``key/PERMUTE``           axes that the model itself exchanged, moved for the reader ``key``
 ``key:weight``            a float weight; ``key:weight/codes`` an encoded one, ``…/whole`` with one scale for all
 ``key:bias/codes``        a derived bias; ``key:bias/none`` zeros where the layer has none
-``key:weight/scale``      scales of a table whose rows are looked up
+``key:weight/scale``      scales of a table whose rows are looked up; ``…/codes/scale`` those of blocks
 ========================  ======================================================================
 
 A model's inputs and outputs have their users' names in the signature.

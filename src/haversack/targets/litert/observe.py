@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +19,7 @@ from haversack.targets.litert.read import LAYERS
 from haversack.targets.litert.session import LiteRTSession, interpreter
 from haversack.targets.litert.sheet import OFFSET
 from haversack.targets.litert.unflat import File, guarded
+from haversack.tools.data.codes import Grid, to_codes
 from haversack.tools.data.layouts import to_file, to_model
 
 _CALCULATE = LAYERS | {"ADD", "MEAN"}
@@ -68,9 +70,13 @@ def detours(path: Path) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def filed(inputs: Sample, names: Sequence[str], layouts: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Return inputs by name as the file has them, from arrays in the model's axes and order."""
-    return {name: to_file(array, layouts.get(name, "")) for name, array in zip(names, inputs, strict=True)}
+def filed(
+    inputs: Sample, names: Sequence[str], layouts: Mapping[str, str], grids: Mapping[str, Grid] | None = None
+) -> dict[str, np.ndarray]:
+    """Return inputs by name as the file has them, codes where it has ``grids``, from the model's axes and order."""
+    found = {name: to_file(array, layouts.get(name, "")) for name, array in zip(names, inputs, strict=True)}
+    given = grids or {}
+    return {name: to_codes(array, given[name]) if name in given else array for name, array in found.items()}
 
 
 def tensors(
@@ -152,14 +158,17 @@ def _alone(file: File, graph: Subgraph, operators: Iterable[Operator]) -> tuple[
     numbers: dict[int, int] = {-1: -1}
     part, buffers = Subgraph("part"), [b""]
     feeds: dict[str, np.ndarray] = {}
-    for number in dict.fromkeys(n for one in chosen for n in (*one.inputs, *one.outputs) if n >= 0):
+    used = dict.fromkeys(n for one in chosen for n in (*one.inputs, *one.outputs) if n >= 0)
+    scales = [blocks.scales for number in used if (blocks := kinds[number].blocks) is not None]
+    for number in dict.fromkeys([*scales, *used]):
         old = kinds[number]
         numbers[number] = len(part.tensors)
         place = 0
         if old.buffer:
             place = len(buffers)
             buffers.append(file.buffers[old.buffer])
-        part.tensors.append(Tensor(f"tensor{number}", old.shape, old.type, place, old.quantization))
+        blocks = None if old.blocks is None else replace(old.blocks, scales=numbers[old.blocks.scales])
+        part.tensors.append(Tensor(f"tensor{number}", old.shape, old.type, place, old.quantization, blocks=blocks))
         if not old.buffer and number not in made:
             part.inputs.append((f"input{number}", numbers[number]))
             feeds[f"input{number}"] = np.zeros(old.shape, file.dtype(old).lower())

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Dynamic, Float
+from haversack.base.encodings import Affine, BlockAffine, Dynamic, Float
 from haversack.base.errors import Fault
 from haversack.base.keys import split_node
-from haversack.targets.litert.flat import Operator, Quantization, Subgraph, Tensor
+from haversack.targets.litert.flat import Blocks, Operator, Quantization, Subgraph, Tensor
 from haversack.targets.litert.naming import NONE, WHOLE, key_of
 from haversack.targets.litert.sheet import OFFSET
 from haversack.targets.litert.unflat import File, Foreign, guarded, reading
@@ -135,12 +135,37 @@ class _Reader:
         elif self.file.dtype(tensor) in _LARGEST:
             codes = self.file.numbers(tensor)
             assert codes is not None, "it has a buffer of integers"
-            self.weight(key, tensor, *_turned(name, key, codes, tensor.quantization))
+            if tensor.blocks is not None:
+                self.blocks(key, tensor, codes, tensor.blocks)
+            else:
+                self.weight(key, tensor, *_turned(name, key, codes, tensor.quantization))
             real = self.file.dtype(self.graph.tensors[operator.inputs[0]]) == "FLOAT32"
             if real and not unpacked:
                 self.content.tensors[f"{key}:in"] = Dynamic(8)
         if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
             self.bias(key, self.graph.tensors[operator.inputs[2]])
+
+    def blocks(self, key: str, tensor: Tensor, codes: np.ndarray, found: Blocks) -> None:
+        """Read integers that have a scale for each block of a row."""
+        scales = self.graph.tensors[found.scales]
+        numbers = self.file.numbers(scales) if self.file.dtype(scales) == "FLOAT16" else None
+        if numbers is None or codes.ndim != 2 or found.zeros >= 0 or found.size < 1:
+            self.fault(f"{key}:weight", "it is not symmetric, with float16 scales of its blocks")
+            return
+        if codes.size and codes.min() < -_LARGEST[self.file.dtype(tensor)]:
+            self.fault(f"{key}:weight", f"it holds {codes.min()}, which no weight has")
+            return
+        if numbers.shape != (codes.shape[0], -(-codes.shape[1] // found.size)) or codes.shape[1] % found.size:
+            cause = f"scales of shape {numbers.shape} for codes of shape {codes.shape} in blocks of {found.size}"
+            self.fault(f"{key}:weight", cause)
+            return
+        try:
+            made = BlockAffine(found.size, _BITS[self.file.dtype(tensor)], numbers.astype(np.float32))
+        except ValueError as error:
+            self.fault(f"{key}:weight", str(error))
+            return
+        self.content.tensors[f"{key}:weight"] = made
+        self.content.integers[f"{key}:weight"] = codes.astype(np.int32)
 
     def weight(self, key: str, tensor: Tensor, codes: np.ndarray, axis: int) -> None:
         """Read integers in the model's axes, whose scales go along ``axis``."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from haversack.base.encodings import Affine
 from haversack.targets.litert import order as orders
-from haversack.targets.litert.flat import Operator, Quantization, Subgraph, Tensor, schema
-from haversack.targets.litert.naming import ASKED
+from haversack.targets.litert.flat import Blocks, Operator, Quantization, Subgraph, Tensor, schema
+from haversack.targets.litert.naming import ASKED, SCALE
 from haversack.targets.litert.order import Order
 from haversack.tools.numerics.packing import pack
 
@@ -112,6 +112,20 @@ class Sheet:
         self.graph.tensors[number].buffer = self.store.number(data)
         if quantization is None:
             self.constants[key] = number
+        return number
+
+    def blocks(self, name: str, codes: np.ndarray, scales: np.ndarray, size: int) -> int:
+        """Return the number of a matrix of 4-bit codes with a scale for each ``size`` neighbours of a row.
+
+        Args:
+            name: of the tensor.
+            codes: integers [rows, length].
+            scales: float16 [rows, length / size].
+            size: of a block.
+        """
+        number = self.tensor(name, codes.shape, "int4")
+        self.graph.tensors[number].buffer = self.store.number(pack(codes, 4, signed=True).tobytes())
+        self.graph.tensors[number].blocks = Blocks(self.constant(f"{name}{SCALE}", scales), size)
         return number
 
     def operator(

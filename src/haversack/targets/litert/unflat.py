@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from haversack.base.errors import VerificationError
-from haversack.targets.litert.flat import IDENTIFIER, VERSION, Operator, Quantization, Subgraph, Tensor, schema
+from haversack.targets.litert.flat import IDENTIFIER, VERSION, Blocks, Operator, Quantization, Subgraph, Tensor, schema
 from haversack.tools.numerics.packing import packed_bytes, unpack
 
 Read = TypeVar("Read")
@@ -107,8 +107,9 @@ class File:
             count = len(graph.tensors)
             ends = [number for _, number in (*graph.inputs, *graph.outputs)]
             used = [number for one in graph.operators for number in (*one.inputs, *one.outputs)]
+            ends += [tensor.blocks.scales for tensor in graph.tensors if tensor.blocks is not None]
             if any(not -1 <= number < count for number in (*ends, *used)) or -1 in ends:
-                raise Foreign("an operator or a signature names a tensor that is not there")
+                raise Foreign("an operator, a signature or a block names a tensor that is not there")
             if any(not 0 <= tensor.buffer < len(self.buffers) for tensor in graph.tensors):
                 raise Foreign("a tensor names a buffer that is not there")
             if len({tensor.name for tensor in graph.tensors}) < count:
@@ -187,7 +188,8 @@ def _tensor(found: Any) -> Tensor:  # noqa: ANN401 - a table of the schema
         raise Foreign("a length below 0")
     signature = () if found.ShapeSignatureIsNone() else found.ShapeSignatureAsNumpy()
     free = tuple(axis for axis, size in enumerate(signature) if size == -1)
-    return Tensor(_text(found.Name()), shape, found.Type(), found.Buffer(), _quantization(found), free)
+    meaning, blocks = _quantization(found), _blocks(found)
+    return Tensor(_text(found.Name()), shape, found.Type(), found.Buffer(), meaning, free, blocks)
 
 
 def _quantization(found: Any) -> Quantization | None:  # noqa: ANN401 - a table of the schema
@@ -197,6 +199,16 @@ def _quantization(found: Any) -> Quantization | None:  # noqa: ANN401 - a table 
     scale = np.asarray(meaning.ScaleAsNumpy(), np.float32)  # a view: many tensors may share one vector
     zeros = np.zeros(0, np.int64) if meaning.ZeroPointIsNone() else np.asarray(meaning.ZeroPointAsNumpy(), np.int64)
     return Quantization(scale, zeros, meaning.QuantizedDimension())
+
+
+def _blocks(found: Any) -> Blocks | None:  # noqa: ANN401 - a table of the schema
+    meaning, classes = found.Quantization(), schema()
+    if meaning is None or meaning.DetailsType() != classes.QuantizationDetails.BlockwiseQuantization:
+        return None
+    details = classes.BlockwiseQuantization()
+    table = meaning.Details()
+    details.Init(table.Bytes, table.Pos)
+    return Blocks(details.Scales(), details.BlockSize(), details.ZeroPoints())
 
 
 def _port(found: Any) -> tuple[str, int]:  # noqa: ANN401 - a table of the schema

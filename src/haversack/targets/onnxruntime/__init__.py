@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +16,9 @@ from haversack.base.encodings import Affine, Dynamic, Encodings
 from haversack.base.errors import ConversionError, Fault
 from haversack.base.finding import Finding
 from haversack.base.graph import Graph
+from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Sample
+from haversack.base.plan import GROUPS
 from haversack.targets.contract import Session, Target, artifact_file, told_by
 from haversack.targets.onnxruntime.cpu import PRECISION
 from haversack.tools.graph.onnx import mapped
@@ -54,7 +57,8 @@ class OnnxRuntime(Target):
     def _constraints(self, graph: Graph) -> Constraints:
         from haversack.tools.graph.demands import demands
 
-        return demands(graph, int4=lambda _, node: node.weight is not None)  # widened to int8 when a file is opened
+        wide = partial(demands, int4=lambda _, node: node.weight is not None)  # widened to int8 when a file is opened
+        return wide(graph, groups=GROUPS)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         from haversack.tools.graph.onnx.skeleton import skeleton
@@ -154,8 +158,13 @@ class OnnxRuntime(Target):
 
 
 def _multiplies_integers(encodings: Encodings) -> bool:
-    """Say whether some kernel multiplies integers: an encoded activation, or an input quantized at run time."""
+    """Say whether some kernel multiplies integers of 8 bits: an encoded activation, or an input quantized at run time.
+
+    Sums of products with 4-bit weights in groups fit 16 bits everywhere.
+    """
     return any(
-        isinstance(encoding, Dynamic) or (isinstance(encoding, Affine) and key.endswith(":out"))
+        encodings.affine(f"{split_tensor(key)[0]}:weight") is not None
+        if isinstance(encoding, Dynamic)
+        else isinstance(encoding, Affine) and key.endswith(":out")
         for key, encoding in encodings.tensors.items()
     )

@@ -14,6 +14,7 @@ import numpy as np
 
 from haversack.base.encodings import Affine, Dynamic, Float
 from haversack.base.errors import Fault
+from haversack.targets.onnxruntime.grouped import read_grouped
 from haversack.targets.onnxruntime.integers import MOVES
 from haversack.tools.graph.injection import Content
 from haversack.tools.graph.law import equal
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _ENCODING_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 _BITS = {"int8": 8, "int4": 4}
-_LAYERS = {"Conv": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1, "Gather": 0}
+_LAYERS = {"Conv": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1, "MatMulNBits": 1, "Gather": 0}
 """Operator -> which of its inputs is the weight."""
 
 
@@ -135,6 +136,8 @@ class _Reader:
             weight = node.inputs[index]
             if node.op_type == "MatMulInteger":
                 self.dynamic(key, node)
+            elif node.op_type == "MatMulNBits":
+                self.grouped(key, node)
             elif node.op_type == "Gather":
                 self.rows(key, node)
             elif weight is not None:
@@ -200,6 +203,19 @@ class _Reader:
         self.known.add(maker)
         self.content.tensors[f"{key}:in"] = Dynamic(8)
         self.integer_weight(f"{key}:weight", np.ascontiguousarray(codes.T), scale, 0)
+
+    def grouped(self, key: str, node: ir.Node) -> None:
+        """Read a layer with 4-bit weights in groups, whose kernel quantizes its input at run time."""
+        try:
+            encoding, codes = read_grouped(node)
+        except ValueError as error:
+            self.fault(f"{key}:weight", str(error))
+            return
+        if codes.size and codes.min() < encoding.low:
+            self.fault(f"{key}:weight", f"it holds {codes.min()}, which no weight has")
+            return
+        self.content.tensors |= {f"{key}:weight": encoding, f"{key}:in": Dynamic(8)}
+        self.content.integers[f"{key}:weight"] = codes
 
     def rows(self, key: str, node: ir.Node) -> None:
         """Read an embedding's table, where it is stored in fewer bits."""

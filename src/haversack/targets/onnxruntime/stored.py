@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings
+from haversack.base.encodings import Affine, BlockAffine, Dynamic, Encoding, Encodings
 from haversack.base.graph import Node
+from haversack.targets.onnxruntime.grouped import write_grouped
 from haversack.tools.graph.onnx.naming import CODES, SCALE
 from haversack.tools.graph.onnx.sheet import Sheet
 from haversack.tools.graph.roles import Role, role
@@ -28,6 +29,10 @@ def write_layer(sheet: Sheet, node: Node, encodings: Encodings, x: ir.Value) -> 
     dynamic = isinstance(encodings.tensors.get(f"{node.key}:in"), Dynamic)
     if role(node) is Role.EMBEDDING:
         result = _rows(sheet, node, encoding, integers, x)
+    elif isinstance(encoding, BlockAffine) and integers is not None:
+        result = write_grouped(sheet, node, encoding, integers, x)
+        if (bias := _bias(sheet, node)) is not None:
+            result = sheet.node("Add", [result, bias], node.key)
     elif dynamic and isinstance(encoding, Affine) and integers is not None:
         result = _dynamic(sheet, node, encoding, integers, x)
     elif node.op == "linear":

@@ -10,11 +10,12 @@ from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import ConversionError, Fault
 from haversack.base.graph import Node
 from haversack.base.model import Model
+from haversack.base.plan import GROUPS
 from haversack.targets.onnxruntime.integers import Codes, write_unit
 from haversack.targets.onnxruntime.sharing import share
 from haversack.targets.onnxruntime.stored import write_layer
 from haversack.tools.graph.demands import demands
-from haversack.tools.graph.injection import unheld
+from haversack.tools.graph.injection import by_groups, unheld
 from haversack.tools.graph.law import runs_in_integers
 from haversack.tools.graph.onnx.held import held
 from haversack.tools.graph.onnx.naming import key_of
@@ -63,7 +64,9 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
         for node in model.graph.nodes
         if encodings.affine(node.out) is not None and is_open(model.graph, node)
     ]
-    faults = [*unheld(model, encodings, inside, _weight_fault, _input_fault), *places.faults, *open_ends]
+    groups = demands(model.graph, groups=GROUPS).groups
+    weights = by_groups(_weight_fault, encodings, groups)
+    faults = [*unheld(model, encodings, inside, weights, _input_fault), *places.faults, *open_ends]
     if faults:
         raise ConversionError(
             "ONNX Runtime cannot hold these encodings",

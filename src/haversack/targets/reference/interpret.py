@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Codebook, Dynamic, Encodings, Float
+from haversack.base.encodings import Affine, BlockAffine, Codebook, Dynamic, Encodings, Float
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
 from haversack.targets.reference import grid, symmetric
 from haversack.targets.reference.combine import IntegerAdd, IntegerMean
-from haversack.targets.reference.layer import DynamicLayer, IntegerLayer, StoredLayer, StoredTable
+from haversack.targets.reference.layer import DynamicLayer, GroupedLayer, IntegerLayer, StoredLayer, StoredTable
 from haversack.targets.reference.refusals import refusals
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.law import runs_in_integers
 from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role, units
-from haversack.tools.numerics import affine, palette
+from haversack.tools.numerics import affine, blocks, palette
 
 if TYPE_CHECKING:
     import torch
@@ -174,6 +174,11 @@ class Interpreter:
             if isinstance(dynamic, Dynamic):
                 return DynamicLayer(node, codes, self._bias(node), weight=encoding, bits=dynamic.bits)
             values = affine.dequantize(codes, encoding)
+        elif isinstance(encoding, BlockAffine):
+            values = blocks.values(self.encodings.integers[key], encoding)
+            dynamic = self.encodings.tensors.get(f"{node.key}:in")
+            if isinstance(dynamic, Dynamic):
+                return GroupedLayer(node, values, self._bias(node), dynamic.bits)
         elif isinstance(encoding, Codebook):
             values = palette.values(self.encodings.integers[key], encoding)
         else:

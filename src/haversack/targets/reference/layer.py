@@ -144,6 +144,28 @@ class DynamicLayer:
         return acc if self.bias is None else acc.add_(self.bias)
 
 
+class GroupedLayer:
+    """A linear layer whose input is quantized at run time by the tensor, and whose weight has a scale for each group.
+
+    Sums are float32: of the products of what the input's codes mean and what the weight's codes mean. Runtimes quantize
+    the input by the tensor, by the row or by the group, and so part from this and from each other by its rounding.
+
+    Args:
+        node: the layer.
+        weight: float32 values as they come out of storage.
+        bias: float32 [channels] or None.
+        bits: of the input.
+    """
+
+    def __init__(self, node: Node, weight: np.ndarray, bias: np.ndarray | None, bits: int) -> None:
+        self.stored, self.top = StoredLayer(node, weight, bias), (1 << bits) - 1
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the float32 output; one scale and zero-point for the whole tensor."""
+        steps, scale = quantize_dynamic(x, self.top)
+        return self.stored(steps.mul_(float(scale)))
+
+
 def quantize_dynamic(x: torch.Tensor, top: int = 255) -> tuple[torch.Tensor, np.ndarray]:
     """Return q - zero_point (whole, float32) and the scale (float32, []), as ONNX DynamicQuantizeLinear on [0, top]."""
     low = np.float32(min(0.0, float(x.min()))) if x.numel() else np.float32(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from haversack.base.encodings import Affine, Codebook, Dynamic, Encoding, Encodings, Float
+from haversack.base.encodings import Affine, BlockAffine, Codebook, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import Fault
 from haversack.base.graph import Node
 from haversack.base.keys import split_tensor
@@ -31,7 +31,7 @@ def _causes(model: Model, encodings: Encodings, key: str, encoding: Encoding) ->
     elif port == "in":
         if not isinstance(encoding, Dynamic) or role(node) is not Role.LAYER:
             yield f"{type(encoding).__name__} on the input of {node.op} has no meaning here"
-        elif encodings.affine(f"{node_key}:weight") is None:
+        elif not isinstance(encodings.tensors.get(f"{node_key}:weight"), Affine | BlockAffine):
             yield "an input quantized at run time needs a weight in integers"
     else:
         yield from _weight(model, encodings, node, encoding)
@@ -58,11 +58,27 @@ def _weight(model: Model, encodings: Encodings, node: Node, encoding: Encoding) 
             yield f"integers of shape {codes.shape} for a weight of shape {shape}"
         if encoding.axis not in (None, 0):
             yield f"scales along axis {encoding.axis}, not along the rows"
+    elif isinstance(encoding, BlockAffine):
+        yield from _blocks(model, encodings, node, encoding)
     elif isinstance(encoding, Codebook):
-        codes = encodings.integers.get(key)
-        if codes is None or codes.shape != model.weights[node.weight].shape:
-            yield "the indices are missing or of another shape"
-        elif encoding.group:
-            yield "one palette serves a whole weight here"
+        yield from _palette(model, encodings, node, encoding)
     elif not isinstance(encoding, Float):
         yield f"{type(encoding).__name__} on a weight has no meaning here"
+
+
+def _palette(model: Model, encodings: Encodings, node: Node, encoding: Codebook) -> Iterator[str]:
+    codes = encodings.integers.get(f"{node.key}:weight")
+    if codes is None or codes.shape != model.weights[node.weight or ""].shape:
+        yield "the indices are missing or of another shape"
+    elif encoding.group:
+        yield "one palette serves a whole weight here"
+
+
+def _blocks(model: Model, encodings: Encodings, node: Node, encoding: BlockAffine) -> Iterator[str]:
+    codes = encodings.integers.get(f"{node.key}:weight")
+    if not encoding.symmetric:
+        yield "BlockAffine with minima or scales of scales has no meaning here"
+    elif node.op != "linear":
+        yield f"BlockAffine on the weight of {node.op}: it stands on linear layers"
+    elif codes is None or codes.shape != model.weights[node.weight or ""].shape:
+        yield "the integers are missing or of another shape"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from haversack.base.constraints import Constraints, Ratio
 from haversack.base.graph import Graph, Node
@@ -13,7 +13,11 @@ _REAL = "float32"
 
 
 def demands(
-    graph: Graph, *, without: frozenset[str] = frozenset(), int4: Callable[[Graph, Node], bool] = is_product
+    graph: Graph,
+    *,
+    without: frozenset[str] = frozenset(),
+    int4: Callable[[Graph, Node], bool] = is_product,
+    groups: Sequence[int] = (),
 ) -> Constraints:
     """Return the constraints of a graph.
 
@@ -25,6 +29,7 @@ def demands(
         graph: the canonical graph.
         without: ops that the runtime has no integer kernel for, of those that the law knows.
         int4: says of a layer of the graph whether its weight may have 4 bits and stays as fast as with 8.
+        groups: of 4-bit weights that the runtime's linear layers have kernels for; they divide a row.
     """
     found = [unit for unit in units(graph) if unit.last.output.dtype == _REAL]
     ties = [frozenset((*_flowing(unit), unit.out)) for unit in found if role(unit.head) in (Role.SAME, Role.CONCAT)]
@@ -41,7 +46,19 @@ def demands(
         if role(unit.head) is Role.LAYER and unit.head.op in ops - without and int4(graph, unit.head)
     )
     fixed = frozenset(f"{key}:out" for key in constants(graph))
-    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - without, narrow, floats=fixed)
+    sizes = _groups(graph, groups)
+    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - without, narrow, groups=sizes, floats=fixed)
+
+
+def _groups(graph: Graph, groups: Sequence[int]) -> dict[str, frozenset[int]]:
+    """Return node key -> groups that divide the rows of its weight, of every linear layer that has some."""
+    found = {}
+    for node in graph.nodes:
+        length = graph.by_key[node.inputs[0]].output.shape[-1:] if node.op == "linear" and node.inputs else ()
+        sizes = frozenset(group for group in groups for size in length if isinstance(size, int) and size % group == 0)
+        if node.weight is not None and sizes:
+            found[node.key] = sizes
+    return found
 
 
 def _flowing(unit: Unit) -> tuple[str, ...]:

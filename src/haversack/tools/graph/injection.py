@@ -12,19 +12,20 @@ from pathlib import Path
 import numpy as np
 
 from haversack.base import digest
-from haversack.base.encodings import Affine, Codebook, Encoding, Encodings, Float
+from haversack.base.encodings import Affine, BlockAffine, Codebook, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import Fault, VerificationError
 from haversack.base.graph import Node
 from haversack.base.keys import split_tensor
 from haversack.base.model import Model
 from haversack.tools.graph.law import equal, runs_in_integers
 from haversack.tools.graph.roles import Role, role, units
-from haversack.tools.numerics import affine
+from haversack.tools.numerics import affine, blocks
 
 Biases = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """Node key -> (int32 codes [channels], float32 scale [channels], or [] for one)."""
 Cause = Callable[[Node, Encoding], str]
 """Says why a node's encoding has no place in a file, or an empty string."""
+_GROUPED_BITS = 4
 
 
 @dataclass
@@ -136,9 +137,7 @@ def count(encodings: Encodings) -> int:
 def _difference(asked: Encoding | None, found: Encoding | None) -> str:
     if asked is None or found is None:
         return "the file has an encoding that nobody asked for" if asked is None else "the file does not encode it"
-    if isinstance(asked, Affine) and isinstance(found, Affine):
-        if equal(asked, found):
-            return ""
+    if isinstance(asked, Affine) and isinstance(found, Affine) and not equal(asked, found):
         if asked.scale.tobytes() != found.scale.tobytes():
             return f"scale {found.scale.ravel()[:4]} instead of {asked.scale.ravel()[:4]}"
         return f"zero-point {found.zero_point.ravel()[:4]} or form differs from {asked.zero_point.ravel()[:4]}"
@@ -146,7 +145,18 @@ def _difference(asked: Encoding | None, found: Encoding | None) -> str:
         alike = (asked.bits, asked.group) == (found.bits, found.group)
         same = alike and asked.entries.tobytes() == found.entries.tobytes()
         return "" if same else f"palette {found.entries.ravel()[:4]} instead of {asked.entries.ravel()[:4]}"
-    return "" if asked == found else f"{type(found).__name__} instead of {type(asked).__name__}"
+    if isinstance(asked, BlockAffine) and isinstance(found, BlockAffine):
+        return _other_blocks(asked, found)
+    same = isinstance(asked, Affine) and isinstance(found, Affine)
+    return "" if same or asked == found else f"{type(found).__name__} instead of {type(asked).__name__}"
+
+
+def _other_blocks(asked: BlockAffine, found: BlockAffine) -> str:
+    forms = [(one.block, one.bits, one.symmetric, one.scale.shape) for one in (asked, found)]
+    if forms[0] != forms[1]:
+        return f"blocks of another form: {forms[1]} instead of {forms[0]}"
+    wrong = np.argwhere(asked.scale != found.scale)
+    return f"{len(wrong)} scales of blocks differ, the first in row {wrong[0][0]}" if len(wrong) else ""
 
 
 def derived(
@@ -213,10 +223,37 @@ def unheld(
         cause = {"out": _activation, "weight": weight, "in": arriving}[port](node, encoding)
         if not cause and port == "out" and node_key in inside and isinstance(encoding, Affine):
             cause = "it is inside a fused unit: only what leaves the clamp behind it can be encoded"
-        if not cause and port == "in" and encodings.affine(f"{node_key}:weight") is None:
+        stored = encodings.tensors.get(f"{node_key}:weight")
+        if not cause and port == "in" and not isinstance(stored, Affine | BlockAffine):
             cause = "an input quantized at run time needs an integer weight"
         if cause:
             yield Fault(key, cause)
+
+
+def by_groups(weight: Cause, encodings: Encodings, groups: Mapping[str, Collection[int]]) -> Cause:
+    """Return what says why a weight has no place in a file where a runtime has kernels for groups of 4-bit weights.
+
+    Args:
+        weight: says it of a weight whose encoding is no BlockAffine.
+        encodings: of all tensors.
+        groups: ``Constraints.groups`` of the runtime.
+    """
+
+    def cause(node: Node, encoding: Encoding) -> str:
+        if not isinstance(encoding, BlockAffine):
+            return weight(node, encoding)
+        if not encoding.symmetric or encoding.bits != _GROUPED_BITS:
+            return "a weight in blocks is held as symmetric int4"
+        if encoding.block not in groups.get(node.key, ()):
+            known = ", ".join(map(str, sorted(groups.get(node.key, ())))) or "none"
+            return f"blocks of {encoding.block} have no kernel here; those that have: {known}"
+        if encodings.tensors.get(f"{node.key}:in") != Dynamic(8):
+            return "a weight in blocks needs an input quantized at run time, to 8 bits"
+        if not np.array_equal(blocks.rounded(encoding.scale), encoding.scale):
+            return "the scales of blocks are numbers that both bfloat16 and float16 have"
+        return ""
+
+    return cause
 
 
 def _activation(node: Node, encoding: Encoding) -> str:

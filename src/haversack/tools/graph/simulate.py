@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Codebook, Dynamic, Encoding, Encodings, Float
+from haversack.base.encodings import Affine, BlockAffine, Codebook, Dynamic, Encoding, Encodings, Float
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import Role, role, units
-from haversack.tools.numerics import palette
+from haversack.tools.numerics import blocks, palette
 from haversack.tools.numerics.affine import dequantize, from_range
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Simulator:
         Memory: what is live at one unit, for all batches; a tensor with an 8-bit encoding takes one byte a value.
 
         Args:
-            encodings: Affine, Dynamic and Float are simulated.
+            encodings: Affine, Dynamic, Float, Codebook and symmetric BlockAffine are simulated.
             batches: arrays in the order of the model's inputs.
             arrive: see ``Arrive``.
             beside: other encodings, under which the model is run in step with this run for ``Arrival.exact``; nothing
@@ -201,6 +201,8 @@ class _Walk:
         encoding = self.encodings.tensors.get(key)
         if isinstance(encoding, Affine):
             return dequantize(self.encodings.integers[key], encoding)
+        if isinstance(encoding, BlockAffine):
+            return blocks.values(self.encodings.integers[key], encoding)
         if isinstance(encoding, Codebook):
             return palette.values(self.encodings.integers[key], encoding)
         if isinstance(encoding, Float) and encoding.dtype == "float16" and node.weight is not None:

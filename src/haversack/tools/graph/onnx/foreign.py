@@ -26,6 +26,7 @@ _INPUTS = {
     "Mul": 2,
     "Cast": 1,
     "Transpose": 1,
+    "MatMulNBits": 3,
 }
 """Operator that is read -> how many inputs it has at least."""
 Read = TypeVar("Read")
@@ -93,6 +94,20 @@ def axis(node: ir.Node) -> int | None:
         return None
     if found.is_ref() or found.type is not ir.AttributeType.INT:
         raise Foreign(f"{node.name}: its axis is no integer")
+    return found.as_int()
+
+
+def whole(node: ir.Node, name: str) -> int:
+    """Return a whole number that stands among a node's attributes.
+
+    Raises:
+        Foreign: it has none of this name, or it is no integer.
+    """
+    import onnx_ir as ir
+
+    found = node.attributes.get(name)
+    if found is None or found.is_ref() or found.type is not ir.AttributeType.INT:
+        raise Foreign(f"{node.name}: its {name} is no integer")
     return found.as_int()
 
 

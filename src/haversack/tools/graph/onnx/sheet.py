@@ -96,6 +96,15 @@ class Sheet:
         self.graph.append(made)
         return made.outputs[0]
 
+    def own(self, op: str, domain: str, inputs: Sequence[ir.Value | None], name: str, **attributes: int) -> ir.Value:
+        """Add a node of a runtime's own domain (its version 1) and return its output."""
+        import onnx_ir as ir
+
+        made = ir.node(op, inputs, attributes, domain=domain, outputs=[ir.val(f"{name}/0")], name=name)
+        self.graph.append(made)
+        self.graph.opset_imports[domain] = 1
+        return made.outputs[0]
+
     def only(self, key: str, op: str) -> ir.Node:
         """Return the one node with this operator that a key was exported to.
 
