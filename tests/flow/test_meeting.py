@@ -93,7 +93,7 @@ def test_bytes_and_digests_are_those_of_the_files(packed, best, record):
         assert hashlib.sha256((packed.out / path).read_bytes()).hexdigest() == digest
 
 
-def test_what_is_stored_is_what_the_plan_says_within_half_a_step_of_the_folded_weights(packed, best, chosen, module):
+def test_what_is_stored_has_the_width_that_the_plan_says_and_lies_near_the_folded_weights(packed, best, chosen, module):
     (candidate,) = [one for one in chosen.candidates if one.id == best.id]
     encodings = encodings_file.read((packed.out / best.artifact.path).parent / "encodings.safetensors")
     first, norm = module[0], module[1]
@@ -113,8 +113,8 @@ def test_what_is_stored_is_what_the_plan_says_within_half_a_step_of_the_folded_w
         assert encoding.bits == WEIGHT_BITS[layer.precision]
         assert np.abs(codes).max() <= 2 ** (encoding.bits - 1) - 1
         scale = encoding.scale.reshape(-1, *[1] * (codes.ndim - 1))
-        inside = np.abs(exact[key]) <= scale * (2 ** (encoding.bits - 1) - 1)
-        assert (np.abs(codes * scale - exact[key]) <= scale * 0.5001)[inside].all()
+        off = np.linalg.norm(codes * scale - exact[key]) / np.linalg.norm(exact[key])
+        assert 0 < off < (0.03 if encoding.bits == 8 else 0.3), f"{key}: refitted and rounded, not made anew"
     assert integers
 
 

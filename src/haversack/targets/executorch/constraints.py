@@ -6,7 +6,7 @@ from haversack.base.constraints import Constraints
 from haversack.base.graph import Graph
 from haversack.base.plan import GROUPS
 from haversack.tools.graph.demands import demands
-from haversack.tools.graph.roles import Role, role, units
+from haversack.tools.graph.roles import Role, is_even_product, role, units
 
 _MOVES_WITHOUT_KERNEL = frozenset({"expand", "channel_shuffle", "pixel_shuffle", "select", "max_pool1d"})
 """Moves that leave XNNPACK: their values are float32 there."""
@@ -19,4 +19,4 @@ def constraints(graph: Graph) -> Constraints:
     """
     joined = (unit.head for unit in units(graph) if role(unit.head) is Role.CONCAT)
     doubled = {node.op for node in joined if node.output.dtype == "float32" and len(set(node.inputs)) == 1}
-    return demands(graph, without=_MOVES_WITHOUT_KERNEL | doubled, groups=GROUPS)
+    return demands(graph, int4=is_even_product, without=_MOVES_WITHOUT_KERNEL | doubled, groups=GROUPS)

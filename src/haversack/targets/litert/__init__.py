@@ -57,10 +57,10 @@ class LiteRT(Target):
     integer_io: bool = False
 
     def _constraints(self, graph: Graph) -> Constraints:
-        from haversack.targets.litert.faults import keeps_int4_fast
         from haversack.tools.graph.demands import demands
+        from haversack.tools.graph.roles import is_even_product
 
-        return demands(graph, int4=keeps_int4_fast, groups=GROUPS)
+        return demands(graph, int4=is_even_product, groups=GROUPS)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         size = sum(value.nbytes for value in model.weights.values())

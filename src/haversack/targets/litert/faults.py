@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 
 from haversack.base.encodings import Affine, Encoding, Encodings, Float
 from haversack.base.errors import Fault
-from haversack.base.graph import Graph, Node
+from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.base.plan import GROUPS
 from haversack.tools.graph.demands import demands
 from haversack.tools.graph.injection import by_groups, unheld
 from haversack.tools.graph.law import runs_in_integers
-from haversack.tools.graph.roles import Role, Unit, is_product, role, units
+from haversack.tools.graph.roles import Role, Unit, role, units
 from haversack.tools.numerics import affine
 
 _BITS = (4, 8)
@@ -29,15 +29,6 @@ def faults(model: Model, encodings: Encodings) -> tuple[Fault, ...]:
         *unheld(model, encodings, inside, by_groups(_weight, encodings, groups), _input),
         *_multipliers(whole, encodings),
     )
-
-
-def keeps_int4_fast(graph: Graph, node: Node) -> bool:
-    """Say whether XNNPACK takes a layer's weight in 4 bits: of products of matrices, those with rows of even length."""
-    if not is_product(graph, node):
-        return False
-    shape = graph.by_key[node.inputs[0]].output.shape
-    length = shape[-1] if node.op == "linear" else shape[1]
-    return isinstance(length, int) and length % 2 == 0
 
 
 def _multipliers(whole: Iterable[Unit], encodings: Encodings) -> Iterator[Fault]:

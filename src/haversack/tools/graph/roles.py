@@ -89,6 +89,18 @@ def is_product(graph: Graph, node: Node) -> bool:
     return node.macs == math.prod(int(size) for size in (before[1], *after[1:]))
 
 
+def is_even_product(graph: Graph, node: Node) -> bool:
+    """Say whether a layer is one product of matrices with rows of even length, which XNNPACK takes in 4 bits.
+
+    Rows of odd length leave LiteRT's fast kernels, and ExecuTorch's give other values on processors with AVX-512 VNNI.
+    """
+    if not is_product(graph, node):
+        return False
+    shape = graph.by_key[node.inputs[0]].output.shape
+    length = shape[-1] if node.op == "linear" else shape[1]
+    return isinstance(length, int) and length % 2 == 0
+
+
 def _is_spatial_mean(node: Node) -> bool:
     if node.op == "adaptive_avg_pool2d":
         return list(node.attributes.get("output_size", ())) == [1, 1]
