@@ -92,6 +92,15 @@ def test_the_knapsack_narrows_the_layers_that_lose_least_for_their_bytes(world, 
     assert told.latency_ratio == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("limit, expected", [(172_500, {"int8", "w4a8"}), (218_000, {"int8", "float16"})])
+def test_bytes_that_are_left_go_to_float_only_where_integers_alone_are_nothing_new(world, narrowing, limit, expected):
+    """At the first limit the touchiest layer would fit in float16 once another has 4 bits, and err less: but then the
+    file's bits could not be proven. At the second the uniform plan fits, and a mixture is there to err less."""
+    plan, told = narrowing.mixer().propose(world.evaluate(world.plan("int8")), Budget(size=limit), 0.0)
+    assert {layer.precision for layer in plan.layers.values()} == expected
+    assert told.bytes <= limit
+
+
 def test_the_search_makes_the_mixture_real_from_either_uniform_plan(world, narrowing):
     uniform = world.plan("int8")
     small = replace(uniform, layers={key: LayerPlan("w4a8") for key in world.layers[:3]} | {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
@@ -82,14 +83,17 @@ class Mixer:
         keep = 1.0 - margin
         sizes = [budget.size, budget.download / shrink if budget.download else None]
         ratios = [budget.latency_ratio, _as_ratio(budget.latency_ms, base)]
-        found = knapsack.solve(
-            items,
+        solve = partial(
+            knapsack.solve,
             max_bytes=min((size * keep - fixed_bytes for size in sizes if size is not None), default=None),
             max_seconds=min(
                 (ratio * keep * total - fixed_seconds for ratio in ratios if ratio is not None), default=None
             ),
             borders=borders(self.graph, list(items)),
         )
+        found = solve(_whole(items))
+        if not found.feasible or list(found.chosen.values()) == uniform:
+            found = solve(items)
         layers = {key: option.plan for key, option in found.chosen.items() if option.plan.precision != "float32"}
         predicted = sum(option.loss for option in uniform)
         scale = base.parity.relative_error / predicted**0.5 if predicted else 1.0
@@ -137,6 +141,17 @@ class Mixer:
             precisions=self.precisions,
         )
         return items, [found[0] for found in items.values()]
+
+
+def _whole(items: Mapping[str, tuple[Option, ...]]) -> dict[str, tuple[Option, ...]]:
+    """Return the options that keep integers with fixed scales wherever a layer has them: their bits can be proven.
+
+    A float layer among integer ones costs that, so it is no option where a new mixture of integers alone fits.
+    """
+    return {
+        key: tuple(option for option in found if option.plan.precision in STATIC) or found
+        for key, found in items.items()
+    }
 
 
 def _as_ratio(milliseconds: float | None, base: Candidate) -> float | None:
