@@ -63,19 +63,8 @@ def pack(
     """
     from haversack.flow.request import Request
 
-    request = Request(
-        source=job,
-        budget=budget,
-        targets=target or ("onnxruntime",),
-        platform=platform,
-        out=out,
-        allow=allow,
-        plan=plan,
-        allow_pickle=allow_pickle,
-        device=device,
-        effort=effort,
-        command=shlex.join(["haversack", *sys.argv[1:]]),
-    )
+    targets, command = target or ("onnxruntime",), shlex.join(["haversack", *sys.argv[1:]])
+    request = Request(job, budget, targets, platform, out, allow, plan, allow_pickle, command, device, effort)
     return _looked(request, json=json) if dry_run else _packed(request, json=json)
 
 
