@@ -19,7 +19,7 @@ from haversack import load
 from haversack.report import facts
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-PARTS = ("lite0", "minilm", "three", "networks", "four_bits")
+PARTS = ("lite0", "minilm", "three", "small", "networks", "four_bits")
 
 
 def page(sections: list[tuple[Packed, list[Row]]], peers: list[Peer]) -> str:
@@ -89,6 +89,8 @@ def main() -> int:
     if wish.only in (None, "three"):
         packed, rows = lite0.together()
         sections.append((packed, [*rows, *bits.emulated(packed)]))
+    if wish.only in (None, "small"):
+        sections.append(lite0.smallest())
     if wish.only in (None, "networks"):
         sections += bits.networks()
     if wish.only in (None, "four_bits"):
