@@ -126,6 +126,25 @@ def test_one_batch_of_samples_is_rounded_without_a_refit(make_model):
     assert np.abs(off / encodings.tensors["0:linear#0:weight"].scale[:, None]).max() < 3
 
 
+@pytest.mark.parametrize("kind", ["one row", "equal rows", "nearly equal", "constant pictures"])
+def test_samples_that_hardly_vary_round_to_nearest_or_near_it(make_model, kind):
+    """Their moments are 0 or next to it: nothing is learnt from them, and nothing breaks."""
+    torch.manual_seed(2)
+    rng = np.random.default_rng(3)
+    parts = (nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    model = make_model(nn.Sequential(*parts, nn.Flatten(), nn.Linear(16, 4)), (3, 6, 6))
+    one = rng.normal(size=(1, 3, 6, 6)).astype(np.float32)
+    samples = {
+        "one row": [(one,)],
+        "equal rows": [(one.repeat(8, axis=0),)] * 3,
+        "nearly equal": [((1000 + 0.01 * rng.normal(size=(8, 3, 6, 6))).astype(np.float32),) for _ in range(3)],
+        "constant pictures": [(np.full((8, 3, 6, 6), 2.5, np.float32),)] * 3,
+    }[kind]
+    encodings = narrow(model, 8)
+    after = Gptq().apply(model, PrepareContext(lambda: samples, encodings))
+    assert error(after, stored(after, encodings), model, samples) < 0.05
+
+
 def test_a_model_without_integers_comes_back_as_it_is(folded):
     assert Gptq().apply(folded, PrepareContext(lambda: images(1), Encodings.none())) is folded
 

@@ -92,6 +92,32 @@ def test_many_places_are_thinned_out_evenly(make_model, monkeypatch):
     assert np.linalg.norm(whole.hessian - full) < 0.9 * np.linalg.norm(full)
 
 
+@pytest.mark.parametrize("width", [16, 32, 60])
+def test_no_column_of_a_picture_is_seen_alone(make_model, monkeypatch, width):
+    """A step that the width divides would meet the left border in every row: its left taps would be always 0."""
+    monkeypatch.setattr(subject, "LEAST", 256)
+    monkeypatch.setattr(subject, "PER_UNKNOWN", 1)
+    module = nn.Conv2d(1, 2, 3, padding=1)
+    model = make_model(nn.Sequential(module), (1, width, width))
+    node = next(node for node in model.graph.nodes if node.weight)
+    seen = batches((1, width, width), 1)
+    whole, _ = subject.moments(node, tuple(module.weight.shape), seen, seen)
+    found = np.diagonal(whole.hessian[0]).reshape(3, 3)
+    assert found.min() > 0.6
+
+
+@pytest.mark.parametrize("size, spread", [(0.0, 0.0), (5.0, 0.0), (1000.0, 0.01), (-3e4, 1.0)])
+def test_inputs_that_hardly_vary_have_moments_without_noise(make_model, size, spread):
+    module, node, _ = layer(make_model, "linear")
+    rng = np.random.default_rng(4)
+    values = [(size + spread * rng.normal(size=(3, 6))).astype(np.float32) for _ in range(4)]
+    seen = [torch.from_numpy(value.copy()) for value in values]
+    whole, _ = subject.moments(node, tuple(module.weight.shape), seen, seen)
+    rows = np.concatenate(values).astype(np.float64)[None]
+    np.testing.assert_allclose(whole.hessian, centred(rows, rows), atol=1e-5 * spread**2)
+    assert [value.tobytes() for value in values] == [value.numpy().tobytes() for value in seen]
+
+
 def test_batches_that_do_not_pair_are_no_moments(make_model):
     module, node, shape = layer(make_model, "linear")
     with pytest.raises(ValueError, match="shorter"):

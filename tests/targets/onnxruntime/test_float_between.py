@@ -71,6 +71,28 @@ def test_the_layer_gives_what_float_gives(exported, encoded, images, tmp_path, k
     assert (apart > 0).mean() <= 0.01
 
 
+@pytest.mark.parametrize("precision", WIDTHS)
+def test_a_linear_layer_behind_codes_opens(exported, encoded, tmp_path, precision):
+    """Its stored form stands beside the exported one until the file is finished: both read the same codes."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(7)
+    model = exported(
+        nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.Linear(5, 4)), np.zeros((2, 6), np.float32)
+    )
+    rows = np.random.default_rng(3).normal(size=(9, 6)).astype(np.float32)
+    first, middle, last = (node for node in model.graph.nodes if node.weight)
+    encodings = encoded(model, [(rows,)], only={first.key, last.key})
+    encodings = stored(model, encodings, middle.key, precision, encoded, (rows,))
+    artifact = TARGET.lower(model, encodings, tmp_path)
+    session = TARGET.open_session(tmp_path / artifact.files[0].path, artifact.session_options)
+    (given,) = session.run({model.inputs[0].name: rows}).values()
+    (meant,) = Reference().run(model, encodings, (rows,))
+    step = float(encodings.affine(last.out).scale)
+    assert np.abs(given - meant).max() <= 1.01 * step
+
+
 def test_what_was_told_by_channel_is_read_back_as_one_number(exported, encoded, images, tmp_path):
     model = network(exported, "conv")
     encodings = encoded(model, [(images,)], only={"0:conv2d#0", "2:conv2d#0"})

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PLACES, LEAST, PER_UNKNOWN = 1 << 15, 1 << 12, 64
 """Moments are taken over so many rows (places of a convolution, rows of a linear layer) for each weight that makes an
-output, within these ends; they are spread evenly over all that there are."""
+output, within these ends; they are drawn anew from each batch, the same in every run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +50,20 @@ def moments(
     wanted = min(max(LEAST, PER_UNKNOWN * n), PLACES)
     every = max(1, sum(counted(batch) for batch in inputs) // wanted)
     halves = [_Sums.none(int(node.attributes.get("groups", 1)), n) for _ in range(2)]
-    for index, (arriving, meant) in enumerate(zip(inputs, exact, strict=True)):
-        halves[index % 2].add(_rows(node, shape, arriving, every), _rows(node, shape, meant, every))
+    shifts: list[torch.Tensor] = []
+    for index, pair in enumerate(zip(inputs, exact, strict=True)):
+        rows = [_rows(node, shape, value, every, index) for value in pair]
+        shifts = shifts or [each.mean(dim=1, keepdim=True) for each in rows]
+        halves[index % 2].add(*(each - shift for each, shift in zip(rows, shifts, strict=True)))
     return halves[0].joined(halves[1]).moments(), tuple(half.moments() for half in halves if half.rows)
 
 
 @dataclass
 class _Sums:
-    """Sums over rows, float64: of inputs as they arrive and of exact ones, of products of the former with either."""
+    """Sums over rows, float64: of inputs as they arrive and of exact ones, of products of the former with either.
+
+    Each is taken less its mean in the first batch: in float32, products of what hardly varies would be all rounding.
+    """
 
     arriving: torch.Tensor
     exact: torch.Tensor
@@ -106,20 +112,21 @@ def _places(node: Node) -> Callable[[torch.Tensor], int]:
     return lambda value: max(1, value[:, 0].numel() // stride)
 
 
-def _rows(node: Node, shape: tuple[int, ...], value: torch.Tensor, every: int) -> torch.Tensor:
-    """Return what each output is made of, float32 [groups, rows, n], at every so many places."""
+def _rows(node: Node, shape: tuple[int, ...], value: torch.Tensor, every: int, seed: int) -> torch.Tensor:
+    """Return what outputs are made of, float32 [groups, rows, n], at one of so many places, which the seed draws."""
     if node.op == "linear":
-        return value.reshape(1, -1, shape[1])[:, ::every].contiguous()
+        rows = value.reshape(1, -1, shape[1])
+        return rows[:, _drawn(rows.shape[1], every, seed)]
     groups = int(node.attributes.get("groups", 1))
-    taps = _taps(node, shape[2:], value, every)
-    count, channels, rows, places = len(value), value.shape[1], len(taps), taps[0].shape[-1]
-    stacked = taps[0].new_empty(groups, count, places, channels // groups, rows)
+    taps = _taps(node, shape[2:], value, every, seed)
+    count, channels, n, places = len(value), value.shape[1], len(taps), taps[0].shape[-1]
+    stacked = taps[0].new_empty(groups, count, places, channels // groups, n)
     for index, tap in enumerate(taps):
         stacked[..., index] = tap.reshape(count, groups, channels // groups, places).permute(1, 0, 3, 2)
-    return stacked.reshape(groups, count * places, channels // groups * rows)
+    return stacked.reshape(groups, count * places, channels // groups * n)
 
 
-def _taps(node: Node, kernel: tuple[int, ...], value: torch.Tensor, every: int) -> list[torch.Tensor]:
+def _taps(node: Node, kernel: tuple[int, ...], value: torch.Tensor, every: int, seed: int) -> list[torch.Tensor]:
     """Return what each tap of a kernel reads at the chosen places, float32 [batch, channels, places] each."""
     import torch
 
@@ -128,13 +135,23 @@ def _taps(node: Node, kernel: tuple[int, ...], value: torch.Tensor, every: int) 
     spans = [dilation[axis] * (kernel[axis] - 1) + 1 for axis in range(rank)]
     padded = torch.nn.functional.pad(value, _sides(node.attributes["padding"], spans))
     sizes = [(padded.shape[2 + axis] - spans[axis]) // stride[axis] + 1 for axis in range(rank)]
-    chosen = np.unravel_index(np.arange(0, math.prod(sizes), every), sizes)
+    chosen = np.unravel_index(_drawn(math.prod(sizes), every, seed), sizes)
     corners = [torch.from_numpy(np.ascontiguousarray(place)) * stride[axis] for axis, place in enumerate(chosen)]
     found = []
     for tap in np.ndindex(*kernel):
         at = [corner + step * dilation[axis] for axis, (corner, step) in enumerate(zip(corners, tap, strict=True))]
         found.append(padded[(slice(None), slice(None), *at)])
     return found
+
+
+def _drawn(total: int, every: int, seed: int) -> np.ndarray:
+    """Return one in so many of the numbers below a total, int64, drawn without return and sorted.
+
+    Steps of one length would meet the same column of every picture whose width divides them.
+    """
+    if every <= 1:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(seed).choice(total, max(1, total // every), replace=False))
 
 
 def _each(setting: int | Sequence[int], rank: int) -> list[int]:

@@ -109,9 +109,14 @@ def _keep_float(codes: Codes, node: Node, skeleton: Skeleton) -> None:
     and quantizes it by one scale in all; it does so only where the scale of what is read is one number.
     """
     for source in {skeleton.source(key) for key in node.inputs} & codes.values.keys():
-        for use in list(codes.values[source].uses()):
-            if use.idx == 0 and use.node.op_type in _REQUANTIZED and key_of(use.node.name or "") == node.key:
-                use.node.replace_input_with(0, codes.by_channel(source, node.key))
+        readers = [
+            use.node
+            for use in codes.values[source].uses()
+            if use.idx == 0 and use.node.op_type in _REQUANTIZED and key_of(use.node.name or "") == node.key
+        ]
+        value = codes.by_channel(source, node.key) if readers else None
+        for reader in readers:
+            reader.replace_input_with(0, value)
 
 
 def _read(codes: Codes, node: Node, skeleton: Skeleton) -> ir.Value:
