@@ -164,9 +164,8 @@ def test_what_only_writes_files_is_written_where_it_is_named(name):
     assert asked(name, platform=place).shipping.keys() == {name}
 
 
-def test_no_target_at_all_is_refused():
-    with pytest.raises(UsageError, match="no runtime is left"):
-        asked()
+def test_no_target_at_all_is_onnx_runtime():
+    assert asked().targets == ("onnxruntime",)
 
 
 def test_what_is_not_installed_is_left_out_of_any(third_party):

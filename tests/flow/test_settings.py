@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from haversack.base import recipe
 from haversack.base.budget import Budget
 from haversack.base.errors import UsageError
 from haversack.base.plan import LayerPlan, Plan, Step
-from haversack.flow.request import Request, runtimes
+from haversack.flow.request import Request, opened, runtimes
 from haversack.flow.settings import built, parsed
 from haversack.tools.data import golden_file
 from haversack.tools.data.codes import to_codes, to_values
@@ -82,6 +83,23 @@ def test_a_recipe_gives_settings_and_what_is_typed_goes_before(tmp_path):
     own = runtimes(Request(str(path), targets=("litert:integer_io=false",)))
     assert own.settings == {"litert": {"integer_io": False}}
     assert own.targets == ("litert",)
+
+
+def test_a_recipe_names_the_runtimes_where_nobody_does(tmp_path):
+    path = tmp_path / "recipe.toml"
+    plans = (PLAN, replace(PLAN, target="executorch"))
+    recipe.write(recipe.Recipe(1, "job.py", "", Budget(), plans, {PLAN.target: {}}), path)
+    assert runtimes(Request(str(path))).targets == (PLAN.target, "executorch")
+    assert runtimes(Request(str(path), targets=("executorch",))).targets == ("executorch",)
+
+
+def test_a_runtime_that_a_recipe_has_no_plan_for_is_no_silent_search(tmp_path):
+    path = tmp_path / "recipe.toml"
+    recipe.write(recipe.Recipe(1, "job.py", "", Budget(), (replace(PLAN, target="litert"),)), path)
+    with pytest.raises(UsageError, match="the recipe has no plan for onnxruntime") as caught:
+        opened(Request(str(path), targets=("litert", "onnxruntime")))
+    assert caught.value.where == str(path)
+    assert "leave --target out for litert" in caught.value.next_step
 
 
 @given(st.floats(2.0**-60, 2.0**60, width=32), st.integers(-128, 127), st.integers(0, 2**32 - 1))

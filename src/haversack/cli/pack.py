@@ -40,7 +40,7 @@ def pack(
     budget:
         Joint limits: size=5.2MB,download=4MB,latency=0.55x (or 8ms),memory=40MB,drop=1pt.
     target:
-        A runtime; repeat for more (default: onnxruntime). Its own settings stand behind a colon:
+        A runtime; repeat for more (default: the recipe's, or onnxruntime). Its own settings stand behind a colon:
         litert:integer_io=true. any: all that run here are tried, and one ships.
     platform:
         Where it will run: android, ios, linux-arm or browser. Runtimes that do not run there are left out.
@@ -63,8 +63,8 @@ def pack(
     """
     from haversack.flow.request import Request
 
-    targets, command = target or ("onnxruntime",), shlex.join(["haversack", *sys.argv[1:]])
-    request = Request(job, budget, targets, platform, out, allow, plan, allow_pickle, command, device, effort)
+    command = shlex.join(["haversack", *sys.argv[1:]])
+    request = Request(job, budget, target, platform, out, allow, plan, allow_pickle, command, device, effort)
     return _looked(request, json=json) if dry_run else _packed(request, json=json)
 
 

@@ -29,6 +29,10 @@ DEFAULT_BUDGET = Budget(drop=0.01)
 """When nothing is limited: one point of the metric, and then the smallest and fastest."""
 
 
+USUAL = "onnxruntime"
+"""The runtime where nobody names one."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What the user typed.
@@ -37,7 +41,8 @@ class Request:
         source: a job file, ``module:callable``, or a recipe.toml of an earlier run.
         budget: ``size=5.2MB,latency=0.55x,drop=1pt``; None for the recipe's, or for a drop of one point.
         targets: runtimes by name, each with settings of its own behind a colon where it is given some
-            (``litert:integer_io=true``); ``any`` for all that run here, of which one ships.
+            (``litert:integer_io=true``); ``any`` for all that run here, of which one ships. None: those of the
+            recipe, or else onnxruntime.
         platform: where the artefact will run (``targets.contract.PLATFORMS``), or empty.
         out: the folder for the results; text will do, here and for ``plan``.
         allow: kinds of findings that may not fail the run.
@@ -50,7 +55,7 @@ class Request:
 
     source: str
     budget: str | None = None
-    targets: tuple[str, ...] = ("onnxruntime",)
+    targets: tuple[str, ...] = ()
     platform: str = ""
     out: Path = Path("out")
     allow: tuple[str, ...] = ()
@@ -144,21 +149,22 @@ def runtimes(request: Request) -> Runtimes:
             where="--platform",
             next_step=f"one of {', '.join(PLATFORMS)}",
         )
-    asked = [settings.parsed(text) for text in request.targets if text != ANY]
+    texts = request.targets or _planned(request) or (USUAL,)
+    asked = [settings.parsed(text) for text in texts if text != ANY]
     named = [name for name, _ in asked]
     for name in named:
         TARGETS.type_of(name)  # a misspelt name beside ``any`` is told, and not covered by it
-    if named and ANY in request.targets:
+    if named and ANY in texts:
         raise UsageError(
             f"any ships one of the runtimes that run here, and {', '.join(named)} is named beside it",
             where="--target",
             next_step=f"--target any alone, or the names alone: --target {' --target '.join(named)}",
         )
-    wanted = dict.fromkeys(TARGETS.names() if ANY in request.targets else named)
+    wanted = dict.fromkeys(TARGETS.names() if ANY in texts else named)
     own = {**_replayed(request), **{name: one for name, one in asked if one}}
     parts: dict[str, Target] = {name: settings.built(name, own.get(name)) for name in wanted}
     why = {name: reason for name, part in parts.items() if (reason := _unfit(part, request.platform))}
-    if ANY not in request.targets:
+    if ANY not in texts:
         elsewhere = [name for name, reason in why.items() if reason == _elsewhere(request.platform)]
         if elsewhere:
             raise UsageError(
@@ -171,7 +177,13 @@ def runtimes(request: Request) -> Runtimes:
     if not kept:
         raise UsageError("no runtime is left to try", faults=tuple(Fault(*one) for one in why.items()))
     shipping = {name: parts[name].platforms[request.platform] for name in kept} if request.platform else {}
-    return Runtimes(kept, ANY in request.targets, why, shipping, {name: own[name] for name in kept if name in own})
+    return Runtimes(kept, ANY in texts, why, shipping, {name: own[name] for name in kept if name in own})
+
+
+def _planned(request: Request) -> tuple[str, ...]:
+    """Return the runtimes that a recipe has plans for; none without a recipe."""
+    plans = recipe.read(Path(request.source)).plans if request.source.endswith(".toml") else ()
+    return tuple(dict.fromkeys(plan.target for plan in plans))
 
 
 def _replayed(request: Request) -> Mapping[str, settings.Settings]:
@@ -223,6 +235,13 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
         beside = os.path.normpath(Path(source).parent / found.job)
         source = beside if Path(beside).is_file() else found.job
         fixed = {plan.target: plan for plan in found.plans}
+        if fixed and not set(tried.targets) <= set(fixed):
+            raise UsageError(
+                f"the recipe has no plan for {', '.join(name for name in tried.targets if name not in fixed)}",
+                where=request.source,
+                tried="making just what it says",
+                next_step=f"leave --target out for {', '.join(fixed)}, or pack the job: {source}",
+            )
         limits = limits or found.budget
     if request.plan is not None:
         plan = read_plan(request.plan)
