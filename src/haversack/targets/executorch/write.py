@@ -12,7 +12,7 @@ import numpy as np
 
 from haversack.base.encodings import Affine, BlockAffine, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import ConversionError, Fault
-from haversack.base.graph import Graph, Node
+from haversack.base.graph import Node
 from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Port
 from haversack.targets.executorch import parse
@@ -28,6 +28,9 @@ from haversack.tools.graph.roles import Role, Unit, is_product, role, units
 
 FORMAT = 1
 _PADS = frozenset({"pad", "constant_pad_nd"})
+
+_ODD = "XNNPACK computes rows of odd length wrongly on some processors where weights have 4 bits"
+"""Where inputs are integers, fixed beforehand (AVX-512 VNNI) or at run time; weights alone in 4 bits are right."""
 
 
 @dataclass(frozen=True)
@@ -229,19 +232,20 @@ def _faults(model: Model, encodings: Encodings, whole: Mapping[str, Unit]) -> It
         weight = encodings.affine(key)
         node_key, port = split_tensor(key)
         if port == "weight" and weight is not None and weight.bits == NARROW and node_key not in narrow:
-            yield Fault(key, _narrow_fault(model.graph, model.graph.by_key[node_key]))
+            node = model.graph.by_key[node_key]
+            if not is_product(model.graph, node):
+                yield Fault(key, "only linear layers and plain 1x1 convolutions have kernels for 4 bits")
+            elif encodings.affine(f"{node.inputs[0]}:out") is not None:
+                yield Fault(key, _ODD)
     for key in sorted(encodings.tensors.keys() - told):
         node_key, port = split_tensor(key)
         weight = encodings.affine(f"{node_key}:weight")
-        if port == "in" and weight is not None and weight.axis is None:
+        if port != "in" or weight is None:
+            continue
+        if weight.axis is None:
             yield Fault(key, "an input quantized at run time needs an integer weight with a scale for each row")
-
-
-def _narrow_fault(graph: Graph, node: Node) -> str:
-    """Say why a layer cannot have weights of 4 bits."""
-    if is_product(graph, node):
-        return "XNNPACK computes rows of odd length wrongly on some processors where weights have 4 bits"
-    return "only linear layers and plain 1x1 convolutions have kernels for 4 bits"
+        elif weight.bits == NARROW and node_key not in narrow:
+            yield Fault(key, _ODD)
 
 
 def _weight_fault(node: Node, encoding: Encoding) -> str:
