@@ -149,7 +149,8 @@ def runtimes(request: Request) -> Runtimes:
             where="--platform",
             next_step=f"one of {', '.join(PLATFORMS)}",
         )
-    texts = request.targets or _planned(request) or (USUAL,)
+    planned = _planned(request)
+    texts = request.targets or planned or (USUAL,)
     asked = [settings.parsed(text) for text in texts if text != ANY]
     named = [name for name, _ in asked]
     for name in named:
@@ -173,6 +174,10 @@ def runtimes(request: Request) -> Runtimes:
                 next_step="--target any tries what does",
             )
         why = {}
+    elif planned:
+        why = {
+            name: why.get(name, "the recipe has no plan for it") for name in parts if name in why or name not in planned
+        }
     kept = tuple(name for name in parts if name not in why)
     if not kept:
         raise UsageError("no runtime is left to try", faults=tuple(Fault(*one) for one in why.items()))
