@@ -10,10 +10,10 @@ import pytest
 
 from haversack.base.candidate import Artifact, ArtifactFile, Candidate, Latency, Memory, Parity
 from haversack.base.graph import Graph, Node, TensorSpec
-from haversack.base.plan import LayerPlan, Plan
+from haversack.base.plan import PRECISIONS, LayerPlan, Plan
 from haversack.base.profile import Profile
 from haversack.base.quality import Drop, Quality
-from haversack.choose.best import Mixer
+from haversack.choose.mixing import Mixer
 from haversack.choose.options import BYTES_PER_WEIGHT, SECONDS_PER_BORDER_ELEMENT
 
 TARGET = "onnxruntime"
@@ -68,7 +68,7 @@ class World:
 
     @property
     def mixer(self) -> Mixer:
-        return Mixer(self.graph, self.profile, TARGET, dict(zip(self.layers, self.elements, strict=True)))
+        return Mixer(self.graph, self.profile, dict(zip(self.layers, self.elements, strict=True)), {TARGET: PRECISIONS})
 
     @property
     def total_seconds(self) -> float:

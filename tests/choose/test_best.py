@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
+from alone import best, propose
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from haversack.base.budget import Budget
 from haversack.base.plan import Step
 from haversack.base.profile import Profile
 from haversack.base.progress import Event
-from haversack.choose.best import MARGIN, MIXED, Mixer, best
+from haversack.choose.mixing import MARGIN, MIXED
 from haversack.choose.verdict import checks
 
 
@@ -36,7 +37,7 @@ def forecast(one):
 @pytest.mark.parametrize("ratio", [0.52, 0.7, 0.9, 2.0])
 def test_where_costs_add_up_the_forecast_is_the_truth(world, size, ratio):
     base = world.evaluate(world.plan("int8"))
-    plan, told = world.mixer.propose(base, Budget(size=size, latency_ratio=ratio), 0.0)
+    plan, told = propose(world.mixer, base, Budget(size=size, latency_ratio=ratio), 0.0)
     true_size, seconds, error = world.truth(plan)
     if any(layer.precision == "int8" for layer in plan.layers.values()):
         assert told.bytes == pytest.approx(true_size)
@@ -65,7 +66,7 @@ def test_no_plan_of_an_additive_world_is_better_within_the_limit(make_world, ele
         half_errors=(1e-5,) * count,
     )
     limit = round(world.truth(world.plan("int8"))[0] * room)
-    plan, told = world.mixer.propose(world.evaluate(world.plan("int8")), Budget(size=limit), 0.0)
+    plan, told = propose(world.mixer, world.evaluate(world.plan("int8")), Budget(size=limit), 0.0)
     size, _, error = world.truth(plan)
     assert size <= limit * (1 + 1e-5)
     assert told.bytes == pytest.approx(size)
@@ -77,45 +78,45 @@ def test_no_plan_of_an_additive_world_is_better_within_the_limit(make_world, ele
 
 def test_a_margin_keeps_room(world):
     base = world.evaluate(world.plan("int8"))
-    _, told = world.mixer.propose(base, Budget(size=400_000), 0.1)
+    _, told = propose(world.mixer, base, Budget(size=400_000), 0.1)
     assert told.bytes <= 360_000 * (1 + 1e-5)
 
 
 def test_a_download_limit_binds_through_the_measured_packing(world):
     base = world.evaluate(world.plan("int8"))
-    _, told = world.mixer.propose(base, Budget(download=270_000), 0.0)
+    _, told = propose(world.mixer, base, Budget(download=270_000), 0.0)
     assert 200_000 < told.download_bytes <= 270_000 * (1 + 1e-5)
 
 
 def test_milliseconds_bind_through_the_measured_float_time(world):
     base = world.evaluate(world.plan("int8"))
-    _, told = world.mixer.propose(base, Budget(latency_ms=8.0), 0.0)
+    _, told = propose(world.mixer, base, Budget(latency_ms=8.0), 0.0)
     assert 6.0 < told.latency_ms <= 8.0 * (1 + 1e-5)
 
 
 def test_the_tighter_of_two_limits_on_one_thing_binds(world):
     base = world.evaluate(world.plan("int8"))
-    _, told = world.mixer.propose(base, Budget(latency_ms=8.0, latency_ratio=0.6), 0.0)
+    _, told = propose(world.mixer, base, Budget(latency_ms=8.0, latency_ratio=0.6), 0.0)
     assert told.latency_ratio <= 0.6 * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("missing", ["artifact", "latency", "parity"])
 def test_what_was_not_measured_is_no_base(world, missing):
     base = replace(world.evaluate(world.plan("int8")), **{missing: None})
-    assert world.mixer.propose(base, Budget(size=10), 0.0) is None
+    assert propose(world.mixer, base, Budget(size=10), 0.0) is None
 
 
 def test_a_proposal_keeps_the_plan_around_the_layers(world):
     plan = replace(world.plan("int8"), prepare=(Step("fold_norm"),), ranges=Step("mse"), constrained_by=("a", "b"))
-    made, _ = world.mixer.propose(world.evaluate(plan), Budget(size=300_000), 0.0)
+    made, _ = propose(world.mixer, world.evaluate(plan), Budget(size=300_000), 0.0)
     assert (made.prepare, made.ranges, made.constrained_by) == (plan.prepare, plan.ranges, plan.constrained_by)
     assert made.origin == MIXED
     assert "float32" not in {layer.precision for layer in made.layers.values()}
 
 
 def test_without_a_forecast_of_loss_or_time_the_forecast_still_stands(world):
-    mixer = Mixer(world.graph, Profile(), "onnxruntime", world.mixer.weight_elements)
-    _, told = mixer.propose(world.evaluate(world.plan("int8")), Budget(size=300_000), 0.0)
+    mixer = replace(world.mixer, profile=Profile())
+    _, told = propose(mixer, world.evaluate(world.plan("int8")), Budget(size=300_000), 0.0)
     assert told.bytes <= 300_000 * (1 + 1e-5)
     assert told.relative_error == 0.0
     assert told.latency_ratio == pytest.approx(world.evaluate(world.plan("int8")).latency.ratio, rel=0.01)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from alone import best
 
 from haversack.base.budget import Budget
-from haversack.choose.best import MIXED, best
+from haversack.choose.mixing import MIXED
 
 
 def uniforms(world):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
+from alone import best, propose
 
 from haversack.base.budget import Budget
-from haversack.base.plan import LayerPlan
+from haversack.base.plan import PRECISIONS, LayerPlan
 from haversack.base.profile import Profile
-from haversack.choose.best import Mixer, best
 from haversack.choose.forecast import computes_integers
+from haversack.choose.mixing import Mixer
 from haversack.choose.options import CLIPPED, FULL, options
 
 NARROW_ERRORS = (0.2, 0.5, 0.1, 0.4)
@@ -32,13 +33,13 @@ class Narrowing:
 
     def mixer(self, **settings):
         elements = dict(zip(self.world.layers, self.world.elements, strict=True))
-        return Mixer(self.world.graph, self.profile, "onnxruntime", elements, **settings)
+        return Mixer(self.world.graph, self.profile, elements, {"onnxruntime": PRECISIONS, **settings})
 
     def options(self, base, **settings):
         elements = dict(zip(self.world.layers, self.world.elements, strict=True))
         speed = {"int8": 0.5, "w4a8": 0.5}
         return options(
-            self.world.graph, self.profile, "onnxruntime", base, weight_elements=elements, speed=speed, **settings
+            self.world.graph, self.profile, base, weight_elements=elements, speed={"onnxruntime": speed}, **settings
         )
 
 
@@ -85,7 +86,7 @@ def test_a_target_without_it_is_not_offered_it(world, narrowing):
     [(210_000, []), (165_000, [2]), (143_000, [0, 2]), (137_500, [0, 1, 2])],
 )
 def test_the_knapsack_narrows_the_layers_that_lose_least_for_their_bytes(world, narrowing, limit, narrow):
-    plan, told = narrowing.mixer().propose(world.evaluate(world.plan("int8")), Budget(size=limit), 0.0)
+    plan, told = propose(narrowing.mixer(), world.evaluate(world.plan("int8")), Budget(size=limit), 0.0)
     found = [index for index, key in enumerate(world.layers) if plan.layers[key].precision == "w4a8"]
     assert found == narrow
     assert told.bytes <= limit
@@ -96,7 +97,7 @@ def test_the_knapsack_narrows_the_layers_that_lose_least_for_their_bytes(world, 
 def test_bytes_that_are_left_go_to_float_only_where_integers_alone_are_nothing_new(world, narrowing, limit, expected):
     """At the first limit the touchiest layer would fit in float16 once another has 4 bits, and err less: but then the
     file's bits could not be proven. At the second the uniform plan fits, and a mixture is there to err less."""
-    plan, told = narrowing.mixer().propose(world.evaluate(world.plan("int8")), Budget(size=limit), 0.0)
+    plan, told = propose(narrowing.mixer(), world.evaluate(world.plan("int8")), Budget(size=limit), 0.0)
     assert {layer.precision for layer in plan.layers.values()} == expected
     assert told.bytes <= limit
 

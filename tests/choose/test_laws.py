@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from alone import HERE, option, solve
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from haversack.base.budget import Budget
 from haversack.base.graph import Graph, Node, TensorSpec
-from haversack.base.plan import PRECISIONS, LayerPlan
-from haversack.choose import knapsack
+from haversack.base.plan import PRECISIONS
 from haversack.choose.forecast import TOLERANCE, hopeless, least_bytes, overshoot
-from haversack.choose.options import SECONDS_PER_BORDER_ELEMENT, Border, Option, borders
+from haversack.choose.options import SECONDS_PER_BORDER_ELEMENT, Border, borders
 from haversack.choose.runtimes import LEAD, between
 from haversack.choose.verdict import checks, judged, loss
 
@@ -161,7 +161,7 @@ def layers_of_options(draw):
         name = f"l{index}"
         kinds = draw(st.lists(st.sampled_from(["int8", "float16", "float32"]), min_size=1, max_size=3, unique=True))
         found[name] = tuple(
-            Option(name, LayerPlan(kind), float(draw(costs)), float(draw(costs)), draw(costs) / 8) for kind in kinds
+            option(name, kind, float(draw(costs)), float(draw(costs)), draw(costs) / 8) for kind in kinds
         )
     pairs = [pair for pair in itertools.pairwise(found) if draw(st.booleans())]
     return found, tuple(Border(*pair, float(draw(st.integers(0, 9)))) for pair in pairs)
@@ -172,10 +172,10 @@ def layers_of_options(draw):
 def test_bytes_added_to_every_option_of_a_layer_come_off_the_limit(instance, room, more):
     found, lines = instance
     limit = room + sum(min(one.bytes for one in options) for options in found.values())
-    plain = knapsack.solve(found, max_bytes=limit + 0.5, borders=lines)
+    plain = solve(found, max_bytes=limit + 0.5, borders=lines)
     assert plain.feasible
     moved = {**found, "l0": tuple(replace(one, bytes=one.bytes + more) for one in found["l0"])}
-    again = knapsack.solve(moved, max_bytes=limit + 0.5 + more, borders=lines)
+    again = solve(moved, max_bytes=limit + 0.5 + more, borders=lines)
     assert again.feasible
     assert again.loss == pytest.approx(plain.loss, abs=2e-3)
     assert again.bytes <= limit + 0.5 + more
@@ -186,11 +186,14 @@ def test_bytes_added_to_every_option_of_a_layer_come_off_the_limit(instance, roo
 def test_an_option_that_is_worse_in_everything_changes_nothing(instance, max_bytes, max_seconds):
     found, lines = instance
     worse = replace(
-        found["l0"][0], bytes=found["l0"][0].bytes + 1, seconds=found["l0"][0].seconds + 1, loss=found["l0"][0].loss + 1
+        found["l0"][0],
+        bytes=found["l0"][0].bytes + 1,
+        seconds={HERE: found["l0"][0].seconds[HERE] + 1},
+        loss=found["l0"][0].loss + 1,
     )
     limits = {"max_bytes": max_bytes + 0.5, "max_seconds": max_seconds + 0.5, "borders": lines}
-    plain = knapsack.solve(found, **limits)
-    again = knapsack.solve({**found, "l0": (worse, *found["l0"])}, **limits)
+    plain = solve(found, **limits)
+    again = solve({**found, "l0": (worse, *found["l0"])}, **limits)
     assert plain.feasible == again.feasible
     if plain.feasible:
         assert again.loss == pytest.approx(plain.loss, abs=2e-3)
@@ -201,8 +204,8 @@ def test_an_option_that_is_worse_in_everything_changes_nothing(instance, max_byt
 @given(layers_of_options(), st.integers(5, 120))
 def test_borders_never_help(instance, limit):
     found, lines = instance
-    free = knapsack.solve(found, max_seconds=limit + 0.5)
-    tied = knapsack.solve(found, max_seconds=limit + 0.5, borders=lines)
+    free = solve(found, max_seconds=limit + 0.5)
+    tied = solve(found, max_seconds=limit + 0.5, borders=lines)
     assert free.feasible or not tied.feasible
     if tied.feasible:
         assert free.loss <= tied.loss + 2e-3

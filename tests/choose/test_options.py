@@ -33,16 +33,15 @@ def test_options_are_the_planned_one_first_then_float16_and_float32(world):
     found = options(
         world.graph,
         world.profile,
-        "onnxruntime",
         base,
         weight_elements=dict(zip(world.layers, world.elements, strict=True)),
-        speed={"int8": 0.5},
+        speed={"onnxruntime": {"int8": 0.5}},
     )
     assert list(found) == list(world.layers)
     integer, half, whole = found[world.layers[1]]
     assert [one.plan.precision for one in (integer, half, whole)] == ["int8", "float16", "float32"]
     assert (integer.bytes, half.bytes, whole.bytes) == (10_000, 20_000, 40_000)
-    assert (integer.seconds, half.seconds, whole.seconds) == (0.5e-3, 1e-3, 1e-3)
+    assert [one.seconds["onnxruntime"] for one in (integer, half, whole)] == [0.5e-3, 1e-3, 1e-3]
     assert (integer.loss, half.loss, whole.loss) == pytest.approx((0.08**2, 4e-8, 0.0))
 
 
@@ -52,10 +51,9 @@ def test_the_planned_layer_keeps_its_settings_and_is_not_offered_twice(world):
     found = options(
         world.graph,
         world.profile,
-        "onnxruntime",
         base,
         weight_elements=dict(zip(world.layers, world.elements, strict=True)),
-        speed={},
+        speed={"onnxruntime": {}},
     )
     assert list(found) == [world.layers[0], world.layers[2]]
     assert found[world.layers[0]][0].plan == special
@@ -66,12 +64,11 @@ def test_what_was_not_profiled_costs_nothing_and_loses_nothing(world):
     found = options(
         world.graph,
         Profile(),
-        "elsewhere",
         world.plan("int8").layers,
         weight_elements=dict.fromkeys(world.layers, 1),
-        speed={"int8": 0.5},
+        speed={"onnxruntime": {"int8": 0.5}},
     )
-    assert {(one.seconds, one.loss) for each in found.values() for one in each} == {(0.0, 0.0)}
+    assert {(one.seconds["onnxruntime"], one.loss) for each in found.values() for one in each} == {(0.0, 0.0)}
 
 
 def test_neighbours_in_a_chain_meet_through_what_lies_between():
@@ -108,10 +105,9 @@ def test_what_the_target_cannot_store_is_no_option(world):
     found = options(
         world.graph,
         world.profile,
-        "executorch",
         world.plan("int8").layers,
         weight_elements=dict(zip(world.layers, world.elements, strict=True)),
-        speed={"int8": 0.5},
+        speed={"onnxruntime": {"int8": 0.5}},
         precisions=("float32", "int8"),
     )
     assert {tuple(one.plan.precision for one in each) for each in found.values()} == {("int8", "float32")}

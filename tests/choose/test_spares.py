@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from alone import best
 
 from haversack.base.budget import Budget
 from haversack.base.finding import Finding
 from haversack.base.plan import Step
-from haversack.choose.best import MIXED, SPARED, best
+from haversack.choose.best import SPARED
+from haversack.choose.mixing import MIXED
 
 ROOM = Budget(size=10**6)
 

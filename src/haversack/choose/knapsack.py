@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,31 +17,54 @@ OVERSHOOT_PRICE = 1e4
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A limit on a sum over the options that are chosen.
+
+    Attributes:
+        what: ``bytes``, ``download`` or ``seconds``, as ``Option`` has them.
+        most: the largest sum that meets it.
+        target: whose seconds.
+    """
+
+    what: Literal["bytes", "download", "seconds"]
+    most: float
+    target: str = ""
+
+    def of(self, option: Option) -> float:
+        """Return what an option adds to the sum."""
+        if self.what == "seconds":
+            return option.seconds.get(self.target, 0.0)
+        return option.bytes if self.what == "bytes" else option.download
+
+
+@dataclass(frozen=True)
 class Solution:
     """One option for each layer; ``feasible`` is False when no choice meets all limits (then the nearest is given).
 
-    ``bytes``, ``seconds`` and ``loss`` are the sums of what was chosen, borders included: forecasts, not measurements.
+    ``bytes``, ``download``, ``crossed`` (seconds lost at borders) and ``loss`` are the sums of what was chosen:
+    forecasts, not measurements.
     """
 
     chosen: Mapping[str, Option]
     feasible: bool
     bytes: float
-    seconds: float
+    download: float
+    crossed: float
     loss: float
+
+    def seconds(self, target: str) -> float:
+        """Return the sum of a target's seconds, borders included."""
+        return sum(option.seconds.get(target, 0.0) for option in self.chosen.values()) + self.crossed
 
 
 def solve(
-    options: Mapping[str, Sequence[Option]],
-    *,
-    max_bytes: float | None = None,
-    max_seconds: float | None = None,
-    borders: Sequence[Border] = (),
+    options: Mapping[str, Sequence[Option]], limits: Sequence[Limit] = (), *, borders: Sequence[Border] = ()
 ) -> Solution:
     """Solve with HiGHS (``scipy.optimize.milp``).
 
     Args:
         options: layer -> at least one option.
-        max_bytes, max_seconds: limits on the sums; None is no limit.
+        limits: on sums; one for each target's seconds, where several runtimes get the same choice.
         borders: costs in seconds where integer and float layers meet.
 
     Raises:
@@ -51,22 +74,27 @@ def solve(
         message = f"layers without an option: {', '.join(empty)}"
         raise ValueError(message)
     if not options:
-        return Solution({}, feasible=True, bytes=0.0, seconds=0.0, loss=0.0)
-    limits = {"bytes": max_bytes, "seconds": max_seconds}
+        return Solution({}, feasible=True, bytes=0.0, download=0.0, crossed=0.0, loss=0.0)
     chosen = _milp(options, limits, borders, slack=False)
     feasible = chosen is not None
     if chosen is None:
         chosen = _milp(options, limits, borders, slack=True)
     if chosen is None:  # the relaxed problem always has a solution; only the time limit can end here
         chosen = {layer: min(found, key=lambda option: option.bytes) for layer, found in options.items()}
-    spent = sum(option.seconds for option in chosen.values()) + _crossed(chosen, borders)
-    size = sum(option.bytes for option in chosen.values())
-    return Solution(chosen, feasible, size, spent, sum(option.loss for option in chosen.values()))
+    taken = chosen.values()
+    return Solution(
+        chosen,
+        feasible,
+        bytes=sum(option.bytes for option in taken),
+        download=sum(option.download for option in taken),
+        crossed=_crossed(chosen, borders),
+        loss=sum(option.loss for option in taken),
+    )
 
 
 def _milp(
     options: Mapping[str, Sequence[Option]],
-    limits: Mapping[str, float | None],
+    limits: Sequence[Limit],
     borders: Sequence[Border],
     *,
     slack: bool,
@@ -81,7 +109,8 @@ def _milp(
     objective = np.zeros(count)
     objective[: len(flat)] = [option.loss / scale for option in flat]
     upper = np.ones(count)
-    objective[-len(limits) :], upper[-len(limits) :] = (len(options) * OVERSHOOT_PRICE, np.inf) if slack else (0.0, 0.0)
+    slacks = slice(count - len(limits), count)
+    objective[slacks], upper[slacks] = (len(options) * OVERSHOOT_PRICE, np.inf) if slack else (0.0, 0.0)
     rows = [*_one_each(options, flat), *_crossings(options, flat, crossing), *_limits(limits, flat, crossing)]
     result = milp(
         objective,
@@ -124,18 +153,16 @@ def _crossings(
     return rows
 
 
-def _limits(limits: Mapping[str, float | None], flat: Sequence[Option], crossing: Sequence[Border]) -> list[_Row]:
+def _limits(limits: Sequence[Limit], flat: Sequence[Option], crossing: Sequence[Border]) -> list[_Row]:
     """Each limit in units of itself, less its slack variable."""
     rows = []
-    for slack, (name, limit) in enumerate(limits.items(), len(flat) + len(crossing)):
-        if limit is None:
-            continue
-        largest = max((getattr(option, name) for option in flat), default=0.0)
-        unit = max(abs(limit), 1e-6 * largest, 1e-12)
-        factors = {index: getattr(option, name) / unit for index, option in enumerate(flat)}
-        if name == "seconds":
+    for slack, limit in enumerate(limits, len(flat) + len(crossing)):
+        costs = [limit.of(option) for option in flat]
+        unit = max(abs(limit.most), 1e-6 * max(costs, default=0.0), 1e-12)
+        factors = {index: cost / unit for index, cost in enumerate(costs)}
+        if limit.what == "seconds":
             factors |= {index: border.seconds / unit for index, border in enumerate(crossing, len(flat))}
-        rows.append(_Row({**factors, slack: -1.0}, -np.inf, limit / unit))
+        rows.append(_Row({**factors, slack: -1.0}, -np.inf, limit.most / unit))
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from haversack.base.graph import Graph, Node
 from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, LayerPlan, Precision, Step
@@ -27,14 +27,16 @@ class Option:
         layer: node key.
         plan: what is done to it.
         bytes: of its weights in the file.
-        seconds: of its kernel, batch 1, forecast from the float file's profile.
+        download: of its weights as a download, entropy coded.
+        seconds: target -> of its kernel, batch 1, forecast from the float file's profile.
         loss: forecast squared relative error that it adds to the model's output.
     """
 
     layer: str
     plan: LayerPlan
     bytes: float
-    seconds: float
+    download: float
+    seconds: Mapping[str, float] = field(hash=False)
     loss: float
 
 
@@ -50,12 +52,12 @@ class Border:
 def options(
     graph: Graph,
     profile: Profile,
-    target: str,
     base: Mapping[str, LayerPlan],
     *,
     weight_elements: Mapping[str, int],
-    speed: Mapping[Precision, float],
+    speed: Mapping[str, Mapping[Precision, float]],
     precisions: Collection[Precision] = PRECISIONS,
+    packing: float = 1.0,
 ) -> dict[str, tuple[Option, ...]]:
     """Return the options of every layer of ``base``: as planned there, in float16 and float32, and in 4 bits.
 
@@ -64,32 +66,40 @@ def options(
 
     Args:
         graph: the prepared model's graph.
-        profile: seconds of the float file and sensitivities.
-        target: whose seconds count.
+        profile: seconds of the float files, sensitivities, bits of a weight as a download.
         base: node key -> plan of a uniform candidate that was measured.
         weight_elements: node key -> number of weight elements.
-        speed: precision -> measured ratio of a uniform artefact's latency to float's.
-        precisions: what the target can do.
+        speed: target -> precision -> measured ratio of a uniform artefact's latency to float's.
+        precisions: what all targets can do.
+        packing: download bytes of a byte of weights whose entropy nobody knows.
     """
     found: dict[str, tuple[Option, ...]] = {}
-    seconds = profile.seconds.get(target, {})
     for node in graph.nodes:
         if node.key not in base:
             continue
         halves = (LayerPlan("float16"),) if "float16" in precisions else ()
         narrow = _widths(profile, node, base[node.key]) if "w4a8" in precisions else ()
-        plans = (base[node.key], *narrow, *halves, LayerPlan("float32"))
+        plans = dict.fromkeys((base[node.key], *narrow, *halves, LayerPlan("float32")))
         found[node.key] = tuple(
-            Option(
-                node.key,
-                plan,
-                weight_elements[node.key] * BYTES_PER_WEIGHT[plan.precision],
-                seconds.get(node.key, 0.0) * speed.get(plan.precision, 1.0),
-                _loss(profile, node, plan.precision),
-            )
-            for plan in dict.fromkeys(plans)
+            _option(profile, node, plan, weight_elements[node.key], speed, packing) for plan in plans
         )
     return found
+
+
+def _option(
+    profile: Profile,
+    node: Node,
+    plan: LayerPlan,
+    elements: int,
+    speed: Mapping[str, Mapping[Precision, float]],
+    packing: float,
+) -> Option:
+    size = elements * BYTES_PER_WEIGHT[plan.precision]
+    seconds = {
+        target: profile.seconds.get(target, {}).get(node.key, 0.0) * ratios.get(plan.precision, 1.0)
+        for target, ratios in speed.items()
+    }
+    return Option(node.key, plan, size, size * packing, seconds, _loss(profile, node, plan.precision))
 
 
 def _widths(profile: Profile, node: Node, plan: LayerPlan) -> tuple[LayerPlan, ...]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.plan import Plan
-from haversack.choose.best import MARGIN, MIXED, SPARED, Forecast, Mixer
+from haversack.choose.best import SPARED
+from haversack.choose.common import common
 from haversack.choose.forecast import computes_integers
+from haversack.choose.mixing import MARGIN, MIXED, Forecast, Mixer
 from haversack.choose.verdict import checks, judged, loss, unmade
 
 
@@ -31,39 +33,81 @@ class Resolution:
     forecast: Forecast | None = None
 
 
-def resolve(candidates: Sequence[Candidate], budget: Budget, mixers: Sequence[Mixer]) -> Resolution:
-    """Hold measured candidates against another budget; where none meets it, forecast.
+def resolve(candidates: Sequence[Candidate], budget: Budget, mixer: Mixer) -> dict[str, Resolution]:
+    """Hold measured candidates against another budget, for each target; where none meets it, forecast.
 
-    The knapsack is asked first. Then come the uniform plans that the run did not make for limits of its own: they are
-    forecast anew. What was not made because it lost a race, and not for a limit, stays so.
+    The knapsack is asked first: for one mixture that is forecast to fit all targets which need one and share their
+    encodings, then for each by itself. Then come the uniform plans that the run did not make for limits of its own:
+    they are forecast anew. What was not made because it lost a race, and not for a limit, stays so.
 
     Args:
         candidates: of a finished run, all targets.
         budget: the other limits.
-        mixers: one a target, from the run's profile.
+        mixer: from the run's profile.
     """
-    order = judged(candidates, budget)
-    if order and order[0].verdict == "chosen":
-        return Resolution(tuple(order), met=True)
+    targets = dict.fromkeys(one.plan.target for one in candidates)
+    orders = common({name: judged([one for one in candidates if one.plan.target == name], budget) for name in targets})
+    met = {target for target, order in orders.items() if order[0].verdict == "chosen"}
+    lacking = {target: order for target, order in orders.items() if target not in met}
+    found = _together(lacking, budget, mixer)
+    for target, order in lacking.items():
+        if target not in found and (answer := _mixed(target, order, budget, mixer) or _spare(order, budget, mixer)):
+            found[target] = answer
+    return {
+        target: Resolution(tuple(order), target in met, *found.get(target, (None, None)))
+        for target, order in orders.items()
+    }
+
+
+_Answer = tuple[Plan, Forecast]
+
+
+def _together(lacking: Mapping[str, Sequence[Candidate]], budget: Budget, mixer: Mixer) -> dict[str, _Answer]:
+    """Return one mixture for all targets that lack a measured answer, where one is forecast to fit all of them."""
+    if len(lacking) < 2:
+        return {}
+    first, *others = ([one for one in order if _base(one)] for order in lacking.values())
+    for base in first:
+        group = [base, *(one for able in others for one in able if _same(one, base))]
+        bases = {one.plan.target: one for one in group}
+        proposal = mixer.propose(bases, budget, MARGIN) if len(bases) == len(lacking) else None
+        if proposal is None or not all(plan.layers for plan in proposal.plans.values()):
+            continue
+        if all(_fits(proposal.forecasts[target], one, budget) for target, one in bases.items()):
+            return {target: (plan, proposal.forecasts[target]) for target, plan in proposal.plans.items()}
+    return {}
+
+
+def _same(one: Candidate, other: Candidate) -> bool:
+    """Say whether two candidates have one plan but for the target."""
+    return replace(one.plan, target="").digest == replace(other.plan, target="").digest
+
+
+def _mixed(target: str, order: Sequence[Candidate], budget: Budget, mixer: Mixer) -> _Answer | None:
+    """Return a mixture that is forecast to fit one target, around the best measured candidate that gives one."""
     known = {one.plan.digest for one in order if not unmade(one)}
-    for mixer in mixers:
-        for base in order:
-            if base.plan.target != mixer.target or base.verdict == "failed" or not base.plan.layers:
-                continue
-            proposal = mixer.propose(base, budget, MARGIN)
-            if proposal is None or not _fits(proposal[1], base, budget):
-                continue
-            plan = proposal[0] if proposal[0].layers else _float(proposal[0], order)
-            if plan.digest not in known:
-                return Resolution(tuple(order), met=False, plan=plan, forecast=proposal[1])
-    for mixer in mixers:
-        mine = [one for one in order if one.plan.target == mixer.target]
-        measured = next((one for one in mine if one.artifact is not None and one.latency is not None), None)
-        for one in filter(_given_up, mine):
-            forecast = mixer.expect(one.plan, measured)
-            if _may_fit(one.plan, forecast, measured, budget):
-                return Resolution(tuple(order), met=False, plan=one.plan, forecast=forecast)
-    return Resolution(tuple(order), met=False)
+    for base in filter(_base, order):
+        proposal = mixer.propose({target: base}, budget, MARGIN)
+        if proposal is None or not _fits(proposal.forecasts[target], base, budget):
+            continue
+        plan = proposal.plans[target] if proposal.plans[target].layers else _float(proposal.plans[target], order)
+        if plan.digest not in known:
+            return plan, proposal.forecasts[target]
+    return None
+
+
+def _spare(order: Sequence[Candidate], budget: Budget, mixer: Mixer) -> _Answer | None:
+    """Return a uniform plan that was given up for another limit, where it is forecast to fit this one."""
+    measured = next((one for one in order if one.artifact is not None and one.latency is not None), None)
+    for one in filter(_given_up, order):
+        forecast = mixer.expect(one.plan.target, one.plan, measured)
+        if _may_fit(one.plan, forecast, measured, budget):
+            return one.plan, forecast
+    return None
+
+
+def _base(candidate: Candidate) -> bool:
+    return candidate.verdict != "failed" and bool(candidate.plan.layers)
 
 
 def _float(plan: Plan, order: Sequence[Candidate]) -> Plan:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from haversack.base.candidate import Candidate
 from haversack.base.finding import Finding
-from haversack.choose.best import Forecast
+from haversack.choose.mixing import Forecast
 from haversack.flow.choice import Choice
 from haversack.report import wording
 

@@ -14,9 +14,11 @@ from haversack.base.candidate import Candidate
 from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, EXIT_VERIFICATION, ConversionError
 from haversack.base.job import Job
 from haversack.base.plan import Plan
+from haversack.base.profile import Profile
 from haversack.base.progress import Event, Sink, silent
-from haversack.choose.best import Mixer, best
+from haversack.choose.best import Ask, best
 from haversack.choose.forecast import hopeless, overshoot
+from haversack.choose.mixing import Mixer
 from haversack.choose.runtimes import Choice, between, outdone
 from haversack.choose.verdict import checks
 from haversack.flow import floats
@@ -75,7 +77,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
         _refuse(preflight, tried)
         steps.checked_baseline()
-        candidates = [one for name in tried.targets for one in _searched(steps, name, budget, fixed)]
+        candidates = _searched(steps, tried.targets, budget, fixed)
         final = confirmed(steps, candidates, budget)
         pairs = crossed(steps, shipped(final))
         final = told(final, parting(shipped(final), pairs))
@@ -161,35 +163,43 @@ def _steps(
     return Steps(shop, job, data, metric, targets, device, tuple(allow), effort(spend), tried.settings)
 
 
-def _searched(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:
-    """Return every candidate of one target, best first; one that failed where it does not run its float file."""
-    if name in steps.failed:
-        return [floats.lost(name, steps.failed[name])]
+def _searched(steps: Steps, names: Sequence[str], budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:
+    """Return every candidate of all targets, each target's best first; one that failed where no float file runs."""
+    lost = {name: [floats.lost(name, steps.failed[name])] for name in names if name in steps.failed}
+    asked = {name: _ask(steps, name, budget, fixed) for name in names if name not in lost}
+    mixer = Mixer(
+        steps.model.graph,
+        steps.profile if any(one.mixes for one in asked.values()) else Profile(),
+        steps.weight_elements(),
+        {name: target.precisions for name, target in steps.targets.items()},
+    )
+    found = best(asked, steps.evaluate, mixer=mixer, confirm=steps.confirmed, sink=steps.shop.tell)
+    return [one for name in names for one in {**lost, **found}[name]]
+
+
+def _ask(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> Ask:
+    """Return what one target may try: the plan of a recipe alone, or what is proposed for it."""
     if name in fixed:
-        return best([fixed[name]], budget, steps.evaluate, confirm=steps.confirmed, sink=steps.shop.tell)
+        return Ask([fixed[name]], budget, mixes=False)
     target = steps.targets[name]
     budget = budget if target.runs_here else judgeable(budget)
     plans = proposals(steps.model.graph, name, target.precisions, steps.squeeze.alike(name), steps.spend)
-    mixer = Mixer(steps.model.graph, steps.profile, name, steps.weight_elements(), steps.targets[name].precisions)
     raced = race(steps, plans.variants)
     model = steps.model
     cannot = hopeless(model.graph, model.weights, budget)
     large = [one for one in raced.order[:1] if cannot(one)]
-    return best(
+    return Ask(
         raced.order[:1],
         budget,
-        steps.evaluate,
         spares=[(plan, raced.lost[plan.digest]) for plan in raced.order[1:]],
         fallbacks=[
             *(one for first in large for one in smaller(first, target.precisions, steps.constraints[name])),
             *(one for first in raced.order[:1] for one in careful(model.graph, first)),
             *plans.fallbacks,
         ],
-        mixer=mixer if target.runs_here else None,
+        mixes=target.runs_here,
         hopeless=cannot,
         overshoot=overshoot(model.graph, model.weights, budget),
-        confirm=steps.confirmed,
-        sink=steps.shop.tell,
     )
 
 

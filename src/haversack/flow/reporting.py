@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
-from haversack.choose.verdict import checks, judged
+from haversack.choose.verdict import checks
 from haversack.flow.certainty import certain
 from haversack.flow.steps import Steps
 
@@ -20,7 +20,7 @@ def confirmed(steps: Steps, candidates: Sequence[Candidate], budget: Budget) -> 
     """
     result: list[Candidate] = []
     for target in steps.targets:
-        order = judged([one for one in candidates if one.plan.target == target], budget)
+        order = [one for one in candidates if one.plan.target == target]
         result += _told(_first_that_holds(steps, [steps.reported(one) for one in order], budget), budget)
     return result
 

@@ -16,7 +16,7 @@ from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, UsageError
 from haversack.base.plan import Plan
 from haversack.base.recipe import unstructure
 from haversack.choose import resolve as choosing
-from haversack.choose.best import Mixer
+from haversack.choose.mixing import Mixer
 from haversack.choose.resolve import Resolution
 from haversack.choose.verdict import checks
 from haversack.flow.certainty import certain
@@ -199,11 +199,9 @@ def resolve(out: Path, budget: str) -> Answer:
     limits = budgets.parse(budget)
     choice = read_choice(out)
     candidates = [_there(one, out) for one in choice.severe()]
-    found = {}
-    for target in dict.fromkeys(one.plan.target for one in candidates):
-        mine = [one for one in candidates if one.plan.target == target]
-        mixer = Mixer(choice.graph, choice.profile, target, choice.weight_elements, TARGETS.type_of(target).precisions)
-        found[target] = choosing.resolve(mine, limits, [mixer])
+    able = {target: TARGETS.type_of(target).precisions for target in {one.plan.target for one in candidates}}
+    mixer = Mixer(choice.graph, choice.profile, choice.weight_elements, able)
+    found = choosing.resolve(candidates, limits, mixer)
     return Answer(out, choice, limits, budget, found)
 
 

@@ -1,0 +1,254 @@
+"""Mixtures: the knapsack gives each layer its own option, and runtimes that share encodings the same ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from haversack.base.budget import Budget
+from haversack.base.candidate import Artifact, Candidate, Latency, Parity
+from haversack.base.graph import Graph
+from haversack.base.plan import STATIC, WEIGHT_BITS, Plan, Precision
+from haversack.base.profile import Profile
+from haversack.choose import knapsack
+from haversack.choose.forecast import COMPUTING
+from haversack.choose.knapsack import Limit
+from haversack.choose.options import BYTES_PER_WEIGHT, Option, borders, options
+from haversack.choose.verdict import amount, ranked
+
+MARGIN = 0.01
+"""The knapsack aims this far inside a limit; each miss by measurement widens it."""
+REACH = 1.25
+"""A mixture whose forecast latency is over the limit by more than this factor is not made real."""
+MIXED = "knapsack over layers"
+"""The origin of a plan that the knapsack mixed."""
+_INTEGERS = 8
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the knapsack expected of a plan before it was made: kept to be held against the measurement.
+
+    Attributes:
+        bytes, download_bytes: of all files.
+        latency_ratio, latency_ms: against the same runtime's float artefact, and in milliseconds; NaN without its time.
+        relative_error: of the outputs.
+    """
+
+    bytes: float
+    latency_ratio: float
+    relative_error: float
+    download_bytes: float = math.nan
+    latency_ms: float = math.nan
+
+    def out_of_reach(self, budget: Budget) -> str:
+        """Say why a mixture is not worth making, or nothing where it is.
+
+        The knapsack minimises what is over a limit that nothing meets. What is far over it even so meets nothing when
+        it is made; the uniform plan that was measured is the best effort then.
+        """
+        limits = budget.limits()
+        for name, value in (("latency_ratio", self.latency_ratio), ("latency_ms", self.latency_ms)):
+            if name in limits and value > limits[name] * REACH:
+                return f"forecast latency {amount(name, value)} is over the allowed {amount(name, limits[name])}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One choice for the layers of all targets: target -> its plan, and what is forecast of it.
+
+    ``feasible`` says whether the forecasts meet what the knapsack was held to.
+    """
+
+    plans: Mapping[str, Plan]
+    forecasts: Mapping[str, Forecast]
+    feasible: bool
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """Knows what layers cost in each target, calibrated on measured uniform candidates.
+
+    Attributes:
+        graph: the prepared model's graph.
+        profile: measured seconds, sensitivities, and bits of a weight as a download.
+        weight_elements: node key -> number of weight elements.
+        precisions: target -> what it can do.
+    """
+
+    graph: Graph
+    profile: Profile
+    weight_elements: Mapping[str, int]
+    precisions: Mapping[str, Sequence[Precision]]
+
+    def propose(self, bases: Mapping[str, Candidate], budget: Budget, margin: float) -> Mixture | None:
+        """Return the choice with the least forecast loss under the budget in every target.
+
+        None where a candidate lacks figures.
+
+        Args:
+            bases: target -> a measured candidate; all have the same layers, which are the first of the options.
+            budget: limits on size, download and latency bind the knapsack; drop and memory are only measured.
+            margin: fraction of each limit that is kept free.
+        """
+        known = {target: figures for target, one in bases.items() if (figures := _measured(one)) is not None}
+        if not bases or len(known) < len(bases):
+            return None
+        items = self._items(bases, known)
+        uniform = [found[0] for found in items.values()]
+        fixed = {target: self._fixed(target, one, uniform) for target, one in known.items()}
+        limits = [limit for target in bases for limit in fixed[target].limits(budget, 1.0 - margin)]
+        edges = borders(self.graph, list(items))
+        found = knapsack.solve(_whole(items), limits, borders=edges)
+        if not found.feasible or list(found.chosen.values()) == uniform:
+            found = knapsack.solve(items, limits, borders=edges)
+        layers = {key: option.plan for key, option in found.chosen.items() if option.plan.precision != "float32"}
+        expected = sum(option.loss for option in uniform)
+        plans = {target: replace(one.plan, layers=layers, origin=MIXED) for target, one in bases.items()}
+        forecasts = {target: one.forecast(found, expected) for target, one in fixed.items()}
+        return Mixture(plans, forecasts, found.feasible)
+
+    def expect(self, target: str, plan: Plan, measured: Candidate | None) -> Forecast:
+        """Return what is expected of a uniform plan that was not made.
+
+        Args:
+            target: the plan's.
+            plan: what computes in float is expected to take float's time.
+            measured: whose file says what is no weight, and how integers of its kind run; None where there is none.
+        """
+        computing = {layer.precision for layer in plan.layers.values() if layer.precision in COMPUTING}
+        ratio, milliseconds = math.nan if computing else 1.0, math.nan
+        size, shrink = self._bytes(plan), 1.0
+        if measured is not None and measured.artifact is not None and measured.latency is not None:
+            assert measured.plan.target == target, "a file of another target says nothing of this one's"
+            size += measured.artifact.bytes - self._bytes(measured.plan)
+            shrink = measured.artifact.download_bytes / measured.artifact.bytes
+            if computing and computing <= {layer.precision for layer in measured.plan.layers.values()}:
+                ratio = measured.latency.ratio
+            milliseconds = ratio * measured.latency.float_median_ms if measured.latency.float_median_ms else math.nan
+        error = math.nan if plan.layers else 0.0
+        return Forecast(size, ratio, error, size * shrink, milliseconds)
+
+    def _bytes(self, plan: Plan) -> float:
+        kinds = {key: layer.precision for key, layer in plan.layers.items()}
+        elements = self.weight_elements.items()
+        return sum(count * BYTES_PER_WEIGHT[kinds.get(key, "float32")] for key, count in elements)
+
+    def _items(self, bases: Mapping[str, Candidate], known: Mapping[str, _Measured]) -> dict[str, tuple[Option, ...]]:
+        """Return the options of every layer that all targets have; the first is what the measured candidates took."""
+        speed = {target: _speed(one.plan, known[target].latency.ratio) for target, one in bases.items()}
+        return options(
+            self.graph,
+            self.profile,
+            next(iter(bases.values())).plan.layers,
+            weight_elements=self.weight_elements,
+            speed=speed,
+            precisions=frozenset.intersection(*(frozenset(self.precisions[target]) for target in bases)),
+            packing=max(one.artifact.download_bytes / one.artifact.bytes for one in known.values()),
+        )
+
+    def _fixed(self, target: str, measured: _Measured, uniform: Sequence[Option]) -> _Fixed:
+        """Return what a target's file has beyond the weights of its layers, by the file that was measured."""
+        artifact, total = measured.artifact, sum(self.profile.seconds.get(target, {}).values()) or 1.0
+        return _Fixed(
+            target,
+            measured,
+            artifact.bytes - sum(option.bytes for option in uniform),
+            artifact.download_bytes - sum(option.download for option in uniform),
+            measured.latency.ratio * total - sum(option.seconds.get(target, 0.0) for option in uniform),
+            total,
+        )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What mixing needs of a candidate."""
+
+    artifact: Artifact
+    latency: Latency
+    parity: Parity
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """A target's bytes, download bytes and seconds that no choice of options changes, and float's whole seconds."""
+
+    target: str
+    measured: _Measured
+    bytes: float
+    download: float
+    seconds: float
+    total: float
+
+    def limits(self, budget: Budget, keep: float) -> Iterator[Limit]:
+        """Yield what a budget leaves for the options, all limits times ``keep``."""
+        if budget.size is not None:
+            yield Limit("bytes", budget.size * keep - self.bytes)
+        if budget.download is not None:
+            yield Limit("download", budget.download * keep - self.download)
+        full = self.measured.latency.float_median_ms
+        in_time = budget.latency_ms / full if budget.latency_ms is not None and full else None
+        for ratio in (budget.latency_ratio, in_time):
+            if ratio is not None:
+                yield Limit("seconds", ratio * keep * self.total - self.seconds, self.target)
+
+    def forecast(self, found: knapsack.Solution, expected: float) -> Forecast:
+        """Return what is expected of a choice; ``expected`` is the forecast loss of the file that was measured."""
+        ratio = (found.seconds(self.target) + self.seconds) / self.total
+        full = self.measured.latency.float_median_ms
+        scale = self.measured.parity.relative_error / expected**0.5 if expected else 1.0
+        return Forecast(
+            found.bytes + self.bytes,
+            ratio,
+            scale * found.loss**0.5,
+            found.download + self.download,
+            ratio * full if full else math.nan,
+        )
+
+
+def alike(bases: Mapping[str, Candidate]) -> list[dict[str, Candidate]]:
+    """Return measured candidates by what they have in common: one plan but for its target, so one set of encodings."""
+    groups: dict[str, dict[str, Candidate]] = {}
+    for target, one in bases.items():
+        groups.setdefault(replace(one.plan, target="").digest, {})[target] = one
+    return list(groups.values())
+
+
+def base_of(made: Mapping[str, Candidate], budget: Budget) -> Candidate | None:
+    """Return the best uniform candidate with integers, or None: where there is none, or nothing that mixing changes."""
+    uniform = [one for one in made.values() if one.verdict != "failed" and _cheapens(one) and one.plan.origin != MIXED]
+    if not uniform or set(budget.limits()) <= {"drop", "memory"}:
+        return None
+    return ranked(uniform, budget)[0]
+
+
+def _cheapens(candidate: Candidate) -> bool:
+    integers = any(WEIGHT_BITS[plan.precision] <= _INTEGERS for plan in candidate.plan.layers.values())
+    return candidate.artifact is not None and integers
+
+
+def _measured(one: Candidate) -> _Measured | None:
+    if one.artifact is None or one.latency is None or one.parity is None:
+        return None
+    return _Measured(one.artifact, one.latency, one.parity)
+
+
+def _speed(plan: Plan, ratio: float) -> dict[Precision, float]:
+    """Return precision -> latency against float's, as a uniform candidate has it."""
+    speed: dict[Precision, float] = {layer.precision: ratio for layer in plan.layers.values()}
+    if STATIC & speed.keys():  # the same kernels, whatever the width of the weights
+        speed |= dict.fromkeys(STATIC, ratio)
+    return speed
+
+
+def _whole(items: Mapping[str, tuple[Option, ...]]) -> dict[str, tuple[Option, ...]]:
+    """Return the options that keep integers with fixed scales wherever a layer has them: their bits can be proven.
+
+    A float layer among integer ones costs that, so it is no option where a new mixture of integers alone fits.
+    """
+    return {
+        key: tuple(option for option in found if option.plan.precision in STATIC) or found
+        for key, found in items.items()
+    }
