@@ -131,8 +131,11 @@ def test_ranges_are_measured_and_biases_corrected(folded, limits):
 
 
 def test_one_layer_alone_may_be_perturbed_if_it_can_have_four_bits(folded, folded_ranges):
-    made = perturb(folded, WIDE, "w4a8", ranges=folded_ranges)
+    made = perturb(folded, WIDE, LayerPlan("w4a8"), ranges=folded_ranges)
     assert bits_of(made) == {WIDE: 4}
-    assert perturb(folded, WIDE, "w4a8", ranges=folded_ranges, int4_layers={WIDE}).tensors.keys() == made.tensors.keys()
-    assert not perturb(folded, WIDE, "w4a8", ranges=folded_ranges, int4_layers={HEAD}).tensors
-    assert perturb(folded, WIDE, "int8", ranges=folded_ranges, int4_layers={HEAD}).tensors
+    assert (
+        perturb(folded, WIDE, LayerPlan("w4a8"), ranges=folded_ranges, int4_layers={WIDE}).tensors.keys()
+        == made.tensors.keys()
+    )
+    assert not perturb(folded, WIDE, LayerPlan("w4a8"), ranges=folded_ranges, int4_layers={HEAD}).tensors
+    assert perturb(folded, WIDE, LayerPlan("int8"), ranges=folded_ranges, int4_layers={HEAD}).tensors

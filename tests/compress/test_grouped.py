@@ -115,7 +115,7 @@ def test_only_what_all_targets_have_is_common():
 def test_the_simulation_computes_with_what_codes_mean(model):
     import torch
 
-    encodings = perturb(model, WIDE, "w4_grouped", ranges={})
+    encodings = perturb(model, WIDE, LayerPlan("w4_grouped"), ranges={})
     x = np.random.default_rng(0).normal(size=(3, 2, 4, 4)).astype(np.float32)
     (found,) = Simulator(model).run(encodings, [(x,)])[0]
     weight = blocks.values(encodings.integers[f"{WIDE}:weight"], encodings.tensors[f"{WIDE}:weight"])
@@ -129,8 +129,8 @@ def test_the_simulation_computes_with_what_codes_mean(model):
         wide = torch.relu(torch.nn.functional.linear(hidden, torch.from_numpy(weight), named["wide.bias"]))
         wanted = torch.nn.functional.linear(wide, named["odd.weight"], named["odd.bias"]).numpy()
     assert np.allclose(found, wanted, atol=1e-4)
-    assert perturb(model, ODD, "w4_grouped", ranges={}).tensors == {}
-    assert perturb(model, CONV, "w4_grouped", ranges={}).tensors == {}
+    assert perturb(model, ODD, LayerPlan("w4_grouped"), ranges={}).tensors == {}
+    assert perturb(model, CONV, LayerPlan("w4_grouped"), ranges={}).tensors == {}
 
 
 def test_a_weight_that_is_not_finite_is_told(model):

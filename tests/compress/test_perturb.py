@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from haversack.base.plan import LayerPlan
 from haversack.compress.perturb import perturb
 
 KEY = "wide:conv2d#0"
@@ -18,8 +19,8 @@ KEY = "wide:conv2d#0"
     ],
 )
 def test_only_this_layers_unit_is_touched(folded, folded_ranges, precision, tensors):
-    assert set(perturb(folded, KEY, precision, ranges=folded_ranges).tensors) == tensors
+    assert set(perturb(folded, KEY, LayerPlan(precision), ranges=folded_ranges).tensors) == tensors
 
 
 def test_what_it_cannot_have_is_empty(folded, folded_ranges):
-    assert not perturb(folded, "block:add#0", "int8", ranges=folded_ranges).tensors
+    assert not perturb(folded, "block:add#0", LayerPlan("int8"), ranges=folded_ranges).tensors

@@ -10,13 +10,17 @@ from torch import nn
 
 from haversack.base.encodings import Encodings
 from haversack.base.errors import JobError
-from haversack.base.plan import PRECISIONS
+from haversack.base.plan import PRECISIONS, LayerPlan
 from haversack.compress.perturb import perturb
 from haversack.profile.ranges import ranges
 from haversack.profile.sensitivity import ROWS, held_rows, hold_back, sensitivity
 from haversack.tools.graph.canonical import to_model
 from haversack.tools.graph.execute import Executor
 from haversack.tools.numerics.affine import symmetric
+
+
+def kinds(*precisions):
+    return lambda _: {precision: LayerPlan(precision) for precision in precisions}
 
 
 class Net(nn.Module):
@@ -50,7 +54,7 @@ def taken(model):
 
 
 def test_every_layer_and_every_precision_it_can_have(model, taken):
-    found = sensitivity(model, partial(perturb, ranges=taken), sentences(3), precisions=PRECISIONS)
+    found = sensitivity(model, partial(perturb, ranges=taken), sentences(3), ways=kinds(*PRECISIONS))
     weighted = {"float16", "int8", "w4a8", "int8_dynamic", "int8_weights"}
     assert {key: set(errors) for key, errors in found.items()} == {
         "table:embedding#0": {"float16", "int8_weights"},
@@ -85,8 +89,8 @@ def test_a_worse_layer_is_found_worse(model, taken):
     spiky = model.weights["fine.weight"].copy()
     spiky[:, 0] *= 40  # one input sets the scale of every channel
     worse = model.with_weights({"fine.weight": spiky})
-    before = sensitivity(model, partial(perturb, ranges=taken), sentences(2), precisions=["int8_weights"])
-    after = sensitivity(worse, partial(perturb, ranges=taken), sentences(2), precisions=["int8_weights"])
+    before = sensitivity(model, partial(perturb, ranges=taken), sentences(2), ways=kinds("int8_weights"))
+    after = sensitivity(worse, partial(perturb, ranges=taken), sentences(2), ways=kinds("int8_weights"))
     assert after["fine:linear#0"]["int8_weights"] > before["fine:linear#0"]["int8_weights"]
 
 

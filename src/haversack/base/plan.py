@@ -60,6 +60,12 @@ class LayerPlan:
     granularity: Literal["channel", "tensor"] = "channel"
     weights: Step = Step("minmax")
 
+    @property
+    def kind(self) -> str:
+        """What its loss and rate are known by: the precision, and how much coarser its steps are (``int8/4``)."""
+        factor = self.weights.settings.get("factor") if self.weights.part == "coarse" else None
+        return self.precision if factor is None else f"{self.precision}/{factor:g}"
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -33,12 +33,14 @@ class Profile:
 
     Attributes:
         seconds: target -> node key -> median seconds of that node in the target's float artefact, batch 1.
-        sensitivity: node key of a layer -> precision -> relative error of the model's output when only this
-            layer has that precision.
+        sensitivity: node key of a layer -> kind (``LayerPlan.kind``) -> relative error of the model's output when only
+            this layer is of that kind.
+        rates: node key of a layer -> kind -> bits of a weight as a download, by the entropy of its codes.
     """
 
     seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
     sensitivity: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
+    rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
 
     def share(self, target: str, key: str) -> float:
         """Return the fraction of the target's measured time that a node takes (0 when it was not seen)."""

@@ -96,7 +96,7 @@ class Mixer:
         known = {target: figures for target, one in bases.items() if (figures := _measured(one)) is not None}
         if not bases or len(known) < len(bases):
             return None
-        items = self._items(bases, known)
+        items = self._items(bases, known, light=budget.download is not None)
         uniform = [found[0] for found in items.values()]
         fixed = {target: self._fixed(target, one, uniform) for target, one in known.items()}
         limits = [limit for target in bases for limit in fixed[target].limits(budget, 1.0 - margin)]
@@ -136,7 +136,9 @@ class Mixer:
         elements = self.weight_elements.items()
         return sum(count * BYTES_PER_WEIGHT[kinds.get(key, "float32")] for key, count in elements)
 
-    def _items(self, bases: Mapping[str, Candidate], known: Mapping[str, _Measured]) -> dict[str, tuple[Option, ...]]:
+    def _items(
+        self, bases: Mapping[str, Candidate], known: Mapping[str, _Measured], *, light: bool
+    ) -> dict[str, tuple[Option, ...]]:
         """Return the options of every layer that all targets have; the first is what the measured candidates took."""
         speed = {target: _speed(one.plan, known[target].latency.ratio) for target, one in bases.items()}
         return options(
@@ -147,6 +149,7 @@ class Mixer:
             speed=speed,
             precisions=frozenset.intersection(*(frozenset(self.precisions[target]) for target in bases)),
             packing=max(one.artifact.download_bytes / one.artifact.bytes for one in known.values()),
+            light=light,
         )
 
     def _fixed(self, target: str, measured: _Measured, uniform: Sequence[Option]) -> _Fixed:

@@ -13,10 +13,16 @@ BYTES_PER_WEIGHT: Mapping[str, float] = {precision: bits / 8 for precision, bits
 SECONDS_PER_BORDER_ELEMENT = 0.6e-9
 """A forecast of what quantizing or dequantizing one value costs where a float layer meets an integer one."""
 INTEGER_KERNELS = STATIC
+NARROW = frozenset({"w4a8", "w4_grouped"})
 FULL = Step("mse")
 """Sets the scales of 8-bit weights where a layer is given them in place of 4."""
 CLIPPED = Step("mse", {"weight_least": 0.6})
 """Sets the scales of 4-bit weights: with 15 codes, letting the outermost weights saturate rounds the others finer."""
+FACTORS = tuple(round(2.0 ** (step / 3), 3) for step in range(1, 16))
+"""By how much the steps of 8-bit weights may be coarser, so that they weigh less as a download."""
+PROBE = FACTORS[8]
+"""The factor whose loss is measured: 8. Rounding errors grow with the step, squared losses with its square."""
+COARSENED: tuple[Precision, ...] = ("int8", "int8_dynamic", "int8_weights")
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ def options(
     speed: Mapping[str, Mapping[Precision, float]],
     precisions: Collection[Precision] = PRECISIONS,
     packing: float = 1.0,
+    light: bool = False,
 ) -> dict[str, tuple[Option, ...]]:
     """Return the options of every layer of ``base``: as planned there, in float16 and float32, and in 4 bits.
 
@@ -72,14 +79,16 @@ def options(
         speed: target -> precision -> measured ratio of a uniform artefact's latency to float's.
         precisions: what all targets can do.
         packing: download bytes of a byte of weights whose entropy nobody knows.
+        light: whether 8-bit weights with coarser steps are options: they lose more, and gain nothing but the download.
     """
     found: dict[str, tuple[Option, ...]] = {}
     for node in graph.nodes:
         if node.key not in base:
             continue
+        coarser = _coarser(profile, node, base[node.key]) if light else ()
         halves = (LayerPlan("float16"),) if "float16" in precisions else ()
         narrow = _widths(profile, node, base[node.key]) if "w4a8" in precisions else ()
-        plans = dict.fromkeys((base[node.key], *narrow, *halves, LayerPlan("float32")))
+        plans = dict.fromkeys((base[node.key], *coarser, *narrow, *halves, LayerPlan("float32")))
         found[node.key] = tuple(
             _option(profile, node, plan, weight_elements[node.key], speed, packing) for plan in plans
         )
@@ -99,7 +108,9 @@ def _option(
         target: profile.seconds.get(target, {}).get(node.key, 0.0) * ratios.get(plan.precision, 1.0)
         for target, ratios in speed.items()
     }
-    return Option(node.key, plan, size, size * packing, seconds, _loss(profile, node, plan.precision))
+    rate = profile.rates.get(node.key, {}).get(plan.kind)
+    download = size * packing if rate is None else elements * rate / 8
+    return Option(node.key, plan, size, download, seconds, _loss(profile, node, plan))
 
 
 def _widths(profile: Profile, node: Node, plan: LayerPlan) -> tuple[LayerPlan, ...]:
@@ -126,5 +137,39 @@ def borders(graph: Graph, layers: Sequence[str]) -> tuple[Border, ...]:
     return tuple(Border(first, second, cost) for (first, second), cost in found.items())
 
 
-def _loss(profile: Profile, node: Node, precision: str) -> float:
-    return float(profile.sensitivity.get(node.key, {}).get(precision, 0.0)) ** 2
+def ways(precisions: Collection[Precision]) -> dict[str, LayerPlan]:
+    """Return kind -> a plan of a layer whose loss decides between its options: what is measured of each precision."""
+    found = [LayerPlan(one, weights=CLIPPED if one in NARROW else FULL) for one in precisions]
+    found += [_coarse(one, PROBE) for one in found if one.precision in COARSENED]
+    return {one.kind: one for one in found}
+
+
+def stores(precisions: Collection[Precision]) -> dict[str, LayerPlan]:
+    """Return kind -> a plan of a layer whose rate decides between its options."""
+    found = list(ways(precisions).values())
+    found += [_coarse(one, factor) for one in found if one.kind in COARSENED for factor in FACTORS]
+    return {one.kind: one for one in found}
+
+
+def _coarse(plan: LayerPlan, factor: float) -> LayerPlan:
+    settings = {"factor": factor} if plan.weights.part == FULL.part else {"factor": factor, "of": plan.weights.part}
+    return LayerPlan(plan.precision, plan.granularity, Step("coarse", settings))
+
+
+def _coarser(profile: Profile, node: Node, plan: LayerPlan) -> tuple[LayerPlan, ...]:
+    """Return a layer of 8 bits with coarser steps, where it is known what these lose and weigh."""
+    probe = _coarse(plan, PROBE).kind
+    known = probe in profile.sensitivity.get(node.key, {}) and probe in profile.rates.get(node.key, {})
+    if plan.precision not in COARSENED or plan.weights.part == "coarse" or not known:
+        return ()
+    return tuple(_coarse(plan, factor) for factor in FACTORS)
+
+
+def _loss(profile: Profile, node: Node, plan: LayerPlan) -> float:
+    """Return the forecast squared loss; between and beyond the factors that were measured it grows with the square."""
+    known = profile.sensitivity.get(node.key, {})
+    if plan.kind in known or plan.weights.part != "coarse":
+        return float(known.get(plan.kind, 0.0)) ** 2
+    fine, probe = (known.get(one, 0.0) ** 2 for one in (plan.precision, _coarse(plan, PROBE).kind))
+    factor = float(plan.weights.settings["factor"])
+    return float(fine + max(0.0, probe - fine) * (factor**2 - 1.0) / (PROBE**2 - 1.0))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
 from haversack.base.model import Model
-from haversack.base.plan import GROUPS, LayerPlan, Plan, Precision
+from haversack.base.plan import GROUPS, LayerPlan, Plan
 from haversack.base.profile import TensorStatistics
 from haversack.compress.encode import encode
 from haversack.compress.selection import bears
@@ -16,30 +16,30 @@ from haversack.compress.selection import bears
 def perturb(
     model: Model,
     key: str,
-    precision: Precision,
+    layer: LayerPlan,
     *,
     ranges: Mapping[str, TensorStatistics],
     int4_layers: Collection[str] | None = None,
 ) -> Encodings:
-    """Return the encodings when one layer alone has a precision, under no target's constraints.
+    """Return the encodings when one layer alone is stored and run in a way, under no target's constraints.
 
     With ``ranges`` bound (``functools.partial``) this is the callable that ``profile.sensitivity`` takes.
 
     Args:
         model: the prepared model.
         key: node key of the layer.
-        precision: what it gets; the encodings are empty if it cannot have it.
+        layer: what it gets; the encodings are empty if it cannot have it.
         ranges: statistics of activations on this model.
         int4_layers: those that can have 4-bit weights, or None when all can.
     """
-    node = model.graph.by_key[key]
+    node, precision = model.graph.by_key[key], layer.precision
     if precision == "float32" or not bears(node, precision):
         return Encodings.none()
     if precision == "w4a8" and int4_layers is not None and key not in int4_layers:
         return Encodings.none()
     if precision == "w4_grouped" and (not node.weight or model.weights[node.weight].shape[-1] % GROUPS[0]):
         return Encodings.none()
-    plan = Plan("no-target", {key: LayerPlan(precision)})
+    plan = Plan("no-target", {key: layer})
     kernels = Constraints(
         integer_ops=frozenset({node.op}), int4_layers=frozenset({key}), groups={key: frozenset(GROUPS)}
     )

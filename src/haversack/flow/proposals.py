@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from haversack.base.constraints import Constraints
-from haversack.base.graph import Graph
+from haversack.base.graph import Graph, Node
 from haversack.base.plan import STATIC, Plan, Precision, Step
 from haversack.choose.options import CLIPPED
 from haversack.compress.plans import float_first, uniform
 from haversack.flow.effort import DEFAULT, EFFORTS, Effort
+from haversack.tools.graph.roles import Role, role
 
 DYNAMIC_SHARE = 0.5
 """Above this share of the multiply-accumulates in linear layers a model is proposed in dynamic int8 first."""
@@ -160,14 +161,17 @@ def mostly_linear(graph: Graph) -> bool:
 
 def worth_knowing(
     graph: Graph, targets: Iterable[Collection[Precision]], narrow: Collection[str]
-) -> tuple[Precision, ...]:
-    """Return the precisions of integers whose loss is worth knowing: float16 loses next to none.
+) -> Callable[[Node], tuple[Precision, ...]]:
+    """Return node -> the precisions of integers whose loss is worth knowing: float16 loses next to none.
 
     Args:
         graph: the model's.
         targets: the precisions of each target.
         narrow: layers that can have 4-bit weights in some target.
     """
+    found: tuple[Precision, ...] = ("int8",)
     if mostly_linear(graph):
-        return ("int8_dynamic",)
-    return ("int8", "w4a8") if narrow and all("w4a8" in precisions for precisions in targets) else ("int8",)
+        found = ("int8_dynamic",)
+    elif narrow and all("w4a8" in precisions for precisions in targets):
+        found = ("int8", "w4a8")
+    return lambda node: ("int8_weights",) if role(node) is Role.EMBEDDING else found

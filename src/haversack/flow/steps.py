@@ -25,9 +25,11 @@ from haversack.base.profile import Profile, TensorStatistics
 from haversack.base.progress import Event
 from haversack.base.quality import Quality
 from haversack.base.recipe import structure, unstructure
+from haversack.choose.options import stores, ways
 from haversack.compress.perturb import perturb
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import PrepareContext
+from haversack.compress.rates import rates
 from haversack.flow import early, floats, lengths
 from haversack.flow.data import Data
 from haversack.flow.effort import DEFAULT, EFFORTS, Effort
@@ -246,9 +248,9 @@ class Steps:
 
     @cached_property
     def profile(self) -> Profile:
-        """Seconds of each layer in every target's float file, and the sensitivity of each layer."""
+        """Seconds of each layer in every target's float file, the sensitivity and the rates of each layer."""
         narrow = narrowable(self.constraints.values())
-        precisions = worth_knowing(self.model.graph, [one.precisions for one in self.targets.values()], narrow)
+        able = worth_knowing(self.model.graph, [one.precisions for one in self.targets.values()], narrow)
 
         def times(name: str) -> Mapping[str, float]:
             one = self.floats[name]
@@ -267,13 +269,13 @@ class Steps:
             found = partial(perturb, ranges=self.ranges(self.model), int4_layers=narrow)
             free = all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in self.model.inputs)
             held = held_rows(self.data.calibration(), self.data.counts()[0], cut=free)
-            losses = sensitivity(self.model, found, held, self.shop.tell, precisions=precisions)
-            return Profile(seconds, losses)
+            losses = sensitivity(self.model, found, held, self.shop.tell, ways=lambda node: ways(able(node)))
+            return Profile(seconds, losses, rates(self.model, lambda node: stores(able(node))))
 
         return self.shop.remember(
             "profile",
             "time and sensitivity of layers",
-            [*self.content, *self.targets, *precisions],
+            [*self.content, *self.targets, *sorted(narrow)],
             make,
             save=lambda made: ({"profile": unstructure(made)}, {}),
             load=lambda data, _: structure(data["profile"], Profile, where="ledger"),

@@ -1,24 +1,27 @@
-"""Sensitivity: how far the model's output moves when one layer alone is stored and run in a lower precision."""
+"""Sensitivity: how far the model's output moves when one layer alone is stored and run in fewer bits."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
 
 from haversack.base.encodings import Encodings
 from haversack.base.errors import JobError
+from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
-from haversack.base.plan import Precision
+from haversack.base.plan import LayerPlan
 from haversack.base.progress import Sink, silent, steps
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.graph.simulate import Simulator
 
-Perturb = Callable[[Model, str, Precision], Encodings]
-"""Model, node key of a layer, precision -> the encodings when only that layer has it; empty where it cannot."""
+Perturb = Callable[[Model, str, LayerPlan], Encodings]
+"""Model, node key of a layer, its plan -> the encodings when only that layer has it; empty where it cannot."""
+Ways = Callable[[Node], Mapping[str, LayerPlan]]
+"""Node -> kind (``LayerPlan.kind``) -> the plan that is tried for it."""
 
 ROWS = 4
 """Rows of samples that are run for each layer and precision."""
@@ -30,19 +33,19 @@ def sensitivity(
     samples: Iterable[Sample],
     sink: Sink = silent,
     *,
-    precisions: Sequence[Precision] = ("int8",),
+    ways: Ways = lambda _: {"int8": LayerPlan()},
 ) -> dict[str, dict[str, float]]:
-    """Return node key of each layer -> precision -> relative error of the output: what ``Profile.sensitivity`` holds.
+    """Return node key of each layer -> kind -> relative error of the output: what ``Profile.sensitivity`` holds.
 
     The error is |y - float| / |float| over all float outputs, with encodings simulated in float32. Cost: layers *
-    precisions * 4 rows of one forward pass each; memory: the activations of 4 rows.
+    ways * 4 rows of one forward pass each; memory: the activations of 4 rows.
 
     Args:
         model: the prepared model.
         perturb: see ``Perturb``.
         samples: the first 4 rows are used (see ``held_rows``).
         sink: told after each layer.
-        precisions: those to try.
+        ways: those to try for each layer.
 
     Raises:
         JobError: no samples, or the float output is all zero or not finite, so that no error is relative to it.
@@ -60,15 +63,15 @@ def sensitivity(
             tried="taking errors relative to it",
             next_step="look at calibration() and the model's weights",
         )
-    layers = [node.key for node in model.graph.nodes if role(node) in (Role.LAYER, Role.EMBEDDING)]
+    layers = [node for node in model.graph.nodes if role(node) in (Role.LAYER, Role.EMBEDDING)]
     found: dict[str, dict[str, float]] = {}
-    for key in steps(layers, sink, "profile", "sensitivity of layers", len(layers)):
-        for precision in precisions:
-            encodings = perturb(model, key, precision)
+    for node in steps(layers, sink, "profile", "sensitivity of layers", len(layers)):
+        for kind, layer in ways(node).items():
+            encodings = perturb(model, node.key, layer)
             if encodings.tensors:
                 moved = simulator.run(encodings, batches)[0]
                 error = _norm([a.astype(np.float64) - b for a, b in zip(moved, exact, strict=True)]) / size
-                found.setdefault(key, {})[precision] = error
+                found.setdefault(node.key, {})[kind] = error
     return found
 
 

@@ -1,0 +1,54 @@
+"""The rate of each layer: the entropy of the integers that it would be stored as."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from haversack.base.plan import LayerPlan, Step
+from haversack.choose.options import FACTORS, stores
+from haversack.compress.rates import rates
+from haversack.compress.weights import store
+from haversack.tools.numerics.entropy import bits_per_code
+
+WIDE = "wide:conv2d#0"
+
+
+def test_each_kind_has_the_entropy_of_its_integers(folded):
+    ways = stores(["int8", "w4a8"])
+    found = rates(folded, lambda _: ways)
+    node = folded.graph.by_key[WIDE]
+    assert found[WIDE].keys() == ways.keys()
+    for kind, layer in ways.items():
+        (codes,) = store(folded, node, layer, None).integers.values()
+        assert found[WIDE][kind] == bits_per_code(codes)
+
+
+def test_coarser_steps_weigh_less(folded):
+    found = rates(folded, lambda _: stores(["int8"]))
+    for each in found.values():
+        falling = [each["int8"], *(each[f"int8/{factor:g}"] for factor in FACTORS)]
+        assert falling[0] > falling[6] > falling[-1]
+
+
+def test_what_a_layer_cannot_have_is_left_out(folded):
+    grouped = {"w4_grouped": LayerPlan("w4_grouped")}
+    assert rates(folded, lambda node: grouped if node.key == WIDE else {}) == {}
+
+
+@pytest.mark.parametrize("of", ["mse", "minmax", "percentile"])
+def test_coarse_scales_are_another_parts_times_the_factor(folded, of):
+    node = folded.graph.by_key[WIDE]
+    plain, coarse = (
+        store(folded, node, LayerPlan("int8", weights=step), None).tensors[f"{WIDE}:weight"].scale
+        for step in (Step(of), Step("coarse", {"of": of, "factor": 4.0}))
+    )
+    np.testing.assert_array_equal(coarse, plain * np.float32(4))
+
+
+@pytest.mark.parametrize("settings", [{"factor": 0.5}, {"factor": float("inf")}, {"of": "coarse"}])
+def test_a_setting_out_of_range_is_refused(folded, settings):
+    from haversack.base.errors import UsageError
+
+    with pytest.raises(UsageError, match="coarse"):
+        store(folded, folded.graph.by_key[WIDE], LayerPlan("int8", weights=Step("coarse", settings)), None)
