@@ -11,9 +11,9 @@ from haversack.base.candidate import Candidate
 from haversack.base.plan import PRECISIONS, Plan
 from haversack.base.profile import Profile
 from haversack.choose.best import Ask, best
-from haversack.choose.common import common
 from haversack.choose.mixing import MIXED, Mixer, alike
 from haversack.choose.resolve import resolve
+from haversack.choose.same_integers import same_integers
 from haversack.choose.verdict import judged
 
 FIRST, SECOND = "onnxruntime", "elsewhere"
@@ -171,5 +171,5 @@ def test_an_alternate_of_another_kind_displaces_nothing(world):
     integer, half = (pair.plan(FIRST, kind) for kind in ("int8", "float16"))
     first = judged([pair.evaluate(integer), pair.evaluate(half)], budget)
     second = judged([pair.evaluate(replace(half, target=SECOND))], budget)
-    found = common({FIRST: first, SECOND: second})
+    found = same_integers({FIRST: first, SECOND: second})
     assert found == {FIRST: first, SECOND: second}

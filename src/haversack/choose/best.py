@@ -10,9 +10,9 @@ from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.plan import Plan
 from haversack.base.progress import Event, Sink, silent
-from haversack.choose.common import common
 from haversack.choose.forecast import computes_integers
 from haversack.choose.mixing import MARGIN, Forecast, Mixer, Mixture, alike, base_of
+from haversack.choose.same_integers import same_integers
 from haversack.choose.verdict import checks, exactness, judged, unmade
 
 ROUNDS = 3
@@ -84,7 +84,7 @@ def best(
             search.uniform()
         if mixer is not None:
             _mix(mixer, searches, rounds, sink)
-        found = common({name: judged(list(one.made.values()), one.ask.budget) for name, one in searches.items()})
+        found = same_integers({name: judged(list(one.made.values()), one.ask.budget) for name, one in searches.items()})
         firsts = [(search, found[target][0]) for target, search in searches.items() if found[target]]
         refuted = [search.refuted(first, confirm) for search, first in firsts if confirm is not None]
         if not any(refuted):

@@ -9,9 +9,9 @@ from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.plan import Plan
 from haversack.choose.best import SPARED
-from haversack.choose.common import common
 from haversack.choose.forecast import computes_integers
 from haversack.choose.mixing import MARGIN, MIXED, Forecast, Mixer
+from haversack.choose.same_integers import same_integers
 from haversack.choose.verdict import checks, judged, loss, unmade
 
 
@@ -46,7 +46,9 @@ def resolve(candidates: Sequence[Candidate], budget: Budget, mixer: Mixer) -> di
         mixer: from the run's profile.
     """
     targets = dict.fromkeys(one.plan.target for one in candidates)
-    orders = common({name: judged([one for one in candidates if one.plan.target == name], budget) for name in targets})
+    orders = same_integers(
+        {name: judged([one for one in candidates if one.plan.target == name], budget) for name in targets}
+    )
     met = {target for target, order in orders.items() if order[0].verdict == "chosen"}
     lacking = {target: order for target, order in orders.items() if target not in met}
     found = _together(lacking, budget, mixer)

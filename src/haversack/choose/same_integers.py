@@ -10,7 +10,7 @@ from haversack.base.plan import STATIC, Plan
 from haversack.choose.verdict import exactness, loss
 
 
-def common(found: Mapping[str, Sequence[Candidate]]) -> dict[str, list[Candidate]]:
+def same_integers(found: Mapping[str, Sequence[Candidate]]) -> dict[str, list[Candidate]]:
     """Return the candidates of each target, with one plan first in all targets that can ship the same integers.
 
     Each target's best by itself may be another mixture than its neighbour's: measuring put one a little over a limit.
