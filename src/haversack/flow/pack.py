@@ -22,7 +22,7 @@ from haversack.choose.verdict import checks
 from haversack.flow import floats
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
-from haversack.flow.early import limits
+from haversack.flow.early import limits, narrowest
 from haversack.flow.effort import effort
 from haversack.flow.exports import judgeable
 from haversack.flow.outputs import Wishes, leave, shipped
@@ -103,9 +103,10 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
         measured_on(request.device, runtimes(request)) as (device, offered),
     ):
         steps, tried = _taking(_steps(shop, job, offered, device, request.effort), offered)
-        precisions = [one for target in steps.targets.values() for one in target.precisions]
         found = steps.preflight(PLANS * len(tried.targets))
-        told = limits(steps.model, budget, precisions, steps.metric.unit, runs=bool(steps.running))
+        told = limits(
+            steps.model, budget, narrowest(steps.model, steps.targets), steps.metric.unit, runs=bool(steps.running)
+        )
         return replace(found, limits=told, left_out=tried.left_out)
 
 
