@@ -33,7 +33,7 @@ from haversack.flow.request import Request, Runtimes, opened, runtimes
 from haversack.flow.settings import built
 from haversack.flow.steps import Steps
 from haversack.flow.where import measured_on
-from haversack.flow.workshop import Workshop, refuse_anothers
+from haversack.flow.workshop import Workshop, refuse_anothers, refuse_unmakeable
 from haversack.load.forecast import Preflight
 from haversack.measure.device import Device
 from haversack.report.record import Record
@@ -88,7 +88,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
 
 
 def preflight(request: Request, sink: Sink = silent) -> Preflight:
-    """Export, look and forecast; nothing is made, nothing is written.
+    """Export, look and forecast; nothing is made, nothing is left in the output folder.
 
     Raises:
         HaversackError: as ``pack``.
@@ -97,6 +97,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
 
     job, budget, _ = opened(request)
     refuse_anothers(request.out, _owner(job))
+    refuse_unmakeable(request.out)
     with (
         tempfile.TemporaryDirectory(prefix="haversack-") as folder,
         Workshop(Path(folder), _owner(job), sink) as shop,
