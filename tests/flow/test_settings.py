@@ -19,6 +19,7 @@ from haversack.base import recipe
 from haversack.base.budget import Budget
 from haversack.base.errors import UsageError
 from haversack.base.plan import LayerPlan, Plan, Step
+from haversack.flow import choice
 from haversack.flow.request import Request, opened, runtimes
 from haversack.flow.settings import built, parsed, spelled
 from haversack.tools.data import golden_file
@@ -191,6 +192,7 @@ def test_integers_go_in_and_out(both):
     out, report = both["integer"]
     assert report["settings"] == {"litert": {"integer_io": True}}
     assert "litert:integer_io=true" in report["command"]
+    assert choice.read(out).settings == report["settings"]
     described = artifact(out)
     ports = [*described["inputs"], *described["outputs"]]
     assert [port["spec"]["dtype"] for port in ports] == ["int8", "int8"]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from cyclopts import App, CycloptsError
 
-    from haversack.base.errors import HaversackError
+    from haversack.base.errors import HaversackError, UsageError
 
 PURPOSE = "haversack fits a large model into a small device and keeps it healthy there."
 INTERRUPTED = 130
