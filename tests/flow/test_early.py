@@ -82,6 +82,13 @@ def test_percent_is_guessed_where_it_may_be_meant(stated, found, unit, step):
     assert early.baseline_step(stated, found, unit).startswith(step)
 
 
+def test_one_sample_is_one_sample(model):
+    metric = metrics.resolve("top1")
+    labels = Executor(model).run((IMAGES[:1],))[0].argmax(axis=1)
+    said = early.score_one(model, Data(job_of(labels, count=1), model.inputs, metric), metric)
+    assert said == "top1 100.0 % on the first 1 sample, float, in PyTorch"
+
+
 def test_one_batch_is_scored_in_words_before_anything_is_made(model):
     scores = Executor(model).run((IMAGES,))[0]
     labels = scores.argmax(axis=1)

@@ -54,7 +54,7 @@ def refuse_undefined(metric: Metric, rows: np.ndarray) -> None:
             raise JobError(
                 f"metric {metric.name} is {value} on the half of the evaluation set that {what}",
                 where="evaluation()",
-                tried=f"scoring the float model on {len(rows[half])} samples: every second one chooses, "
+                tried=f"scoring the float model on {counted(len(rows[half]), 'sample')}: every second one chooses, "
                 "the others are reported",
                 next_step="give more samples, of every class, so ordered that each half holds what the metric needs",
             )
@@ -86,7 +86,7 @@ def score_one(model: Model, data: Data, metric: Metric) -> str:
     except JobError:  # of one batch: the whole set is judged by baseline_step and split
         return ""
     value = wording.quality(found.value, found.unit)
-    return f"{found.metric} {value} on the first {found.samples} samples, float, in PyTorch"
+    return f"{found.metric} {value} on the first {counted(found.samples, 'sample')}, float, in PyTorch"
 
 
 def check_float(model: Model, predict: Predict, sample: Sample) -> None:
@@ -102,7 +102,7 @@ def check_float(model: Model, predict: Predict, sample: Sample) -> None:
             raise VerificationError(
                 f"the float artefact's relative error against PyTorch is {error:.2g}, allowed is {PYTORCH_ERROR}",
                 where=port.name,
-                tried=f"running both on {len(sample[0])} calibration samples",
+                tried=f"running both on {counted(len(sample[0]), 'calibration sample')}",
                 next_step="choose another --target; the exporter or the runtime is at fault",
             )
 

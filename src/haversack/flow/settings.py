@@ -118,7 +118,8 @@ def _judged(value: object, usual: object) -> tuple[str, object]:
     if isinstance(usual, tuple):
         if isinstance(value, list | tuple) and all(type(one) is type(usual[0]) for one in value if usual):
             return "", value
-        wanted, meant = "a list", [value] if usual and type(value) is type(usual[0]) else None
+        wanted = "a list"
+        meant: object = [value] if usual and type(value) is type(usual[0]) else None
     elif type(usual) not in kinds or type(value) is type(usual) or (type(usual) is float and type(value) is int):
         return "", value  # of another kind than these, the target itself judges it
     else:

@@ -192,7 +192,7 @@ def _spoiled(shipped: Shipped, check: Check) -> set[str]:
 def _hashes(shipped: Shipped) -> tuple[str, list[Fault]]:
     """Compare the bytes of every file with report.json."""
     files, faults = shipped.hashes()
-    return f"{files} files against report.json", faults
+    return f"{counted(files, 'file')} against report.json", faults
 
 
 def _read_back(shipped: Shipped) -> tuple[str, list[Fault]]:
@@ -233,7 +233,7 @@ def _golden(device: Device, shipped: Shipped) -> tuple[str, list[Fault]]:
         raise VerificationError(_plainly(error, main), where=shipped.prefix + artifact.files[0].path) from error
     how = "bit for bit" if shipped.exact else f"within {FLOAT_TOLERANCE:g} (it has float layers)"
     where = "" if device.name == "local" else f" on {device.name}"
-    return f"{len(vectors)} vectors in the runtime{where}, {how}", faults
+    return f"{counted(len(vectors), 'vector')} in the runtime{where}, {how}", faults
 
 
 def _plainly(error: WorkerFault, path: Path) -> str:
