@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +59,35 @@ def test_a_read_only_folder(tmp_path, job, capfd):
     assert str(disk / "out") in told
     assert "--out" in told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("place", ["proc", "new", "there", "file"])
+def test_a_dry_run_refuses_the_folder_that_the_run_would(tmp_path, job, capfd, place):
+    with contextlib.ExitStack() as stack:
+        out = Path("/proc/haversack-out")
+        if place in ("new", "there"):
+            disk = stack.enter_context(mounted(tmp_path / "disk", "1M"))
+            out = disk / "out"
+            if place == "there":
+                out.mkdir()
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        elif place == "file":
+            (tmp_path / "file").write_text("")
+            out = tmp_path / "file" / "out"
+        told = []
+        for words in ([], ["--dry-run"]):
+            assert main(["pack", job, "--out", str(out), *words]) == 6
+            told.append(capfd.readouterr().err)
+    assert told[0] == told[1]
+    assert str(out) in told[0]
+    assert "--out" in told[0]
+
+
+def test_a_dry_run_leaves_no_folder_behind(tmp_path, job):
+    assert main(["pack", job, "--out", str(tmp_path / "one" / "two"), "--dry-run"]) == 0
+    (tmp_path / "empty").mkdir()
+    assert main(["pack", job, "--out", str(tmp_path / "empty"), "--dry-run"]) == 0
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "job.py"]
 
 
 @pytest.mark.parametrize("size", ["4k", "12k", "40k"])

@@ -58,6 +58,34 @@ def test_an_unknown_flag_or_verb_or_a_missing_argument(job, capfd, words, said):
 
 
 @pytest.mark.parametrize(
+    "words, wrong, right, after",
+    [
+        ("resolve out --budgt size=3MB", "--budgt", "--budget", "out --budget size=3MB"),
+        ("resolve out --budgt=size=3MB", "--budgt", "--budget", "out --budget=size=3MB"),
+        ("resolve --budgt size=3MB", "--budgt", "--budget", "--budget size=3MB"),
+        ("resolve out --budget size=3MB --jsn", "--jsn", "--json", "out --budget size=3MB --json"),
+        ("resolve out --bdget size=3MB --wrte x", "--wrte", "--write", "out --budget size=3MB --write x"),
+        ("pack job.py --dryrun", "--dryrun", "--dry-run", "job.py --dry-run"),
+    ],
+)
+def test_a_misspelt_option_is_told_with_the_right_one_and_the_whole_command(job, capfd, words, wrong, right, after):
+    told = refused(capfd, job, *words.split())
+    assert f"{wrong}: there is no such option; did you mean {right}?" in told
+    assert f"\n  next: haversack {words.split()[0]} {after}\n" in told
+    assert "requires an argument" not in told
+
+
+def test_an_option_that_is_near_to_none_is_told_with_those_that_there_are(job, capfd):
+    told = refused(capfd, job, "resolve", "out", "--latency", "3ms")
+    assert "--latency: there is no such option; haversack resolve has --out, --budget, --write, --json" in told
+    assert "\n  next: haversack resolve --help\n" in told
+
+
+def test_an_option_that_is_not_there_at_all_is_still_told(job, capfd):
+    assert "--budget requires an argument" in refused(capfd, job, "resolve", "out")
+
+
+@pytest.mark.parametrize(
     "words, said",
     [
         (["--budget", "sise=5MB"], ["--budget", "sise", "did you mean size?"]),

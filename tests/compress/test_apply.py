@@ -105,6 +105,21 @@ def test_each_step_is_told(run):
     assert events[-1].kind == "done"
 
 
+@pytest.mark.parametrize(("layers", "said"), [(0, "0 layers encoded"), (1, "1 layer encoded"), (2, "2 layers encoded")])
+def test_the_layers_are_counted_in_words(folded, layers, said):
+    chosen = dict(list(uniform(folded.graph, "float16").items())[:layers])
+    events = []
+    apply(
+        folded,
+        Plan("t", chosen),
+        ranges=lambda model: {},
+        constraints=Constraints(),
+        samples=lambda: iter(()),
+        sink=events.append,
+    )
+    assert events[-1].text == said
+
+
 def test_what_is_returned_is_frozen(run):
     with pytest.raises(FrozenInstanceError):
         run("float32").model = None

@@ -17,10 +17,11 @@ from haversack.base.budget import Budget
 from haversack.base.errors import JobError, VerificationError
 from haversack.base.job import Job
 from haversack.base.plan import PRECISIONS, STATIC, Plan
+from haversack.choose.forecast import least_bytes
 from haversack.compress.plans import uniform
 from haversack.flow import early
 from haversack.flow.data import Data
-from haversack.flow.proposals import careful, narrowed, proposals, worth_knowing
+from haversack.flow.proposals import careful, narrowed, proposals, smaller, worth_knowing
 from haversack.flow.requirements import _of_tree, parsed
 from haversack.targets.contract import SHELF as TARGETS
 from haversack.tools.graph.execute import Executor
@@ -81,6 +82,13 @@ def test_percent_is_guessed_where_it_may_be_meant(stated, found, unit, step):
     assert early.baseline_step(stated, found, unit).startswith(step)
 
 
+def test_one_sample_is_one_sample(model):
+    metric = metrics.resolve("top1")
+    labels = Executor(model).run((IMAGES[:1],))[0].argmax(axis=1)
+    said = early.score_one(model, Data(job_of(labels, count=1), model.inputs, metric), metric)
+    assert said == "top1 100.0 % on the first 1 sample, float, in PyTorch"
+
+
 def test_one_batch_is_scored_in_words_before_anything_is_made(model):
     scores = Executor(model).run((IMAGES,))[0]
     labels = scores.argmax(axis=1)
@@ -136,32 +144,68 @@ BIASES = 4 + 4 + 3
 
 
 @pytest.mark.parametrize(
-    ("precisions", "least", "name"),
+    ("target", "least", "said"),
     [
-        (("float32",), 4 * ELEMENTS, "float32"),
-        (("float32", "float16"), 2 * ELEMENTS, "float16"),
-        (("float32", "int8"), ELEMENTS, "int8"),
-        (("int8", "w4a8"), ELEMENTS / 2, "w4a8"),
+        ("onnxruntime", ELEMENTS / 2, " in w4a8,"),
+        ("executorch", ELEMENTS - 48 / 2, " in w4a8 (1 layer), int8 (2 layers),"),
+        ("litert", ELEMENTS - 48 / 2, " in w4a8 (1 layer), int8 (2 layers),"),
+        ("ncnn", ELEMENTS, " in int8,"),
+        ("coreml", ELEMENTS / 2, " in palette,"),
     ],
 )
-def test_a_size_below_the_weights_alone_cannot_be_met(model, precisions, least, name):
+def test_a_size_below_what_the_weights_take_in_that_runtime_cannot_be_met(model, target, least, said):
+    plans = early.narrowest(model, {target: TARGETS.build(target)})
     least += 4 * BIASES
     for size in (int(least) - 1, int(least) + 1):
-        (line,) = early.limits(model, Budget(size=size), precisions, "fraction")
+        (line,) = early.limits(model, Budget(size=size), plans, "fraction")
         assert ("cannot be met" in line) == (size < least)
-        assert f" in {name}" in line
+        assert said in f"{line},"
+
+
+def test_layers_have_four_bits_where_all_runtimes_that_share_them_can(model):
+    pair = {name: TARGETS.build(name) for name in ("onnxruntime", "executorch")}
+    alone = early.narrowest(model, {"onnxruntime": pair["onnxruntime"]})["onnxruntime"]
+    assert {layer.precision for layer in alone.layers.values()} == {"w4a8"}
+    for plan in early.narrowest(model, pair).values():
+        held = {key: layer.precision for key, layer in plan.layers.items()}
+        assert held == {"0:conv2d#0": "int8", "2:conv2d#0": "int8", "4:linear#0": "w4a8"}
+
+
+def test_what_is_made_is_no_smaller_than_its_bound(model):
+    for name in ("executorch", "onnxruntime", "ncnn"):
+        part = TARGETS.build(name)
+        (plan,) = early.narrowest(model, {name: part}).values()
+        known = part.constraints(model.graph)
+        for made in [*proposals(model.graph, name, part.precisions, (name,)).variants]:
+            for one in (made, *smaller(made, part.precisions, known)):
+                least = least_bytes(model.graph, model.weights, plan)
+                assert least <= least_bytes(model.graph, model.weights, one)
+
+
+def test_runtimes_that_differ_are_told_apart(model):
+    plans = early.narrowest(model, {name: TARGETS.build(name) for name in ("coreml", "ncnn")})
+    lines = early.limits(model, Budget(size=ELEMENTS, drop=0.01), plans, "fraction")
+    assert [line.partition(":")[0] for line in lines] == [
+        "size at most 264 bytes (coreml)",
+        "size at most 264 bytes (ncnn)",
+        "drop at most 1.00 pt",
+    ]
+    assert ["cannot be met" in line for line in lines] == [False, True, False]
+
+
+FLOAT = {"onnxruntime": Plan("onnxruntime", {})}
 
 
 def test_the_structure_of_a_file_is_forecast_beside_its_weights(model):
     operations = sum(node.op != "input" for node in model.graph.nodes)
-    (line,) = early.limits(model, Budget(size=10_000), ("int8",), "fraction")
+    (line,) = early.limits(model, Budget(size=10_000), FLOAT, "fraction")
     more = early.FILE_BYTES + operations * early.OPERATION_BYTES
     assert line.endswith(f"its structure of {operations} operations about {more / 1e3:.1f} kB more (a forecast)")
 
 
 def test_a_drop_is_told_in_the_unit_of_the_metric(model):
-    assert early.limits(model, Budget(drop=0.01), ("int8",), "fraction")[0].startswith("drop at most 1.00 pt: ")
-    assert early.limits(model, Budget(drop=0.01), ("int8",), "nats")[0].startswith("drop at most 0.0100 nats: ")
+    assert early.limits(model, Budget(drop=0.01), FLOAT, "fraction")[0].startswith("drop at most 1.00 pt: ")
+    assert early.limits(model, Budget(drop=0.01), FLOAT, "nats")[0].startswith("drop at most 0.0100 nats: ")
 
 
 # ---- plans that are proposed ----------------------------------------------------------------------------------------

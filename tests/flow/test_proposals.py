@@ -95,7 +95,7 @@ def test_a_dynamic_plan_gets_groups_where_layers_may_have_them():
     assert found[1] == {"a:linear#0": "w4_grouped", "b:linear#0": "int8_dynamic", **kept}
     assert [plan.layers["a:linear#0"].weights.settings["group"] for plan in (gentle, harsh)] == list(GROUPED)
     assert gentle.origin.endswith("2 layers with 4-bit weights in groups of 32")
-    assert harsh.origin.endswith("1 layers with 4-bit weights in groups of 128")
+    assert harsh.origin.endswith("1 layer with 4-bit weights in groups of 128")
     assert regrouped(dynamic("c:linear#0"), groups) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from haversack.base.quality import Drop
 from haversack.flow import choice
 from haversack.flow.request import read_plan
 from haversack.flow.resolve import GONE, resolve
+from haversack.flow.settings import parsed
 
 
 def changed(run, change) -> None:
@@ -191,6 +193,32 @@ def test_a_file_that_failed_for_a_finding_says_what_allows_it(searched):
     assert "loosen the limit" not in text
     command = resolve(searched, "size=1MB").data()["next"]
     assert command.endswith(f"--target onnxruntime --allow slower-than-float --out {searched}-again")
+
+
+def with_settings(run):
+    found = choice.read(run)
+    choice.write(replace(found, settings={"onnxruntime": {"file": "small.onnx"}}), run)
+
+
+def test_commands_keep_the_settings_of_the_target(searched, tmp_path):
+    with_settings(searched)
+    moved(searched)
+    made = shlex.split(resolve(searched, "size=1MB").next_command(tmp_path / "plan.toml"))
+    typed = made[made.index("--target") + 1]
+    assert parsed(typed) == ("onnxruntime", {"file": "small.onnx"})
+    refused(searched)
+    words = shlex.split(resolve(searched, "size=1MB").data()["next"])
+    assert words[words.index("--target") + 1] == typed
+
+
+def test_what_a_run_chose_by_is_read_without_settings_too(searched):
+    with_settings(searched)
+    path = searched / ".haversack" / choice.NAME
+    data = json.loads(path.read_text())
+    assert data.pop("settings") == {"onnxruntime": {"file": "small.onnx"}}
+    path.write_text(json.dumps(data))
+    assert choice.read(searched).settings == {}
+    assert "--target" not in resolve(searched, "size=1MB").next_command()
 
 
 def test_a_file_that_failed_and_misses_too_is_not_offered(searched):

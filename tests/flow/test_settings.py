@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from haversack.base import recipe
 from haversack.base.budget import Budget
 from haversack.base.errors import UsageError
 from haversack.base.plan import LayerPlan, Plan, Step
+from haversack.flow import choice
 from haversack.flow.request import Request, opened, runtimes
-from haversack.flow.settings import built, parsed
+from haversack.flow.settings import built, parsed, spelled
 from haversack.tools.data import golden_file
 from haversack.tools.data.codes import to_codes, to_values
 
@@ -57,7 +60,20 @@ def test_values_are_read_as_toml_has_them(longest, file):
         ("litert:integer_io=1", "integer_io: 1 is not true or false"),
         ("litert:integer_io", "cannot be read"),
         ("litert:file=small", "cannot be read"),
-        ("litert:lengths=8", "lengths"),
+        ("litert:lengths=8", "lengths: 8 is not a list, such as [16, 32, 64, 128]; did you mean [8]?"),
+        ("litert:integer_io=perhaps", "integer_io: perhaps is not true or false\n"),
+        ("litert:integer_io=yes", "integer_io: yes is not true or false; did you mean true?"),
+        ("litert:integer_io=tru", "integer_io: tru is not true or false; did you mean true?"),
+        ("litert:integer_io", "integer_io: it has no value: true or false"),
+        ("litert:intgr_io=yes", "intgr_io: there is no such setting; did you mean integer_io?"),
+        ("litert:intgr_io=yes", "integer_io: yes is not true or false; did you mean true?"),
+        (
+            "litert:file=small",
+            'file: small is not text in quotation marks, such as "model.tflite"; did you mean "small"?',
+        ),
+        ("litert:lengths=[8,x]", "lengths: [8,x] is not a list"),
+        ("litert:integer_io=true,integer_io=false", "integer_io: it is given twice"),
+        ("executorch:longest=long", "longest: long is not a whole number, such as"),
         ("litret:integer_io=true", "did you mean litert?"),
     ],
 )
@@ -65,6 +81,37 @@ def test_what_is_refused(text, said):
     with pytest.raises(UsageError) as caught:
         runtimes(Request("job.py", targets=(text,)))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [
+        ("litert:integer_io=perhaps", "litert:integer_io=true"),
+        ("litert:integer_io=off", "litert:integer_io=false"),
+        ("litert:intgr_io=yes", "litert:integer_io=true"),
+        ("litert:lengths=[8, 16],intgr_io=true", "'litert:lengths=[8, 16],integer_io=true'"),
+        ("litert:lengths=8,integer_io=yes", "'litert:lengths=[8],integer_io=true'"),
+        ("litert:file=small", "'litert:file=\"small\"'"),
+        ("litert:nothing=1", "litert"),
+    ],
+)
+def test_what_to_type_instead_is_told_and_is_taken(text, typed):
+    with pytest.raises(UsageError) as caught:
+        parsed(text)
+    assert caught.value.where == "--target"
+    assert caught.value.next_step == f"--target {typed}    (litert has: file, lengths, integer_io)"
+    (word,) = shlex.split(typed)
+    assert parsed(word)[0] == "litert"
+
+
+VALUES = st.booleans() | st.integers(-(10**9), 10**9) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), VALUES | st.lists(VALUES, max_size=3)))
+def test_settings_are_spelled_as_toml_reads_them(settings):
+    name, _, words = spelled("litert", settings).partition(":")
+    assert name == "litert"
+    assert tomllib.loads(f"found = {{{words}}}")["found"] == settings
 
 
 def test_all_that_is_wrong_is_told_at_once():
@@ -145,6 +192,7 @@ def test_integers_go_in_and_out(both):
     out, report = both["integer"]
     assert report["settings"] == {"litert": {"integer_io": True}}
     assert "litert:integer_io=true" in report["command"]
+    assert choice.read(out).settings == report["settings"]
     described = artifact(out)
     ports = [*described["inputs"], *described["outputs"]]
     assert [port["spec"]["dtype"] for port in ports] == ["int8", "int8"]

@@ -93,7 +93,8 @@ def test_an_untouched_run_is_right(static):
     assert "bit for bit" in answer.checks[2].text
     told = report.read(static).best_of("onnxruntime").artifact
     assert answer.checks[1].text.startswith(f"{told.injected:,} of {told.injected:,} "), "biases among them"
-    assert answer.checks[3].text == "it found no error that was not allowed"
+    slow = "it found no error that fails it: slower-than-float was allowed"  # by the run's command, if it was slower
+    assert answer.checks[3].text in ("it found no error", slow)
     assert answer.data()["ok"] is True
 
 

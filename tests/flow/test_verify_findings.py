@@ -11,6 +11,7 @@ from haversack import report
 from haversack.base.errors import Fault
 from haversack.base.finding import KINDS
 from haversack.flow.verify import FLOAT_TOLERANCE, Answer, Check, _differing, verify
+from haversack.report import headline, wording
 from haversack.report.files import to_json
 from haversack.report.record import FindingRecord
 
@@ -75,7 +76,7 @@ def test_a_run_that_failed_is_not_called_right(run):
     answer = found(run, "not-exact")
     assert answer.exit_code == 5
     assert [fault.where for fault in answer.faults] == ["1:relu#0:out"]
-    assert "wrong  onnxruntime: findings of the run: it found 1 that fail it" in where(answer)
+    assert "wrong  onnxruntime: findings of the run: it found 1 error that fails it" in where(answer)
     assert "not-exact: planted" in where(answer)
 
 
@@ -100,3 +101,17 @@ def test_a_verdict_without_a_finding_is_told_with_its_reason(run):
     answer = verify(run)
     assert answer.exit_code == 5
     assert "the run failed it: planted" in where(answer)
+
+
+def test_what_is_excused_is_said_and_why(run):
+    limits = report.read(run).budget
+    answer = found(run, "slower-than-float", met=False)
+    why = "; ".join(headline.miss(replace(limit, met=False)) for limit in limits)
+    assert answer.exit_code == 0
+    assert answer.checks[3].text == (
+        f"it found no error that fails it: slower-than-float is excused by the missed budget: {why}"
+    )
+    assert f", allowed {wording.amount(limits[0].allowed, limits[0].unit)}" in why
+    allowed = found(run, "slower-than-float", met=False, allowed=("slower-than-float",))
+    assert allowed.checks[3].text == "it found no error that fails it: slower-than-float was allowed"
+    assert found(run, "not-established", verdict="chosen").checks[3].text == "it found no error"

@@ -26,7 +26,7 @@ JOBS = [
         "return Net().eval()",
         "net = Net().eval()\n    net.head.bias.data[2] = float('nan')\n    return net",
         2,
-        ["1 weights are not finite", "head.bias: 1 of 5 values"],
+        ["1 weight is not finite", "head.bias: 1 of 5 values"],
     ),
     (
         "a model that is none",
@@ -97,7 +97,7 @@ JOBS = [
         "yield (np.random.default_rng(seed)",
         "yield (np.zeros((4, 1)), np.random.default_rng(seed)",
         2,
-        ["forward(image) takes 1 inputs, a batch of calibration() has 2"],
+        ["forward(image) takes 1 input, a batch of calibration() has 2"],
     ),
     (
         "control flow on data",

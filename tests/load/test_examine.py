@@ -179,7 +179,7 @@ def test_inputs_are_named_by_the_job_or_by_the_arguments(as_job, module, count, 
     [
         (Plain(), 1, {}, "takes 2 to 3 inputs, a batch of calibration() has 1"),
         (Plain(), 4, {}, "takes 2 to 3 inputs, a batch of calibration() has 4"),
-        (Many(), 0, {}, "takes 1 inputs, a batch of calibration() has 0"),
+        (Many(), 0, {}, "takes 1 input, a batch of calibration() has 0"),
         (Plain(), 2, {"input_names": ("a",)}, "1 input_names for 2 inputs"),
         (Plain(), 2, {"dims": {"masc": {1: "n"}}}, "is no input (has: image, mask)"),
         (Plain(), 2, {"dims": {"mask": {2: "n"}, "image": {5: "m"}}}, "axis 5 of an array of shape (2, 3)"),

@@ -325,7 +325,7 @@ class TestData:
             ({"input_names": ("a",)}, "1 input_names for 2 inputs"),
             ({"dims": {"middle": {0: "batch"}}}, "is no input (has: left, right)"),
             ({"dims": {"left": {5: "length"}}}, "axis 5 of an array of shape (4, 4)"),
-            ({"output_names": ("a", "b")}, "2 output names for 1 outputs"),
+            ({"output_names": ("a", "b")}, "2 output names for 1 output"),
             ({"dims": {"left": {0: "batch", 1: "width"}, "right": {0: "batch", 1: "width"}}}, "fixed at 4"),
         ],
     )

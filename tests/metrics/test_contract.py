@@ -180,12 +180,12 @@ def test_a_failed_batch_leaves_the_state_as_it_was():
 
 def test_names_stand_in_errors_and_numbers_where_there_is_none():
     for names, label in ((("logits",), "logits"), ((), "output 0")):
-        with pytest.raises(JobError, match=f"{label}: 1 rows for 2"):
+        with pytest.raises(JobError, match=f"{label}: 1 row for 2"):
             Error().start(names).update((np.zeros((1, 1)),), np.zeros(2))
 
 
 def test_a_number_without_a_batch_is_refused():
-    with pytest.raises(JobError, match="0 rows for 1 expected values"):
+    with pytest.raises(JobError, match="0 rows for 1 expected value"):
         Error()((np.array(1.0),), np.zeros(1))
 
 

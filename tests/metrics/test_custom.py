@@ -194,7 +194,7 @@ def test_the_kind_may_not_change_on_the_way():
 
     state = resolve(fickle).start()
     state.update(OUTPUTS, LABELS)
-    with pytest.raises(JobError, match=r"returned shape \(\) for 1 samples"):
+    with pytest.raises(JobError, match=r"returned shape \(\) for 1 sample"):
         state.update((OUTPUTS[0][:1],), LABELS[:1])
     late = resolve(fickle).start()
     late.update((OUTPUTS[0][:1],), LABELS[:1])

@@ -147,7 +147,7 @@ def test_the_headline_counts_the_misses_of_what_ships_alone(many):
     assert headline.of(many).sentence.startswith("The budget is missed on onnxruntime")
     verdict = headline.of(shipped)
     assert verdict.state == "missed"
-    assert verdict.sentence == "The budget is missed on litert: drop in quality by 2.00 pt (allowed 1.00 pt)."
+    assert verdict.sentence == "The budget is missed on litert: drop in quality 3.00 pt, allowed 1.00 pt."
 
 
 def test_a_finding_on_what_does_not_ship_fails_nothing(many):

@@ -74,6 +74,30 @@ def test_no_overflow_no_request_no_message(show, name, width, scheme):
     assert told == []
 
 
+CUT = """() => {
+    const svg = [...document.querySelectorAll('.plot svg')].filter(e => e.getBoundingClientRect().width)[0];
+    const frame = svg.getBoundingClientRect();
+    return [...svg.querySelectorAll('text')].filter(e => {
+        const box = e.getBoundingClientRect();
+        return box.left < frame.left || box.right > frame.right || box.top < frame.top || box.bottom > frame.bottom;
+    }).map(e => e.textContent);
+}"""
+LETTERS = """() => [...document.querySelectorAll('.plot svg .role-legend-label text')]
+    .filter(e => e.getBoundingClientRect().width).map(e => [e.textContent, e.getBoundingClientRect().height])"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["record", "six"])
+def test_the_plot_cuts_no_word(show, name, width, scheme):
+    page, _, _ = show(name, width, scheme)
+    assert page.evaluate(CUT) == []
+    shown = page.evaluate(LETTERS)
+    if name == "six":
+        assert [text for text, _ in shown] == ["onnxruntime", "executorch", "litert", "ncnn", "coreml", "tensorrt"]
+        assert min(height for _, height in shown) >= 12, "as large on a phone as on a desk"
+
+
 def test_on_a_desktop_the_tables_of_a_run_need_no_scrolling(show):
     page, _, _ = show("record", 1280, "light")
     assert page.evaluate(RUNNING_OUT) == []

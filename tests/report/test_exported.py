@@ -51,7 +51,7 @@ def test_a_size_that_is_missed_is_missed(unrun):
     large = replace(first, artifact=replace(first.artifact, files=(file,)))
     verdict = headline.of(build(**{**unrun, "candidates": (large, *unrun["candidates"][1:])}))
     assert verdict.state == "missed"
-    assert "size by 3.80 MB (allowed 5.20 MB; " in verdict.sentence
+    assert "size 9.00 MB, allowed 5.20 MB (" in verdict.sentence
 
 
 def test_the_terminal_says_it_in_the_line_of_the_target(unrun):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from haversack.base.budget import parse
 from haversack.base.finding import Finding
 from haversack.report import build, headline
 
@@ -24,8 +25,8 @@ def test_missed_says_by_how_much_on_each_target(many):
     verdict = headline.of(many)
     assert verdict.state == "missed"
     assert verdict.sentence == (
-        "The budget is missed on onnxruntime: size by 600 kB (allowed 5.20 MB); "
-        "on litert: drop in quality by 2.00 pt (allowed 1.00 pt)."
+        "The budget is missed on onnxruntime: size 5.80 MB, allowed 5.20 MB; "
+        "on litert: drop in quality 3.00 pt, allowed 1.00 pt."
     )
 
 
@@ -35,7 +36,15 @@ def test_a_miss_below_the_shown_digits_is_still_told(values):
     changed = replace(first, artifact=replace(first.artifact, files=(file,)))
     verdict = headline.of(build(**{**values, "candidates": (changed,)}))
     assert verdict.state == "missed"
-    assert "size by 400 B (allowed 5.20 MB; " in verdict.sentence
+    assert "size 5.20 MB, allowed 5.20 MB (400 B too much" in verdict.sentence
+
+
+def test_a_missed_latency_is_told_as_measured_against_allowed(values):
+    first = replace(values["candidates"][0], latency=replace(values["candidates"][0].latency, ratio=1.04))
+    budget = parse("size=5MB,latency=0.05x")
+    verdict = headline.of(build(**{**values, "candidates": (first,), "budget": budget}))
+    assert verdict.sentence.startswith("The budget is missed on onnxruntime: size 5.02 MB, allowed 5.00 MB")
+    assert verdict.sentence.endswith("; latency against float ×1.04, allowed ×0.05.")
 
 
 def test_not_measured_is_missed(values):
@@ -96,4 +105,4 @@ def test_a_missed_size_says_what_the_bytes_are(many):
     stored = replace(best.after or many.model, weight_bytes=4_700_000)
     kept = tuple(replace(one, after=stored) if one.id == best.id else one for one in many.candidates)
     sentence = headline.of(replace(many, candidates=kept)).sentence
-    assert "size by 600 kB (allowed 5.20 MB; 4.70 MB are weights, 1.10 MB structure and scales)" in sentence
+    assert "size 5.80 MB, allowed 5.20 MB (4.70 MB are weights, 1.10 MB structure and scales)" in sentence

@@ -13,7 +13,7 @@ from haversack.base.errors import MissingExtra
 from haversack.base.finding import Finding
 from haversack.report import build, render
 from haversack.report.page import FILTERS, SHOWN, TEMPLATES, _environment, bars, groups
-from haversack.report.record import LayerRecord
+from haversack.report.record import LayerRecord, Samples
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>{{ 7*7 }}\'"&'
@@ -395,3 +395,10 @@ def test_an_operation_of_no_module_is_named_once(record):
 def test_the_quality_stands_beside_its_drop(record):
     page = render(record)
     assert re.search(r"<dt>top1</dt><dd>88\.4 %\s*<small>float 88\.7 %</small>", page)
+
+
+def test_one_is_no_plural(record):
+    samples = Samples(1, 2, 1_200)
+    shown = Page(render(replace(record, samples=samples))).text
+    for said in ("Calibration 1 sample ", "Choosing 2 samples ", "Reported 1,200 samples "):
+        assert said in shown

@@ -176,3 +176,35 @@ def test_no_two_labels_are_drawn_over_each_other(request, name, width, factor):
     pairs = [(one, other) for count, one in enumerate(places) for other in places[:count]]
     apart = [abs(one[0] - other[0]) > 43 or abs(one[1] - other[1]) > 17 for one, other in pairs]
     assert all(apart), drawn
+
+
+@pytest.mark.parametrize(
+    ("names", "width", "columns"),
+    [
+        (("onnxruntime", "executorch", "litert"), pareto.SLIM, 3),
+        (("onnxruntime", "executorch", "litert", "ncnn"), pareto.SLIM, 2),
+        (("onnxruntime", "executorch", "litert", "ncnn", "coreml", "tensorrt"), pareto.SLIM, 2),
+        (("onnxruntime", "executorch", "litert", "ncnn", "coreml", "tensorrt"), pareto.WIDTH, 6),
+        (("a" * 300, "b"), pareto.SLIM, 2),
+        (("a" * 300, "b" * 300), pareto.SLIM, 1),
+    ],
+)
+def test_a_legend_has_as_many_columns_as_there_is_room_for(names, width, columns):
+    assert pareto.columns(names, width) == columns
+
+
+def test_a_plot_is_no_wider_for_its_legend(six):
+    def width(drawn):
+        return float(re.search(r'viewBox="0 0 ([0-9.]+) ', drawn)[1])
+
+    assert len(six.targets) == 6
+    for wide in (pareto.WIDTH, pareto.SLIM):
+        assert width(pareto.draw(six, wide)) <= wide + 80, "the axis alone"
+
+
+@pytest.mark.parametrize(("allowed", "side"), [(5_000_000, "start"), (8_800_000, "end")])
+def test_the_words_of_the_allowed_size_lie_inside_the_plot(record, allowed, side):
+    budget = tuple(replace(one, allowed=allowed) if one.limit == "size" else one for one in record.budget)
+    drawn = pareto.draw(replace(record, budget=budget), pareto.SLIM)
+    (anchor,) = re.findall(r'<text text-anchor="(\w+)"[^>]*>size allowed<', drawn)
+    assert anchor == side

@@ -21,6 +21,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from haversack.base.counted import counted
+
 EXIT_MET = 0
 EXIT_USAGE = 2
 EXIT_BUDGET_MISSED = 3
@@ -61,7 +63,7 @@ def grouped(faults: Iterable[Fault], most: int | None = None) -> list[str]:
         groups += [alike] if len(alike) >= ALIKE else [[one] for one in alike]
     lines = [_told(alike) for alike in groups[:most]]
     if left := sum(map(len, groups[len(lines) :])):
-        lines.append(f"and {left} more fault{'s' * (left > 1)}, all of them with --json")
+        lines.append(f"and {counted(left, 'more fault')}, all of them with --json")
     return lines
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from cyclopts import App, CycloptsError
 
-    from haversack.base.errors import HaversackError
+    from haversack.base.errors import HaversackError, UsageError
 
 PURPOSE = "haversack fits a large model into a small device and keeps it healthy there."
 INTERRUPTED = 130
@@ -80,7 +80,8 @@ def _run(words: list[str]) -> int:
         result = app()(words, result_action="return_value", exit_on_error=False, print_error=False)
     except CycloptsError as error:
         verb = words[0] if words and words[0] in COMMANDS else ""
-        return _failed(UsageError(_plainly(error), next_step=f"haversack {f'{verb} --help'.lstrip()}"), words)
+        plain = UsageError(_plainly(error), next_step=f"haversack {f'{verb} --help'.lstrip()}")
+        return _failed(_misspelt(error, words) or plain, words)
     except HaversackError as error:
         return _failed(error, words)
     except BrokenPipeError:
@@ -107,3 +108,33 @@ def _plainly(error: CycloptsError) -> str:
         left = " ".join(error.unused_tokens or ())
         return f"the command does not take {left!r}"
     return str(error)
+
+
+def _misspelt(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
+    """Return what to say of options that the verb does not have; None where all are its own.
+
+    A misspelt option that must be there is missing as well, and it is the misspelling that helps.
+    """
+    import difflib
+    import inspect
+
+    from haversack.base.errors import Fault, UsageError
+
+    if error.target is None:
+        return None
+    has = [f"--{name.replace('_', '-')}" for name in inspect.signature(error.target).parameters]
+    faults, mended, near = [], list(words), True
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and name not in (*has, "--", "--help", "--version"):
+            found = difflib.get_close_matches(name, has, n=1, cutoff=0.6)
+            meant = f"did you mean {found[0]}?" if found else f"haversack {words[0]} has {', '.join(has)}"
+            faults.append(Fault(name, f"there is no such option; {meant}"))
+            mended[place] = f"{found[0]}{equals}{value}" if found else word
+            near = near and bool(found)
+    if not faults:
+        return None
+    next_step = shlex.join(["haversack", *mended]) if near else f"haversack {words[0]} --help"
+    if len(faults) == 1:
+        return UsageError(faults[0].cause, where=faults[0].where, next_step=next_step)
+    return UsageError("there are no such options", where=words[0], faults=tuple(faults), next_step=next_step)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from haversack.base.constraints import Constraints
+from haversack.base.counted import counted
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.finding import Finding
 from haversack.base.model import Model, Sample
@@ -71,7 +72,7 @@ def apply(
         tensors, integers, told = store_weights(model, made, affine, keep_scales=True)
         encodings = Encodings({**encodings.tensors, **tensors}, integers)
         findings = tuple(dict.fromkeys((*findings, *told)))
-    sink(Event("compress", "done", f"{len(plan.layers)} layers encoded"))
+    sink(Event("compress", "done", f"{counted(len(plan.layers), 'layer')} encoded"))
     return Compressed(model, encodings, findings)
 
 

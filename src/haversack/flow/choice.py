@@ -17,6 +17,7 @@ from haversack.base.errors import UsageError
 from haversack.base.graph import Graph
 from haversack.base.profile import Profile
 from haversack.base.recipe import structure, unstructure
+from haversack.flow.settings import Settings
 from haversack.flow.workshop import FOLDER, MARKER
 from haversack.tools.store import atomic
 
@@ -37,6 +38,7 @@ class Choice:
         weight_elements: node key -> number of weight elements.
         candidates: as in the report: figures of the untouched half, paths relative to the output folder.
         chosen_on: candidate id -> its drop on the half that chose, in the metric's unit.
+        settings: target -> its own, for targets that were given some.
     """
 
     format: int
@@ -47,6 +49,7 @@ class Choice:
     weight_elements: Mapping[str, int] = field(hash=False)
     candidates: tuple[Candidate, ...]
     chosen_on: Mapping[str, float] = field(hash=False)
+    settings: Mapping[str, Settings] = field(default_factory=dict, hash=False)
 
     def severe(self) -> list[Candidate]:
         """Return the candidates with the worse drop of the two halves: what meets a limit so, meets it on both."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from haversack.base.candidate import Artifact
+from haversack.base.counted import counted
 from haversack.base.encodings import Encodings
 from haversack.base.errors import HaversackError, MissingExtra
 from haversack.base.job import Job
@@ -113,9 +114,10 @@ class Examination:
         machine = self.machine
         memory = "not told" if self.memory_bytes is None else f"{self.memory_bytes / 1e9:.1f} GB"
         disk = f"{self.disk_bytes / 1e9:.1f} GB{_little(self.disk_bytes, LEAST_DISK)}"
+        cores = counted(machine.cores, "core")
         lines = [
             f"Python {machine.python}, {machine.os}",
-            f"processor: {machine.cpu}, {machine.cores} cores, {' '.join(machine.cpu_flags) or 'no int8 flags'}",
+            f"processor: {machine.cpu}, {cores}, {' '.join(machine.cpu_flags) or 'no int8 flags'}",
             f"  {self.kernels}",
             f"free here: disk {disk}, memory {memory}{_little(self.memory_bytes, LEAST_MEMORY)}",
             f"workers: {self.worker or 'a process behind a pipe starts and answers'}",

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
 from haversack.base.budget import Budget
+from haversack.base.counted import counted
 from haversack.base.errors import JobError, VerificationError
 from haversack.base.model import Model, Sample
-from haversack.base.plan import LayerPlan, Plan, Precision
+from haversack.base.plan import GROUPS, LayerPlan, Plan, Step
 from haversack.choose.forecast import least_bytes
 from haversack.choose.options import BYTES_PER_WEIGHT
 from haversack.choose.verdict import JUDGED_UNRUN, amount
+from haversack.compress.plans import uniform
 from haversack.flow.data import Data
 from haversack.flow.making import CHOOSE, REPORT
 from haversack.flow.replay import Predict
+from haversack.flow.squeeze import together
 from haversack.load.forecast import Work
 from haversack.measure import quality
 from haversack.metrics.contract import Metric
 from haversack.profile.sensitivity import ROWS
 from haversack.report import wording
+from haversack.targets.contract import Target
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import Role, role
 
@@ -49,7 +54,7 @@ def refuse_undefined(metric: Metric, rows: np.ndarray) -> None:
             raise JobError(
                 f"metric {metric.name} is {value} on the half of the evaluation set that {what}",
                 where="evaluation()",
-                tried=f"scoring the float model on {len(rows[half])} samples: every second one chooses, "
+                tried=f"scoring the float model on {counted(len(rows[half]), 'sample')}: every second one chooses, "
                 "the others are reported",
                 next_step="give more samples, of every class, so ordered that each half holds what the metric needs",
             )
@@ -81,7 +86,7 @@ def score_one(model: Model, data: Data, metric: Metric) -> str:
     except JobError:  # of one batch: the whole set is judged by baseline_step and split
         return ""
     value = wording.quality(found.value, found.unit)
-    return f"{found.metric} {value} on the first {found.samples} samples, float, in PyTorch"
+    return f"{found.metric} {value} on the first {counted(found.samples, 'sample')}, float, in PyTorch"
 
 
 def check_float(model: Model, predict: Predict, sample: Sample) -> None:
@@ -97,7 +102,7 @@ def check_float(model: Model, predict: Predict, sample: Sample) -> None:
             raise VerificationError(
                 f"the float artefact's relative error against PyTorch is {error:.2g}, allowed is {PYTORCH_ERROR}",
                 where=port.name,
-                tried=f"running both on {len(sample[0])} calibration samples",
+                tried=f"running both on {counted(len(sample[0]), 'calibration sample')}",
                 next_step="choose another --target; the exporter or the runtime is at fault",
             )
 
@@ -117,33 +122,77 @@ def work(model: Model, counts: tuple[int, int], plans: int, batch: int, rounding
     return Work(sum(counts) * (plans + 1), plans, batch, simulated=RACED_ROWS + layers * ROWS + rounding)
 
 
-def limits(
-    model: Model, budget: Budget, precisions: Iterable[Precision], unit: str, *, runs: bool = True
-) -> tuple[str, ...]:
+def narrowest(model: Model, targets: Mapping[str, Target]) -> dict[str, Plan]:
+    """Return target -> the plan whose weights take the fewest bytes: every layer in what it can have at the least.
+
+    Which layers can have 4 bits, and in groups of how many, the targets say of this model, as they do when plans are
+    made real: those that share encodings have what all of them can.
+
+    Raises:
+        ConversionError: as ``Target.constraints``.
+    """
+    graph = model.graph
+    shared = together({name: target.constraints(graph) for name, target in targets.items()})
+    plans = {}
+    for name, target in targets.items():
+        layers: dict[str, LayerPlan] = {}
+        steps = {"w4_grouped": [Step("mse", {"group": group}) for group in GROUPS]}
+        for precision in target.precisions:
+            for step in steps.get(precision, [Step("mse")]):
+                able = uniform(
+                    graph,
+                    precision,
+                    weights=step,
+                    integer_ops=shared[name].integer_ops,
+                    int4_layers=shared[name].int4_layers,
+                    groups=shared[name].groups,
+                    stores_integers="int8_weights" in target.precisions,
+                )
+                for key, plan in able.items():
+                    least = layers.setdefault(key, plan)
+                    if BYTES_PER_WEIGHT[plan.precision] < BYTES_PER_WEIGHT[least.precision]:
+                        layers[key] = plan
+        plans[name] = Plan(name, layers)
+    return plans
+
+
+def limits(model: Model, budget: Budget, plans: Mapping[str, Plan], unit: str, *, runs: bool = True) -> tuple[str, ...]:
     """Say of each limit whether it can be met, as far as that is known before anything is made.
 
     Args:
         model: the float model.
         budget: the limits.
-        precisions: those that some target has.
+        plans: target -> the plan whose weights take the fewest bytes (``narrowest``); of a size each target is told,
+            unless they are alike.
         unit: of the metric.
         runs: whether the files of some target run here; if none do, only sizes are judged.
     """
-    narrowest = min(precisions, key=BYTES_PER_WEIGHT.__getitem__)
-    weighted = [node.key for node in model.graph.nodes if node.weight]
-    least = least_bytes(model.graph, model.weights, Plan("", dict.fromkeys(weighted, LayerPlan(narrowest))))
     lines = []
     for name, value in budget.limits().items():
-        judged = runs or name in JUDGED_UNRUN
-        said = "known when it is measured" if judged else "not judged: no file is run here"
+        wanted = f"{name.partition('_')[0]} at most {amount(name, value, unit)}"
         if name == "size":
-            said = f"weights alone take at least {amount(name, least)} in {narrowest}"
-            said = f"cannot be met: {said}" if least > value else f"{said}, {_structure(model)}"
-        lines.append(f"{name.partition('_')[0]} at most {amount(name, value, unit)}: {said}")
+            said = {target: _smallest(model, plan, value) for target, plan in plans.items()}
+            alike = len(set(said.values())) == 1
+            told = {f"{wanted}{'' if alike else f' ({target})'}": words for target, words in said.items()}
+            lines += [f"{what}: {words}" for what, words in told.items()]
+        else:
+            judged = runs or name in JUDGED_UNRUN
+            lines.append(f"{wanted}: {'known when it is measured' if judged else 'not judged: no file is run here'}")
     return tuple(lines)
+
+
+def _smallest(model: Model, plan: Plan, allowed: float) -> str:
+    """Say what the weights take at least, in which precisions, and whether that is within the allowed bytes."""
+    least = least_bytes(model.graph, model.weights, plan)
+    weighted = [node.key for node in model.graph.nodes if node.weight]
+    held = Counter(plan.layers[key].precision if key in plan.layers else "float32" for key in weighted)
+    kinds = sorted(held, key=BYTES_PER_WEIGHT.__getitem__)
+    words = kinds if len(kinds) == 1 else [f"{kind} ({counted(held[kind], 'layer')})" for kind in kinds]
+    said = f"weights alone take at least {amount('size', least)} in {', '.join(words)}"
+    return f"cannot be met: {said}" if least > allowed else f"{said}, {_structure(model)}"
 
 
 def _structure(model: Model) -> str:
     operations = sum(node.op != "input" for node in model.graph.nodes)
     about = amount("size", FILE_BYTES + operations * OPERATION_BYTES)
-    return f"its structure of {operations} operations about {about} more (a forecast)"
+    return f"its structure of {counted(operations, 'operation')} about {about} more (a forecast)"

@@ -16,6 +16,7 @@ import numpy as np
 
 from haversack.base.budget import Budget
 from haversack.base.candidate import Artifact, Candidate
+from haversack.base.counted import counted
 from haversack.base.finding import Finding
 from haversack.base.model import Sample
 from haversack.base.plan import Plan
@@ -111,7 +112,7 @@ def _reference(compressed: Compressed, data: Data, metric: Metric, floats: Score
     score = f"{metric.name} {wording.quality(value, metric.unit)}, a drop of {wording.points(drop, metric.unit)}"
     return error, (
         f"The reference, not this file, has on this host with the same numbers: {score}, relative error of the outputs "
-        f"{wording.error(error)}, on {len(rows)} samples"
+        f"{wording.error(error)}, on {counted(len(rows), 'sample')}"
     )
 
 

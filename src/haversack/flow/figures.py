@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from haversack.base.candidate import Candidate
+from haversack.base.counted import counted
 from haversack.base.finding import Finding
 from haversack.choose.mixing import Forecast
 from haversack.flow.choice import Choice
@@ -95,7 +96,7 @@ def _quality(
     if quality is not None:
         values["quality"] = quality.value
         value = wording.quality(quality.value, quality.unit)
-        words["quality"] = f"{quality.metric} {value} on {quality.samples} untouched samples"
+        words["quality"] = f"{quality.metric} {value} on {counted(quality.samples, 'untouched sample')}"
     if drop is not None:
         earlier = choice.chosen_on.get(candidate.id, math.nan)
         values |= {"drop": drop.value, "drop_low": drop.low, "drop_high": drop.high, "drop_choosing": earlier}

@@ -13,6 +13,7 @@ import numpy as np
 
 from haversack import verify
 from haversack.base.candidate import Artifact, Candidate, Latency, Memory, Parity
+from haversack.base.counted import counted
 from haversack.base.errors import ConversionError, HaversackError, VerificationError
 from haversack.base.finding import Finding
 from haversack.base.model import Model, Sample
@@ -174,7 +175,7 @@ class Maker:
             raise ValueError(f"{candidate.id} was not measured")
         if not is_static(plan):
             return parity, ()
-        self.sink(Event("verify", "start", f"{samples} samples bit for bit against the reference"))
+        self.sink(Event("verify", "start", f"{counted(samples, 'sample')} bit for bit against the reference"))
         kept = self.kept(plan)
         opening = self._opening(plan, artifact)
         handle = self.device.load(opening)

@@ -135,6 +135,7 @@ def _choice(steps: Steps, candidates: Sequence[Candidate]) -> choice.Choice:
         weight_elements=steps.weight_elements(),
         candidates=tuple(candidates),
         chosen_on=choice.drops([made.candidate for made in steps.made.values()]),
+        settings=dict(steps.settings),
     )
 
 

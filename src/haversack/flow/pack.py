@@ -24,7 +24,7 @@ from haversack.choose.verdict import checks
 from haversack.flow import floats
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
-from haversack.flow.early import limits
+from haversack.flow.early import limits, narrowest
 from haversack.flow.effort import effort
 from haversack.flow.exports import judgeable
 from haversack.flow.outputs import Wishes, leave, shipped
@@ -35,7 +35,7 @@ from haversack.flow.request import Request, Runtimes, opened, runtimes
 from haversack.flow.settings import built
 from haversack.flow.steps import Steps
 from haversack.flow.where import measured_on
-from haversack.flow.workshop import Workshop, refuse_anothers
+from haversack.flow.workshop import Workshop, refuse_anothers, refuse_unmakeable
 from haversack.load.forecast import Preflight
 from haversack.measure.device import Device
 from haversack.report.record import Record
@@ -90,7 +90,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
 
 
 def preflight(request: Request, sink: Sink = silent) -> Preflight:
-    """Export, look and forecast; nothing is made, nothing is written.
+    """Export, look and forecast; nothing is made, nothing is left in the output folder.
 
     Raises:
         HaversackError: as ``pack``.
@@ -99,15 +99,17 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
 
     job, budget, _ = opened(request)
     refuse_anothers(request.out, _owner(job))
+    refuse_unmakeable(request.out)
     with (
         tempfile.TemporaryDirectory(prefix="haversack-") as folder,
         Workshop(Path(folder), _owner(job), sink) as shop,
         measured_on(request.device, runtimes(request)) as (device, offered),
     ):
         steps, tried = _taking(_steps(shop, job, offered, device, request.effort), offered)
-        precisions = [one for target in steps.targets.values() for one in target.precisions]
         found = steps.preflight(PLANS * len(tried.targets))
-        told = limits(steps.model, budget, precisions, steps.metric.unit, runs=bool(steps.running))
+        told = limits(
+            steps.model, budget, narrowest(steps.model, steps.targets), steps.metric.unit, runs=bool(steps.running)
+        )
         return replace(found, limits=told, left_out=tried.left_out)
 
 

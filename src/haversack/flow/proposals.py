@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from haversack.base.constraints import Constraints
+from haversack.base.counted import counted
 from haversack.base.graph import Graph, Node
 from haversack.base.plan import STATIC, Plan, Precision, Step
 from haversack.choose.options import CLIPPED
@@ -116,7 +117,7 @@ def narrowed(plan: Plan, int4_layers: Collection[str]) -> list[Plan]:
         for key, layer in plan.layers.items()
         if layer.precision == "int8" and key in int4_layers
     }
-    origin = f"{plan.origin}, {len(narrow)} layer{'s' * (len(narrow) != 1)} with 4-bit weights"
+    origin = f"{plan.origin}, {counted(len(narrow), 'layer')} with 4-bit weights"
     return [replace(plan, layers={**plan.layers, **narrow}, origin=origin)] if narrow else []
 
 
@@ -135,7 +136,7 @@ def regrouped(plan: Plan, groups: Mapping[str, Collection[int]]) -> list[Plan]:
             for key, layer in plan.layers.items()
             if layer.precision == "int8_dynamic" and group in groups.get(key, ())
         }
-        origin = f"{plan.origin}, {len(narrow)} layers with 4-bit weights in groups of {group}"
+        origin = f"{plan.origin}, {counted(len(narrow), 'layer')} with 4-bit weights in groups of {group}"
         found += [replace(plan, layers={**plan.layers, **narrow}, origin=origin)] if narrow else []
     return found
 

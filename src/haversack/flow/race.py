@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from haversack.base.counted import counted
 from haversack.base.encodings import Encodings
 from haversack.base.model import Port, Sample
 from haversack.base.plan import Plan
@@ -75,7 +76,7 @@ def race(steps: Steps, variants: Sequence[Plan]) -> Raced:
 
 def _why(error: float, least: float, winner: str, rows: int) -> str:
     """Say in words why a variant did not win."""
-    where = f"simulated on {rows} calibration rows"
+    where = f"simulated on {counted(rows, 'calibration row')}"
     if not math.isfinite(error):
         return f"its forecast output is not finite ({where})"
     if error < least:
@@ -91,7 +92,7 @@ def _errors(steps: Steps, variants: Sequence[Plan]) -> tuple[list[float], int]:
         simulator = Simulator(steps.model)
         exact = simulator.run(Encodings.none(), batches)
         tell = steps.shop.tell
-        tell(Event("choose", "start", f"{len(variants)} variants by simulation"))
+        tell(Event("choose", "start", f"{counted(len(variants), 'variant')} by simulation"))
         errors = [
             _error(steps, plan, simulator, batches, exact)
             for plan in told(variants, tell, "choose", "variants by simulation", len(variants))

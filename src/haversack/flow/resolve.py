@@ -24,6 +24,7 @@ from haversack.flow.choice import Choice
 from haversack.flow.choice import read as read_choice
 from haversack.flow.figures import figures, forecast_figures
 from haversack.flow.request import write_plan
+from haversack.flow.settings import spelled
 from haversack.flow.workshop import FOLDER
 from haversack.targets.contract import SHELF as TARGETS
 from haversack.tools.store import atomic
@@ -84,7 +85,8 @@ class Answer:
         """Return the command that makes the plan what ships; ``path`` is where it was written."""
         plan = self.writable
         kinds = [kind for one in self._all() if one.verdict != "failed" for kind in _errors(one)]
-        target = () if plan is None or plan.target == DEFAULT_TARGET else (plan.target,)
+        usual = plan is None or (plan.target == DEFAULT_TARGET and not self.choice.settings.get(plan.target))
+        target = () if plan is None or usual else (plan.target,)
         return self._pack(("--plan", str(path or "plan.toml")), target, kinds)
 
     def lines(self, written: Path | None = None) -> list[str]:
@@ -172,7 +174,7 @@ class Answer:
 
     def _pack(self, more: Sequence[str], targets: Sequence[str], allow: Sequence[str]) -> str:
         words = ["haversack", "pack", self.choice.job, *more, "--budget", self.typed]
-        words += [word for name in targets for word in ("--target", name)]
+        words += [word for name in targets for word in ("--target", spelled(name, self.choice.settings.get(name)))]
         words += [word for kind in dict.fromkeys(allow) for word in ("--allow", kind)]
         return shlex.join([*words, "--out", f"{self.out}-again"])
 

@@ -16,6 +16,7 @@ from haversack import load
 from haversack.base import digest
 from haversack.base.candidate import Candidate, Parity
 from haversack.base.constraints import Constraints
+from haversack.base.counted import counted
 from haversack.base.errors import Fault, HaversackError, JobError
 from haversack.base.finding import Finding
 from haversack.base.job import Job
@@ -107,7 +108,7 @@ class Steps:
             model = load.export(self.data.prepared_job(), batch=first)
             self.data.expect(model.inputs)
             folded: Model = PREPARE.build("fold_norm").apply(model, PrepareContext(self.data.calibration))
-            self.shop.tell(Event("load", "done", f"export: {len(folded.graph.nodes)} operations"))
+            self.shop.tell(Event("load", "done", f"export: {counted(len(folded.graph.nodes), 'operation')}"))
         return folded
 
     @cached_property
@@ -237,9 +238,9 @@ class Steps:
             short = stated - whole.value if whole.direction == "higher" else whole.value - stated
             error = 0.0 if np.isnan(whole.standard_error) else whole.standard_error
             if short > BELIEVABLE_ERRORS * error:
+                on = counted(whole.samples, "sample")
                 raise JobError(
-                    f"the float model scores {whole.value:.4f} (± {error:.4f}, {whole.samples} samples) where the job "
-                    f"states {stated:.4f}",
+                    f"the float model scores {whole.value:.4f} (± {error:.4f}, {on}) where the job states {stated:.4f}",
                     where="baseline",
                     tried=f"scoring the float artefact with {whole.metric}",
                     next_step=early.baseline_step(stated, whole.value, self.metric.unit),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from haversack import report
+from haversack.base.counted import counted
 from haversack.base.errors import (
     EXIT_MET,
     EXIT_REFUSED,
@@ -31,8 +32,9 @@ from haversack.measure import devices
 from haversack.measure.device import Device, NotThere, Opening
 from haversack.measure.local import LocalDevice
 from haversack.measure.remote import RemoteDevice
+from haversack.report import headline
 from haversack.report.files import JSON_NAME
-from haversack.report.record import CandidateRecord, Record
+from haversack.report.record import CandidateRecord, Limit, Record
 from haversack.tools.data import golden_file
 from haversack.tools.formats import encodings_file
 from haversack.tools.graph.injection import count, differences
@@ -90,9 +92,7 @@ class Answer:
             lines.append(f"{mark:<6} {check.target}: {check.name}: {check.text}")
             lines += [f"         - {fault}" for fault in check.faults if str(fault) != check.text]
         if self.faults:
-            lines.append(
-                f"{len(self.faults)} fault{'s' * (len(self.faults) > 1)}: do not use what is in {self.out / BEST}"
-            )
+            lines.append(f"{counted(len(self.faults), 'fault')}: do not use what is in {self.out / BEST}")
             lines.append(f"next: repeat the run's command into another --out; it stands in {self.out / JSON_NAME}")
         return lines
 
@@ -192,7 +192,7 @@ def _spoiled(shipped: Shipped, check: Check) -> set[str]:
 def _hashes(shipped: Shipped) -> tuple[str, list[Fault]]:
     """Compare the bytes of every file with report.json."""
     files, faults = shipped.hashes()
-    return f"{files} files against report.json", faults
+    return f"{counted(files, 'file')} against report.json", faults
 
 
 def _read_back(shipped: Shipped) -> tuple[str, list[Fault]]:
@@ -233,7 +233,7 @@ def _golden(device: Device, shipped: Shipped) -> tuple[str, list[Fault]]:
         raise VerificationError(_plainly(error, main), where=shipped.prefix + artifact.files[0].path) from error
     how = "bit for bit" if shipped.exact else f"within {FLOAT_TOLERANCE:g} (it has float layers)"
     where = "" if device.name == "local" else f" on {device.name}"
-    return f"{len(vectors)} vectors in the runtime{where}, {how}", faults
+    return f"{counted(len(vectors), 'vector')} in the runtime{where}, {how}", faults
 
 
 def _plainly(error: WorkerFault, path: Path) -> str:
@@ -249,7 +249,7 @@ def _verdict(record: Record, candidate: CandidateRecord) -> tuple[str, list[Faul
 
     As in the run's own exit code, a file that misses its budget is not failed for being slower than float as well.
     """
-    missed = any(limit.missed for limit in record.limits_of(candidate.target))
+    missed = [limit for limit in record.limits_of(candidate.target) if limit.missed]
     excused = {*record.allowed, "slower-than-float"} if missed else set(record.allowed)
     wrong = [finding for finding in candidate.findings if finding.severity == "error"]
     faults = [
@@ -259,8 +259,19 @@ def _verdict(record: Record, candidate: CandidateRecord) -> tuple[str, list[Faul
     ]
     if candidate.verdict == "failed" and not wrong:
         faults.append(Fault(candidate.id, f"the run failed it: {candidate.reason}"))
-    said = f"it found {len(faults)} that fail it" if faults else "it found no error that was not allowed"
-    return said, faults
+    if faults:
+        return f"it found {counted(len(faults), 'error')} that {'fails' if len(faults) == 1 else 'fail'} it", faults
+    why = [
+        f"{kind} was allowed"
+        if kind in record.allowed
+        else f"{kind} is excused by the missed budget: {_misses(missed)}"
+        for kind in dict.fromkeys(finding.kind for finding in wrong)
+    ]
+    return f"it found no error{' that fails it: ' if why else ''}{'; '.join(why)}", faults
+
+
+def _misses(limits: Sequence[Limit]) -> str:
+    return "; ".join(headline.miss(limit) for limit in limits)
 
 
 def _differing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -228,6 +229,30 @@ def refuse_anothers(out: Path, source: str) -> None:
             where=str(out),
             next_step="choose an empty or new folder with --out",
         )
+
+
+def refuse_unmakeable(out: Path) -> None:
+    """Refuse a folder in which nothing can be written, as a run into it would; nothing is left in it.
+
+    Only trying tells: rights say nothing of a file system like /proc. What had to be made for it is removed again.
+
+    Args:
+        out: the output folder.
+
+    Raises:
+        EnvironmentFault: it cannot be made, or not written.
+    """
+    inside = out / FOLDER
+    new = [folder for folder in (inside, out, *out.parents) if not folder.exists()]
+    try:
+        atomic.make_folder(inside)
+        with atomic.told(inside, "write into the folder"), tempfile.TemporaryFile(dir=inside) as stream:
+            stream.write(MARKER.encode())
+            stream.flush()
+    finally:
+        for folder in new:
+            with contextlib.suppress(OSError):  # it was not made, or somebody else put something there
+                folder.rmdir()
 
 
 def _owner(marker: Path) -> str:

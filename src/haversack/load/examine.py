@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from haversack.base.counted import counted
 from haversack.base.errors import Fault, JobError
 from haversack.base.job import Job
 from haversack.base.model import Sample
@@ -49,7 +50,7 @@ def module_of(job: Job) -> nn.Module:
     faults = tuple(_weight_faults(module))
     if faults:
         raise JobError(
-            f"{len(faults)} weights are not finite",
+            f"{counted(len(faults), 'weight')} {'is' if len(faults) == 1 else 'are'} not finite",
             where=job.source,
             faults=faults[:MAX_SHOWN],
             tried="looking at every parameter and buffer",
@@ -156,14 +157,14 @@ def input_names(module: nn.Module, batch: Sample, job: Job) -> tuple[str, ...]:
     needed = sum(p.default is p.empty for p in parameters if p.name in named)
     count = len(batch)
     if count < needed or (count > len(named) and not many):
-        takes = f"{needed}" if needed == len(named) else f"{needed} to {len(named)}"
+        takes = counted(needed, "input") if needed == len(named) else f"{needed} to {len(named)} inputs"
         raise JobError(
-            f"forward({', '.join(named)}) takes {takes} inputs, a batch of calibration() has {count}",
+            f"forward({', '.join(named)}) takes {takes}, a batch of calibration() has {count}",
             where=job.source,
             next_step="yield one array for each argument, in order",
         )
     if job.input_names and len(job.input_names) != count:
-        raise JobError(f"{len(job.input_names)} input_names for {count} inputs", where=job.source)
+        raise JobError(f"{len(job.input_names)} input_names for {counted(count, 'input')}", where=job.source)
     names = job.input_names or tuple(named[i] if i < len(named) else f"input{i}" for i in range(count))
     known = ", ".join(names)
     faults = [Fault(f"dims[{name!r}]", f"is no input (has: {known})") for name in job.dims if name not in names]

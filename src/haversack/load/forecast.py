@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from haversack.base.counted import counted
 from haversack.base.errors import EXIT_CONVERSION, EXIT_MET, Fault, grouped
 from haversack.base.graph import Graph
 from haversack.base.model import Model
@@ -92,12 +93,12 @@ class Preflight:
     def lines(self) -> list[str]:
         """Return it as lines for a terminal."""
         shown = list(self.layers.items())
-        more = f" and {len(shown) - 8} other ops" if len(shown) > 8 else ""
+        more = f" and {counted(len(shown) - 8, 'other op')}" if len(shown) > 8 else ""
         ops = ", ".join(f"{count} {op}" for op, count in shown[:8])
         basis = "one timed batch" if self.timed else "multiply-accumulates, not timed"
         lines = [
             f"{self.model}: {_short(self.parameters)} parameters, {_short(self.macs)} MACs a sample",
-            f"  {sum(self.layers.values())} operations: {ops}{more}",
+            f"  {counted(sum(self.layers.values()), 'operation')}: {ops}{more}",
             f"  weights {_short(self.weight_bytes)}B, activations at most {_short(self.activation_bytes)}B a sample",
         ]
         for target, faults in self.refusals.items():

@@ -15,6 +15,7 @@ from statistics import NormalDist
 import numpy as np
 
 from haversack.base.candidate import Latency
+from haversack.base.counted import counted
 
 CONFIDENCE = 0.95
 DRIFT = 0.02
@@ -72,7 +73,9 @@ def differ(a: np.ndarray, b: np.ndarray, *, confidence: float = CONFIDENCE, tole
     low, high = (math.exp(bound) for bound in bounds)
     different = low > 1 + tolerance or high < 1 / (1 + tolerance)
     words = "differ" if different else "do not differ"
-    why = f"x{ratio:.3f}, {confidence:.0%} interval {low:.3f} to {high:.3f} over {a.size} pairs: they {words}"
+    why = (
+        f"x{ratio:.3f}, {confidence:.0%} interval {low:.3f} to {high:.3f} over {counted(a.size, 'pair')}: they {words}"
+    )
     return Difference(different, ratio, low, high, why)
 
 

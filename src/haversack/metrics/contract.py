@@ -19,6 +19,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from haversack.base import digest
+from haversack.base.counted import counted
 from haversack.base.errors import Fault, JobError
 from haversack.base.quality import Direction, Drop, Quality
 from haversack.tools.numerics import bootstrap
@@ -105,7 +106,9 @@ class Metric(abc.ABC):
             )
         rows = np.asarray(self._rows(outputs[self.output], expected), np.float64)
         if rows.ndim != 2 or len(rows) != len(expected):
-            raise JobError(f"metric {self.name} gave rows {rows.shape} for {len(expected)} samples", where=self.name)
+            raise JobError(
+                f"metric {self.name} gave rows {rows.shape} for {counted(len(expected), 'sample')}", where=self.name
+            )
         if not np.isfinite(rows).all():
             first = int(np.argmin(np.isfinite(rows).all(axis=1)))
             cause = f"metric {self.name} returned NaN or an infinity for sample {first} of a batch"
@@ -174,7 +177,7 @@ class Metric(abc.ABC):
             yield f"{bad} of its {output.size} values (shape {output.shape}) are NaN or infinite"
         rows = len(output) if output.ndim else 0
         if rows != self.group * samples or rows == 0:
-            yield f"{rows} rows for {samples} expected values" + (
+            yield f"{counted(rows, 'row')} for {counted(samples, 'expected value')}" + (
                 f" ({self.group} rows each)" if self.group > 1 else ""
             )
 
@@ -267,7 +270,7 @@ class State:
             raise JobError(
                 f"metric {self.metric.name} returned {value}",
                 where="evaluation()",
-                tried=f"it was computed over {self.samples} samples",
+                tried=f"it was computed over {counted(self.samples, 'sample')}",
                 next_step="look for constant outputs, all-zero expected values, or too few samples",
             )
         return value
@@ -297,7 +300,7 @@ class State:
             ValueError: the states are of other metrics or other numbers of samples.
         """
         if artifact.metric != self.metric or artifact.samples != self.samples:
-            mine, other = (f"{s.metric.name} over {s.samples} samples" for s in (self, artifact))
+            mine, other = (f"{s.metric.name} over {counted(s.samples, 'sample')}" for s in (self, artifact))
             raise ValueError(f"{mine} and {other} are not of the same samples")
         return self._drop(artifact)
 

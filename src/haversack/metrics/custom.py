@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from haversack.base import blame, digest
+from haversack.base.counted import counted
 from haversack.base.errors import Fault, JobError
 from haversack.base.quality import Direction, Drop
 from haversack.metrics.contract import Kind, MeanMetric, Outputs, State
@@ -191,7 +192,7 @@ class Custom(MeanMetric):
         scores = _numbers(result)
         if scores is None or scores.shape != (samples,):
             what = type(result).__name__ if scores is None else f"shape {scores.shape}"
-            raise self.refusal(f"returned {what} for {samples} samples")
+            raise self.refusal(f"returned {what} for {counted(samples, 'sample')}")
         if not np.isfinite(scores).all():
             raise self.refusal(
                 f"returned NaN or an infinity for sample {int(np.argmin(np.isfinite(scores)))} of a batch"

@@ -58,17 +58,25 @@ def _of(limits: list[Limit], target: str) -> list[Limit]:
     return [limit for limit in limits if limit.target == target]
 
 
+def miss(limit: Limit, more: str = "") -> str:
+    """Return what was measured against what is allowed: ``latency against float x1.04, allowed x0.05``.
+
+    Args:
+        limit: one that is missed.
+        more: what else is said of it.
+    """
+    name = wording.limit_name(limit.limit).lower()
+    if limit.got is None:
+        return f"{name} was not measured"
+    got, allowed = (wording.amount(value, limit.unit) for value in (limit.got, limit.allowed))
+    alike = f"{wording.difference(limit.over, limit.unit)} too much" if got == allowed else ""
+    words = "; ".join(filter(None, (alike, more)))
+    return f"{name} {got}, allowed {allowed}{f' ({words})' if words else ''}"
+
+
 def _missed(record: Record, limits: list[Limit], target: str) -> str:
-    parts = []
-    for limit in _of(limits, target):
-        name = wording.limit_name(limit.limit).lower()
-        if limit.got is None:
-            parts.append(f"{name} was not measured")
-        else:
-            over = wording.difference(limit.over, limit.unit)
-            allowed = f"allowed {wording.amount(limit.allowed, limit.unit)}"
-            parts.append(f"{name} by {over} ({allowed}{_bytes(record, target) if limit.limit == 'size' else ''})")
-    return f"on {target}: {_listed(parts)}"
+    told = [miss(one, _bytes(record, target) if one.limit == "size" else "") for one in _of(limits, target)]
+    return f"on {target}: {'; '.join(told)}"
 
 
 def _bytes(record: Record, target: str) -> str:
@@ -77,7 +85,7 @@ def _bytes(record: Record, target: str) -> str:
     if best is None or best.artifact is None or best.after is None or best.after.weight_bytes > best.artifact.bytes:
         return ""
     weights = best.after.weight_bytes
-    return f"; {wording.size(weights)} are weights, {wording.size(best.artifact.bytes - weights)} structure and scales"
+    return f"{wording.size(weights)} are weights, {wording.size(best.artifact.bytes - weights)} structure and scales"
 
 
 def _failures(findings: tuple[FindingRecord, ...]) -> str:

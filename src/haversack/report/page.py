@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files as resources
 from typing import TYPE_CHECKING
 
+from haversack.base.counted import counted
 from haversack.base.errors import MissingExtra
 from haversack.report import alive, headline, pareto, wording
 from haversack.report.record import CandidateRecord, FindingRecord, LayerRecord, Limit, Record
@@ -41,6 +42,7 @@ FILTERS: tuple[Callable[..., str], ...] = (
     wording.exactness,
     wording.module,
     wording.operation,
+    counted,
 )
 
 

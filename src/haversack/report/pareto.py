@@ -17,6 +17,11 @@ SLIM = 290
 """The width of the plot for a phone: there its words are as large as on a desk."""
 APART = 44.0, 18.0
 """Pixels across and along by which two labels must differ, or the later one is left out."""
+ROOM = {"left": 4, "top": 4, "right": 14, "bottom": 4}
+"""Pixels around the drawing: more on the right, where a note beside the last mark ends in any font of the page."""
+LETTER, BESIDE, LONGEST = 7.5, 28.0, 160
+"""Pixels of a legend: of a name's letter in the widest of the fonts that a page may get, of mark and gap beside a name,
+and of the longest name, which ends in dots there."""
 PADDING = 30
 SERIES = 5
 LABELLED = 8
@@ -139,6 +144,17 @@ def labelled(shown: Sequence[Point], across: Span, along: Span, width: int = WID
     return tuple(point if point in kept else replace(point, note="") for point in shown)
 
 
+def columns(targets: Sequence[str], width: int = WIDTH) -> int:
+    """Return in how many columns a legend stands, so that none of its names leaves the plot.
+
+    Args:
+        targets: the names.
+        width: of the plot, in pixels.
+    """
+    taken = [min(LETTER * len(name), LONGEST) + BESIDE for name in targets]
+    return len(targets) if sum(taken) <= width else max(1, int(width // max(taken)))
+
+
 def draw(record: Record, width: int = WIDTH) -> str:
     """Return the plot as one <svg> element without scripts, links or fonts of its own; empty without two numbers.
 
@@ -171,8 +187,9 @@ def _chart(altair: Any, record: Record, points: Sequence[Point], width: int) -> 
     colours = [f"var(--series-{count % SERIES})" for count in range(len(targets))]
     scale = altair.Scale(domain=targets, range=colours)
     crowded = len(shown) > LABELLED
+    rows = {"columns": columns(targets, width), "labelLimit": LONGEST, "columnPadding": 20}
     legend = (
-        altair.Legend(title=None, orient="top", symbolType="circle", symbolOpacity=1, columnPadding=20)
+        altair.Legend(title=None, orient="top", symbolType="circle", symbolOpacity=1, **rows)
         if len(targets) > 1
         else None
     )
@@ -184,7 +201,7 @@ def _chart(altair: Any, record: Record, points: Sequence[Point], width: int) -> 
     ships = altair.datum.kind == "ships"
     edge = altair.Chart(altair.Data(values=[asdict(point) for point in frontier(shown)]))
     layers = [
-        *_limits(altair, record, factor, width),
+        *_limits(altair, record, factor, across, width),
         edge.mark_line(interpolate="step-after", strokeWidth=1.25, opacity=0.6).encode(
             x="size:Q", y="loss:Q", color=altair.Color("target:N", scale=scale, legend=legend)
         ),
@@ -204,7 +221,7 @@ def _scale(altair: Any, domain: list[float] | None) -> Any:  # noqa: ANN401 - as
     return altair.Scale(zero=False, nice=False, padding=PADDING, **span)
 
 
-def _limits(altair: Any, record: Record, factor: float, width: int) -> list[Any]:  # noqa: ANN401 - as above
+def _limits(altair: Any, record: Record, factor: float, across: Span, width: int) -> list[Any]:  # noqa: ANN401 - as above
     """Return the dashed lines of the budget: allowed size across, allowed drop along."""
     allowed = {limit.limit: limit.allowed for limit in record.budget}
     shown = axis(record)
@@ -215,8 +232,10 @@ def _limits(altair: Any, record: Record, factor: float, width: int) -> list[Any]
         data = altair.Data(values=[{"size": allowed["size"] / 1e6 * factor, "label": "size allowed"}])
         chart = altair.Chart(data)
         lines.append(chart.mark_rule(**style).encode(x="size:Q"))
+        low, high = across.low, across.high
+        left = (allowed["size"] / 1e6 - low) * 2 < high - low  # to its right, where the axis is near
         lines.append(
-            chart.mark_text(align="right", dx=-5, **words, baseline="top").encode(
+            chart.mark_text(align="left" if left else "right", dx=5 if left else -5, **words, baseline="top").encode(
                 x="size:Q", y=altair.value(4), text="label:N"
             )
         )
@@ -232,7 +251,7 @@ def _limits(altair: Any, record: Record, factor: float, width: int) -> list[Any]
 
 def _styled(chart: Any, ticks: int) -> Any:  # noqa: ANN401 - as above
     return (
-        chart.configure(background="transparent", font=_FONT, aria=False, padding=4)
+        chart.configure(background="transparent", font=_FONT, aria=False, padding=ROOM)
         .configure_view(stroke=None)
         .configure_axis(
             labelColor="var(--soft)",

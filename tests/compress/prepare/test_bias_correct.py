@@ -169,7 +169,7 @@ def test_float_layers_are_left_alone(make_model):
 def test_samples_and_memory_are_bounded(make_model, settings, used):
     model = make_model(Chain(nn.Linear(4, 3)), (4,))
     after = BiasCorrect(**settings).apply(model, PrepareContext(lambda: batches(4, count=20), coarse(model)))
-    assert after.notes[-1] == f"bias_correct: 1 layers, {used} samples"
+    assert after.notes[-1] == f"bias_correct: 1 layer, {used} samples"
 
 
 def test_codes_take_a_byte_and_floats_four(folded, folded_ranges, images, all_constraints):

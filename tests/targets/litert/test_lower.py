@@ -91,6 +91,18 @@ def test_integers_at_the_interface(zoo, both, encoded, name):
     np.testing.assert_array_equal(affine.dequantize(found, out), made.reference(*sample)[0])
 
 
+@pytest.mark.parametrize(("precision", "idle"), [("int8", False), ("int8_dynamic", True), (None, True)])
+def test_integers_at_the_interface_that_a_plan_has_no_codes_for_are_told(zoo, both, encoded, precision, idle):
+    model, sample = zoo["keywords"]
+    encodings = encoded(model, [sample], precision) if precision else Encodings.none()
+    for asked in (True, False):
+        made = both(model, encodings, LiteRT(integer_io=asked))
+        told = [one for one in made.target.findings(made.path, made.artifact) if one.kind == "setting-idle"]
+        ports = [*made.model.inputs, *made.model.outputs] if idle and asked else []
+        assert [one.layer for one in told] == [port.name for port in ports]
+        assert all(one.severity == "warning" and "integer_io" in one.text and "float32" in one.text for one in told)
+
+
 def test_no_detours_where_pads_are_the_convolutions(zoo, both, encoded):
     model, sample = zoo["depthwise"]
     for encodings in (Encodings.none(), encoded(model, [sample])):

@@ -252,8 +252,8 @@ def test_lifted_constants_and_hidden_buffers_are_weights(model_of):
 @pytest.mark.parametrize(
     "names, told",
     [
-        ({"input_names": ["a", "b"]}, "2 input names for 1 inputs"),
-        ({"output_names": ["a", "b"]}, "2 output names for 1 outputs"),
+        ({"input_names": ["a", "b"]}, "2 input names for 1 input"),
+        ({"output_names": ["a", "b"]}, "2 output names for 1 output"),
     ],
 )
 def test_names_that_do_not_fit(model_of, names, told):

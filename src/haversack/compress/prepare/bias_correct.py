@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.compress.prepare.contract import PrepareContext, PrepareStep
-from haversack.compress.prepare.means import correctable, float_means, mean_output
-from haversack.tools.graph.simulate import Arrival, Mended, Simulator
-from haversack.tools.numerics.affine import dequantize
+from haversack.compress.prepare.means import correctable, with_means
 
 
 @dataclass(frozen=True)
@@ -42,25 +37,6 @@ class BiasCorrect(PrepareStep):
             raise ValueError(f"samples and megabytes must be positive, not {self.samples} and {self.megabytes}")
 
     def _inner(self, model: Model, context: PrepareContext) -> Model:
-        encodings = context.encodings
-        assert encodings is not None, "the contract checks that they are there"
-        layers = correctable(model, encodings)
-        if not layers:
-            return model
-        batches, wanted = float_means(model, layers, context, self.samples, self.megabytes)
-        biases: dict[str, np.ndarray] = {}
-
-        def arrive(node: Node, arrival: Arrival) -> Mended | None:
-            if node.key not in layers:
-                return None
-            key = f"{node.key}:weight"
-            encoding = encodings.affine(key)
-            assert encoding is not None, "correctable layers have integer weights"
-            weight = dequantize(encodings.integers[key], encoding)
-            bias = (wanted[node.key] - mean_output(node, weight, arrival.inputs)).astype(np.float32)
-            biases[str(node.bias)] = bias
-            return Mended(bias=bias)
-
-        Simulator(model).run(encodings, batches, arrive=arrive)
-        rows = sum(batch[0].shape[0] for batch in batches)
-        return model.with_weights(biases, f"bias_correct: {len(biases)} layers, {rows} samples")
+        assert context.encodings is not None, "the contract checks that they are there"
+        layers = correctable(model, context.encodings)
+        return with_means(self.name, model, layers, context, (self.samples, self.megabytes))

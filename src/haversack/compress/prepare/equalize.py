@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from haversack.base.counted import counted
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.compress.prepare.channels import Group, groups, groups_of
@@ -64,7 +65,7 @@ class Equalize(PrepareStep):
             moved += bool(power.any())
             _apply(weights, group, power)
         changed = {name: value for name, value in weights.items() if value is not model.weights[name]}
-        return model.with_weights(changed, f"equalize: {moved} groups of channels") if moved else model
+        return model.with_weights(changed, f"equalize: {counted(moved, 'group')} of channels") if moved else model
 
     def _peaks(self, model: Model, context: PrepareContext, found: list[Group]) -> list[np.ndarray]:
         """Return the largest absolute activation of each channel of each group, float64 [channels]."""

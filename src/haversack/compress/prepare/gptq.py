@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Encodings
+from haversack.base.encodings import Affine
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.compress.prepare.contract import PrepareContext, PrepareStep, only_reader
-from haversack.compress.prepare.means import correctable, float_means, mean_output
+from haversack.compress.prepare.means import correctable, with_means
 from haversack.compress.prepare.moments import Moments, moments
-from haversack.tools.graph.simulate import Arrival, Mended, Simulator
+from haversack.tools.graph.simulate import Arrival
 from haversack.tools.numerics.affine import dequantize
 from haversack.tools.numerics.compensate import compensated, refitted, ridge
 
@@ -63,24 +63,14 @@ class Gptq(PrepareStep):
             for key, node in correctable(model, encodings).items()
             if only_reader(model, node, str(node.weight))
         }
-        if not layers:
-            return model
-        batches, wanted = float_means(model, layers, context, self.samples, self.megabytes, beside=True)
-        changed: dict[str, np.ndarray] = {}
 
-        def arrive(node: Node, arrival: Arrival) -> Mended | None:
+        def weigh(node: Node, arrival: Arrival) -> np.ndarray:
             encoding = encodings.affine(f"{node.key}:weight")
-            if node.key not in layers or encoding is None or arrival.exact is None:
-                return None
+            assert encoding is not None, "correctable layers have integer weights"
             exact = model.weights[str(node.weight)]
-            weight = dequantize(self._codes(exact, encoding, *moments(node, exact.shape, *arrival.both())), encoding)
-            bias = (wanted[node.key] - mean_output(node, weight, arrival.inputs)).astype(np.float32)
-            changed[str(node.weight)], changed[str(node.bias)] = weight, bias
-            return Mended(weight, bias)
+            return dequantize(self._codes(exact, encoding, *moments(node, exact.shape, *arrival.both())), encoding)
 
-        Simulator(model).run(encodings, batches, arrive=arrive, beside=Encodings.none())
-        rows = sum(batch[0].shape[0] for batch in batches)
-        return model.with_weights(changed, f"gptq: {len(layers)} layers, {rows} samples")
+        return with_means(self.name, model, layers, context, (self.samples, self.megabytes), weigh)
 
     def _codes(self, exact: np.ndarray, encoding: Affine, whole: Moments, halves: tuple[Moments, ...]) -> np.ndarray:
         """Return a layer's integers, int32 in the weight's shape."""

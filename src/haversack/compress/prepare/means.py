@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from haversack.base.counted import counted
 from haversack.base.encodings import Encodings
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
@@ -17,6 +18,8 @@ from haversack.compress.prepare.contract import PrepareContext, only_reader
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import Role, role, units
+from haversack.tools.graph.simulate import Arrival, Mended, Simulator
+from haversack.tools.numerics.affine import dequantize
 from haversack.tools.numerics.granularity import output_axis
 
 if TYPE_CHECKING:
@@ -35,6 +38,50 @@ def correctable(model: Model, encodings: Encodings) -> dict[str, Node]:
         and node.bias is not None
         and only_reader(model, node, node.bias)
     }
+
+
+def with_means(
+    step: str,
+    model: Model,
+    layers: Mapping[str, Node],
+    context: PrepareContext,
+    limits: tuple[int, float],
+    weigh: Callable[[Node, Arrival], np.ndarray] | None = None,
+) -> Model:
+    """Return the model with a bias for each layer that gives it its mean float output, each seeing those before it.
+
+    Args:
+        step: the part's name, for the note that it leaves.
+        model: what counts as float.
+        layers: correctable ones, by node key.
+        context: has the samples and the encodings.
+        limits: rows of calibration samples at most, and megabytes that their activations may take.
+        weigh: returns a layer's new weight, float32, from what arrives at it and at its exact twin; None where the
+            integers of the encodings stay.
+    """
+    encodings = context.encodings
+    assert encodings is not None, "the contract checks that they are there"
+    if not layers:
+        return model
+    beside = Encodings.none() if weigh else None
+    batches, wanted = float_means(model, layers, context, *limits, beside=weigh is not None)
+    changed: dict[str, np.ndarray] = {}
+
+    def arrive(node: Node, arrival: Arrival) -> Mended | None:
+        if node.key not in layers:
+            return None
+        key = f"{node.key}:weight"
+        encoding = encodings.affine(key)
+        assert encoding is not None, "correctable layers have integer weights"
+        new = weigh(node, arrival) if weigh else None
+        weight = dequantize(encodings.integers[key], encoding) if new is None else new
+        bias = (wanted[node.key] - mean_output(node, weight, arrival.inputs)).astype(np.float32)
+        changed.update({str(node.bias): bias} if new is None else {str(node.weight): new, str(node.bias): bias})
+        return Mended(new, bias)
+
+    Simulator(model).run(encodings, batches, arrive=arrive, beside=beside)
+    rows = sum(batch[0].shape[0] for batch in batches)
+    return model.with_weights(changed, f"{step}: {counted(len(layers), 'layer')}, {counted(rows, 'sample')}")
 
 
 def float_means(

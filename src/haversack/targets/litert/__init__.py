@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -185,11 +185,21 @@ class LiteRT(Target):
 
         return unfused(path)
 
-    def _findings(self, path: Path, artifact: Artifact) -> tuple[Finding, ...]:  # noqa: ARG002 - the file tells it
+    def _findings(self, path: Path, artifact: Artifact) -> tuple[Finding, ...]:
         from haversack.targets.litert.observe import detours
 
         cost = "it takes time in every call, and no accuracy; pads as SAME has them, and fewer reshapes, avoid such"
-        return tuple(Finding("detour", f"{op} that belongs to no layer: {cost}", key) for key, op in detours(path))
+        found = [Finding("detour", f"{op} that belongs to no layer: {cost}", key) for key, op in detours(path)]
+        return (*found, *(self._idle(artifact) if self.integer_io else ()))
+
+    def _idle(self, artifact: Artifact) -> Iterator[Finding]:
+        """Yield a finding for each input and output that ``integer_io`` leaves float: the plan has no codes for it."""
+        why = "the plan has no codes for it: layers there compute in float, or find their scales at run time"
+        for what, ports in (("input", artifact.inputs), ("output", artifact.outputs)):
+            for port in ports:
+                if port.name not in artifact.grids and port.spec.dtype.startswith("float"):
+                    text = f"integer_io: the {what} {port.name} stays {port.spec.dtype}; {why}"
+                    yield Finding("setting-idle", text, port.name)
 
 
 def _has_blocks(encodings: Encodings) -> bool:

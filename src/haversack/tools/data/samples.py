@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from haversack.base import blame
+from haversack.base.counted import counted
 from haversack.base.errors import Fault, HaversackError, JobError
 from haversack.base.model import Port, Sample
 from haversack.tools.data import batches
@@ -192,7 +193,9 @@ def _expected_faults(inputs: object, expected: object, group: int) -> Iterator[F
     first = inputs[0] if isinstance(inputs, tuple) and inputs else None
     if isinstance(first, np.ndarray) and first.ndim and expected.ndim and len(first) != group * len(expected):
         each = f", {group} rows each" if group > 1 else ""
-        yield Fault("expected", f"{len(expected)} entries for {len(first)} rows of inputs{each}")
+        yield Fault(
+            "expected", f"{counted(len(expected), 'entry', 'entries')} for {counted(len(first), 'row')} of inputs{each}"
+        )
 
 
 def _refusal(index: int, faults: Sequence[Fault], ports: Sequence[Port] | None, what: str, form: str) -> JobError:

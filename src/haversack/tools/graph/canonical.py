@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from haversack.base.counted import counted
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Graph, Node, TensorSpec
 from haversack.base.keys import node_key
@@ -51,7 +52,7 @@ def to_model(
     inputs = tuple(Port(graph.by_key[key].key.partition(":")[0], graph.by_key[key].output) for key in graph.inputs)
     names = tuple(output_names) or tuple(f"output{i}" if i else "output" for i in range(len(graph.outputs)))
     if len(names) != len(graph.outputs):
-        raise ConversionError(f"{len(names)} output names for {len(graph.outputs)} outputs", where=name)
+        raise ConversionError(f"{len(names)} output names for {counted(len(graph.outputs), 'output')}", where=name)
     for port, count in Counter([port.name for port in inputs]).items() | Counter(names).items():
         if count > 1:
             raise ConversionError(f"the name {port} is given twice", where=name, next_step="name each input and output")
@@ -108,7 +109,7 @@ class _Reader:
         placeholders = user_inputs(self.program)
         if input_names and len(input_names) != len(placeholders):
             raise ConversionError(
-                f"{len(input_names)} input names for {len(placeholders)} inputs",
+                f"{len(input_names)} input names for {counted(len(placeholders), 'input')}",
                 next_step="give one name for each argument of forward()",
             )
         nodes = []

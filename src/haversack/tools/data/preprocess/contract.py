@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from haversack.base.counted import counted
 from haversack.base.errors import Fault, JobError
 
 
@@ -44,7 +45,7 @@ class Operation(abc.ABC):
             raise JobError(f"{self.name} cannot take {shape}", where="preprocess", faults=tuple(faults))
         result = np.ascontiguousarray(self._apply(batch))
         if len(result) != len(batch):
-            raise JobError(f"{self.name} made {len(result)} rows of {len(batch)}", where="preprocess")
+            raise JobError(f"{self.name} made {counted(len(result), 'row')} of {len(batch)}", where="preprocess")
         if result.dtype.kind == "f" and not np.isfinite(result).all():
             raise JobError(f"{self.name} made NaN or infinite values", where="preprocess")
         return result
