@@ -16,6 +16,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 
+def classify(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the cross entropy of scores [n, classes] under labels int64 [n], and which of them are right."""
+    return nn.functional.cross_entropy(scores, labels, label_smoothing=0.05), scores.argmax(1) == labels
+
+
 def fit(
     network: nn.Module,
     inputs: torch.Tensor,
@@ -27,21 +32,23 @@ def fit(
     decay: float = 1e-2,
     batch: int = 64,
     change: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+    judge: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] = classify,
 ) -> None:
-    """Train a classifier and keep its weights.
+    """Train a network and keep its weights.
 
     Every epoch draws from its own seed, so that a run that was killed and goes on ends with the same weights.
 
     Args:
-        network: gives scores [n, classes].
+        network: gives what ``judge`` takes, scores [n, classes] where nothing else is said.
         inputs: what it takes, samples on axis 0.
-        targets: labels int64 [n].
+        targets: what ``judge`` takes, labels int64 [n] where nothing else is said.
         weights: a safetensors file, written at the end.
         epochs: passes over the data.
         rate: the highest learning rate.
         decay: weight decay.
         batch: samples of a step.
         change: augments a batch.
+        judge: (outputs, targets) -> the loss, and for each sample whether it is right, bool [n].
     """
     weights.parent.mkdir(parents=True, exist_ok=True)
     kept = weights.with_suffix(".unfinished")
@@ -61,13 +68,12 @@ def fit(
         torch.manual_seed(epoch)
         right = 0
         for step, chosen in enumerate(torch.randperm(len(inputs)).split(batch)):
-            scores = network(change(inputs[chosen]))
-            loss = nn.functional.cross_entropy(scores, targets[chosen], label_smoothing=0.05)
+            loss, good = judge(network(change(inputs[chosen])), targets[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            right += int((scores.argmax(1) == targets[chosen]).sum())
+            right += int(good.sum())
             if step % 20 == 0 and sys.stderr.isatty():
                 sys.stderr.write(f"\rtraining: epoch {epoch + 1} of {epochs}, {step / steps:.0%} ")
         left = (time.monotonic() - started) * (epochs - epoch - 1)

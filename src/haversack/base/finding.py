@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[Severity, int, str]] = {
     "fallback": ("warning", 0, "an operation runs in a slower kernel than the target's own"),
     "kept-in-float": ("warning", 0, "a layer meant for integers stays in float: a file has no place for its codes"),
     "setting-idle": ("warning", 0, "a setting of the runtime that was asked for changes nothing in this file"),
+    "joined-in-float": ("note", 0, "tensors of different range are joined in float at the end of the model"),
     "range-mixing": ("warning", 0, "tensors of different range share one scale"),
     "rounding-ties": ("warning", 0, "a scale ratio that leaves rounding ties to the runtime"),
     "not-established": ("warning", 0, "the interval of the drop crosses its limit at this number of samples"),

@@ -13,6 +13,7 @@ from haversack.base.model import Model
 from haversack.base.plan import Plan
 from haversack.base.profile import TensorStatistics
 from haversack.compress import activations
+from haversack.compress.apart import apart
 from haversack.compress.quantize.contract import SHELF
 from haversack.compress.selection import check, holdable, integer_tensors
 from haversack.compress.weights import store
@@ -42,10 +43,13 @@ def encode(
     check(model.graph, plan, constraints)
     plan, kept = holdable(model.graph, plan, constraints)
     keys = integer_tensors(model.graph, plan, constraints.integer_ops, constraints.floats)
+    floats, joined = apart(model.graph, keys, ranges)
+    if floats:
+        keys = integer_tensors(model.graph, plan, constraints.integer_ops, constraints.floats | floats)
     quantizer = SHELF.build(plan.ranges.part, plan.ranges.settings)
     affine, findings = activations.encode(model.graph, keys, ranges, quantizer, constraints)
     tensors, integers, told = store_weights(model, plan, affine, half=constraints.half_scales)
-    return Encodings({**affine, **tensors}, integers), (*kept, *findings, *told)
+    return Encodings({**affine, **tensors}, integers), (*kept, *joined, *findings, *told)
 
 
 def store_weights(
