@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from haversack.base.errors import Refused
-from haversack.tools.codec import entropy, plan, rans, segments, sharing, tables, zstd
+from haversack.tools.codec import models, plan, rans, tables, zstd
 from haversack.tools.codec.plan import FIRST_TABLE, PACKED, STORED, Run
 
 SIZES = struct.Struct("<HHIIIQ")
@@ -29,7 +29,7 @@ def pack(content: bytes) -> bytes:
         MissingExtra: the package zstandard is not installed.
     """
     data = np.frombuffer(content, np.uint8)
-    cut, levels = _modelled(data, segments.cut(content))
+    cut, levels = models.fit(content)
     runs = [run for segment in cut for run in segment]
     directory = plan.write(cut)
     planned = zstd.compress(levels.tobytes() + directory, zstd.BEST)
@@ -81,31 +81,6 @@ def unpack(body: bytes, size: int, offset: int) -> bytes:
     with _refused(offset + end, "states and words"):
         _scatter(data, coded, _decoded(body[end:], lanes, coded, frequencies))
     return data.tobytes()
-
-
-def _modelled(data: np.ndarray, cut: tuple[segments.Segment, ...]) -> tuple[list[tuple[Run, ...]], np.ndarray]:
-    """Return the runs of each segment with their models, and the levels of the tables, uint8 [tables, 256]."""
-    shape = [
-        [Run(s.start + phase, s.start + s.length, s.stride or 1, STORED if s.stride else PACKED) for phase in phases]
-        for s in cut
-        for phases in [range(s.stride or 1)]
-    ]
-    found, where = [], []
-    for index, runs in enumerate(shape):
-        for phase, run in enumerate(runs):
-            counts = np.bincount(data[run.place], minlength=256)
-            bits = entropy.of_counts(counts) + segments.model_bits(counts)
-            if run.model != PACKED and bits < len(run) * 8 * entropy.UNIT:
-                found.append(counts)
-                where.append((index, phase))
-    counts = np.array(found, np.int64).reshape(-1, 256)
-    owner = sharing.share(counts, segments.model_bits(counts), plan.MOST_TABLES)
-    for (index, phase), table in zip(where, owner.tolist(), strict=True):
-        run = shape[index][phase]
-        shape[index][phase] = Run(run.start, run.stop, run.stride, FIRST_TABLE + table)
-    joint = np.zeros((int(owner.max(initial=-1)) + 1, 256), np.int64)
-    np.add.at(joint, owner, counts)
-    return [tuple(runs) for runs in shape], tables.to_levels(joint)
 
 
 def _gathered(data: np.ndarray, runs: list[Run]) -> np.ndarray:

@@ -21,7 +21,7 @@ _MOST_BLOCKS = 8192
 _NEVER = np.int64(1) << 52
 _ENTRY = 40 * entropy.UNIT
 _TABLE = 40 * entropy.UNIT
-_SYMBOL = 5 * entropy.UNIT // 4
+_SYMBOL = 2 * entropy.UNIT
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,11 @@ def share(counts: np.ndarray, table_bits: np.ndarray, most: int) -> np.ndarray:
         moves = _moves(saved, target, len(groups) - most if forced else 0)
         if not moves.size:
             break
-        groups[target[moves]] += groups[moves]
-        bits[target[moves]] = np.maximum(bits[target[moves]], bits[moves])
-        for source in moves:
-            owner[owner == names[source]] = names[target[source]]
+        np.add.at(groups, target[moves], groups[moves])
+        np.maximum.at(bits, target[moves], bits[moves])
+        renamed = np.arange(len(counts))
+        renamed[names[moves]] = names[target[moves]]
+        owner = renamed[owner]
         stay = np.setdiff1d(np.arange(len(groups)), moves)
         groups, bits, names = groups[stay], bits[stay], names[stay]
     _, first, number = np.unique(owner, return_index=True, return_inverse=True)
@@ -60,14 +61,16 @@ def _logarithm(numbers: np.ndarray) -> np.ndarray:
 
 
 def _moves(saved: np.ndarray, target: np.ndarray, least: int) -> np.ndarray:
-    """Return the histograms that go to their targets, best first; none is both moved and moved to."""
+    """Return the histograms that go to their targets, best first; what others go to stays where it is."""
     chosen: list[int] = []
-    taken: set[int] = set()
+    moved: set[int] = set()
+    goals: set[int] = set()
     for source in np.argsort(-saved, kind="stable").tolist():
         if saved[source] <= 0 and len(chosen) >= least:
             break
         goal = int(target[source])
-        if source not in taken and goal not in taken:
+        if source not in goals and goal not in moved:
             chosen.append(source)
-            taken |= {source, goal}
+            moved.add(source)
+            goals.add(goal)
     return np.array(chosen, np.int64)
