@@ -1,7 +1,7 @@
 """Entropy in integers: how many bits a histogram's symbols take, the same number on every machine.
 
-Shannon, "A Mathematical Theory of Communication", 1948. Logarithms stand in a table of fixed-point integers: NumPy's own
-differ in their last bit between processors, and a cut that hangs on them would differ as well.
+C. E. Shannon, "A Mathematical Theory of Communication", 1948. Logarithms stand in a table of fixed-point integers:
+NumPy's own differ in their last bit between processors, and a cut that hangs on them would differ as well.
 """
 
 from __future__ import annotations
@@ -26,22 +26,24 @@ def of_counts(counts: np.ndarray) -> np.ndarray:
     Returns:
         int64 [...], in 1/4096 bit, too much by no more than a part in 2^15 of a bit a symbol.
     """
-    return _times_logarithm(counts.sum(axis=-1)) - _times_logarithm(counts).sum(axis=-1)
+    return np.asarray(_times_logarithm(counts.sum(axis=-1)) - _times_logarithm(counts).sum(axis=-1))
 
 
 def logarithms(numbers: np.ndarray) -> np.ndarray:
-    """Return log2 of integers below 2^16, 0 for 0, in 1/4096 bit: int64 of their shape."""
-    return _tables()[1][numbers]
+    """Return log2 of integers below 2^40 by their 16 highest bits, in 1/4096 bit: int64 of their shape; 0 for 0."""
+    table = _tables()[1]
+    if not numbers.size or numbers.max() < 1 << _TABLE_BITS:
+        return np.asarray(table[numbers])
+    wide = numbers.astype(np.int64)
+    shift = np.maximum(np.frexp(wide.astype(np.float64))[1].astype(np.int64) - _TABLE_BITS, 0)
+    return np.asarray(table[wide >> shift] + shift * UNIT)
 
 
 def _times_logarithm(numbers: np.ndarray) -> np.ndarray:
     """Return n * log2(n) in 1/4096 bit, int64 of the shape of ``numbers``."""
-    products, logarithms = _tables()
     if not numbers.size or numbers.max() < 1 << _TABLE_BITS:
-        return products[numbers]
-    wide = numbers.astype(np.int64)
-    shift = np.maximum(np.frexp(wide.astype(np.float64))[1].astype(np.int64) - _TABLE_BITS, 0)
-    return wide * (logarithms[wide >> shift] + shift * UNIT)
+        return np.asarray(_tables()[0][numbers])
+    return np.asarray(numbers.astype(np.int64) * logarithms(numbers))
 
 
 @cache

@@ -8,8 +8,6 @@ from haversack.tools.codec import entropy, plan, recut, segments, sharing, table
 from haversack.tools.codec.plan import FIRST_TABLE, PACKED, STORED, Run
 from haversack.tools.codec.recut import Choice
 
-_ROUNDS = 2
-
 
 def fit(content: bytes) -> tuple[list[tuple[Run, ...]], np.ndarray]:
     """Return the runs of each segment, in order, and the levels of the tables that they name, uint8 [tables, 256].
@@ -19,9 +17,8 @@ def fit(content: bytes) -> tuple[list[tuple[Run, ...]], np.ndarray]:
     """
     data = np.frombuffer(content, np.uint8)
     chosen, levels = _first(data, segments.cut(content))
-    for _ in range(_ROUNDS):
-        chosen = recut.recut(content, chosen, tables.to_frequencies(levels))
-        chosen, levels = _recounted(data, chosen, len(levels))
+    chosen = recut.recut(content, chosen, tables.to_frequencies(levels))
+    chosen, levels = _recounted(data, chosen, len(levels))
     return _runs(chosen), levels
 
 

@@ -1,7 +1,7 @@
 """The plan of a segmented download: where each run of bytes lies in the file, and which model codes it.
 
-A segment is so many bytes and a stride of 1, 2 or 4; its runs are the bytes at each position modulo the stride. A run is
-stored, packed with Zstandard, or coded with one of the tables. Segments follow each other without gaps.
+A segment is so many bytes and a stride of 1, 2 or 4; its runs are the bytes at each position modulo the stride. A run
+is stored, packed with Zstandard, or coded with one of the tables. Segments follow each other without gaps.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Range asymmetric numeral systems over bytes, with frozen tables and interleaved lanes; integers only.
 
-J. Duda, "Asymmetric numeral systems", arXiv:1311.2540; the interleaving of F. Giesen, arXiv:1402.3392. Symbol j belongs to
-lane j mod N. A lane is one 32-bit state in [2^16, 2^32); what it cannot hold goes out as 16-bit words, at most one a symbol,
-which a decoder reads in the order in which it decodes. docs/spec/download.md has the format, for decoders elsewhere.
+J. Duda, "Asymmetric numeral systems", arXiv:1311.2540; the interleaving of F. Giesen, arXiv:1402.3392. Symbol j belongs
+to lane j mod N. A lane is one 32-bit state in [2^16, 2^32); what it cannot hold goes out as 16-bit words, at most one a
+symbol, which a decoder reads in the order in which it decodes. docs/spec/download.md is the format.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ _FULL = np.uint32(32 - PRECISION)
 
 
 def lanes_for(count: int) -> int:
-    """Return how many lanes serve ``count`` symbols: each costs four bytes, and NumPy goes as many symbols at a time."""
+    """Return how many lanes serve ``count`` symbols: each costs four bytes, and NumPy takes one step for all."""
     wanted = max(min(count // 2048, 512), count // 8192, 1)
     return min(1 << (wanted.bit_length() - 1), MOST_LANES)
 
 
-def encode(symbols: np.ndarray, models: np.ndarray, frequencies: np.ndarray, lanes: int) -> tuple[np.ndarray, np.ndarray]:
+def encode(
+    symbols: np.ndarray, models: np.ndarray, frequencies: np.ndarray, lanes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the states that a decoder starts from, uint32 [lanes], and the words that it reads, uint16 [words].
 
     Args:
@@ -45,13 +47,13 @@ def encode(symbols: np.ndarray, models: np.ndarray, frequencies: np.ndarray, lan
     states = np.full(lanes, _LOWEST, np.uint32)
     words: list[np.ndarray] = []
     chunk = max(_CHUNK // lanes, 1) * lanes
-    for first in range((len(symbols) - 1) // chunk * chunk, -1, -chunk) if len(symbols) else ():
+    for first in reversed(range(0, len(symbols), chunk)):
         cells = models[first : first + chunk].astype(np.int64) * 256 + symbols[first : first + chunk]
         share, start = wide[cells], below[cells]
         if not share.all():
             message = f"symbol {first + int(np.argmin(share))} has no frequency in its table"
             raise ValueError(message)
-        for low in range((len(cells) - 1) // lanes * lanes, -1, -lanes):
+        for low in reversed(range(0, len(cells), lanes)):
             frequency = share[low : low + lanes]
             state = states[: len(frequency)]
             full = (state >> _FULL) >= frequency
@@ -62,9 +64,7 @@ def encode(symbols: np.ndarray, models: np.ndarray, frequencies: np.ndarray, lan
     return states, np.concatenate([np.zeros(0, np.uint16), *reversed(words)])
 
 
-def decode(
-    states: np.ndarray, words: np.ndarray, models: np.ndarray, frequencies: np.ndarray
-) -> np.ndarray:
+def decode(states: np.ndarray, words: np.ndarray, models: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
     """Return the symbols, uint8 [count]: what ``encode`` was given.
 
     Args:

@@ -1,8 +1,8 @@
 """Where a file's statistics change: its bytes cut into segments that one model each codes well, whatever the format.
 
-Blocks of a file are merged with their neighbours for as long as that saves bits: those of all symbols at their entropy, of
-a table for each model, of the entry in the directory. A model codes every byte, or every second or fourth (a float's or an
-integer's bytes have a distribution each); a block in which there is more to gain from repetitions is left to Zstandard.
+Blocks of a file are merged with their neighbours for as long as that saves bits: those of all symbols at their entropy,
+of a table for each model, of the entry in the directory. A model codes every byte, or every second or fourth (a float's
+or an integer's bytes have a distribution each); a block in which repetitions save more is left to Zstandard.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _BLOCK = 1024
 _MOST_BLOCKS = 8192
 _NEVER = np.int64(1) << 52
 _ENTRY = 40 * entropy.UNIT
-_TABLE = 40 * entropy.UNIT
-_SYMBOL = 2 * entropy.UNIT
+_TABLE = 80 * entropy.UNIT
+_SYMBOL = 4 * entropy.UNIT
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def cut(content: bytes) -> tuple[Segment, ...]:
 def model_bits(counts: np.ndarray) -> np.ndarray:
     """Return the bits of a table, int64 [...] in 1/4096 bit, for histograms of integers [..., 256]."""
     distinct = (counts > 0).sum(axis=-1)
-    return np.where(distinct > 1, distinct * _SYMBOL + _TABLE, _TABLE)
+    return np.asarray(distinct * _SYMBOL + _TABLE)
 
 
 def _histograms(content: bytes, block: int) -> np.ndarray:
@@ -90,7 +90,7 @@ def _histograms(content: bytes, block: int) -> np.ndarray:
 
 
 def _with_matches(content: bytes, block: int, counts: np.ndarray) -> np.ndarray:
-    """Return each block's bits by Zstandard where they are clearly below its entropy, else more than any: int64 [blocks]."""
+    """Return each block's bits by Zstandard, int64 [blocks]: more than any where they are not well below its entropy."""
     sizes = zstd.block_sizes(content, block, zstd.QUICK)
     found = np.array(sizes, np.int64) * (8 * entropy.UNIT)
     own = entropy.of_counts(counts.sum(axis=1))
@@ -121,7 +121,7 @@ def _merged(row: _Row) -> _Row:
 
 def _bits(counts: np.ndarray, matched: np.ndarray) -> np.ndarray:
     """Return the bits of segments in their cheapest form: int64 [n]."""
-    return np.minimum(np.minimum.reduce(_strided(counts)), matched) + _ENTRY
+    return np.asarray(np.minimum(np.minimum.reduce(_strided(counts)), matched) + _ENTRY)
 
 
 def _strided(counts: np.ndarray) -> list[np.ndarray]:
@@ -132,4 +132,4 @@ def _strided(counts: np.ndarray) -> list[np.ndarray]:
 
 def _planes(counts: np.ndarray) -> np.ndarray:
     stored = counts.sum(axis=-1, dtype=np.int64) * (8 * entropy.UNIT)
-    return np.minimum(entropy.of_counts(counts) + model_bits(counts), stored).sum(axis=-1)
+    return np.asarray(np.minimum(entropy.of_counts(counts) + model_bits(counts), stored).sum(axis=-1))
