@@ -90,7 +90,7 @@ def _histograms(content: bytes, block: int) -> np.ndarray:
 
 
 def _with_matches(content: bytes, block: int, counts: np.ndarray) -> np.ndarray:
-    """Return each block's bits by Zstandard, int64 [blocks]: more than any where they are not well below its entropy."""
+    """Return each block's bits by Zstandard, int64 [blocks]: more than any where its entropy is not well above."""
     sizes = zstd.block_sizes(content, block, zstd.QUICK)
     found = np.array(sizes, np.int64) * (8 * entropy.UNIT)
     own = entropy.of_counts(counts.sum(axis=1))

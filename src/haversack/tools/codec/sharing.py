@@ -68,7 +68,7 @@ def _nearest(groups: np.ndarray) -> np.ndarray:
     lengths = (entropy.logarithms(smooth.sum(axis=1, keepdims=True)) - entropy.logarithms(smooth)) >> 4
     cost = groups.astype(np.float64) @ lengths.T.astype(np.float64)
     np.fill_diagonal(cost, np.inf)
-    return np.argmin(cost, axis=1)
+    return np.asarray(np.argmin(cost, axis=1))
 
 
 def _moves(saved: np.ndarray, target: np.ndarray, least: int) -> np.ndarray:
