@@ -20,7 +20,9 @@ _PATIENCE = 1 << 26
 
 
 def pack(content: bytes) -> bytes:
-    """Return a file's download form: at most 48 bytes more than Zstandard takes, and less for weights.
+    """Return a file's download form, the same for the same bytes and the same version of Zstandard.
+
+    It is at most 48 bytes more than a frame of level 3, of level 12 and, wherever that may be smaller, of level 19.
 
     Raises:
         MissingExtra: the package zstandard is not installed.
@@ -76,7 +78,7 @@ def _whole(content: bytes, rival: int) -> bytes:
     """
     quick, deep = zstd.compress(content, zstd.QUICK), zstd.compress(content, zstd.DEEP)
     best = min(quick, deep, key=len)
-    hopeless = len(deep) > 0.99 * len(quick) and rival < 0.99 * len(best)
+    hopeless = len(deep) > 0.99 * len(quick) and rival < 0.995 * len(best)
     if len(content) > _PATIENCE or (hopeless and len(content) > _SURELY):
         return best
     return min(best, zstd.compress(content, zstd.BEST), key=len)

@@ -7,6 +7,7 @@ or an integer's bytes have a distribution each); a block in which repetitions sa
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ MATCHED = 0
 _PHASES = 4
 _BLOCK = 1024
 _MOST_BLOCKS = 8192
+_ROUNDS = 200
 _NEVER = np.int64(1) << 52
 _ENTRY = 40 * entropy.UNIT
 _TABLE = 80 * entropy.UNIT
@@ -52,6 +54,8 @@ def cut(content: bytes) -> tuple[Segment, ...]:
     Raises:
         MissingExtra: the package zstandard is not installed.
     """
+    if not content:
+        return ()
     block = _BLOCK
     while len(content) > block * _MOST_BLOCKS:
         block *= 2
@@ -98,14 +102,21 @@ def _with_matches(content: bytes, block: int, counts: np.ndarray) -> np.ndarray:
 
 
 def _merged(row: _Row) -> _Row:
-    """Merge neighbours, round by round: in each, every pair that saves more than the pairs beside it."""
+    """Merge neighbours, round by round: in each, every pair that saves more than the pairs beside it.
+
+    Of pairs that save the same, as in a file of zeros, every second one is merged; and so of all pairs that save
+    anything, once there were so many rounds that they must be merging one by one.
+    """
     pairs, stale = np.zeros(len(row.bits) - 1, np.int64), np.ones(len(row.bits) - 1, bool)
-    while len(row.bits) > 1:
+    for turn in itertools.count():
+        if len(row.bits) < 2:
+            break
         left = np.flatnonzero(stale)
         pairs[left] = _bits(row.counts[left] + row.counts[left + 1], row.matched[left] + row.matched[left + 1])
         saved = np.maximum(row.bits[:-1] + row.bits[1:] - pairs, 0)
-        before, after = np.append(0, saved[:-1]), np.append(saved[1:], 0)
-        chosen = np.flatnonzero((saved > before) & (saved >= after))
+        rank = 2 * (saved if turn < _ROUNDS else np.sign(saved)) + np.arange(len(saved)) % 2
+        before, after = np.append(0, rank[:-1]), np.append(rank[1:], 0)
+        chosen = np.flatnonzero((saved > 0) & (rank > before) & (rank >= after))
         if not chosen.size:
             break
         row.counts[chosen] += row.counts[chosen + 1]

@@ -37,8 +37,8 @@ def to_levels(counts: np.ndarray) -> np.ndarray:
 def to_frequencies(levels: np.ndarray) -> np.ndarray:
     """Return the frequencies that levels stand for, int64 [tables, 256]: at least 1 where a level is, 2^14 in all.
 
-    Each gets its share of 2^14 less the symbols that occur, rounded down, and one; what is left goes to the first of
-    the largest.
+    Each gets its share of a sum, rounded, and at least 1; where they come to more than 2^14 together, the sum is
+    lowered by that, and all are shared out again. What is left in the end goes to the first of the largest.
 
     Args:
         levels: integers [tables, 256], 0 to 128, at least one of each table above 0.
@@ -55,7 +55,13 @@ def to_frequencies(levels: np.ndarray) -> np.ndarray:
         message = f"table {int(np.argmin(sums))} has no symbol"
         raise ValueError(message)
     occurs = weights > 0
-    frequencies = weights * (TOTAL - occurs.sum(axis=1, keepdims=True)) // sums + occurs
+    shared = np.full(sums.shape, TOTAL)
+    while True:  # with n symbols it ends at TOTAL - n at the latest, for each is at most 1 above its share
+        frequencies = np.maximum((2 * weights * shared + sums) // (2 * sums), occurs)
+        excess = np.maximum(frequencies.sum(axis=1, keepdims=True) - TOTAL, 0)
+        if not excess.any():
+            break
+        shared -= excess
     largest = np.argmax(frequencies, axis=1)
     frequencies[np.arange(len(levels)), largest] += TOTAL - frequencies.sum(axis=1)
     return np.asarray(frequencies)
