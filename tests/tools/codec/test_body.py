@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haversack.base.errors import Refused
-from haversack.tools.codec import body, zstd
+from haversack.tools.codec import body, plan, rans, zstd
 
 
 @given(st.binary(max_size=2000))
@@ -55,7 +55,7 @@ def test_by_hand():
     [
         (b"", 0, "byte 48 (sizes): 24 bytes of sizes end after 0"),
         (bytes(23), 0, "byte 48 (sizes): 24 bytes of sizes end after 23"),
-        (made(1025), 0, "byte 48 (sizes): 1025 tables, 0 lanes and 0 segments are too many"),
+        (made(257), 0, "byte 48 (sizes): 257 tables, 0 lanes and 0 segments are too many"),
         (made(0, 4097), 0, "byte 48 (sizes): 0 tables, 4097 lanes"),
         (made(0, 0, 65537), 0, "byte 48 (sizes): 0 tables, 0 lanes and 65537 segments"),
         (made(directory=b"abc"), 0, "byte 48 (sizes): 3 bytes of directory are too many for 0 segments"),
@@ -86,6 +86,15 @@ def test_malformed(given_body, size, told):
         body.unpack(given_body, size, 48)
     assert told in str(caught.value)
     assert caught.value.where.startswith("byte ")
+
+
+def test_few_lanes_for_many_bytes():
+    size = (1 << 20) + 1
+    directory = plan.write([(plan.Run(0, size, 1, 2),)])
+    given_body = made(1, 1, 1, levels=bytes([9] + [0] * 255), directory=directory, rest=STATE)
+    with pytest.raises(Refused, match="1048577 coded bytes are too many for 1 lanes"):
+        body.unpack(given_body, size, 48)
+    assert rans.lanes_for(1 << 32) << 20 >= 1 << 32
 
 
 def test_places_count_from_the_file(model_file):

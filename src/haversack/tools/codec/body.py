@@ -132,6 +132,9 @@ def _decoded(stream: bytes, lanes: int, runs: list[Run], frequencies: np.ndarray
     if len(stream) < 4 * lanes or len(stream) % 2:
         message = f"{len(stream)} bytes are no {lanes} states and whole words"
         raise ValueError(message)
+    if sum(map(len, runs)) > lanes * rans.MOST_OF_LANE:
+        message = f"{sum(map(len, runs))} coded bytes are too many for {lanes} lanes"
+        raise ValueError(message)
     states = np.frombuffer(stream, "<u4", lanes)
     return rans.decode(states, np.frombuffer(stream, "<u2", offset=4 * lanes), _models(runs), frequencies)
 

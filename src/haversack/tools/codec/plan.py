@@ -14,7 +14,7 @@ STORED, PACKED, FIRST_TABLE = 0, 1, 2
 
 STRIDES = frozenset({1, 2, 4})
 MOST_SEGMENTS = 1 << 16
-MOST_TABLES = 1024
+MOST_TABLES = 256
 MOST_ENTRY = 9 + 1 + 4 * 2
 """The most bytes that a segment's entry takes."""
 

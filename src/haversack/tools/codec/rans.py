@@ -14,6 +14,8 @@ PRECISION = 14
 
 TOTAL = 1 << PRECISION
 MOST_LANES = 4096
+MOST_OF_LANE = 1 << 20
+"""So many symbols has a lane at most: few lanes for many symbols would keep a decoder of whole rows busy for hours."""
 _LOWEST = 1 << 16
 _CHUNK = 1 << 20
 _BASE = np.uint32(PRECISION)
