@@ -14,7 +14,7 @@ from haversack.base.quality import Drop, Quality
 
 @dataclass(frozen=True)
 class ArtifactFile:
-    """One file: path relative to the output folder, size in bytes, its zstd-12 size as a download, sha256."""
+    """One file: path relative to the output folder, size in bytes, size in the download form (docs/spec), sha256."""
 
     path: str
     bytes: int
@@ -69,7 +69,7 @@ class Artifact:
 
     @property
     def download_bytes(self) -> int:
-        """Size of all files as a compressed download."""
+        """Size of all files in the form in which they are downloaded, each by itself."""
         return sum(file.download_bytes for file in self.files)
 
 

@@ -25,6 +25,7 @@ from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Port, Sample
 from haversack.base.plan import PRECISIONS, Precision
 from haversack.base.shelf import Shelf
+from haversack.tools.codec import download
 from haversack.tools.graph.trial import placeless
 from haversack.tools.store import atomic
 
@@ -35,7 +36,6 @@ PLATFORMS = ("android", "ios", "linux-arm", "browser")
 Opens = Callable[[Path, Mapping[str, str], int], None]
 """(path, session options, threads): opens the file elsewhere, and raises where the runtime does not survive that."""
 _elsewhere: ContextVar[Opens | None] = ContextVar("elsewhere", default=None)
-_ZSTD_LEVEL = 12
 _SHOWN = 20
 
 
@@ -341,13 +341,12 @@ def _integer_fault(codes: np.ndarray | None, shape: tuple[int, ...]) -> str:
 
 
 def artifact_file(path: Path, folder: Path) -> ArtifactFile:
-    """Return a written file's record; its size as a download is measured with zstd at level 12.
+    """Return a written file's record; its size as a download is that of the form in docs/spec/download.md.
 
     Raises:
         OSError: it cannot be read.
+        MissingExtra: the package zstandard is not installed.
     """
-    import zstandard
-
     data = path.read_bytes()
-    packed = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, threads=0).compress(data)
-    return ArtifactFile(path.relative_to(folder).as_posix(), len(data), len(packed), digest.of_bytes(data))
+    packed = len(download.pack(data))
+    return ArtifactFile(path.relative_to(folder).as_posix(), len(data), packed, digest.of_bytes(data))
