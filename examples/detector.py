@@ -7,13 +7,12 @@ score names its digit and the box beside it covers it (intersection over union o
 
     haversack pack examples/detector.py --budget size=100kB,drop=2pt --allow slower-than-float
 
-Pictures are scikit-learn's digits, enlarged and put anywhere on 64 x 64 pixels of faint noise.
+Pictures are scikit-learn's digits, enlarged and put anywhere on 32 x 32 pixels of faint noise.
 """
 
 from __future__ import annotations
 
 import itertools
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,10 +24,10 @@ from torch import nn
 from training import fit
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "build" / "detector" / "weights.safetensors"
-SIDE, FRAME, CELLS = 64, 640.0, 8
-SIZES = (16, 24, 32)
+SIDE, FRAME, CELLS = 32, 640.0, 8
+SIZES = (8, 16)
 DIGITS = 10
-EPOCHS = 14
+EPOCHS = 20
 TRAINED, CALIBRATING, EVALUATED = 6400, 128, 600
 BATCH = 64
 
@@ -60,26 +59,26 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 class Detector(nn.Module):
-    """64 x 64 pixels in, 8 x 8 cells with a box and ten scores each out."""
+    """32 x 32 pixels in, 8 x 8 cells with a box and ten scores each out."""
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (1, 24, 48, 96)
+        widths = (1, 32, 64)
         self.body = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
                 for a, b in itertools.pairwise(widths)
             ),
             *(
-                nn.Sequential(nn.Conv2d(96, 96, 3, padding=1, bias=False), nn.BatchNorm2d(96), nn.ReLU())
-                for _ in range(2)
+                nn.Sequential(nn.Conv2d(64, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+                for _ in range(3)
             ),
         )
-        self.box = nn.Conv2d(96, 4, 1)
-        self.score = nn.Conv2d(96, DIGITS, 1)
+        self.box = nn.Conv2d(64, 4, 1)
+        self.score = nn.Conv2d(64, DIGITS, 1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return boxes and scores, float32 [n, 14, 64], for pixels float32 [n, 1, 64, 64]."""
+        """Return boxes and scores, float32 [n, 14, 64], for pixels float32 [n, 1, 32, 32]."""
         x = self.body(image)
         scores = self.score(x)
         if not self.training:  # a clamp has no slope to learn by outside its limits
@@ -88,7 +87,7 @@ class Detector(nn.Module):
 
 
 def _pictures(count: int, seed: int, *, held: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return (pictures float32 [n, 1, 64, 64], digit and box float64 [n, 5]); every third digit is held back."""
+    """Return (pictures float32 [n, 1, 32, 32], digit and box float64 [n, 5]); every third digit is held back."""
     digits = load_digits()
     able = np.flatnonzero((np.arange(len(digits.target)) % 3 == 0) == held)
     rng = np.random.default_rng(seed)

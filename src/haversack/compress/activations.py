@@ -79,7 +79,8 @@ def encode(
     covered = _ranges(graph, keys, ranges, quantizer)
     groups = {key: _alone(key, low, high, constraints) for key, (low, high) in covered.items()}
     for tie in constraints.ties:
-        findings += _tie(groups, sorted(tie & keys))
+        if tie <= keys:  # what is joined or moved in float ties nothing
+            findings += _tie(groups, sorted(tie))
     findings += _mixing(graph, groups, covered)
     for group in _distinct(groups):
         group.encoding = _grid(group)
