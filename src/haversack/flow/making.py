@@ -305,6 +305,7 @@ class Maker:
         if parity.reference_differing <= 0:
             return
         text = f"{parity.reference_differing} of {parity.reference_compared} output values differ from the reference's"
+        self.sink(Event("verify", "start", "looking for the first tensor that differs"))
         held = self.target.read(opening.path, artifact)
         places = (
             verify.locate(
@@ -335,7 +336,7 @@ class Maker:
         inputs, other = feeds(artifact, first), feeds(self.floats.artifact, first) if artifact.grids else None
         told = findings.of_outputs(self.device.run(handle, inputs), self.device.run(handle, inputs))
         begun = starts.take(self.device, opening, inputs, sink=self.sink)
-        memory = starts.memory(self.device, opening, inputs, begun)
+        memory = starts.memory(self.device, opening, inputs, begun, sink=self.sink)
         baseline = self.device.load(self.floats.opening)
         try:
             cold = starts.cold_ms(begun)
@@ -361,6 +362,7 @@ class Maker:
         unfused = self.device.unfused(opening, artifact) if is_static(plan) else ()
         if not unfused:
             return
+        self.sink(Event("measure", "start", f"time of {len(unfused)} layers that run in float"))
         inputs = tuple(array[:1] for array in self.data.first())
         seconds = self.device.layer_seconds(opening, artifact, inputs)
         total = sum(seconds.values())

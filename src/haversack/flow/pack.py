@@ -65,6 +65,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     wish = request if isinstance(request, Request) else Request.of(request, wishes)
     started = time.monotonic()
     asked = runtimes(wish)
+    sink(Event("load", "start", f"reading {wish.source}"))
     job, budget, fixed = opened(wish)
     with (
         measured_on(wish.device, asked) as (device, offered),
@@ -95,6 +96,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
     """
     import tempfile
 
+    sink(Event("load", "start", f"reading {request.source}"))
     job, budget, _ = opened(request)
     refuse_anothers(request.out, _owner(job))
     with (

@@ -9,6 +9,7 @@ import numpy as np
 
 from haversack.base.graph import Node
 from haversack.base.model import Model
+from haversack.base.progress import Event
 from haversack.compress.prepare.contract import PrepareContext, PrepareStep
 from haversack.compress.prepare.means import correctable, float_means, mean_output
 from haversack.tools.graph.simulate import Arrival, Mended, Simulator
@@ -50,6 +51,9 @@ class BiasCorrect(PrepareStep):
         batches, wanted = float_means(model, layers, context, self.samples, self.megabytes)
         biases: dict[str, np.ndarray] = {}
 
+        def told(done: int) -> None:
+            context.sink(Event("compress", "progress", "biases of layers", done, len(layers)))
+
         def arrive(node: Node, arrival: Arrival) -> Mended | None:
             if node.key not in layers:
                 return None
@@ -59,8 +63,10 @@ class BiasCorrect(PrepareStep):
             weight = dequantize(encodings.integers[key], encoding)
             bias = (wanted[node.key] - mean_output(node, weight, arrival.inputs)).astype(np.float32)
             biases[str(node.bias)] = bias
+            told(len(biases))
             return Mended(bias=bias)
 
+        told(0)
         Simulator(model).run(encodings, batches, arrive=arrive)
         rows = sum(batch[0].shape[0] for batch in batches)
         return model.with_weights(biases, f"bias_correct: {len(biases)} layers, {rows} samples")

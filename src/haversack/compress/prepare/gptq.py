@@ -11,6 +11,7 @@ import numpy as np
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.graph import Node
 from haversack.base.model import Model
+from haversack.base.progress import Event
 from haversack.compress.prepare.contract import PrepareContext, PrepareStep, only_reader
 from haversack.compress.prepare.means import correctable, float_means, mean_output
 from haversack.compress.prepare.moments import Moments, moments
@@ -68,6 +69,9 @@ class Gptq(PrepareStep):
         batches, wanted = float_means(model, layers, context, self.samples, self.megabytes, beside=True)
         changed: dict[str, np.ndarray] = {}
 
+        def told(done: int) -> None:
+            context.sink(Event("compress", "progress", "layers rounded by their outputs", done, len(layers)))
+
         def arrive(node: Node, arrival: Arrival) -> Mended | None:
             encoding = encodings.affine(f"{node.key}:weight")
             if node.key not in layers or encoding is None or arrival.exact is None:
@@ -76,8 +80,10 @@ class Gptq(PrepareStep):
             weight = dequantize(self._codes(exact, encoding, *moments(node, exact.shape, *arrival.both())), encoding)
             bias = (wanted[node.key] - mean_output(node, weight, arrival.inputs)).astype(np.float32)
             changed[str(node.weight)], changed[str(node.bias)] = weight, bias
+            told(len(changed) // 2)
             return Mended(weight, bias)
 
+        told(0)
         Simulator(model).run(encodings, batches, arrive=arrive, beside=Encodings.none())
         rows = sum(batch[0].shape[0] for batch in batches)
         return model.with_weights(changed, f"gptq: {len(layers)} layers, {rows} samples")
