@@ -13,7 +13,7 @@ import numpy as np
 
 from haversack import verify
 from haversack.base.candidate import Artifact, Candidate, Latency, Memory, Parity
-from haversack.base.errors import ConversionError, HaversackError, VerificationError
+from haversack.base.errors import ConversionError, VerificationError
 from haversack.base.finding import Finding
 from haversack.base.model import Model, Sample
 from haversack.base.plan import STATIC, Plan
@@ -23,6 +23,7 @@ from haversack.compress.apply import Compressed
 from haversack.flow.clock import Clock
 from haversack.flow.data import Data
 from haversack.flow.exports import Export, exported
+from haversack.flow.failing import failure
 from haversack.flow.meaning import meaning
 from haversack.flow.replay import Predict, Replay
 from haversack.flow.running import Running, feeds
@@ -138,7 +139,7 @@ class Maker:
                 return Made(exported(made, self.target, self.data, self.metric, self.baseline))
             return self._measured(plan, artifact, compressed, found, clock)
         except (ConversionError, VerificationError, WorkerFault) as error:
-            found.append(_failure(error))
+            found.append(failure(error, self.model.graph))
             candidate = Candidate(plan, artifact, None, None, None, None, None, tuple(found), dict(clock.seconds))
             return Made(replace(candidate, verdict="failed", reason=str(error)))
 
@@ -381,13 +382,3 @@ def quality_of(metric: Metric, rows: np.ndarray) -> Quality:
 def is_static(plan: Plan) -> bool:
     """Say whether some layer computes in integers whose scales are fixed beforehand."""
     return any(layer.precision in STATIC for layer in plan.layers.values())
-
-
-def _failure(error: HaversackError) -> Finding:
-    if isinstance(error, WorkerError) and error.type.endswith("ConversionError"):
-        return Finding("unreadable", error.cause, error.where)
-    if isinstance(error, WorkerFault):
-        return Finding("worker-crashed", error.cause, error.where)
-    if isinstance(error, quality.NotFinite):
-        return Finding("not-finite", error.cause, error.where)
-    return Finding("unreadable" if isinstance(error, ConversionError) else "scale-changed", error.cause, error.where)
