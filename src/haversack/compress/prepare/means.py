@@ -102,7 +102,8 @@ class FloatMeans:
         if node.key in self.layers:
             axis = output_axis(node.op) % value.ndim
             others = [index for index in range(value.ndim) if index != axis]
-            self.sums[-1][node.key] = value.sum(dim=others).double().numpy()
+            # A layer whose input is one row alone has channels and no other axis; to sum over none would sum over all.
+            self.sums[-1][node.key] = (value.sum(dim=others) if others else value).double().numpy()
             self.counts[-1][node.key] = value.numel() // value.shape[axis]
 
     def mean(self) -> dict[str, np.ndarray]:
