@@ -48,8 +48,7 @@ def _free(node: fx.Node) -> list[int]:
     """Return the axes of a squeeze's input that it is told to take away and that have no fixed length."""
     if node.op != "call_function" or op_name(node) != "squeeze" or len(node.args) < 2:
         return []
-    source, told = node.args[0], node.args[1]
-    shape = source.meta["val"].shape  # type: ignore[union-attr] - the exporter gives every node a value
+    told, shape = node.args[1], node.all_input_nodes[0].meta["val"].shape
     asked = told if isinstance(told, list | tuple) else [told]
     axes = [axis % len(shape) for axis in asked if isinstance(axis, int) and len(shape)]
     return [axis for axis in axes if not isinstance(fixed(shape[axis]), int)]

@@ -207,7 +207,9 @@ def test_a_layer_that_gets_one_row_without_a_batch_has_a_mean_by_channel():
     from haversack.tools.graph.canonical import to_model
 
     torch.manual_seed(4)
-    model = to_model(torch.export.export(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3)).eval(), (torch.zeros(4),)), "t")
+    model = to_model(
+        torch.export.export(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3)).eval(), (torch.zeros(4),)), "t"
+    )
     samples = [(row,) for row in batches(4)[0][0]]
     encodings = coarse(model)
     after = BiasCorrect().apply(model, PrepareContext(lambda: samples, encodings))
