@@ -82,6 +82,16 @@ def test_plain_lines_are_no_flood(now, capsys):
     assert lines[-1].endswith("ranges 100/100"), "the end is always told"
 
 
+def test_a_step_that_begins_again_is_told_though_it_ended_a_moment_ago(now, capsys):
+    plain = _Plain()
+    for _ in range(2):
+        for count in range(3):
+            now[0] += 0.1
+            plain(Event("measure", "progress", "starts", count, 2))
+    ends = [line.rpartition(" ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert ends == ["0/2", "2/2"] * 2
+
+
 def test_every_other_event_is_told(now, capsys):
     plain = _Plain()
     for kind in ("start", "done", "finding", "note", "reused"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from haversack import metrics
 from haversack.base.candidate import Artifact, Candidate, Pair, Parity
+from haversack.base.constraints import Constraints
 from haversack.base.finding import Finding
 from haversack.base.job import Job
 from haversack.base.plan import LayerPlan, Plan, Step
@@ -117,8 +119,8 @@ def test_the_same_integers_give_the_same_bits(begin):
     for name in (*BOTH, REFERENCE):
         assert found[name, FLOAT].differing > 0
         assert 0 < found[name, FLOAT].relative_error < 0.2
-    assert parting(best, pairs) == {}
-    assert told(list(best.values()), parting(best, pairs)) == list(best.values())
+    assert parting(best, pairs, steps.constraints) == {}
+    assert told(list(best.values()), parting(best, pairs, steps.constraints)) == list(best.values())
 
 
 def test_one_other_weight_in_one_file_is_told_of_that_target(begin):
@@ -130,7 +132,7 @@ def test_one_other_weight_in_one_file_is_told_of_that_target(begin):
     assert found[BOTH].relative_error > 0
     assert found["onnxruntime", REFERENCE].differing == 0
     assert found["litert", REFERENCE].differing == found[BOTH].differing
-    finding = parting(best, pairs)
+    finding = parting(best, pairs, steps.constraints)
     assert list(finding) == ["litert"]
     assert finding["litert"].kind == "runtimes-differ"
     assert finding["litert"].text == f"{found[BOTH].differing} of {ALL} output values are not those of onnxruntime"
@@ -157,7 +159,7 @@ def test_another_plan_is_another_table(begin):
     second = crossed(steps, mixed)
     assert by_names(second)[BOTH].differing > by_names(first)[BOTH].differing == 0
     assert by_names(second)["litert", FLOAT].relative_error < 1e-5
-    assert parting(mixed, second) == {}
+    assert parting(mixed, second, steps.constraints) == {}
 
 
 def test_without_a_static_plan_there_is_no_reference(begin):
@@ -166,7 +168,7 @@ def test_without_a_static_plan_there_is_no_reference(begin):
     pairs = crossed(steps, best)
     assert list(by_names(pairs)) == [BOTH, ("onnxruntime", FLOAT), ("litert", FLOAT)]
     assert all(one.relative_error < 1e-5 for one in pairs)
-    assert parting(best, pairs) == {}
+    assert parting(best, pairs, steps.constraints) == {}
 
 
 @pytest.mark.parametrize("targets", [(), ("onnxruntime",), ("litert",)], ids=["none", "onnxruntime", "litert"])
@@ -194,24 +196,64 @@ def test_only_what_holds_the_same_integers_parts():
     other = {**dict.fromkeys(LAYERS, LayerPlan()), LAYERS[0]: LayerPlan(weights=Step("mse"))}
     for layers in (other, dict.fromkeys(LAYERS, LayerPlan("int8_dynamic")), {}):
         best = {"a": small("a"), "b": small("b", layers=layers)}
-        assert parting(best, (Pair("a", "b", 7, 8, 0.1),)) == {}
+        assert parting(best, (Pair("a", "b", 7, 8, 0.1),), {}) == {}
     floats = dict.fromkeys(LAYERS, LayerPlan("float16"))
     best = {"a": small("a", layers=floats), "b": small("b", layers=floats)}
-    assert parting(best, (Pair("a", "b", 7, 8, 0.1),)) == {}
+    assert parting(best, (Pair("a", "b", 7, 8, 0.1),), {}) == {}
 
 
 def test_float_and_the_reference_are_no_runtimes_that_part():
     best = {"a": small("a"), "b": small("b")}
     pairs = (Pair("a", REFERENCE, 3, 8, 0.1), Pair("b", FLOAT, 8, 8, 0.1), Pair(REFERENCE, FLOAT, 8, 8, 0.1))
-    assert parting(best, pairs) == {}
+    assert parting(best, pairs, {}) == {}
 
 
 def test_one_finding_a_target_the_first():
     best = {name: small(name) for name in "abc"}
     pairs = (Pair("a", "b", 0, 2000, 0.0), Pair("a", "c", 5, 2000, 0.1), Pair("b", "c", 6, 2000, 0.1))
-    found = parting(best, pairs)
+    found = parting(best, pairs, {})
     assert found == {"c": Finding("runtimes-differ", "5 of 2000 output values are not those of a")}
     assert (found["c"].severity, found["c"].exit_code) == ("warning", 0)
+
+
+def test_other_ranges_are_other_integers_and_no_runtime_is_to_blame():
+    best = {"a": small("a"), "b": replace(small("b"), plan=replace(small("b").plan, ranges=Step("percentile")))}
+    assert parting(best, (Pair("a", "b", 7, 8, 0.1),), {}) == {}
+
+
+def test_who_else_constrains_a_plan_is_no_other_integer():
+    best = {"a": small("a"), "b": replace(small("b"), plan=replace(small("b").plan, constrained_by=("b",)))}
+    assert list(parting(best, (Pair("a", "b", 7, 8, 0.1),), {})) == ["b"]
+
+
+@pytest.mark.parametrize("order", ["abc", "acb", "bca", "cab"])
+def test_a_target_that_demands_other_encodings_is_told_once_with_what_parts_them(order):
+    best = {name: small(name) for name in order}
+    demands = {"a": Constraints(), "b": Constraints(symmetric=True, half_scales=True), "c": Constraints()}
+    pairs = tuple(Pair(x, y, 0 if "b" not in x + y else 9, 2000, 0.1) for x, y in combinations(order, 2))
+    found = parting(best, pairs, demands)
+    assert list(found) == ["b"]
+    other = next(name for name in order if name != "b")
+    assert found["b"].kind == "runtimes-differ"
+    assert found["b"].text == (
+        f"9 of 2000 output values are not those of {other}: it holds other integers than {other}, since b takes "
+        f"activations around 0 only (symmetric), and the grids of {other} do the work of clamps"
+    )
+
+
+def test_other_demands_are_told_by_their_names():
+    best = {"a": small("a"), "b": small("b")}
+    demands = {"a": Constraints(), "b": Constraints(half_scales=True, floats=frozenset({"x:out"}))}
+    (finding,) = parting(best, (Pair("a", "b", 7, 8, 0.1),), demands).values()
+    assert "since they demand other half scales, floats of encodings" in finding.text
+
+
+def test_other_demands_that_change_no_value_and_plans_without_integers_are_not_told():
+    demands = {"a": Constraints(), "b": Constraints(symmetric=True)}
+    best = {"a": small("a"), "b": small("b")}
+    assert parting(best, (Pair("a", "b", 0, 8, 0.0),), demands) == {}
+    best = {"a": small("a"), "b": small("b", layers=dict.fromkeys(LAYERS, LayerPlan("int8_dynamic")))}
+    assert parting(best, (Pair("a", "b", 7, 8, 0.1),), demands) == {}
 
 
 def test_the_finding_stands_on_what_ships():

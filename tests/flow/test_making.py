@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 
 from haversack import metrics
-from haversack.base.errors import ConversionError, VerificationError
-from haversack.base.finding import KINDS
 from haversack.base.plan import LayerPlan, Plan
 from haversack.flow.clock import Clock
-from haversack.flow.making import CHOOSE, REPORT, Baseline, Maker, _failure, is_static, quality_of
-from haversack.measure.quality import NotFinite
-from haversack.tools.worker.faults import WorkerCrashed, WorkerError, WorkerTimeout
+from haversack.flow.making import CHOOSE, REPORT, Baseline, Maker, is_static, quality_of
 
 
 @pytest.mark.parametrize("count", [2, 3, 10, 11])
@@ -73,25 +69,6 @@ def test_nothing_is_lost_by_the_same_answers():
     rows = np.array([1, 0, 1, 1], float)[:, None]
     for half in (CHOOSE, REPORT):
         assert maker(rows).scored(rows, half)[1].value == 0.0
-
-
-@pytest.mark.parametrize(
-    "error, kind, code",
-    [
-        (ConversionError("no such kernel", where="a.b"), "unreadable", 4),
-        (WorkerError(method="load", type_="a.b.ConversionError", text="no", traceback=""), "unreadable", 4),
-        (WorkerError(method="run", type_="ValueError", text="no", traceback=""), "worker-crashed", 5),
-        (WorkerCrashed("it died", method="run", returncode=-11), "worker-crashed", 5),
-        (WorkerTimeout(method="run", seconds=3.0), "worker-crashed", 5),
-        (NotFinite("3 of its 4 values are NaN", where="logits"), "not-finite", 5),
-        (VerificationError("a scale differs", where="a:out"), "scale-changed", 5),
-    ],
-)  # fmt: skip
-def test_what_failed_is_a_finding_of_its_kind(error, kind, code):
-    found = _failure(error)
-    assert (found.kind, found.exit_code, found.severity) == (kind, code, "error")
-    assert (found.text, found.layer) == (error.cause, error.where)
-    assert found.kind in KINDS
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,30 @@ def test_record_and_what_resolve_reads_agree_candidate_by_candidate(record, chos
             assert one.latency.ratio_low <= one.latency.ratio <= one.latency.ratio_high
 
 
+SLOW = {
+    "calibration and evaluation data": "export",
+    "what onnxruntime takes of the model": "writing the float file for onnxruntime",
+    "writing the float file for onnxruntime": "opening the float file in onnxruntime and running it once",
+    "opening the float file in onnxruntime and running it once": "float file for onnxruntime",
+    "time of each layer in the float file for onnxruntime": "time and sensitivity of layers",
+    "layers rounded by their outputs": "quality on the artefact",
+    "memory of onnxruntime alone": "pairs of calls, by turns with the float file",
+    "golden vectors and time of each layer of what ships for onnxruntime": "memory of the float file for onnxruntime",
+}
+
+
+def test_what_takes_seconds_is_told_before_it_is_done(packed):
+    lines = (packed.out / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    told = [json.loads(line) for line in lines]
+    texts = [one["text"] for one in told]
+    for begins, after in SLOW.items():
+        assert begins in texts
+        assert texts.index(begins) < texts.index(after)
+    assert texts[-1] == "writing the report"
+    first = next(line for line in packed.stderr.splitlines() if " s  " in line)
+    assert "load     reading " in first
+
+
 def test_the_events_tell_of_every_candidate_that_was_made(packed, chosen):
     lines = (packed.out / "events.jsonl").read_text(encoding="utf-8").splitlines()
     texts = " ".join(json.loads(line).get("text", "") for line in lines)

@@ -324,6 +324,9 @@ def test_an_artifact_that_says_otherwise_than_the_report(run, best, field, chang
     assert [check.skipped for check in answer.checks] == [False, False, True, False]
     assert field in {fault.where for fault in answer.faults}
     assert "it contradicts report.json" in where(answer)
+    told = " ".join(fault.cause for fault in answer.faults)
+    assert "; report.json says " in told
+    assert not [mark for mark in ("[", "{", "('", "'") if mark in told], f"no Python: {told}"
 
 
 def test_a_run_that_is_not_finished(run):

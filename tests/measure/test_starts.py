@@ -42,6 +42,18 @@ def test_memory_is_what_the_artefact_adds(local_device, planned_file):
     assert found[1] - found[0] == pytest.approx(32 * 2**20, abs=2 * 2**20)
 
 
+def test_the_process_without_the_artefact_is_told_before_it_starts(local_device, planned_file):
+    events = []
+    opening = Opening(planned_file(), PLANNED)
+    starts = take(local_device, opening, ONE, repeats=1, sink=events.append)
+    memory(local_device, opening, ONE, starts, sink=events.append)
+    assert [(one.kind, one.text, one.done) for one in events] == [
+        ("progress", "cold starts in fresh processes", 0),
+        ("progress", "cold starts in fresh processes", 1),
+        ("start", f"memory of {PLANNED} alone", 0),
+    ]
+
+
 def test_memory_of_a_real_artefact_holds_its_weights_but_not_its_runtime(local_device, onnx_file):
     path, _ = onnx_file("heavy", size=1024, layers=3, hidden=1024)  # 12.6 MB of weights
     opening = Opening(path, REAL)

@@ -19,7 +19,7 @@ KINDS: dict[str, tuple[Severity, int, str]] = {
     "unreadable": ("error", EXIT_CONVERSION, "the runtime does not open what was written"),
     "worker-crashed": ("error", EXIT_VERIFICATION, "the runtime crashed or hung on this artefact"),
     "not-finite": ("error", EXIT_VERIFICATION, "the artefact returns NaN or an infinity"),
-    "runtimes-differ": ("warning", 0, "runtimes that hold the same integers do not give the same output values"),
+    "runtimes-differ": ("warning", 0, "runtimes in integers do not give the same output values; the text says why"),
     "dead-channel": ("warning", 0, "weight channels too small for their bias; their scale was raised"),
     "detour": ("warning", 0, "the file pads, moves or converts values between layers that no layer asked for"),
     "fallback": ("warning", 0, "an operation runs in a slower kernel than the target's own"),

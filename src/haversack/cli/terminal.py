@@ -130,8 +130,9 @@ class _Plain:
         words = self.left.words(event)
         now = time.monotonic()
         step = (event.stage, event.text)
-        finished = event.total and event.done == event.total
-        if event.kind == "progress" and not finished and now - self.told.get(step, -PLAIN_SECONDS) < PLAIN_SECONDS:
+        # Its first line says what is being done, though the same step was done a moment ago: of another candidate.
+        at_an_end = event.total and event.done in (0, event.total)
+        if event.kind == "progress" and not at_an_end and now - self.told.get(step, -PLAIN_SECONDS) < PLAIN_SECONDS:
             return
         self.told[step] = now
         count = f" {event.done}/{event.total}" if event.total else ""

@@ -116,7 +116,7 @@ def _load(path: Path, again: str) -> Mapping[str, object]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"it cannot be read: {error}", where=str(path), next_step=again) from error
+        raise UsageError(f"it cannot be read: {atomic.why(error)}", where=str(path), next_step=again) from error
     if not isinstance(data, dict):
         raise UsageError("the top of it is no object", where=str(path), next_step=again)
     return data

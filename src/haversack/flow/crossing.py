@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 from haversack import verify
 from haversack.base.candidate import Candidate, Pair
+from haversack.base.constraints import Constraints
 from haversack.base.finding import Finding
+from haversack.base.plan import Plan
 from haversack.base.progress import Event
 from haversack.base.recipe import structure, unstructure
 from haversack.flow.making import is_static
@@ -52,16 +54,33 @@ def crossed(steps: Steps, best: Mapping[str, Candidate]) -> tuple[Pair, ...]:
     )
 
 
-def parting(best: Mapping[str, Candidate], pairs: tuple[Pair, ...]) -> dict[str, Finding]:
-    """Return target -> a finding, for targets whose outputs are not another's though both hold the same integers."""
+def parting(
+    best: Mapping[str, Candidate], pairs: tuple[Pair, ...], constraints: Mapping[str, Constraints]
+) -> dict[str, Finding]:
+    """Return target -> a finding, for targets in integers whose outputs are not another's.
+
+    Either both hold the same integers, and a runtime is to blame; or what they demand of encodings differs, so that
+    each holds integers of its own, and the text says which demand parts them.
+
+    Args:
+        best: target -> what ships for it.
+        pairs: of these, compared.
+        constraints: target -> what its encodings satisfy; a target that is absent demands nothing.
+    """
     found: dict[str, Finding] = {}
+    demands = {name: constraints.get(name, Constraints()) for name, one in best.items() if is_static(one.plan)}
+    alike = {name: sum(mine == theirs for theirs in demands.values()) for name, mine in demands.items()}
     for pair in pairs:
-        plans = [best[name].plan for name in (pair.first, pair.second) if name in best]
-        same = len(plans) == 2 and plans[0].layers == plans[1].layers and all(map(is_static, plans))
-        same = same and plans[0].constrained_by == plans[1].constrained_by  # else their encodings may differ
-        if same and pair.differing:
-            text = f"{pair.differing} of {pair.compared} output values are not those of {pair.first}"
-            found.setdefault(pair.second, Finding("runtimes-differ", text))
+        if not {pair.first, pair.second} <= {*demands} or not pair.differing:
+            continue
+        values = f"{pair.differing} of {pair.compared} output values are not those of"
+        if demands[pair.first] != demands[pair.second]:
+            # Told of the side that fewer share, so that one odd target among several is one finding.
+            odd, other = sorted((pair.second, pair.first), key=alike.__getitem__)
+            why = f"it holds other integers than {other}, since {_parted(odd, other, demands)}"
+            found.setdefault(odd, Finding("runtimes-differ", f"{values} {other}: {why}"))
+        elif _untargeted(best[pair.first].plan) == _untargeted(best[pair.second].plan):
+            found.setdefault(pair.second, Finding("runtimes-differ", f"{values} {pair.first}"))
     return found
 
 
@@ -72,6 +91,21 @@ def told(candidates: Sequence[Candidate], found: Mapping[str, Finding]) -> list[
         place = next(index for index, one in enumerate(result) if one.plan.target == target and one.artifact)
         result[place] = replace(result[place], findings=(*result[place].findings, finding))
     return result
+
+
+def _untargeted(plan: Plan) -> Plan:
+    """Return what decides a plan's integers beside what is demanded of them."""
+    return replace(plan, target="", constrained_by=())
+
+
+def _parted(odd: str, other: str, demands: Mapping[str, Constraints]) -> str:
+    """Say which demands part two targets; symmetric activations alone would, whatever else differs."""
+    mine, theirs = demands[odd], demands[other]
+    if mine.symmetric != theirs.symmetric:
+        some, rest = (odd, other) if mine.symmetric else (other, odd)
+        return f"{some} takes activations around 0 only (symmetric), and the grids of {rest} do the work of clamps"
+    names = [one.name for one in fields(Constraints) if getattr(mine, one.name) != getattr(theirs, one.name)]
+    return f"they demand other {', '.join(names).replace('_', ' ')} of encodings"
 
 
 def _compared(steps: Steps, best: Mapping[str, Candidate]) -> tuple[Pair, ...]:

@@ -206,7 +206,7 @@ def opened(name: str) -> Opened:
             cause = _tried(target, name, Path(folder))
     except (HaversackError, ImportError, OSError) as error:
         first = str(error).partition("\n")[0]
-        cause = f"{type(error).__name__}: {first}"
+        cause = first if isinstance(error, HaversackError) else f"{type(error).__name__}: {first}"
         add = error.next_step if isinstance(error, MissingExtra) and error.extra not in NEEDED else ""
     return Opened(name, precisions, target.runs_here, cause, tuple(str(one) for one in target.unverified()), add)
 

@@ -124,5 +124,6 @@ def _tried(device: LocalDevice, name: str) -> str:
             found = device.run(handle, {artifact.inputs[0].name: values})[artifact.outputs[0].name]
             device.unload(handle)
     except (HaversackError, ImportError, OSError) as error:
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        first = str(error).partition("\n")[0]
+        return first if isinstance(error, HaversackError) else f"{type(error).__name__}: {first}"
     return "" if found.tobytes() == wanted.tobytes() else "it runs a file and gives wrong values"

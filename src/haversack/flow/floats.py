@@ -88,9 +88,11 @@ class FloatMaker:
             with suppress(WorkerError):  # what the runtime refuses, the target tells better when it opens the file
                 self.device.opens(Opening(path, name, options, threads))
 
+        self.shop.tell(Event("lower", "start", f"writing the float file for {name}"))
         with opened_first(opens):
             made = FloatFile(folder, emit(self.model, Encodings.none(), target, folder))
         if target.runs_here:
+            self.shop.tell(Event("lower", "start", f"opening the float file in {name} and running it once"))
             handle = self.device.load(made.opening)
             try:
                 Running(self.device, handle, made.artifact, self.model.outputs)(_least(self.model, self.sample()))

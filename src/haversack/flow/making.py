@@ -14,7 +14,7 @@ import numpy as np
 from haversack import verify
 from haversack.base.candidate import Artifact, Candidate, Latency, Memory, Parity
 from haversack.base.counted import counted
-from haversack.base.errors import ConversionError, HaversackError, VerificationError
+from haversack.base.errors import ConversionError, VerificationError
 from haversack.base.finding import Finding
 from haversack.base.model import Model, Sample
 from haversack.base.plan import STATIC, Plan
@@ -24,6 +24,7 @@ from haversack.compress.apply import Compressed
 from haversack.flow.clock import Clock
 from haversack.flow.data import Data
 from haversack.flow.exports import Export, exported
+from haversack.flow.failing import failure
 from haversack.flow.meaning import meaning
 from haversack.flow.replay import Predict, Replay
 from haversack.flow.running import Running, feeds
@@ -139,7 +140,7 @@ class Maker:
                 return Made(exported(made, self.target, self.data, self.metric, self.baseline))
             return self._measured(plan, artifact, compressed, found, clock)
         except (ConversionError, VerificationError, WorkerFault) as error:
-            found.append(_failure(error))
+            found.append(failure(error, self.model.graph))
             candidate = Candidate(plan, artifact, None, None, None, None, None, tuple(found), dict(clock.seconds))
             return Made(replace(candidate, verdict="failed", reason=str(error)))
 
@@ -306,6 +307,7 @@ class Maker:
         if parity.reference_differing <= 0:
             return
         text = f"{parity.reference_differing} of {parity.reference_compared} output values differ from the reference's"
+        self.sink(Event("verify", "start", "looking for the first tensor that differs"))
         held = self.target.read(opening.path, artifact)
         places = (
             verify.locate(
@@ -336,7 +338,7 @@ class Maker:
         inputs, other = feeds(artifact, first), feeds(self.floats.artifact, first) if artifact.grids else None
         told = findings.of_outputs(self.device.run(handle, inputs), self.device.run(handle, inputs))
         begun = starts.take(self.device, opening, inputs, sink=self.sink)
-        memory = starts.memory(self.device, opening, inputs, begun)
+        memory = starts.memory(self.device, opening, inputs, begun, sink=self.sink)
         baseline = self.device.load(self.floats.opening)
         try:
             cold = starts.cold_ms(begun)
@@ -362,6 +364,7 @@ class Maker:
         unfused = self.device.unfused(opening, artifact) if is_static(plan) else ()
         if not unfused:
             return
+        self.sink(Event("measure", "start", f"time of {len(unfused)} layers that run in float"))
         inputs = tuple(array[:1] for array in self.data.first())
         seconds = self.device.layer_seconds(opening, artifact, inputs)
         total = sum(seconds.values())
@@ -380,13 +383,3 @@ def quality_of(metric: Metric, rows: np.ndarray) -> Quality:
 def is_static(plan: Plan) -> bool:
     """Say whether some layer computes in integers whose scales are fixed beforehand."""
     return any(layer.precision in STATIC for layer in plan.layers.values())
-
-
-def _failure(error: HaversackError) -> Finding:
-    if isinstance(error, WorkerError) and error.type.endswith("ConversionError"):
-        return Finding("unreadable", error.cause, error.where)
-    if isinstance(error, WorkerFault):
-        return Finding("worker-crashed", error.cause, error.where)
-    if isinstance(error, quality.NotFinite):
-        return Finding("not-finite", error.cause, error.where)
-    return Finding("unreadable" if isinstance(error, ConversionError) else "scale-changed", error.cause, error.where)

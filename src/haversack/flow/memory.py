@@ -65,8 +65,8 @@ def _of_float(steps: Steps, target: str) -> Memory:
     inputs = feeds(floats.artifact, tuple(array[:1] for array in steps.data.first()))
 
     def make() -> Memory:
-        begun = starts.take(steps.device, floats.opening, inputs, repeats=1)
-        return starts.memory(steps.device, floats.opening, inputs, begun)
+        begun = starts.take(steps.device, floats.opening, inputs, repeats=1, sink=steps.shop.tell)
+        return starts.memory(steps.device, floats.opening, inputs, begun, sink=steps.shop.tell)
 
     return steps.shop.remember(
         "measure",

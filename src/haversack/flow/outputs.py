@@ -15,6 +15,7 @@ from haversack.base.budget import Budget
 from haversack.base.candidate import Artifact, Candidate, Pair
 from haversack.base.encodings import Affine, BlockAffine, Codebook, Encodings, Float
 from haversack.base.model import Model, Sample
+from haversack.base.progress import Event
 from haversack.base.recipe import FORMAT, Recipe, unstructure, write
 from haversack.choose.runtimes import Choice
 from haversack.flow import choice, memory
@@ -108,6 +109,7 @@ def leave(
     why = only.paragraph if only else ""
     record = replace(record, across=across, why=why, proofs=proofs, settings=dict(steps.settings))
     record = memory.told(record, steps, best, {target: out / BEST / target for target in best})
+    steps.shop.tell(Event("pack", "start", "writing the report"))
     report.write(record, out)
     return record
 
@@ -171,6 +173,7 @@ def _ship(steps: Steps, target: str, candidate: Candidate) -> ModelFacts:
     opening = Opening(folder / artifact.files[0].path, target, artifact.session_options)
     seconds: Mapping[str, float] = {}
     if target in steps.running:
+        steps.shop.tell(Event("measure", "start", f"golden vectors and time of each layer of what ships for {target}"))
         write_golden(steps, opening, artifact, folder / GOLDEN)
         sample = tuple(array[:1] for array in steps.data.first())
         seconds = steps.device.layer_seconds(opening, artifact, sample)

@@ -67,6 +67,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     wish = request if isinstance(request, Request) else Request.of(request, wishes)
     started = time.monotonic()
     asked = runtimes(wish)
+    sink(Event("load", "start", f"reading {wish.source}"))
     job, budget, fixed = opened(wish)
     with (
         measured_on(wish.device, asked) as (device, offered),
@@ -80,7 +81,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         candidates = _searched(steps, tried.targets, budget, fixed)
         final = confirmed(steps, candidates, budget)
         pairs = crossed(steps, shipped(final))
-        final = told(final, parting(shipped(final), pairs))
+        final = told(final, parting(shipped(final), pairs, steps.constraints))
         only = _one_of(final, budget, tried) if tried.one else None
         ships = outdone(final, only) if only else final
         left = Wishes(budget, wish.allow, wish.command, only)
@@ -97,6 +98,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
     """
     import tempfile
 
+    sink(Event("load", "start", f"reading {request.source}"))
     job, budget, _ = opened(request)
     refuse_anothers(request.out, _owner(job))
     refuse_unmakeable(request.out)

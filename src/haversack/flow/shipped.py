@@ -16,6 +16,7 @@ from haversack.base.recipe import structure
 from haversack.flow.outputs import ARTIFACT, BEST, beside
 from haversack.report.record import ArtifactRecord, CandidateRecord, Record
 from haversack.targets.contract import Target
+from haversack.tools.store import atomic
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Shipped:
         try:
             found = structure(json.loads(path.read_text(encoding="utf-8")), Artifact, where=str(path))
         except (OSError, ValueError, RecursionError) as error:
-            raise VerificationError(f"it cannot be read: {error}", where=str(path)) from error
+            raise VerificationError(f"it cannot be read: {atomic.why(error)}", where=str(path)) from error
         except UsageError as error:
             raise VerificationError(error.cause, where=str(path), faults=error.faults) from error
         self._inside(self.folder, [file.path for file in found.files], str(path))
@@ -124,7 +125,9 @@ class Shipped:
             "session_options": (dict(found.session_options), dict(told.session_options)),
         }
         faults = [
-            Fault(name, f"{one!r}, report.json says {other!r}") for name, (one, other) in pairs.items() if one != other
+            Fault(name, f"{_words(one)}; report.json says {_words(other)}")
+            for name, (one, other) in pairs.items()
+            if one != other
         ]
         return (*faults, *(() if found.files else (Fault("files", "there is none"),)))
 
@@ -140,6 +143,16 @@ class Shipped:
         )
         if faults:
             raise Refused("it names files outside the folder of its target", where=where, faults=faults)
+
+
+def _words(value: object) -> str:
+    """Return what a person reads of a field: a list of files by name, bytes and hash; settings by name."""
+    if isinstance(value, list):
+        told = [f"{name} ({size} bytes, sha256 {sha[:16]}…)" for name, size, sha in value]
+        return ", ".join(told) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={setting}" for name, setting in sorted(value.items())) or "none"
+    return str(value)
 
 
 def _size(path: Path) -> int | None:

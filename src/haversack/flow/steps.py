@@ -103,6 +103,7 @@ class Steps:
     def exported(self) -> Model:
         """The float model: exported once, normalisation folded, in the order that it was exported in."""
         with self.shop.clocked("load"):
+            self.shop.tell(Event("load", "start", "calibration and evaluation data"))
             first = self.data.look()
             self.shop.tell(Event("load", "start", "export"))
             model = load.export(self.data.prepared_job(), batch=first)
@@ -114,7 +115,11 @@ class Steps:
     @cached_property
     def refusals(self) -> dict[str, tuple[Fault, ...]]:
         """Target -> what it cannot take of the model, by module path, and why; nothing where it takes all."""
-        return {name: target.refusals(self.model) for name, target in self.targets.items()}
+        model, found = self.model, {}
+        for name, target in self.targets.items():
+            self.shop.tell(Event("load", "start", f"what {name} takes of the model"))
+            found[name] = target.refusals(model)
+        return found
 
     def only(self, names: Sequence[str]) -> Steps:
         """Return the steps for these targets alone; what is known of the model stays known."""
@@ -255,6 +260,7 @@ class Steps:
 
         def times(name: str) -> Mapping[str, float]:
             one = self.floats[name]
+            self.shop.tell(Event("profile", "start", f"time of each layer in the float file for {name}"))
             sample = tuple(array[:1] for array in self.data.first())
             try:
                 found = self.device.layer_seconds(one.opening, one.artifact, sample, PROFILE_RUNS)

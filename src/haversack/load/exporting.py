@@ -17,7 +17,7 @@ import numpy as np
 from haversack.base.errors import ConversionError, Fault, HaversackError, JobError
 from haversack.base.job import Job
 from haversack.base.model import Model, Sample
-from haversack.load import agreement, examine, torchscript
+from haversack.load import agreement, examine, squeezed, torchscript
 from haversack.load.blame import place_of
 from haversack.load.quiet import quiet
 from haversack.load.user_code import first_line
@@ -71,6 +71,7 @@ def export(job: Job, *, batch: Sample | None = None) -> Model:
             program = program.run_decompositions({})
         _check_free(program, module, interface)
         _check_inference(program, job)
+        squeezed.refuse(program)
         names = job.output_names or _output_names(outputs)
         dims = {name: dict(axes) for name, axes in zip(interface.names, interface.free, strict=True)}
         model = to_model(program, job.name, input_names=interface.names, output_names=names, dims=dims)

@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 
 from haversack.base.candidate import Memory
-from haversack.base.progress import Sink, silent, steps
+from haversack.base.progress import Event, Sink, silent, steps
 from haversack.measure.device import Device, Opening, Start
 
 
@@ -44,8 +44,22 @@ def cold_ms(starts: Sequence[Start]) -> float:
     return median(start.load_ms + start.first_ms for start in starts)
 
 
-def memory(device: Device, opening: Opening, inputs: Mapping[str, np.ndarray], starts: Sequence[Start]) -> Memory:
+def memory(
+    device: Device,
+    opening: Opening,
+    inputs: Mapping[str, np.ndarray],
+    starts: Sequence[Start],
+    *,
+    sink: Sink = silent,
+) -> Memory:
     """Return the median peak in bytes of starts on one sample, less that of importing the runtime; and what is private.
+
+    Args:
+        device: where.
+        opening: of the artefact.
+        inputs: one sample by name, shapes and dtypes as the artefact has them.
+        starts: of this artefact on these inputs.
+        sink: told before another process is started.
 
     Raises:
         WorkerFault: the runtime cannot be imported.
@@ -53,4 +67,5 @@ def memory(device: Device, opening: Opening, inputs: Mapping[str, np.ndarray], s
     peak = median(start.peak_bytes for start in starts)
     told = [start.private_bytes for start in starts if start.private_bytes >= 0]
     private = int(median(told)) if told else -1
+    sink(Event("measure", "start", f"memory of {opening.target} alone"))
     return Memory(max(0, int(peak) - device.import_peak(opening.target, inputs)), private)

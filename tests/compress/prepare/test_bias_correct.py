@@ -199,4 +199,21 @@ def test_progress(make_model):
     model = make_model(Chain(nn.Linear(4, 3)), (4,))
     context = PrepareContext(lambda: batches(4, count=8), coarse(model), events.append)
     BiasCorrect(samples=16).apply(model, replace(context))
-    assert [(event.done, event.total) for event in events] == [(0, 2), (1, 2), (2, 2)]
+    told = [(event.done, event.total) for event in events if event.text == "mean outputs of layers"]
+    assert told == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_a_layer_that_gets_one_row_without_a_batch_has_a_mean_by_channel():
+    from haversack.tools.graph.canonical import to_model
+
+    torch.manual_seed(4)
+    model = to_model(
+        torch.export.export(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3)).eval(), (torch.zeros(4),)), "t"
+    )
+    samples = [(row,) for row in batches(4)[0][0]]
+    encodings = coarse(model)
+    after = BiasCorrect().apply(model, PrepareContext(lambda: samples, encodings))
+    for one, near in ((after, True), (model, False)):
+        found = np.mean([Simulator(one).run(encodings, [row])[0][0] for row in samples], axis=0)
+        exact = np.mean([Simulator(model).run(Encodings.none(), [row])[0][0] for row in samples], axis=0)
+        assert bool(np.abs(found - exact).max() < 1e-5) is near

@@ -66,6 +66,17 @@ def test_its_weights_are_on_the_grid_that_was_given(folded):
     assert after.notes[-1].startswith("gptq: ")
 
 
+@pytest.mark.parametrize(
+    "part, text", [(Gptq(), "layers rounded by their outputs"), (BiasCorrect(), "biases of layers")]
+)
+def test_every_layer_is_told_from_before_the_first(folded, part, text):
+    events, encodings = [], narrow(folded)
+    part.apply(folded, PrepareContext(lambda: images(1), encodings, events.append))
+    told = [(one.kind, one.done, one.total) for one in events if one.text == text]
+    layers = len(encodings.integers)
+    assert told == [("progress", done, layers) for done in range(layers + 1)]
+
+
 @pytest.mark.parametrize("bits", [3, 4, 8])
 def test_unseen_samples_come_nearer_to_float_than_by_bias_correction(folded, bits):
     encodings = narrow(folded, bits)

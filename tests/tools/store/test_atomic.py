@@ -129,6 +129,14 @@ def test_an_error_without_a_number_keeps_its_words(tmp_path):
     assert "odd" in atomic.fault(OSError("odd"), tmp_path, "write").cause
 
 
+def test_why_something_could_not_be_read_is_told_without_numbers_and_paths(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        (tmp_path / "gone").read_bytes()
+    assert atomic.why(caught.value) == "no such file or directory"
+    assert atomic.why(OSError("Odd")) == "odd"
+    assert atomic.why(ValueError("Expecting value: line 1")) == "expecting value: line 1"
+
+
 def test_other_errors_pass_unchanged(tmp_path):
     with pytest.raises(KeyError), atomic.told(tmp_path, "write"):
         raise KeyError("x")

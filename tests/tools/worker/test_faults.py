@@ -19,7 +19,8 @@ LONG = "\n".join(f"line {number}" for number in range(100)) + "\n\n   \n"
 def test_every_fault_says_where_and_why_and_ends_with_the_environment_s_code(fault, words):
     assert isinstance(fault, WorkerFault)
     assert words in str(fault)
-    assert str(fault).startswith("worker method run: ")
+    assert str(fault).partition("\n")[0].endswith(" (when asked to run)")
+    assert fault.where == "", "a method is no place"
     assert fault.method == "run"
     assert fault.exit_code == EXIT_ENVIRONMENT
 
@@ -40,3 +41,10 @@ def test_a_silent_worker_has_no_log_lines():
 def test_a_remote_error_keeps_its_parts_apart():
     fault = WorkerError(method="load", type_="onnxruntime.Fail", text="no such op", traceback="Traceback …")
     assert (fault.type, fault.text, fault.traceback) == ("onnxruntime.Fail", "no such op", "Traceback …")
+
+
+def test_our_own_errors_are_told_without_the_names_of_their_classes():
+    text = "model.onnx: no kernel\n  tried: opening it"
+    fault = WorkerError(method="load", type_="haversack.base.errors.ConversionError", text=text, traceback="")
+    assert fault.cause == "model.onnx: no kernel (when asked to load)\n  tried: opening it"
+    assert fault.type == "haversack.base.errors.ConversionError"

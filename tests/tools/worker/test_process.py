@@ -50,7 +50,7 @@ def test_an_exception_is_an_answer_and_the_worker_lives_on(shared_worker):
     assert caught.value.type == "ValueError"
     assert caught.value.text == "the shape does not fit"
     assert "served.py" in caught.value.traceback
-    assert caught.value.where == "worker method fail"
+    assert (caught.value.where, caught.value.method) == ("", "fail")
     assert shared_worker.call("echo", {"still": "here"})[0] == {"still": "here"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,7 +14,7 @@ from haversack.base.counted import counted
 from haversack.base.encodings import Encodings
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
-from haversack.base.progress import steps
+from haversack.base.progress import Event, steps
 from haversack.compress.prepare.contract import PrepareContext, only_reader
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.execute import Executor
@@ -66,6 +67,11 @@ def with_means(
     beside = Encodings.none() if weigh else None
     batches, wanted = float_means(model, layers, context, *limits, beside=weigh is not None)
     changed: dict[str, np.ndarray] = {}
+    text = "layers rounded by their outputs" if weigh else "biases of layers"
+    done = itertools.count()
+
+    def told() -> None:
+        context.sink(Event("compress", "progress", text, next(done), len(layers)))
 
     def arrive(node: Node, arrival: Arrival) -> Mended | None:
         if node.key not in layers:
@@ -77,8 +83,10 @@ def with_means(
         weight = dequantize(encodings.integers[key], encoding) if new is None else new
         bias = (wanted[node.key] - mean_output(node, weight, arrival.inputs)).astype(np.float32)
         changed.update({str(node.bias): bias} if new is None else {str(node.weight): new, str(node.bias): bias})
+        told()
         return Mended(new, bias)
 
+    told()
     Simulator(model).run(encodings, batches, arrive=arrive, beside=beside)
     rows = sum(batch[0].shape[0] for batch in batches)
     return model.with_weights(changed, f"{step}: {counted(len(layers), 'layer')}, {counted(rows, 'sample')}")
@@ -149,7 +157,8 @@ class FloatMeans:
         if node.key in self.layers:
             axis = output_axis(node.op) % value.ndim
             others = [index for index in range(value.ndim) if index != axis]
-            self.sums[-1][node.key] = value.sum(dim=others).double().numpy()
+            # A layer whose input is one row alone has channels and no other axis; to sum over none would sum over all.
+            self.sums[-1][node.key] = (value.sum(dim=others) if others else value).double().numpy()
             self.counts[-1][node.key] = value.numel() // value.shape[axis]
 
     def mean(self) -> dict[str, np.ndarray]:

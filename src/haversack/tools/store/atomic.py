@@ -33,6 +33,12 @@ def fault(error: OSError, path: Path, doing: str) -> EnvironmentFault:
     return EnvironmentFault(cause, where=str(path), tried=doing, next_step=next_step)
 
 
+def why(error: Exception) -> str:
+    """Return why something could not be read: the system's own words, without error number and path, or the text."""
+    words = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"{words[:1].lower()}{words[1:]}"
+
+
 @contextlib.contextmanager
 def told(path: Path, doing: str) -> Iterator[None]:
     """Turn every OSError of the block into an EnvironmentFault.

@@ -11,7 +11,7 @@ _LOG_LINES = 12
 
 
 class WorkerFault(EnvironmentFault):
-    """A call to a worker that gave no result.
+    """A call to a worker that gave no result; ``where`` is empty, for no layer is known to be at fault.
 
     Attributes:
         method: the method that was called.
@@ -20,9 +20,9 @@ class WorkerFault(EnvironmentFault):
 
     def __init__(self, cause: str, *, method: str, log: str = "", next_step: str = "") -> None:
         lines = [line for line in log.splitlines() if line.strip()][-_LOG_LINES:]
+        first, line_end, rest = cause.partition("\n")
         super().__init__(
-            cause,
-            where=f"worker method {method}",
+            f"{first} (when asked to {method}){line_end}{rest}",
             faults=tuple(Fault("log", line.strip()) for line in lines),
             next_step=next_step,
         )
@@ -56,7 +56,8 @@ class WorkerError(WorkerFault):
     """
 
     def __init__(self, *, method: str, type_: str, text: str, traceback: str) -> None:
-        super().__init__(f"{type_}: {text}", method=method)
+        # Our own errors are sentences; of others the class says what the text may not.
+        super().__init__(text if type_.startswith("haversack.") else f"{type_}: {text}", method=method)
         self.type = type_
         self.text = text
         self.traceback = traceback
