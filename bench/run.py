@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import bits
+import detector
 import four_bits
 import lite0
 import minilm
@@ -104,6 +105,8 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "lite0": lambda: [lite0.alone()],
     "three": three,
     "small": lambda: [lite0.smallest()],
+    "light": lite0.lightest,
+    "detector": lambda: [detector.run()],
     "minilm": lambda: [minilm.alone(), minilm.others()],
     "four_bits": lambda: [four_bits.run()],
     "networks": bits.networks,
