@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,40 +24,59 @@ from haversack import load
 from haversack.report import facts
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+HEAD = """# Benchmarks
+
+Written by `make bench` (`bench/run.py`), part by part; `python bench/run.py --only PART` measures one of them anew.
+
+Every figure was measured on the artefact in its runtime. Speeds are medians of ratios to the same runtime's
+float file, batch 1, one thread, calls interleaved in one process. Quality figures of the chosen artefact are
+from the half of the evaluation set that no choice looked at; error and agreement are over all of it.
+"""
+BESIDE = """
+## Beside the peer: the same float file, pictures, machine and session options
+
+ONNX Runtime's own `quantize_static` (QDQ, per channel, uint8 activations), by `bench/peers.py`; error
+and agreement over all 372 scored pictures. On x86 without VNNI all of them are opened with the session
+option `session.x64quantprecision=1`: int8 is wrong there without it, since 16-bit sums saturate.
+
+| file | relative error | agreement | latency | MB | CPU s to make it |
+|---|---|---|---|---|---|
+"""
+MARK = re.compile(r"^<!-- part: (\w+) -->$", re.MULTILINE)
 
 
-def page(sections: list[tuple[Packed, list[Row]]], peers: list[Peer]) -> str:
-    """Return docs/benchmarks.md."""
+def known(page: str) -> dict[str, str]:
+    """Return part -> its text, of a page as this file writes it."""
+    pieces = MARK.split(page)
+    return dict(zip(pieces[1::2], (text.strip("\n") for text in pieces[2::2]), strict=True))
+
+
+def section(sections: list[tuple[Packed, list[Row]]], peers: list[Peer]) -> str:
+    """Return the text of one part: when and where it was measured, and its tables."""
     machine = facts.of_machine()
-    lines = [
-        "# Benchmarks",
-        "",
-        f"Written by `make bench` (`bench/run.py`) on {datetime.now(UTC):%Y-%m-%d}. Machine: {machine.cpu}, "
-        f"{os.cpu_count()} cores, {', '.join(machine.cpu_flags)}; Python {platform.python_version()}, "
-        + ", ".join(f"{name} {number}" for name, number in machine.versions.items())
-        + ".",
-        "",
-        "Every figure was measured on the artefact in its runtime. Speeds are medians of ratios to the same runtime's",
-        "float file, batch 1, one thread, calls interleaved in one process. Quality figures of the chosen artefact are",
-        "from the half of the evaluation set that no choice looked at; error and agreement are over all of it.",
-    ]
+    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    where = f"{machine.cpu}, {os.cpu_count()} cores, {', '.join(machine.cpu_flags)}"
+    when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC at commit {_commit()}"
+    lines = [f"Measured {when}: {where}; Python {platform.python_version()}, {versions}."]
     for packed, rows in sections:
         lines += ["", f"## `{packed.command}`", "", "| figure | must reach | measured | reached |", "|---|---|---|---|"]
         lines += [str(row) for row in rows]
-    if peers:
-        lines += [
-            "",
-            "## Beside the peer: the same float file, pictures, machine and session options",
-            "",
-            "ONNX Runtime's own `quantize_static` (QDQ, per channel, uint8 activations), by `bench/peers.py`; error",
-            "and agreement over all 372 scored pictures. On x86 without VNNI all of them are opened with the session",
-            "option `session.x64quantprecision=1`: int8 is wrong there without it, since 16-bit sums saturate.",
-            "",
-            "| file | relative error | agreement | latency | MB | CPU s to make it |",
-            "|---|---|---|---|---|---|",
-        ]
-        lines += [_beside(one) for one in peers]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return text + BESIDE + "\n".join(map(_beside, peers)) if peers else text
+
+
+def _commit() -> str:
+    """Return the commit of the tree, with a sign where files differ from it."""
+    git = shutil.which("git")
+    command = [git or "git", "describe", "--always", "--dirty", "--abbrev=7"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False) if git else None
+    return found.stdout.strip() if found is not None and found.returncode == 0 else "unknown"
+
+
+def written(parts: dict[str, str]) -> str:
+    """Return the page, parts in the order in which they are measured."""
+    blocks = [f"<!-- part: {name} -->\n\n{parts[name].strip()}\n" for name in PARTS if name in parts]
+    return "\n".join([HEAD, *blocks])
 
 
 def _beside(one: Peer) -> str:
@@ -76,22 +98,21 @@ def beside(packed: Packed) -> list[Peer]:
 
 
 def main() -> int:
-    """Run everything; exit with 1 when a figure is missed."""
+    """Run what is asked for; exit with 1 when a figure is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=PARTS, help="one part, printed instead of written")
+    parser.add_argument("--only", choices=PARTS, help="one part; the others stay as they were measured")
     parser.add_argument("--no-peers", action="store_true", help="leave the peer out")
     wish = parser.parse_args()
-    sections: list[tuple[Packed, list[Row]]] = []
-    peers: list[Peer] = []
+    met = True
     for name in PARTS if wish.only is None else (wish.only,):
-        sections += MAKERS[name]()
-        if name == "lite0" and not wish.no_peers:
-            peers = beside(sections[0][0])
-        text = page(sections, peers)
-        if wish.only is None:  # after each part, so that what was measured is there if a later one is interrupted
-            PAGE.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
-    return 0 if all(row.met for _, rows in sections for row in rows) else 1
+        made = MAKERS[name]()
+        text = section(made, beside(made[0][0]) if name == "lite0" and not wish.no_peers else [])
+        sys.stdout.write(text)
+        # After each part, so that what was measured is there if a later one is interrupted.
+        parts = known(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
+        PAGE.write_text(written({**parts, name: text}), encoding="utf-8")
+        met = met and all(row.met for _, rows in made for row in rows)
+    return 0 if met else 1
 
 
 def three() -> Made:
