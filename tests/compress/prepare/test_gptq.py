@@ -15,6 +15,7 @@ from haversack.compress.prepare.bias_correct import BiasCorrect
 from haversack.compress.prepare.contract import PrepareContext
 from haversack.compress.prepare.gptq import Gptq
 from haversack.profile.ranges import ranges
+from haversack.targets.contract import SHELF as TARGETS
 from haversack.tools.graph.simulate import Simulator
 from haversack.tools.numerics.affine import dequantize, quantize, symmetric
 
@@ -185,7 +186,7 @@ def test_what_a_step_learns_is_a_finding_of_the_plan(make_model):
     torch.manual_seed(2)
     model = make_model(Dead(), (6,))
     samples = [(np.random.default_rng(3).normal(size=(40, 6)).astype(np.float32),)]
-    demands = SHELF.build("onnxruntime").demands(model)
+    demands = TARGETS.build("onnxruntime").demands(model)
     plan = Plan("onnxruntime", uniform(model.graph, "int8"), (Step("gptq"),), Step("minmax"))
     made = apply(model, plan, ranges=lambda one: ranges(one, samples), constraints=demands, samples=lambda: samples)
     assert [one.kind for one in made.findings if one.layer == "second"] == ["dead-inputs"]
