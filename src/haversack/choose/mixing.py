@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from haversack.base.budget import Budget
@@ -53,6 +53,40 @@ class Forecast:
             if name in limits and value > limits[name] * REACH:
                 return f"forecast latency {amount(name, value)} is over the allowed {amount(name, limits[name])}"
         return ""
+
+
+MARGINS: Mapping[str, float] = {
+    "size": 0.02,
+    "download": 0.05,
+    "latency_ratio": 0.15,
+    "latency_ms": 0.15,
+    "relative_error": 1.0,
+}
+"""By which fraction of itself a forecast may be off: losses of layers do not simply add up, bytes nearly do."""
+
+
+def margins(candidates: Iterable[Candidate]) -> dict[str, float]:
+    """Return figure -> the stated margin of a forecast, widened where a mixture of the same run was further off.
+
+    Args:
+        candidates: of a run; those that were forecast and then measured count.
+    """
+    found = dict(MARGINS)
+    for one in candidates:
+        told = one.extra.get("forecast")
+        figures = _measured(one)
+        if not isinstance(told, Mapping) or figures is None:
+            continue
+        truth = {
+            "size": (told.get("bytes"), figures.artifact.bytes),
+            "download": (told.get("download_bytes"), figures.artifact.download_bytes),
+            "latency_ratio": (told.get("latency_ratio"), figures.latency.ratio),
+            "relative_error": (told.get("relative_error"), figures.parity.relative_error),
+        }
+        for name, (forecast, measured) in truth.items():
+            if forecast and math.isfinite(forecast) and math.isfinite(measured):
+                found[name] = max(found[name], abs(measured / forecast - 1.0))
+    return {**found, "latency_ms": max(found["latency_ms"], found["latency_ratio"])}
 
 
 @dataclass(frozen=True)
