@@ -253,12 +253,21 @@ def alike(bases: Mapping[str, Candidate]) -> list[dict[str, Candidate]]:
     return list(groups.values())
 
 
-def base_of(made: Mapping[str, Candidate], budget: Budget) -> Candidate | None:
-    """Return the best uniform candidate with integers, or None: where there is none, or nothing that mixing changes."""
+def base_of(target: str, made: Mapping[str, Candidate], budget: Budget, mixer: Mixer) -> Candidate | None:
+    """Return the uniform candidate with integers that a target's mixtures are made of.
+
+    It is the best one around which a new mixture is forecast to meet the limits, or else the best one. None where there
+    is none, or no limit that mixing changes.
+    """
     uniform = [one for one in made.values() if one.verdict != "failed" and _cheapens(one) and one.plan.origin != MIXED]
     if not uniform or set(budget.limits()) <= {"drop", "memory"}:
         return None
-    return ranked(uniform, budget)[0]
+    order = ranked(uniform, budget)
+    for base in order:
+        found = mixer.propose({target: base}, budget, MARGIN)
+        if found is not None and found.feasible and found.plans[target].digest not in made:
+            return base
+    return order[0]
 
 
 def _cheapens(candidate: Candidate) -> bool:
