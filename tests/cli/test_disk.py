@@ -121,3 +121,16 @@ def test_a_report_into_a_read_only_folder(packed, tmp_path, capfd):
         told = capfd.readouterr().err
     assert code == 6, told
     assert "read-only" in told
+    assert str(disk / "out" / "report.html") in told, "the file that is to be written"
+    assert "--out" not in told, "this command has no such flag"
+    assert "next: copy the folder to where it can be written" in told
+
+
+def test_a_plan_into_a_read_only_folder(packed, tmp_path, capfd):
+    with mounted(tmp_path / "disk", "1M", read_only=True) as disk:
+        code = main(["resolve", str(packed.out), "--budget", "size=1MB", "--write", str(disk / "p.toml")])
+        told = capfd.readouterr().err
+    assert code == 6, told
+    assert f"{disk / 'p.toml'}: the file system is read-only" in told
+    assert "--out" not in told
+    assert "next: choose a file that can be written with --write" in told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from haversack.report.build import build, memory, pair
-from haversack.report.files import read, write
+from haversack.report.files import read, write, write_page
 from haversack.report.page import render
 from haversack.report.record import Activations, Bytes, Environment, Forecast, LayerFacts, ModelFacts, Record, Samples
 from haversack.report.text import lines
@@ -24,4 +24,5 @@ __all__ = [
     "read",
     "render",
     "write",
+    "write_page",
 ]
