@@ -159,3 +159,42 @@ def board(sshd: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
     """A machine that ``ssh:`` reaches."""
     monkeypatch.setenv("HAVERSACK_SSH_CONFIG", str(sshd.config))
     return sshd
+
+
+@dataclass(frozen=True)
+class Killer:
+    """Kills processes with SIGKILL, as a kernel without memory does: so many as ``next`` said, and no more.
+
+    Attributes:
+        folder: one file in it for each that is to die.
+        python: a command that starts Python, and is killed instead while there is such a file.
+    """
+
+    folder: Path
+    python: tuple[str, ...]
+
+    def next(self, count: int) -> None:
+        """Let the next so many die, and the others live."""
+        for path in self.folder.glob("doom.*"):
+            path.unlink()
+        for number in range(count):
+            (self.folder / f"doom.{number}").write_text("")
+
+    @property
+    def left(self) -> int:
+        """How many are still to die."""
+        return len(list(self.folder.glob("doom.*")))
+
+
+@pytest.fixture
+def killer(tmp_path: Path) -> Killer:
+    """One that kills nobody yet."""
+    folder = tmp_path / "killer"
+    folder.mkdir()
+    script = folder / "python"
+    script.write_text(
+        f"#!/bin/sh\nfor one in {folder}/doom.*; do\n"
+        f'  if [ -e "$one" ]; then rm "$one"; kill -9 $$; fi\ndone\nexec {sys.executable} "$@"\n'
+    )
+    script.chmod(0o755)
+    return Killer(folder, (str(script),))

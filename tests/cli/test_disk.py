@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from haversack.base.errors import EnvironmentFault
 from haversack.cli import main
+from haversack.flow.pack import pack
+from haversack.flow.request import Request
 
 JOB = """
 import numpy as np
@@ -105,6 +108,55 @@ def test_a_full_disk(tmp_path, job, capfd, size):
     assert not whole
 
 
+LEFT = ("best", "recipe.toml", "report.json", "report.html")
+
+
+def filling(disk, words):
+    """A sink that fills the disk when it hears these words."""
+
+    def hear(event):
+        if event.text.startswith(words):
+            with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as stream:
+                while stream.write(bytes(4096)):
+                    pass
+
+    return hear
+
+
+@pytest.mark.parametrize("words", ["golden vectors", "writing the report"])
+def test_a_disk_that_is_full_at_the_end_leaves_nothing_and_the_same_command_goes_on(tmp_path, job, words):
+    with mounted(tmp_path / "disk", "8M") as disk:
+        out = disk / "out"
+        request = Request(job, "size=1MB", out=out, allow=("slower-than-float",))
+        with pytest.raises(EnvironmentFault, match="the disk is full"):
+            pack(request, filling(disk, words))
+        assert [name for name in LEFT if (out / name).exists()] == []
+        (disk / "filler").unlink()
+        told = []
+        assert pack(request, told.append).exit_code == 0
+        assert [event.text for event in told if event.kind == "reused"]
+        assert not [event.text for event in told if event.text.startswith("the onnxruntime file")], "made before"
+        assert [name for name in LEFT if (out / name).exists()] == list(LEFT)
+        assert main(["verify", str(out)]) == 0
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_what_an_earlier_run_left(tmp_path, job):
+    with mounted(tmp_path / "disk", "8M") as disk:
+        out = disk / "out"
+        assert pack(Request(job, "size=1MB", out=out, allow=("slower-than-float",))).exit_code == 0
+        before = {
+            path: path.read_bytes()
+            for name in LEFT
+            for path in (out / name, *(out / name).rglob("*"))
+            if path.is_file()
+        }
+        with pytest.raises(EnvironmentFault, match="the disk is full"):
+            pack(Request(job, "size=10KB", out=out, allow=("slower-than-float",)), filling(disk, "writing the report"))
+        assert {path: path.read_bytes() for path in before} == before
+        assert not (out / ".haversack" / "leaving").exists()
+        assert main(["verify", str(out)]) == 0
+
+
 def test_a_folder_that_may_not_be_written(tmp_path, job, capfd):
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere; the read-only file system above is its case")
@@ -121,3 +173,16 @@ def test_a_report_into_a_read_only_folder(packed, tmp_path, capfd):
         told = capfd.readouterr().err
     assert code == 6, told
     assert "read-only" in told
+    assert str(disk / "out" / "report.html") in told, "the file that is to be written"
+    assert "--out" not in told, "this command has no such flag"
+    assert "next: copy the folder to where it can be written" in told
+
+
+def test_a_plan_into_a_read_only_folder(packed, tmp_path, capfd):
+    with mounted(tmp_path / "disk", "1M", read_only=True) as disk:
+        code = main(["resolve", str(packed.out), "--budget", "size=1MB", "--write", str(disk / "p.toml")])
+        told = capfd.readouterr().err
+    assert code == 6, told
+    assert f"{disk / 'p.toml'}: the file system is read-only" in told
+    assert "--out" not in told
+    assert "next: choose a file that can be written with --write" in told

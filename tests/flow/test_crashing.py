@@ -1,4 +1,7 @@
-"""A runtime that brings its process down costs the candidate, wherever it is asked, and never the run."""
+"""A runtime that brings its process down twice costs the candidate, wherever it is asked, and never the run.
+
+Once may be somebody else's doing, and a process that never opened the file says nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from haversack.measure import ssh
 from haversack.measure.local import LocalDevice
 from haversack.measure.remote import RemoteDevice
 from haversack.targets.contract import SHELF
+from haversack.tools.worker.faults import NeverReady
 
 FAKES = Path(__file__).parents[1] / "fakes" / "aborting"
 LAYERS = ("0:conv2d#0", "3:linear#0")
@@ -36,6 +40,58 @@ def test_a_crash_fails_the_candidate_and_the_run_goes_on(steps_on, monkeypatch, 
         assert [finding.kind for finding in candidate.findings if finding.severity == "error"] == ["worker-crashed"]
         assert "SIGABRT" in candidate.reason
         assert steps.evaluate(WEIGHTS).quality is not None
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 4)).eval()
+
+
+def kinds(candidate):
+    found = [finding.kind for finding in candidate.findings if finding.severity == "error"]
+    return [kind for kind in found if kind != "slower-than-float"]
+
+
+def test_processes_killed_before_they_open_a_file_are_no_finding_and_not_in_the_ledger(steps_on, killer):
+    plan = replace(STATIC, target="onnxruntime")
+    with LocalDevice(python=killer.python) as device:
+        steps = steps_on(network(), device, allow=("slower-than-float",))
+        assert steps.baseline.rows is not None
+        device.close()
+        killer.next(2)
+        before = len(steps.shop.ledger)
+        with pytest.raises(NeverReady, match="SIGKILL") as caught:
+            steps.evaluate(plan)
+        assert caught.value.exit_code == 6
+        assert len(steps.shop.ledger) - before <= 1, "the ranges alone"
+        device.close()
+        killer.next(1)
+        candidate = steps.evaluate(plan)
+        assert killer.left == 0
+    assert (candidate.verdict, kinds(candidate)) == ("open", [])
+    assert candidate.latency is not None
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_a_process_killed_in_a_call_is_believed_the_second_time(steps_on, killer, monkeypatch, kills):
+    monkeypatch.syspath_prepend(str(FAKES))
+    monkeypatch.setenv("ABORTS_IN", f"hunted in {killer.folder}")
+    told = []
+    with LocalDevice(folders=[FAKES]) as device:
+        steps = steps_on(network(), device, "aborting", allow=("slower-than-float",))
+        steps.shop._sink = told.append
+        killer.next(kills)
+        candidate = steps.evaluate(STATIC)
+    assert killer.left == 0
+    notes = [event.text for event in told if "once more in a fresh process" in event.text]
+    assert len(notes) == 1, "the first death is told"
+    assert "SIGKILL" in notes[0]
+    if kills == 1:
+        assert (candidate.verdict, kinds(candidate)) == ("open", [])
+        assert candidate.memory is not None
+    else:
+        assert (candidate.verdict, kinds(candidate)) == ("failed", ["worker-crashed"])
+        assert "SIGKILL" in candidate.reason
 
 
 @contextmanager

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from haversack.measure.device import Opening
-from haversack.tools.worker.faults import WorkerCrashed, WorkerError, WorkerTimeout
+from haversack.measure.local import LocalDevice
+from haversack.tools.worker.faults import NeverReady, WorkerCrashed, WorkerError, WorkerTimeout
 
 PLANNED = "openers:planned"
 REAL = "openers:real"
@@ -172,3 +173,31 @@ def test_the_peak_of_importing_is_measured_once_for_a_target_and_its_inputs(loca
     assert first > 10e6
     monkeypatch.setattr(local_device, "_fresh", None)  # a second process would fail
     assert local_device.import_peak(REAL, ONE) == first
+
+
+def test_a_child_killed_before_it_opens_anything_is_started_once_more(killer, openers_folder, planned_file):
+    with LocalDevice(folders=[openers_folder], python=killer.python) as device:
+        killer.next(1)
+        assert device.run(device.load(Opening(planned_file(), PLANNED)), ONE)["calls"] == 1
+        killer.next(1)
+        assert device.start(Opening(planned_file(), PLANNED), ONE).load_ms > 0
+        killer.next(1)
+        assert device.import_peak(REAL, ONE) > 10e6
+        assert killer.left == 0
+
+
+def test_two_children_killed_before_they_open_anything_say_nothing_of_the_file(killer, openers_folder, planned_file):
+    with LocalDevice(folders=[openers_folder], python=killer.python) as device:
+        killer.next(3)
+        with pytest.raises(NeverReady, match="SIGKILL: memory may have run out"):
+            device.load(Opening(planned_file(), PLANNED))
+        assert killer.left == 1, "it is tried twice, not for ever"
+        assert device.run(device.load(Opening(planned_file(), PLANNED)), ONE)["calls"] == 1, (
+            "the last one dies, no more"
+        )
+
+
+def test_a_process_that_dies_of_importing_alone_says_nothing_of_a_file(new_device, openers_folder, monkeypatch):
+    (openers_folder / "deadly.py").write_text("import os\nos.abort()\n")
+    with pytest.raises(NeverReady, match="SIGABRT"):
+        new_device().import_peak("deadly:target", ONE)

@@ -13,7 +13,7 @@ from haversack.base.budget import Budget, parse
 from haversack.base.candidate import ArtifactFile
 from haversack.base.plan import WEIGHT_BITS, LayerPlan, Precision
 from haversack.base.quality import Quality
-from haversack.report import build, render
+from haversack.report import build, headline, render
 from haversack.report.record import Forecast, Limit
 
 
@@ -74,6 +74,25 @@ def test_every_limit_of_a_budget_has_a_source(values):
     rows = limits(build(**{**values, "budget": full}))
     assert set(rows) == set(vars(full))
     assert all(row.got is not None for row in rows.values())
+
+
+def test_a_runtime_that_does_not_ship_has_the_figures_of_its_best_candidate(values):
+    """With ``--target any`` another runtime's file ships, and yet this one met its limits."""
+    first, second = values["candidates"][:2]
+    others = [replace(one, plan=replace(one.plan, target="litert"), verdict="met") for one in (first, second)]
+    lost = replace(others[0], plan=replace(others[0].plan, origin="lost"), artifact=None, verdict="failed")
+    made = build(**{**values, "candidates": (first, lost, *others)})
+    assert list(made.best) == ["onnxruntime"]
+    rows = {limit.limit: limit for limit in made.limits_of("litert")}
+    assert (rows["size"].got, rows["size"].met, rows["size"].judged) == (5_020_000, True, True)
+    assert {name: (row.got, row.met) for name, row in rows.items()} == {
+        row.limit: (row.got, row.met) for row in made.limits_of("onnxruntime")
+    }
+    told = replace(made, why="onnxruntime ships.")
+    assert headline.of(told).sentence == "Every budget is met on onnxruntime."
+    page = render(told)
+    assert page.count('<th scope="row">Size</th>') == 1, "the page tells the limits of what ships alone"
+    assert "not measured" not in page.partition('id="budget"')[2].partition("</section>")[0]
 
 
 def test_what_was_not_measured_is_never_met(hollow):

@@ -33,7 +33,7 @@ def report(
         raise stopped
     record = files.read(out / "report.json")
     if page:
-        say(str(files.write(record, out)[1]))
+        say(str(files.write_page(record, out)))
     elif json:
         say_json(unstructure(record))
     else:

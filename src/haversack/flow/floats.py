@@ -1,6 +1,6 @@
 """The float artefact of a target: written, opened and run once before anything rests on it.
 
-A runtime that refuses its own float file, crashes or hangs on it costs its target, and the other targets go on.
+A runtime that refuses its own float file, crashes on it twice or hangs on it costs its target, and the others go on.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from haversack.flow.workshop import Workshop
 from haversack.lower.emit import emit
 from haversack.measure.device import Device, Opening
 from haversack.targets.contract import Target, opened_first
+from haversack.tools.worker.again import twice
 from haversack.tools.worker.faults import WorkerCrashed, WorkerError, WorkerFault, WorkerTimeout
 
 
@@ -86,19 +87,25 @@ class FloatMaker:
     def _made(self, name: str, target: Target, folder: Path) -> FloatFile:
         def opens(path: Path, options: Mapping[str, str], threads: int) -> None:
             with suppress(WorkerError):  # what the runtime refuses, the target tells better when it opens the file
-                self.device.opens(Opening(path, name, options, threads))
+                twice(lambda: self.device.opens(Opening(path, name, options, threads)), self._once_more)
 
         self.shop.tell(Event("lower", "start", f"writing the float file for {name}"))
         with opened_first(opens):
             made = FloatFile(folder, emit(self.model, Encodings.none(), target, folder))
         if target.runs_here:
             self.shop.tell(Event("lower", "start", f"opening the float file in {name} and running it once"))
-            handle = self.device.load(made.opening)
-            try:
-                Running(self.device, handle, made.artifact, self.model.outputs)(_least(self.model, self.sample()))
-            finally:
-                self.device.unload(handle)
+            twice(lambda: self._run(made), self._once_more)
         return made
+
+    def _run(self, made: FloatFile) -> None:
+        handle = self.device.load(made.opening)
+        try:
+            Running(self.device, handle, made.artifact, self.model.outputs)(_least(self.model, self.sample()))
+        finally:
+            self.device.unload(handle)
+
+    def _once_more(self, death: WorkerCrashed) -> None:
+        self.shop.tell(Event("lower", "note", f"{death.cause}; once more in a fresh process"))
 
 
 def _least(model: Model, sample: Sample) -> Sample:

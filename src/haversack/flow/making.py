@@ -1,4 +1,4 @@
-"""Making a plan real: compress, lower, verify, measure. A runtime that crashes costs its candidate and no more."""
+"""Making a plan real: compress, lower, verify, measure. A runtime that crashes twice costs its candidate, no more."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ from haversack.tools.data import batches
 from haversack.tools.formats import encodings_file
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.store import atomic
-from haversack.tools.worker.faults import WorkerError, WorkerFault
+from haversack.tools.worker.again import twice
+from haversack.tools.worker.faults import WorkerCrashed, WorkerError, WorkerFault
 
 ENCODINGS, WEIGHTS = "encodings.safetensors", "weights.safetensors"
 SIGNIFICANT_TIME = 0.02
@@ -138,7 +139,8 @@ class Maker:
             if not self.target.runs_here:
                 made = Export(plan, artifact, compressed, found, clock.seconds)
                 return Made(exported(made, self.target, self.data, self.metric, self.baseline))
-            return self._measured(plan, artifact, compressed, found, clock)
+            file = artifact
+            return twice(lambda: self._measured(plan, file, compressed, list(found), clock), self._once_more)
         except (ConversionError, VerificationError, WorkerFault) as error:
             found.append(failure(error, self.model.graph))
             candidate = Candidate(plan, artifact, None, None, None, None, None, tuple(found), dict(clock.seconds))
@@ -203,7 +205,10 @@ class Maker:
         """Open a file that was just written in the device's child, where it may crash."""
         # What the runtime refuses, the target tells better when it opens the file itself.
         with suppress(WorkerError):
-            self.device.opens(Opening(path, target, options, threads))
+            twice(lambda: self.device.opens(Opening(path, target, options, threads)), self._once_more)
+
+    def _once_more(self, death: WorkerCrashed) -> None:
+        self.sink(Event("measure", "note", f"{death.cause}; once more in a fresh process"))
 
     def _opening(self, plan: Plan, artifact: Artifact) -> Opening:
         return Opening(self.folder_of(plan) / artifact.files[0].path, plan.target, artifact.session_options)

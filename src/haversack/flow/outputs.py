@@ -24,17 +24,20 @@ from haversack.flow.next_step import next_step
 from haversack.flow.running import feeds
 from haversack.flow.steps import Steps
 from haversack.flow.where import environment
+from haversack.flow.workshop import FOLDER
 from haversack.measure.device import Opening
 from haversack.report import facts
 from haversack.report.record import Forecast, ModelFacts, Record, Samples
 from haversack.targets.contract import Target
 from haversack.tools.data import golden, golden_file
 from haversack.tools.formats import encodings_file
-from haversack.tools.store import atomic
+from haversack.tools.store import atomic, whole
 
 GOLDEN_SAMPLES = 4
 GOLDEN_SEED = 20260101
-BEST = "best"
+BEST, RECIPE = "best", "recipe.toml"
+STAGE = "leaving"
+"""Where all of it is made, inside the run's own folder, until it takes its place."""
 ARTIFACT, GOLDEN = "artifact.json", "golden.npz"
 _FLOAT_BYTES = 4
 
@@ -63,7 +66,7 @@ def leave(
     wishes: Wishes,
     seconds: Mapping[str, float],
 ) -> Record:
-    """Write everything of a finished run and return its record; ``report.json`` and ``report.html`` come last.
+    """Write everything of a finished run and return its record: all of it takes its place together, or nothing does.
 
     Args:
         steps: the run.
@@ -73,20 +76,41 @@ def leave(
         seconds: stage -> seconds.
 
     Raises:
-        EnvironmentFault: the folder cannot be written.
+        EnvironmentFault: the folder cannot be written; what an earlier run left in it is whole.
     """
-    out = steps.shop.out
-    only = wishes.only
+    stage = steps.shop.inside / STAGE
+    try:
+        shutil.rmtree(stage, ignore_errors=True)  # of a run that was killed
+        record = _left(steps, candidates, pairs, wishes, seconds, atomic.make_folder(stage))
+        kept = f"{FOLDER}/{choice.NAME}"
+        names = (*(f"{BEST}/{target}" for target in record.best), kept, RECIPE, report.HTML_NAME, report.JSON_NAME)
+        whole.put(stage, steps.shop.out, names)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return record
+
+
+def _left(
+    steps: Steps,
+    candidates: Sequence[Candidate],
+    pairs: Sequence[Pair],
+    wishes: Wishes,
+    seconds: Mapping[str, float],
+    stage: Path,
+) -> Record:
+    """Write everything into a folder, and return the record."""
+    out, only = steps.shop.out, wishes.only
     best = {target: one for target, one in shipped(candidates).items() if only is None or target == only.target}
-    after = {one.id: _ship(steps, target, one) for target, one in best.items()}
+    after = {one.id: _ship(steps, stage / BEST / target, one) for target, one in best.items()}
     plans = tuple(one.plan for one in best.values())
-    with atomic.told(out / "recipe.toml", "write the recipe"):
+    with atomic.told(stage / RECIPE, "write the recipe"):
         job = _beside(steps.job.source, out)
         own = {name: one for name, one in steps.settings.items() if name in best}
-        write(Recipe(FORMAT, job, steps.model.digest, wishes.budget, plans, own), out / "recipe.toml")
+        write(Recipe(FORMAT, job, steps.model.digest, wishes.budget, plans, own), stage / RECIPE)
     calibration, evaluation = steps.data.counts()
     relocated = [_relocated(one, best) for one in candidates]
-    choice.write(_choice(steps, relocated), out)
+    atomic.make_folder(stage / FOLDER)
+    choice.write(_choice(steps, relocated), stage)
     record = report.build(
         relocated,
         model=facts.of_model(steps.model, source=steps.job.source, time_share=_shares(steps)),
@@ -106,12 +130,12 @@ def leave(
         forecasts={one.id: _forecast(one) for one in candidates if "forecast" in one.extra},
     )
     across = tuple(report.pair(one) for one in pairs)
-    proofs = _proofs(out, {name: beside(steps.targets[name]) for name in best})
+    proofs = _proofs(stage, {name: beside(steps.targets[name]) for name in best})
     why = only.paragraph if only else ""
     record = replace(record, across=across, why=why, proofs=proofs, settings=dict(steps.settings))
-    record = memory.told(record, steps, best, {target: out / BEST / target for target in best})
+    record = memory.told(record, steps, best, {target: stage / BEST / target for target in best})
     steps.shop.tell(Event("pack", "start", "writing the report"))
-    report.write(record, out)
+    report.write(record, stage)
     return record
 
 
@@ -156,10 +180,11 @@ def shipped(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
     return best
 
 
-def _ship(steps: Steps, target: str, candidate: Candidate) -> ModelFacts:
-    """Copy an artefact to best/TARGET with what proves it there, and return the compressed model in numbers."""
+def _ship(steps: Steps, folder: Path, candidate: Candidate) -> ModelFacts:
+    """Copy an artefact into a folder with what proves it there, and return the compressed model in numbers."""
+    target = candidate.plan.target
     made = steps.makers[target].folder_of(candidate.plan)
-    folder = atomic.make_folder(steps.shop.out / BEST / target)
+    atomic.make_folder(folder)
     artifact = candidate.artifact
     if artifact is None:
         message = f"{candidate.id} left no artefact"

@@ -12,6 +12,7 @@ from haversack import metrics
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, EXIT_VERIFICATION, ConversionError
+from haversack.base.finding import Finding
 from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.profile import Profile
@@ -27,6 +28,7 @@ from haversack.flow.data import Data
 from haversack.flow.early import limits, narrowest
 from haversack.flow.effort import effort
 from haversack.flow.exports import judgeable
+from haversack.flow.foreign import foreign
 from haversack.flow.outputs import Wishes, leave, shipped
 from haversack.flow.proposals import careful, proposals, smaller
 from haversack.flow.race import race
@@ -78,11 +80,13 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
         _refuse(preflight, tried)
+        strange = _strange(wish, steps)
         steps.checked_baseline()
         candidates = _searched(steps, tried.targets, budget, fixed)
         final = confirmed(steps, candidates, budget)
         pairs = crossed(steps, shipped(final))
         final = told(final, parting(shipped(final), pairs, steps.constraints))
+        final = told(final, dict.fromkeys(shipped(final), strange) if strange else {})
         only = _one_of(final, budget, tried) if tried.one else None
         ships = outdone(final, only) if only else final
         left = Wishes(budget, allow, wish.command, only)
@@ -110,6 +114,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
     ):
         steps, tried = _taking(_steps(shop, job, offered, device, request.effort), offered)
         found = steps.preflight(PLANS * len(tried.targets))
+        _strange(request, steps)
         told = limits(
             steps.model, budget, narrowest(steps.model, steps.targets), steps.metric.unit, runs=bool(steps.running)
         )
@@ -142,6 +147,14 @@ def _allowed(allow: Sequence[str], budget: Budget) -> tuple[str, ...]:
     finding, and meets the limit or misses it; it has not failed, and gentler plans are no cure.
     """
     return tuple(dict.fromkeys((*allow, "slower-than-float"))) if budget.judges_speed else tuple(allow)
+
+
+def _strange(request: Request, steps: Steps) -> Finding | None:
+    """Return what is to be said of a recipe of another model, and tell it at once."""
+    found = foreign(request, steps.model.digest)
+    if found is not None:
+        steps.shop.tell(Event("load", "note", found.text))
+    return found
 
 
 def _owner(job: Job) -> str:

@@ -78,7 +78,7 @@ class Answer:
         """
         if self.writable is None:
             raise UsageError("there is no plan to write: nothing meets it, nor is forecast to", where=str(path))
-        with atomic.told(path, "write the plan"):
+        with atomic.told(path, "write the plan", "choose a file that can be written with --write"):
             write_plan(self.writable, path)
 
     def next_command(self, path: Path | None = None) -> str:

@@ -54,6 +54,7 @@ from haversack.report import facts
 from haversack.report.record import Environment
 from haversack.targets.contract import Target
 from haversack.tools.graph.execute import Executor
+from haversack.tools.worker.again import twice
 from haversack.tools.worker.faults import WorkerFault
 
 SEARCH_EXACT_SAMPLES, SHIPPED_EXACT_SAMPLES = 8, 64
@@ -263,7 +264,7 @@ class Steps:
             self.shop.tell(Event("profile", "start", f"time of each layer in the float file for {name}"))
             sample = tuple(array[:1] for array in self.data.first())
             try:
-                found = self.device.layer_seconds(one.opening, one.artifact, sample, PROFILE_RUNS)
+                found = twice(lambda: self.device.layer_seconds(one.opening, one.artifact, sample, PROFILE_RUNS))
             except WorkerFault as error:
                 self.shop.tell(Event("profile", "note", f"{name} tells no times of layers: {error.cause}"))
                 return {}
@@ -374,7 +375,7 @@ class Steps:
             "verify",
             "the chosen artefact against the reference",
             [candidate.plan.digest, artifact.files[0].sha256, SHIPPED_EXACT_SAMPLES, *self.content],
-            lambda: maker.confirmed(candidate, SHIPPED_EXACT_SAMPLES),
+            lambda: twice(lambda: maker.confirmed(candidate, SHIPPED_EXACT_SAMPLES)),
             save=lambda made: ({"parity": unstructure(made[0]), "findings": unstructure(list(made[1]))}, {}),
             load=load_back,
         )

@@ -38,7 +38,8 @@ from haversack.report.record import CandidateRecord, Limit, Record
 from haversack.tools.data import golden_file
 from haversack.tools.formats import encodings_file
 from haversack.tools.graph.injection import count, differences
-from haversack.tools.worker.faults import LinkLost, WorkerError, WorkerFault
+from haversack.tools.worker.again import twice
+from haversack.tools.worker.faults import LinkLost, NeverReady, WorkerError, WorkerFault
 from haversack.tools.worker.process import Limits
 
 FLOAT_TOLERANCE = 1e-5
@@ -156,7 +157,7 @@ def _target(out: Path, record: Record, target: str, device: Device, sink: Sink) 
             continue
         try:
             text, faults = look()
-        except LinkLost:
+        except (LinkLost, NeverReady):
             raise  # nothing is said of the file
         except NotThere as error:
             check = Check(target, name, error.cause, skipped=True)
@@ -222,13 +223,18 @@ def _golden(device: Device, shipped: Shipped) -> tuple[str, list[Fault]]:
     artifact = shipped.artifact()
     vectors = golden_file.read(shipped.folder / GOLDEN)
     main = shipped.folder / artifact.files[0].path
-    faults: list[Fault] = []
-    try:
+
+    def look() -> list[Fault]:
+        faults: list[Fault] = []
         handle = device.load(Opening(main.resolve(), shipped.target, artifact.session_options))
         for number, vector in enumerate(vectors):
             found = device.run(handle, vector.inputs)
             faults += _differing(number, vector.outputs, found, exact=shipped.exact)
         device.unload(handle)
+        return faults
+
+    try:
+        faults = twice(look)
     except WorkerFault as error:
         raise VerificationError(_plainly(error, main), where=shipped.prefix + artifact.files[0].path) from error
     how = "bit for bit" if shipped.exact else f"within {FLOAT_TOLERANCE:g} (it has float layers)"

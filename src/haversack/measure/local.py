@@ -13,6 +13,7 @@ from haversack.base.candidate import Artifact
 from haversack.base.model import Sample
 from haversack.base.recipe import unstructure
 from haversack.measure.device import LAYER_RUNS, Handle, NotThere, Opening, Start, Times
+from haversack.tools.worker.again import ready
 from haversack.tools.worker.process import DEFAULT_LIMITS, Limits, Worker
 
 ENTRY = "haversack.measure.sessions:methods"
@@ -23,7 +24,8 @@ class LocalDevice:
 
     All handles live in one child process, so that they can be timed side by side. When it crashes or hangs, the call
     raises and the next one finds a new child in which the other handles are opened again on use: an artefact that
-    brings its runtime down costs its own measurement and nothing else.
+    brings its runtime down costs its own measurement and nothing else. A child that dies before it opens anything is
+    started once more; where that one dies too, every call raises ``NeverReady``, which says nothing of the artefact.
 
     Args:
         limits: of every child.
@@ -148,12 +150,17 @@ class LocalDevice:
         Measured once for a target and a size of inputs (arrays of any shape and dtype; only their bytes count).
 
         Raises:
-            WorkerError, WorkerCrashed, WorkerTimeout: the runtime cannot be imported.
+            WorkerError: the runtime cannot be imported.
+            NeverReady: two processes died of it, or hung.
         """
+
+        def look() -> int:
+            with self._fresh() as worker:
+                return int(worker.call("import", {"target": target}, inputs)[0]["peak_bytes"])
+
         key = (target, sum(array.nbytes for array in inputs.values()))
         if key not in self._imports:
-            with self._fresh() as worker:
-                self._imports[key] = worker.call("import", {"target": target}, inputs)[0]["peak_bytes"]
+            self._imports[key] = ready(look)
         return self._imports[key]
 
     def unfused(self, opening: Opening, artifact: Artifact) -> tuple[str, ...]:
@@ -225,6 +232,9 @@ class LocalDevice:
         return opening.header()
 
     def _fresh(self) -> Worker:
+        return ready(self._begun)
+
+    def _begun(self) -> Worker:
         return Worker.start(ENTRY, env=self._env, limits=self._limits, folders=self._folders, python=self._python)
 
     def __enter__(self) -> Self:

@@ -140,7 +140,7 @@ class RemoteDevice(LocalDevice):
         folder = worker.place(Parcel(_artefact(opening.path)))
         return replace(opening, path=Path(folder) / opening.path.name).header()
 
-    def _fresh(self) -> Worker:
+    def _begun(self) -> Worker:
         try:
             return self._started()
         except LinkLost:  # a line may be bad for a moment

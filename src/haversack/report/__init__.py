@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from haversack.report.build import build, memory, pair
-from haversack.report.files import read, write
+from haversack.report.files import HTML_NAME, JSON_NAME, read, write, write_page
 from haversack.report.page import render
 from haversack.report.record import Activations, Bytes, Environment, Forecast, LayerFacts, ModelFacts, Record, Samples
 from haversack.report.text import lines
 
 __all__ = [
+    "HTML_NAME",
+    "JSON_NAME",
     "Activations",
     "Bytes",
     "Environment",
@@ -24,4 +26,5 @@ __all__ = [
     "read",
     "render",
     "write",
+    "write_page",
 ]

@@ -119,8 +119,12 @@ def _baseline(quality: Quality, stated: float | None) -> Baseline:
 def _limits(
     budget: Budget, records: Sequence[CandidateRecord], best: Mapping[str, str], metric_unit: str
 ) -> tuple[Limit, ...]:
+    """Return every limit of every target: of what ships, else of the first candidate, best first, that left a file."""
     targets = dict.fromkeys(record.target for record in records)
     chosen = {record.target: record for record in records if best.get(record.target) == record.id}
+    for record in records:
+        if record.artifact is not None:
+            chosen.setdefault(record.target, record)
     rows = []
     for target in targets:
         for name, allowed in budget.limits().items():

@@ -15,6 +15,7 @@ from haversack.tools.store.atomic import make_folder, replacing
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
+_ELSEWHERE = "copy the folder to where it can be written, and repeat the command with the copy"
 _AGAIN = "haversack pack JOB --out FOLDER    writes a new one"
 
 
@@ -43,6 +44,20 @@ def write(record: Record, folder: Path) -> tuple[Path, Path]:
             stream.write(content)
             stream.flush()
     return paths
+
+
+def write_page(record: Record, folder: Path) -> Path:
+    """Write report.html anew into the folder that a record was read from, and return its path.
+
+    Raises:
+        EnvironmentFault: it cannot be written; the old page is whole.
+        MissingExtra: a package that draws the page is not installed.
+    """
+    path = folder / HTML_NAME
+    page = render(record).encode()
+    with replacing(path, _ELSEWHERE) as stream:
+        stream.write(page)
+    return path
 
 
 def read(path: Path) -> Record:

@@ -89,7 +89,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Limit:
-    """One limit for one target, against the artefact chosen for it.
+    """One limit for one target, against what ships for it; or its best candidate, where another runtime's file ships.
 
     Attributes:
         limit: the field of the budget: size, download, memory, latency_ms, latency_ratio or drop.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from haversack.targets.onnxruntime import OnnxRuntime
 
@@ -37,6 +39,22 @@ class Deadly:
         pass
 
 
+class Hunted:
+    """A session that somebody kills from outside in a call, for each file that lies in a folder."""
+
+    def __init__(self, session, folder):
+        self.session, self.inputs, self.outputs, self.folder = session, session.inputs, session.outputs, folder
+
+    def run(self, inputs):
+        for doom in self.folder.glob("doom.*"):
+            doom.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.session.run(inputs)
+
+    def close(self):
+        self.session.close()
+
+
 class Off:
     """A session whose outputs are off by one hundredth."""
 
@@ -67,6 +85,8 @@ class Aborting(OnnxRuntime):
         session = super()._open(path, options, threads)
         if how.startswith("float"):
             return Deadly(session, how)
+        if how.startswith("hunted in ") and quantized(path):
+            return Hunted(session, Path(how.removeprefix("hunted in ")))
         return Off(session) if how == "tensors" and quantized(path) else session
 
     def _tensors(self, path, artifact, inputs, keys):

@@ -170,3 +170,12 @@ def test_a_place_where_no_folder_can_be_made_is_told_as_that():
         atomic.make_folder(Path("/proc/no-such-folder"))
     assert caught.value.cause == "no folder can be made there, or one of the path is gone"
     assert "--out" in caught.value.next_step
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.EIO])
+def test_what_to_do_instead_is_the_commands_own(number):
+    error = OSError(number, os.strerror(number))
+    assert "--out" in atomic.fault(error, Path("p"), "write it").next_step
+    own = atomic.fault(error, Path("p"), "write it", "choose another file with --write").next_step
+    assert own.endswith("choose another file with --write")
+    assert "--out" not in own

@@ -12,25 +12,34 @@ from typing import BinaryIO
 
 from haversack.base.errors import EnvironmentFault
 
+OUT = "choose a folder that can be written with --out"
+"""What to do where nothing can be written, in a command that writes into the folder of a run."""
 _MEANINGS = {
     errno.ENOSPC: ("the disk is full", "free some space, then repeat the same command: it resumes"),
     errno.EDQUOT: ("the disk quota is used up", "free some space, then repeat the same command: it resumes"),
     errno.EFBIG: ("a file grew over the limit on file sizes", "raise it (ulimit -f), then repeat the same command"),
-    errno.EROFS: ("the file system is read-only", "choose a folder that can be written with --out"),
-    errno.ENOENT: ("no folder can be made there, or one of the path is gone", "choose another folder with --out"),
-    errno.EACCES: ("permission denied", "choose a folder that can be written with --out"),
-    errno.EPERM: ("not permitted", "choose a folder that can be written with --out"),
-    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder with --out"),
-    errno.EISDIR: ("it is a folder, not a file", "move it away, or choose another folder with --out"),
-    errno.EIO: ("the disk reports an error", "look at the system's log (dmesg), and choose another disk with --out"),
+    errno.EROFS: ("the file system is read-only", "{instead}"),
+    errno.ENOENT: ("no folder can be made there, or one of the path is gone", "{instead}"),
+    errno.EACCES: ("permission denied", "{instead}"),
+    errno.EPERM: ("not permitted", "{instead}"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "{instead}"),
+    errno.EISDIR: ("it is a folder, not a file", "move it away, or {instead}"),
+    errno.EIO: ("the disk reports an error", "look at the system's log (dmesg), and {instead}"),
 }
 
 
-def fault(error: OSError, path: Path, doing: str) -> EnvironmentFault:
-    """Return what an operating system's error means: cause, place, what was tried, what to do next."""
+def fault(error: OSError, path: Path, doing: str, instead: str = OUT) -> EnvironmentFault:
+    """Return what an operating system's error means: cause, place, what was tried, what to do next.
+
+    Args:
+        error: what it raised.
+        path: what was worked on.
+        doing: what was done with it.
+        instead: what to do where it cannot be written, as a clause.
+    """
     unknown = (error.strerror or str(error), "look at the folder and its disk, then repeat the same command")
     cause, next_step = _MEANINGS.get(error.errno or 0, unknown)
-    return EnvironmentFault(cause, where=str(path), tried=doing, next_step=next_step)
+    return EnvironmentFault(cause, where=str(path), tried=doing, next_step=next_step.replace("{instead}", instead))
 
 
 def why(error: Exception) -> str:
@@ -40,12 +49,13 @@ def why(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def told(path: Path, doing: str) -> Iterator[None]:
+def told(path: Path, doing: str, instead: str = OUT) -> Iterator[None]:
     """Turn every OSError of the block into an EnvironmentFault.
 
     Args:
         path: what the block works on.
         doing: what it does, as ``write the report``.
+        instead: what to do where the path cannot be written, as a clause.
 
     Raises:
         EnvironmentFault: the block raised an OSError.
@@ -53,7 +63,7 @@ def told(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise fault(error, path, doing) from error
+        raise fault(error, path, doing, instead) from error
 
 
 def make_folder(path: Path) -> Path:
@@ -84,16 +94,20 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, instead: str = OUT) -> Iterator[BinaryIO]:
     """Yield a stream whose content becomes ``path`` when the block ends well, and disappears otherwise.
 
     A reader sees the old file or the new one, never a part; after a loss of power as well.
+
+    Args:
+        path: the file.
+        instead: what to do where it cannot be written, as a clause.
 
     Raises:
         EnvironmentFault: it cannot be written (full disk, read-only folder …); ``path`` is unchanged.
     """
     temporary = path.with_name(temporary_name(path.name))
-    with told(path, "write the file"):
+    with told(path, "write the file", instead):
         try:
             with temporary.open("xb") as stream:
                 yield stream

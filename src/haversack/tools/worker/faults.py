@@ -1,6 +1,7 @@
 """What a worker's end looks like from the parent: always one of three exceptions, never the end of the run.
 
-Only where a device itself cannot be reached any more, nothing can be said of what was tried: ``LinkLost``.
+Only where a device itself cannot be reached any more, or no process comes up on it, nothing can be said of what was
+tried: ``LinkLost``, ``NeverReady``.
 """
 
 from __future__ import annotations
@@ -61,6 +62,23 @@ class WorkerError(WorkerFault):
         self.type = type_
         self.text = text
         self.traceback = traceback
+
+
+class NeverReady(EnvironmentFault):
+    """Two processes in a row died or hung before they opened anything; ``log`` is the end of what the second printed.
+
+    Args:
+        last: what became of the second.
+    """
+
+    def __init__(self, last: WorkerCrashed | WorkerTimeout) -> None:
+        super().__init__(
+            f"no worker process comes up: {last.cause}",
+            faults=last.faults,
+            tried="starting two, one after the other; nothing had been opened in them",
+            next_step="free some memory, then repeat the same command: it resumes (haversack doctor tries a worker)",
+        )
+        self.log = last.log
 
 
 class LinkLost(EnvironmentFault):
