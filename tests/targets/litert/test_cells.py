@@ -7,6 +7,10 @@ import pytest
 
 from haversack.base.encodings import Encodings
 from haversack.base.errors import ConversionError
+from haversack.base.job import Job
+from haversack.compress.prepare.contract import PrepareContext
+from haversack.compress.prepare.fold_norm import FoldNorm
+from haversack.load.exporting import export
 from haversack.targets.litert import LiteRT
 
 pytestmark = pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # torch.export of nn.GRU
@@ -250,3 +254,31 @@ def test_cells_with_stored_weights(cells, both, encoded, precision):
     made = both(model, encodings)
     assert made.target.read(made.path, made.artifact).digest == encodings.digest
     np.testing.assert_allclose(made.file(x)[0], made.reference(x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_norm_before_a_recurrent_layer_folds_and_its_layer_is_integers(both, encoded):
+    import torch
+    from torch import nn
+
+    class Listening(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv1d(4, 6, 3, padding=1), trained(nn.BatchNorm1d(6))
+            self.memory, self.head = nn.GRU(6, 5, batch_first=True), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.head(self.memory(torch.relu(self.norm(self.conv(x))).transpose(1, 2))[0][:, -1])
+
+    torch.manual_seed(4)
+    x = np.random.default_rng(5).normal(size=(4, 4, STEPS)).astype(np.float32)
+    module = Listening().eval()
+    model = export(Job("listening", lambda: module, lambda: iter([(x,)]), lambda: iter(()), "top1"))
+    model = FoldNorm().apply(model, PrepareContext(lambda: [(x,)]))
+    assert TARGET.refusals(model) == ()
+    encodings = encoded(model, [(x,)])
+    assert {"conv:conv1d#0:weight", "head:linear#0:weight"} <= set(encodings.integers)
+    static = [node.key for node in model.graph.nodes if encodings.affine(node.out) is not None]
+    assert len(static) >= 4
+    made = both(model, encodings)
+    (found,), (wanted,) = made.file(x), made.reference(x)
+    assert float(np.abs(found - wanted).max()) <= float(encodings.affine(f"{model.graph.outputs[0]}:out").scale) + 1e-5
