@@ -35,6 +35,8 @@ STUDIED = {
     "average pool": lambda x: functional.avg_pool2d(x, 2),
     "average pool, zeros counted": lambda x: functional.avg_pool2d(x, 3, 1, 1),
     "average pool, zeros not counted": lambda x: functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False),
+    "average pool by two, zeros not counted": lambda x: functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    "parametric relu": lambda x: functional.prelu(x, torch.linspace(-0.1, 0.3, 8)),
     "max pool": lambda x: functional.max_pool2d(x, 2),
     "max pool of a ResNet's stem": lambda x: functional.max_pool2d(x, 3, 2, 1),
     "mean": lambda x: functional.adaptive_avg_pool2d(x, 1),

@@ -10,6 +10,7 @@ import pytest
 from haversack.base.encodings import Encodings, Float
 from haversack.targets.reference import Reference
 from haversack.tools.graph import roles
+from haversack.tools.graph.canonical import to_model
 from haversack.tools.numerics import affine
 from haversack.verify import locate
 
@@ -259,3 +260,41 @@ def test_bits_are_demanded_where_integers_alone_compute(network, coded):
     whole = Encodings({**tensors, weight: affine.symmetric(np.ones(4, np.float32), 8, 0)}, {weight: codes})
     assert is_exact(plain, whole)
     assert not is_exact(plain, Encodings(tensors))  # the layer's weight stays in float
+
+
+def sequence():
+    """A network whose steps are on axis 0, its samples on axis 1, as recurrent layers have them."""
+    import torch
+    from torch import nn
+
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.last(torch.relu(self.first(x.transpose(0, 1)))[-1])
+
+    torch.manual_seed(0)
+    free = ({0: torch.export.Dim.AUTO},)
+    return to_model(torch.export.export(Steps().eval(), (torch.zeros(2, 5, 3),), dynamic_shapes=free), "steps")
+
+
+@pytest.mark.parametrize("spoil", [False, True])
+def test_a_runtime_that_joins_its_samples_on_axis_0(spoil):
+    model, none = sequence(), Encodings.none()
+    x = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
+
+    def worse(seen):
+        if spoil:
+            seen[":relu#0:out"][2] += 1
+
+    one = runtime(model, none, spoil=worse)
+
+    def tensors(inputs, keys):
+        rows = [one((inputs[0][row : row + 1],), keys) for row in range(len(inputs[0]))]
+        return {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+
+    place = locate(model, none, none, (x,), tensors=tensors)
+    found = None if place is None else (place.kind, place.layer)
+    assert found == (("large-error-at", ":relu#0:out") if spoil else None)

@@ -67,7 +67,7 @@ def export(job: Job, *, batch: Sample | None = None) -> Model:
     with quiet():
         outputs = _eager(module, batch, interface, job)
         program = unrolled(_export(torchscript.plain(module, interface.example), interface))
-        if leaking(program.graph):  # y[:, 0] = 1: the loss of BatchNorm's own op is the price of a graph of values
+        if leaking(program.graph):  # y[:, 0] = 1
             program = program.run_decompositions({})
         _check_free(program, module, interface)
         _check_inference(program, job)

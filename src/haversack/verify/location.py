@@ -9,7 +9,7 @@ are demanded of integer layers behind float ones as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -22,6 +22,7 @@ from haversack.base.model import Model, Sample
 from haversack.targets.reference import Reference
 from haversack.targets.reference.interpret import Interpreter
 from haversack.targets.reference.refusals import refusals
+from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.injection import differences
 from haversack.tools.graph.roles import Role, role, units
 from haversack.tools.numerics import affine
@@ -98,7 +99,23 @@ def locate(
     if tensors is None:
         return None
     limits = _Limits(tolerance, float_tolerance, max(float_tolerance, reference_error))
-    return _first_departure(model, meaning.opened(model, read_back), inputs, tensors, limits)
+    opened = meaning.opened(model, read_back)
+    found = (_first_departure(model, opened, rows, tensors, limits) for rows in _apart(model, inputs))
+    return next((place for place in found if place is not None), None)
+
+
+def _apart(model: Model, inputs: Sample) -> Iterator[Sample]:
+    """Yield the inputs as they are, or row by row where a tensor does not have its samples, one each, on axis 0.
+
+    A file that holds one sample is run once for each, and what it shows is joined on axis 0: the steps of a recurrent
+    layer, or a constant, would be joined wrongly.
+    """
+    batch = {port.spec.shape[0] for port in model.inputs if port.spec.shape}
+    shapes = [unit.last.output.shape for unit in units(model.graph)]
+    rows = (
+        len(inputs[0]) if inputs and inputs[0].ndim and all(shape[:1] and shape[0] in batch for shape in shapes) else 1
+    )
+    yield from rebatch(model, [inputs], max(rows, 1))
 
 
 def _first_change(model: Model, intended: Encodings, read_back: Encodings) -> Finding | None:

@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from haversack.base.job import Job
 from haversack.compress.prepare.contract import PrepareContext, relative_error
 from haversack.compress.prepare.fold_norm import FoldNorm
+from haversack.load.exporting import export
 from haversack.tools.graph.execute import Executor
 
 
@@ -179,3 +181,43 @@ def test_one_folds_and_one_stays(make_model):
     assert error < 1e-5
     assert norms(after) == ["parts.0:batch_norm#0"]
     assert len(after.notes) == 2
+
+
+class Listening(nn.Module):
+    """A recurrent layer behind a norm: written out, the program loses the norm's own op."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.memory = nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.GRU(4, 5, batch_first=True)
+
+    def forward(self, x):
+        return self.memory(torch.relu(self.norm(self.conv(x))).transpose(1, 2))[0][:, -1]
+
+
+class Writing(nn.Module):
+    """A write into a part of a tensor: as a graph of values, the program loses the norm's own op."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        y = torch.relu(self.norm(self.conv(x))).clone()
+        y[:, 0] = 1.0
+        return y.mean(2)
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # torch.export of nn.GRU
+@pytest.mark.parametrize("module", [Listening(), Writing()])
+def test_a_norm_folds_whatever_else_the_model_holds(module):
+    batch = (np.random.default_rng(0).normal(size=(3, 3, 8)).astype(np.float32),)
+    module = shaken(module)
+    model = export(Job("net", lambda: module, lambda: iter([batch]), lambda: iter(()), "top1"))
+    assert norms(model) == ["norm:batch_norm#0"]
+    after = FoldNorm().apply(model, PrepareContext(lambda: [batch]))
+    assert [node.key for node in after.graph.nodes if "norm" in node.op] == []
+    assert after.notes[-1] == "fold_norm: 1 norms folded"
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(batch[0])).numpy()
+    for each in (model, after):
+        np.testing.assert_allclose(Executor(each).run(batch)[0], wanted, atol=1e-5)

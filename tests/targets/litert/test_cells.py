@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from haversack.base.encodings import Encodings
 from haversack.base.errors import ConversionError
+from haversack.base.job import Job
+from haversack.compress.prepare.contract import PrepareContext
+from haversack.compress.prepare.fold_norm import FoldNorm
+from haversack.load.exporting import export
 from haversack.targets.litert import LiteRT
+from haversack.verify.location import locate
 
 pytestmark = pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # torch.export of nn.GRU
 TARGET = LiteRT()
@@ -169,7 +176,6 @@ REFUSED = {
     "lstm": "lstm",
     "group norm": "group_norm",
     "instance norm": "instance_norm",
-    "parametric relu": "prelu",
     "softplus": "softplus",
     "mish": "mish",
     "pixel shuffle": "pixel_shuffle",
@@ -181,7 +187,7 @@ NAMES = (
     *("tanh, far out", "softmax, far out", "softmax of rows", "log_softmax of channels", "average, not counted"),
     *("average of a line", "layer norm", "layer norm of two axes", "layer norm without scale"),
     *("layer norm of a constant row", "layer norm, far off", "batch norm alone", "batch norm of a line"),
-    "transposed convolution",
+    *("transposed convolution", "parametric relu"),
     *("channel shuffle", "attention", "embedding bag by rows", "mask counted"),
     *("average, counted", "nearest", "bilinear", "interpolate to a size"),
 )
@@ -250,3 +256,38 @@ def test_cells_with_stored_weights(cells, both, encoded, precision):
     made = both(model, encodings)
     assert made.target.read(made.path, made.artifact).digest == encodings.digest
     np.testing.assert_allclose(made.file(x)[0], made.reference(x)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("last", ["recurrent", "written into"])
+def test_a_norm_beside_what_is_written_out_folds_and_its_layer_is_integers(both, encoded, last):
+    import torch
+    from torch import nn
+
+    class Listening(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv1d(4, 6, 3, padding=1), trained(nn.BatchNorm1d(6))
+            self.memory, self.head = nn.GRU(6, 5, batch_first=True), nn.Linear(5, 3)
+
+        def forward(self, x):
+            y = torch.relu(self.norm(self.conv(x)))
+            if last == "recurrent":
+                return self.head(self.memory(y.transpose(1, 2))[0][:, -1])
+            y = y.clone()
+            y[:, 0], y[:, 1:3, 1:] = 1.0, y[:, 3:4, 1:]
+            return self.head(y.mean(1))
+
+    torch.manual_seed(4)
+    x = np.random.default_rng(5).normal(size=(4, 4, STEPS)).astype(np.float32)
+    module = Listening().eval()
+    model = export(Job("listening", lambda: module, lambda: iter([(x,)]), lambda: iter(()), "top1"))
+    model = FoldNorm().apply(model, PrepareContext(lambda: [(x,)]))
+    assert TARGET.refusals(model) == ()
+    encodings = encoded(model, [(x,)])
+    assert {"conv:conv1d#0:weight", "head:linear#0:weight"} <= set(encodings.integers)
+    assert len([node.key for node in model.graph.nodes if encodings.affine(node.out) is not None]) >= 4
+    made = both(model, encodings)
+    (found,), (wanted,) = made.file(x), made.reference(x)
+    assert float(np.abs(found - wanted).max()) <= float(encodings.affine(f"{model.graph.outputs[0]}:out").scale) + 1e-5
+    shown = partial(made.target.tensors, made.path, made.artifact)
+    assert locate(model, encodings, encodings, (x,), tensors=shown) is None

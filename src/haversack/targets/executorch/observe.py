@@ -31,6 +31,7 @@ _INT8 = 128
 _CHAR, _FLOAT = 1, 6
 _ALIGNED = 16
 _LAST = frozenset({"Conv2d", "DepthwiseConv2d", "GlobalAvgPooling2d", "MaxPooling2d", "AvgPooling2d"})
+_AS_THE_MODEL = frozenset({"StaticReshape", "FullyConnected"})
 _TURNED = "StaticTranspose"
 _INFINITE = re.compile(r"(?<=: )([+-]?)inf(?=\s*[,}])")
 """A limit that is none, as flatc writes it: no JSON."""
@@ -65,9 +66,9 @@ def tensors(path: Path, names: Mapping[str, str], inputs: Sample) -> dict[str, n
     except (RuntimeError, Spoiled) as error:
         raise VerificationError(f"its values cannot be shown: {error}", where=str(path)) from error
     shown_at = dict(zip(wanted, (np.concatenate(each) for each in zip(*found, strict=True)), strict=True))
-    last = {number: _channels_last(delegate) for number, delegate in enumerate(program.delegates)}
+    last = _channels_last(program)
     flat = _lines(program)
-    return {key: _turned(shown_at[at], at[1] in last[at[0]], at in flat) for key, at in shown.items()}
+    return {key: _turned(shown_at[at], at in last, at in flat) for key, at in shown.items()}
 
 
 def _places(program: Program, names: Mapping[str, str], path: Path) -> dict[str, Place]:
@@ -107,16 +108,20 @@ def _lines(program: Program) -> set[Place]:
     }
 
 
-def _channels_last(delegate: Delegate) -> set[int]:
-    """Return the values whose channels come last: what image kernels give, until it is turned."""
-    found: set[int] = set()
-    for step in delegate.steps:
-        if step.kind in _LAST or (
-            len(delegate.values[step.output].dims) == 4
-            and (step.kind == _TURNED) != any(value in found for value in step.inputs)
-            and step.kind != "StaticReshape"
-        ):
-            found.add(step.output)
+def _channels_last(program: Program) -> set[Place]:
+    """Return the values whose channels come last: what image kernels give, until it is turned.
+
+    A transpose that belongs to no node turns an image over to channels last, or back. One that the model asked for
+    moves axes within the layout that its input has: ExecuTorch writes its permutation for that layout.
+    """
+    layers = program.about.get("layers") or {}
+    found: set[Place] = set()
+    for number, delegate in enumerate(program.delegates):
+        for index, step in enumerate(delegate.steps):
+            over = step.kind == _TURNED and f"{number}/{index}" not in layers
+            follows = len(delegate.values[step.output].dims) == 4 and step.kind not in _AS_THE_MODEL
+            if step.kind in _LAST or (follows and over != any((number, value) in found for value in step.inputs)):
+                found.add((number, step.output))
     return found
 
 

@@ -194,6 +194,21 @@ def write_leaky_relu(site: Site) -> Value:
     return unary(site, "LEAKY_RELU", site.value("self"), "LeakyReluOptions", alpha=slope)
 
 
+def write_prelu(site: Site) -> Value:
+    """Write the rectifier whose slope below zero is a parameter, of all or of each channel (He et al. 2015)."""
+    slope = site.arguments["weight"]
+    if not isinstance(slope, Constant):
+        raise site.refused("its slope is computed")
+    x = site.value("self")
+    rank = len(x.shape)
+    if slope.array.size > 1 and rank > 1 and x.order[-1] != 1:  # the kernel wants the channels last
+        x = site.ordered(x, (0, *range(2, rank), 1))
+    wide = slope.array.reshape(-1, *[1] * (rank - 2))
+    slopes = np.broadcast_to(wide, (x.shape[1] if rank > 1 else 1, *wide.shape[1:]))
+    found = constant(site, slopes, x.order, "float32")
+    return site.emit("PRELU", [x.tensor, found.tensor], x.shape, x.order)
+
+
 def write_elu(site: Site) -> Value:
     """Write the exponential linear unit with its usual constants."""
     if any(site.arguments.get(name, 1) != 1 for name in ("alpha", "scale", "input_scale")):

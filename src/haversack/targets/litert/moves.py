@@ -73,8 +73,11 @@ def write_permute(site: Site) -> Value:
 
 def write_expand(site: Site) -> Value:
     """Write a repetition along axes of length 1."""
-    x = site.value("self")
-    shape = site.shape
+    return widened(site, site.value("self"), site.shape)
+
+
+def widened(site: Site, x: Value, shape: Sequence[int]) -> Value:
+    """Return a value repeated along axes of length 1, or new ones in front, until it has this shape."""
     if math.prod(shape) == math.prod(x.shape):
         return reshaped(site, x, shape)
     x = site.ordered(x)
@@ -89,7 +92,7 @@ def write_slice(site: Site) -> Value:
     axis = int(site.arguments["dim"]) % len(x.shape)
     start, end, step = (site.arguments.get(name) for name in ("start", "end", "step"))
     begin, stop, stride = slice(start, end, step).indices(x.shape[axis])
-    return _part(site, x, axis, begin, stop, stride)
+    return part(site, x, axis, begin, stop, stride)
 
 
 def write_select(site: Site) -> Value:
@@ -97,10 +100,11 @@ def write_select(site: Site) -> Value:
     x = site.value("self")
     axis = int(site.arguments["dim"]) % len(x.shape)
     index = int(site.arguments["index"]) % x.shape[axis]
-    return reshaped(site, _part(site, x, axis, index, index + 1, 1), site.shape)
+    return reshaped(site, part(site, x, axis, index, index + 1, 1), site.shape)
 
 
-def _part(site: Site, x: Value, axis: int, begin: int, stop: int, stride: int) -> Value:
+def part(site: Site, x: Value, axis: int, begin: int, stop: int, stride: int) -> Value:
+    """Return the places of an axis from ``begin`` to before ``stop``; nothing is written where these are all."""
     length = len(range(begin, stop, stride))
     if length == x.shape[axis]:
         return x
@@ -121,11 +125,15 @@ def write_concat(site: Site) -> Value:
     values = _joined(site)
     shape = site.shape
     values = [value for value in values if math.prod(value.shape) or value.shape == shape]
+    return concatenated(site, values, shape, int(site.arguments["dim"]) % len(shape))
+
+
+def concatenated(site: Site, values: Sequence[Value], shape: Sequence[int], axis: int) -> Value:
+    """Return values joined along an axis of the model, in the order of the first."""
     order = values[0].order
-    values = [site.ordered(value, order) for value in values]
-    axis = order.index(int(site.arguments["dim"]) % len(shape))
-    inputs = [value.tensor for value in values]
-    return site.emit("CONCATENATION", inputs, shape, order, "ConcatenationOptions", dtype=_kept(values[0]), axis=axis)
+    inputs = [site.ordered(value, order).tensor for value in values]
+    place = order.index(axis)
+    return site.emit("CONCATENATION", inputs, shape, order, "ConcatenationOptions", dtype=_kept(values[0]), axis=place)
 
 
 def _joined(site: Site) -> list[Value]:
@@ -175,7 +183,7 @@ def write_pieces(site: Site) -> Value:
     pieces, begin = [], 0
     for shape in site.program.shapes(site.node):
         length = shape[axis] if len(shape) == len(x.shape) else 1
-        piece = _part(site, x, axis, begin, begin + length, 1)
+        piece = part(site, x, axis, begin, begin + length, 1)
         pieces.append(reshaped(site, piece, shape))
         begin += length
     site.values.several[site.key] = pieces

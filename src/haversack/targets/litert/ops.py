@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from haversack.targets.litert import arithmetic, composed, layers, moves, pools, resizes, transposed
+from haversack.targets.litert import arithmetic, composed, layers, moves, pools, resizes, transposed, writes
 from haversack.targets.litert.sheet import Value
 from haversack.targets.litert.site import Site
 
@@ -35,6 +35,7 @@ WRITERS: Mapping[str, Writer] = {
     "hardsigmoid": arithmetic.write_hardsigmoid,
     "gelu": arithmetic.write_gelu,
     "leaky_relu": arithmetic.write_leaky_relu,
+    "prelu": arithmetic.write_prelu,
     "elu": arithmetic.write_elu,
     "pow": arithmetic.write_pow,
     "where": arithmetic.write_where,
@@ -54,6 +55,10 @@ WRITERS: Mapping[str, Writer] = {
     "getitem": moves.write_item,
     "index": moves.write_index,
     "flip": moves.write_flip,
+    "fill": writes.write_fill,
+    "copy": writes.write_copy,
+    "slice_scatter": writes.write_slice_scatter,
+    "select_scatter": writes.write_select_scatter,
     "softmax": composed.write_softmax,
     "log_softmax": composed.write_log_softmax,
     "layer_norm": composed.write_layer_norm,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from haversack.targets.litert import padding
-from haversack.targets.litert.arithmetic import cast
+from haversack.targets.litert.arithmetic import cast, combine, constant
 from haversack.targets.litert.layers import padded, walled
 from haversack.targets.litert.moves import reshaped
 from haversack.targets.litert.order import NHWC
@@ -78,12 +78,29 @@ def write_pool(site: Site) -> Value:
         x, scheme = padded(site, x, ((0, 0), (0, 0), *sides)), "VALID"
     if not scheme and largest:
         x, scheme = walled(site, x, ((0, 0), (0, 0), *sides)), "VALID"
-    if not scheme:
-        raise site.refused("a pad that LiteRT's pools do not know")
     if site.arguments.get("divisor_override"):
         raise site.refused("a divisor of its own")
+    if not scheme:
+        return reshaped(site, _uncounted(site, x, window, stride, sides), shape)
     op = "MAX_POOL_2D" if largest else "AVERAGE_POOL_2D"
     return reshaped(site, _pool(site, op, x, window, stride, scheme), shape)
+
+
+def _uncounted(site: Site, x: Value, window: Sequence[int], stride: Sequence[int], sides: padding.Sides) -> Value:
+    """Return averages over what a window covers of an image, with pads that LiteRT's own pools do not know.
+
+    The zeros are counted first; then each place is scaled by how many numbers its window has, in all and of the image.
+    """
+    if site.grid is not None:
+        raise site.refused("a pad that LiteRT's pools do not know, in integers")
+    factors = []
+    for size, length, step, (before, after) in zip(x.shape[2:], window, stride, sides, strict=True):
+        begins = np.arange(0, before + size + after - length + 1, step) - before
+        covered = np.minimum(begins + length, size) - np.maximum(begins, 0)
+        factors.append(length / covered)
+    found = _pool(site, "AVERAGE_POOL_2D", padded(site, x, ((0, 0), (0, 0), *sides)), window, stride, "VALID")
+    table = np.multiply.outer(*factors).astype(np.float32)[None, None]
+    return combine(site, "MUL", found, constant(site, table, found.order, "float32"), shape=found.shape)
 
 
 def _pool(site: Site, op: str, x: Value, window: Sequence[int], stride: Sequence[int], scheme: str) -> Value:

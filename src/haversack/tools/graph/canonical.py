@@ -16,6 +16,7 @@ from haversack.base.graph import Graph, Node, TensorSpec
 from haversack.base.keys import node_key
 from haversack.base.model import Model, Port
 from haversack.tools.graph.macs import hint, macs_of
+from haversack.tools.graph.norms import name_norms
 
 if TYPE_CHECKING:
     from torch import fx
@@ -37,7 +38,8 @@ def to_model(
     """Return the Model of an exported program.
 
     Args:
-        program: from ``torch.export.export``, not decomposed, in inference mode.
+        program: from ``torch.export.export``, not decomposed further than ``run_decompositions({})`` does, in inference
+            mode. Its batch norms that were decomposed become one op again, in place.
         name: the model's name.
         input_names, output_names: names of the interface; the exporter's names where absent.
         dims: input name -> {axis: name of a free dimension}, to name the program's symbols.
@@ -46,6 +48,7 @@ def to_model(
     Raises:
         ConversionError: an input or output is no tensor, or a name is missing or given twice.
     """
+    name_norms(program)
     symbols = _symbol_names(program, input_names, dims or {})
     reader = _Reader(program, symbols)
     graph = reader.graph(input_names)
