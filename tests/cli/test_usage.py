@@ -105,6 +105,36 @@ def test_a_word_that_is_not_known_is_told_with_the_nearest_one(job, capfd, words
         assert one in told
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["a run", "a dry run"])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--effort", "hi"], "--effort: there is no effort 'hi'; did you mean high?"),
+        (["--device", "sssh:x"], "--device: there is no device 'sssh:x'"),
+        (["--device", "ssh:-x"], "'-x' is not [user@]host[:port]"),
+        (["--device", "qemu:cortex-a76"], "qemu:cortex-a76 is emulated"),
+        (["--target", "litert:wrong=3"], "litert:wrong: there is no such setting"),
+        (["--platform", "andriod"], "did you mean android?"),
+        (["--allow", "noisi"], "did you mean noisy?"),
+        (["--budget", "sise=5MB"], "did you mean size?"),
+        (["--plan", "absent.toml"], "absent.toml: the plan cannot be read"),
+        (["--plan", "."], "the plan cannot be read: is a directory"),
+    ],
+)
+def test_what_needs_nothing_of_the_job_is_told_before_it_runs(job, capfd, words, said, more):
+    (job / "job.py").write_text("raise OSError('the job file ran')\n")
+    told = refused(capfd, job, "pack", "job.py", *words, *more)
+    assert said in told
+    assert "the job file ran" not in told
+    assert "the job file ran" in refused(capfd, job, "pack", "job.py", *more)
+
+
+@pytest.mark.parametrize("name", ["absent.toml", "folder.toml"])
+def test_a_recipe_that_cannot_be_opened_is_told_with_its_path(job, capfd, name):
+    (job / "folder.toml").mkdir()
+    assert name in refused(capfd, job, "pack", name, "--effort", "high")
+
+
 def test_all_faults_of_a_budget_are_told_at_once(job, capfd):
     told = refused(capfd, job, "pack", "job.py", "--budget", "sise=1MB,latency=3,drop=1parsec")
     assert [line.split(":")[0].strip(" -") for line in told.splitlines() if line.startswith("  - ")] == [
