@@ -140,6 +140,7 @@ def test_every_section_is_there(page_of):
         "5.02 MB ×0.27 of float (18.6 MB)",
         "11.8 ms ×0.49 of float (24.3 ms)",
         "0.27 pt 95 %: −0.34 to 1.10 pt",
+        "equal scores on all n samples give ±3 / (n + 2), not zero",
         "98.1 % relative error 0.0712",
         "Size 5.20 MB 5.02 MB met 180 kB to spare",
         "Drop in quality 1.00 pt 0.27 pt met 0.73 pt to spare",
