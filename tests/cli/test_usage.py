@@ -48,7 +48,7 @@ def refused(capfd, folder, *words: str) -> str:
     [
         (["pack", "job.py", "--bugdet", "size=1MB"], "--budget"),
         (["pakc", "job.py"], "pack"),
-        (["pack"], "--job"),
+        (["pack"], "a job file"),
         (["resolve", "out"], "--budget"),
         (["pack", "job.py", "--out"], "--out"),
     ],
@@ -81,8 +81,26 @@ def test_an_option_that_is_near_to_none_is_told_with_those_that_there_are(job, c
     assert "\n  next: haversack resolve --help\n" in told
 
 
-def test_an_option_that_is_not_there_at_all_is_still_told(job, capfd):
-    assert "--budget requires an argument" in refused(capfd, job, "resolve", "out")
+@pytest.mark.parametrize(
+    "words, said, step",
+    [
+        ("pack", "pack: what is to be packed is missing: a job file, module:callable or a recipe.toml", "pack job.py"),
+        ("pack --budget size=3MB", "pack: what is to be packed is missing", "pack job.py --budget size=3MB"),
+        ("pack --dry-run", "pack: what is to be packed is missing", "pack job.py --dry-run"),
+        ("resolve mine", "resolve: --budget is missing: the limits", "resolve mine --budget size=3MB"),
+        ("resolve", "resolve: the folder of a run is missing", "resolve out --budget size=3MB"),
+        ("resolve --budget=drop=1pt", "resolve: the folder of a run is missing", "resolve out --budget=drop=1pt"),
+        ("verify", "verify: the folder of a run is missing", "verify out"),
+        ("report --json", "report: the folder of a run is missing", "report out --json"),
+        ("pack job.py --out", "--out: it has no value behind it", "pack --help    (says what it takes)"),
+        ("resolve out --budget", "--budget: it has no value behind it", "resolve --help    (says what it takes)"),
+    ],
+)
+def test_what_is_missing_is_told_in_words_with_the_command_as_it_may_be(job, capfd, words, said, step):
+    told = refused(capfd, job, *words.split())
+    assert said in told
+    assert f"\n  next: haversack {step}\n" in told
+    assert "parameter" not in told
 
 
 @pytest.mark.parametrize(
