@@ -94,6 +94,16 @@ class TestUserCode:
         assert "size mismatch for bias" in cause
         assert "\n" not in cause
 
+    def test_a_file_in_no_folder_is_told_with_the_nearest_one_that_is_there(self, tmp_path):
+        (tmp_path / "my weights").mkdir()
+        for name, there, why in (
+            ("my weights/w.pt", "my weights", "it was looked for there"),
+            ("my weights/a/b/w.pt", "my weights", f"there is no folder {tmp_path}/my weights/a/b"),
+        ):
+            with pytest.raises(JobError) as error, UserCode("model()", HERE):
+                (tmp_path / name).read_bytes()
+            assert error.value.next_step == f"ls {str(tmp_path / there)!r}    ({why})"
+
 
 class TestGuarded:
     def test_a_value_passes(self):

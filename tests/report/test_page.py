@@ -380,6 +380,8 @@ def test_many_plans_that_were_not_made_are_folded_with_their_number_and_reasons(
     assert folded.count("more-") == 15
     assert page.count("more-") == 15
     assert record.candidates[0].id not in folded
+    assert "<td>forecast size 9.3 MB is</td>" in folded
+    assert "not made: " not in folded, "the verdict beside it says so"
 
 
 def test_a_few_stand_among_the_others(record):

@@ -225,8 +225,8 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
     The job file is the last thing looked at: what was typed wrongly beside it is told before any of its code runs.
 
     Raises:
-        UsageError: an unknown target, finding, effort or device, a budget, recipe or job file that cannot be read, or a drop or
-            baseline in percent where the metric is a fraction.
+        UsageError: an unknown target, finding, effort or device, a budget, recipe or job file that cannot be read, or
+            a drop or baseline in percent where the metric is a fraction.
     """
     tried = runtimes(request)
     for kind in request.allow:

@@ -71,7 +71,10 @@ def _where_it_may_be(name: str, folder: Path) -> str:
         return (
             f"write Path(__file__).parent / {name!r}: it lies beside the job file, and was looked for in {Path.cwd()}"
         )
-    return f"ls {Path(name).absolute().parent}    (it was looked for there)"
+    beside = Path(name).absolute().parent
+    there = next(folder for folder in (beside, *beside.parents) if folder.is_dir())
+    why = "it was looked for there" if there == beside else f"there is no folder {beside}"
+    return f"ls {shlex.quote(str(there))}    ({why})"
 
 
 def line_of(trace: TracebackType | None, folder: Path) -> str:
