@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 from contextlib import contextmanager
@@ -91,6 +92,30 @@ def test_a_dry_run_leaves_no_folder_behind(tmp_path, job):
     (tmp_path / "empty").mkdir()
     assert main(["pack", job, "--out", str(tmp_path / "empty"), "--dry-run"]) == 0
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "job.py"]
+
+
+@pytest.mark.parametrize("typed", ["out", ""], ids=["given", "default"])
+@pytest.mark.parametrize("of", ["another job", "somebody else"])
+def test_a_dry_run_needs_no_folder_of_its_own(tmp_path, job, capfd, monkeypatch, typed, of):
+    monkeypatch.chdir(tmp_path)
+    holds, said = tmp_path / "out" / "theirs.txt", "it exists and is not a folder that haversack made"
+    if of == "another job":
+        holds, said = tmp_path / "out" / "report.json", "the folder holds the results of another job: /their/job.py"
+        (tmp_path / "out" / ".haversack").mkdir(parents=True)
+        (tmp_path / "out" / ".haversack" / "job.json").write_text('{"source": "/their/job.py"}')
+    holds.parent.mkdir(exist_ok=True)
+    holds.write_text("theirs")
+    before = sorted(path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts)
+    words = ["pack", job, *(["--out", typed] if typed else [])]
+    assert main([*words, "--dry-run"]) == 0
+    told = capfd.readouterr().out
+    assert "forecast: about" in told
+    assert f"  note: out: {said}; the run itself needs another --out\n" in told
+    assert main([*words, "--dry-run", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["notes"] == [f"out: {said}; the run itself needs another --out"]
+    assert main(words) == 2
+    assert f"out: {said}" in capfd.readouterr().err
+    assert sorted(path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts) == before
 
 
 @pytest.mark.parametrize("size", ["4k", "12k", "40k"])

@@ -79,7 +79,7 @@ def test_it_was_killed_in_the_middle(interrupted):
 def test_the_same_command_ends_well(interrupted):
     _, _, _, last = interrupted
     assert last.returncode == 0, last.stderr
-    assert "(from the last run)" in last.stderr
+    assert "(as before)" in last.stderr
 
 
 @pytest.mark.parametrize("name", SAME)

@@ -206,6 +206,6 @@ def test_elsewhere_than_on_a_terminal_progress_is_plain_lines(replayed, packed):
     done, *_ = replayed["1KB"]
     assert "\x1b" not in done.stderr
     assert "\r" not in done.stderr
-    assert "(from the last run)" in done.stderr
+    assert "(as before)" in done.stderr
     assert not re.search(r"\[.* (left|more)\]", done.stderr.splitlines()[-1]), "the end has no time left"
     assert "forecast: about" not in done.stderr, "the forecast is that of a run from scratch"

@@ -98,7 +98,7 @@ def test_every_other_event_is_told(now, capsys):
         plain(Event("lower", kind, f"a {kind}"))
     told = capsys.readouterr().err
     assert told.count("\n") == 5
-    assert "a reused (from the last run)" in told
+    assert "a reused (as before)" in told
 
 
 def test_elsewhere_than_on_a_terminal_lines_are_plain(capsys):

@@ -48,7 +48,7 @@ def refused(capfd, folder, *words: str) -> str:
     [
         (["pack", "job.py", "--bugdet", "size=1MB"], "--budget"),
         (["pakc", "job.py"], "pack"),
-        (["pack"], "--job"),
+        (["pack"], "a job file"),
         (["resolve", "out"], "--budget"),
         (["pack", "job.py", "--out"], "--out"),
     ],
@@ -81,8 +81,26 @@ def test_an_option_that_is_near_to_none_is_told_with_those_that_there_are(job, c
     assert "\n  next: haversack resolve --help\n" in told
 
 
-def test_an_option_that_is_not_there_at_all_is_still_told(job, capfd):
-    assert "--budget requires an argument" in refused(capfd, job, "resolve", "out")
+@pytest.mark.parametrize(
+    "words, said, step",
+    [
+        ("pack", "pack: what is to be packed is missing: a job file, module:callable or a recipe.toml", "pack job.py"),
+        ("pack --budget size=3MB", "pack: what is to be packed is missing", "pack job.py --budget size=3MB"),
+        ("pack --dry-run", "pack: what is to be packed is missing", "pack job.py --dry-run"),
+        ("resolve mine", "resolve: --budget is missing: the limits", "resolve mine --budget size=3MB"),
+        ("resolve", "resolve: the folder of a run is missing", "resolve out --budget size=3MB"),
+        ("resolve --budget=drop=1pt", "resolve: the folder of a run is missing", "resolve out --budget=drop=1pt"),
+        ("verify", "verify: the folder of a run is missing", "verify out"),
+        ("report --json", "report: the folder of a run is missing", "report out --json"),
+        ("pack job.py --out", "--out: it has no value behind it", "pack --help    (says what it takes)"),
+        ("resolve out --budget", "--budget: it has no value behind it", "resolve --help    (says what it takes)"),
+    ],
+)
+def test_what_is_missing_is_told_in_words_with_the_command_as_it_may_be(job, capfd, words, said, step):
+    told = refused(capfd, job, *words.split())
+    assert said in told
+    assert f"\n  next: haversack {step}\n" in told
+    assert "parameter" not in told
 
 
 @pytest.mark.parametrize(
@@ -103,6 +121,36 @@ def test_a_word_that_is_not_known_is_told_with_the_nearest_one(job, capfd, words
     told = refused(capfd, job, "pack", "job.py", "--out", "out", *words)
     for one in said:
         assert one in told
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["a run", "a dry run"])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--effort", "hi"], "--effort: there is no effort 'hi'; did you mean high?"),
+        (["--device", "sssh:x"], "--device: there is no device 'sssh:x'"),
+        (["--device", "ssh:-x"], "'-x' is not [user@]host[:port]"),
+        (["--device", "qemu:cortex-a76"], "qemu:cortex-a76 is emulated"),
+        (["--target", "litert:wrong=3"], "litert:wrong: there is no such setting"),
+        (["--platform", "andriod"], "did you mean android?"),
+        (["--allow", "noisi"], "did you mean noisy?"),
+        (["--budget", "sise=5MB"], "did you mean size?"),
+        (["--plan", "absent.toml"], "absent.toml: the plan cannot be read"),
+        (["--plan", "."], "the plan cannot be read: is a directory"),
+    ],
+)
+def test_what_needs_nothing_of_the_job_is_told_before_it_runs(job, capfd, words, said, more):
+    (job / "job.py").write_text("raise OSError('the job file ran')\n")
+    told = refused(capfd, job, "pack", "job.py", *words, *more)
+    assert said in told
+    assert "the job file ran" not in told
+    assert "the job file ran" in refused(capfd, job, "pack", "job.py", *more)
+
+
+@pytest.mark.parametrize("name", ["absent.toml", "folder.toml"])
+def test_a_recipe_that_cannot_be_opened_is_told_with_its_path(job, capfd, name):
+    (job / "folder.toml").mkdir()
+    assert name in refused(capfd, job, "pack", name, "--effort", "high")
 
 
 def test_all_faults_of_a_budget_are_told_at_once(job, capfd):

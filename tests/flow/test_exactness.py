@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.numpy import save_file
 from torch import nn
 
 from haversack.base.finding import Finding
@@ -81,6 +82,18 @@ def test_a_runtime_that_saturates_behind_a_float_layer_is_not_exact_at_a_place(l
     assert parity.relative_error < making.FLOAT_TOLERANCE, "small enough to pass for rounding"
     assert [finding.kind for finding in found] == ["not-exact", "large-error-at"]
     assert found[1].layer == "5:linear#0:out"
+
+
+def test_what_the_search_told_of_few_samples_is_told_once_when_more_are_compared(steps_on, device):
+    """The reference's last bias is spoiled: the artefact differs from it, on however many samples."""
+    steps = steps_on(network(), device, allow=("slower-than-float",))
+    measured = steps.evaluate(PLAN)
+    folder = steps.makers["onnxruntime"].folder_of(PLAN)
+    save_file({"5.bias": steps.model.weights["5.bias"] + 1}, folder / making.WEIGHTS)
+    few = Finding("not-exact", "of 8 samples")
+    told = steps.confirmed(replace(measured, findings=(few,))).findings
+    (many,) = [one for one in told if one.kind == "not-exact"]
+    assert "output values differ from the reference's" in many.text
 
 
 def test_what_is_allowed_does_not_decide_what_is_measured(steps_on, device):

@@ -53,6 +53,7 @@ def test_a_limit_one_byte_below_the_smallest_is_missed(packed):
     text = "\n".join(answer.lines())
     assert "no measured artefact meets" in text
     assert "nearest measured:" in text
+    assert "nearest: " not in text
 
 
 def test_a_budget_must_hold_on_both_halves(searched):

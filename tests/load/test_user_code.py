@@ -70,6 +70,40 @@ class TestUserCode:
     def test_the_first_line_that_says_something(self, error, line):
         assert first_line(error) == line
 
+    @pytest.mark.parametrize(
+        "text, line",
+        [
+            ("it fails:", "it fails:"),
+            ("it fails:\n\t\n", "it fails:"),
+            ("it fails:\n\n\tone\n\ttwo", "it fails: one two"),
+            ("it fails:\none\ntwo\nthree\nfour", "it fails: one two three …"),
+            ("it fails:\n" + "x" * 200, "it fails: " + "x" * 200),
+            ("it fails:\n" + "x" * 5000 + "\none", "it fails: " + "x" * 200 + " … one"),
+        ],
+    )
+    def test_a_line_that_ends_in_a_colon_stands_with_those_behind_it(self, text, line):
+        assert first_line(ValueError(text)) == line
+
+    def test_weights_of_another_network_are_told_by_their_names(self):
+        with pytest.raises(JobError) as error, UserCode("model()", HERE):
+            nn.Linear(3, 2).load_state_dict({"weigth": torch.zeros(2, 3), "bias": torch.zeros(4)})
+        cause = error.value.cause
+        assert cause.startswith("model() raised RuntimeError: Error(s) in loading state_dict for Linear: ")
+        assert 'Missing key(s) in state_dict: "weight"' in cause
+        assert 'Unexpected key(s) in state_dict: "weigth"' in cause
+        assert "size mismatch for bias" in cause
+        assert "\n" not in cause
+
+    def test_a_file_in_no_folder_is_told_with_the_nearest_one_that_is_there(self, tmp_path):
+        (tmp_path / "my weights").mkdir()
+        for name, there, why in (
+            ("my weights/w.pt", "my weights", "it was looked for there"),
+            ("my weights/a/b/w.pt", "my weights", f"there is no folder {tmp_path}/my weights/a/b"),
+        ):
+            with pytest.raises(JobError) as error, UserCode("model()", HERE):
+                (tmp_path / name).read_bytes()
+            assert error.value.next_step == f"ls {str(tmp_path / there)!r}    ({why})"
+
 
 class TestGuarded:
     def test_a_value_passes(self):

@@ -141,7 +141,7 @@ def test_a_metric_that_raises_is_told_with_the_users_deepest_line(job):
         resolve(module.metric).start().update(OUTPUTS, LABELS)
     error = caught.value
     assert error.where == f"{module.__file__}:5"
-    assert "metric metric raised ValueError: cannot reshape" in error.cause
+    assert error.cause.startswith("metric() raised ValueError: cannot reshape")
     assert "outputs of shape (4, 2) and expected of shape (4,)" in error.tried
     assert "take outputs[0]" in error.next_step
     assert isinstance(error.__cause__, ValueError)

@@ -140,6 +140,7 @@ def test_every_section_is_there(page_of):
         "5.02 MB ×0.27 of float (18.6 MB)",
         "11.8 ms ×0.49 of float (24.3 ms)",
         "0.27 pt 95 %: −0.34 to 1.10 pt",
+        "equal scores on all n samples give ±3 / (n + 2), not zero",
         "98.1 % relative error 0.0712",
         "Size 5.20 MB 5.02 MB met 180 kB to spare",
         "Drop in quality 1.00 pt 0.27 pt met 0.73 pt to spare",
@@ -379,6 +380,8 @@ def test_many_plans_that_were_not_made_are_folded_with_their_number_and_reasons(
     assert folded.count("more-") == 15
     assert page.count("more-") == 15
     assert record.candidates[0].id not in folded
+    assert "<td>forecast size 9.3 MB is</td>" in folded
+    assert "not made: " not in folded, "the verdict beside it says so"
 
 
 def test_a_few_stand_among_the_others(record):

@@ -25,6 +25,13 @@ COMMANDS = {
     "doctor": "Tell what is installed, what each target can do here, and what adds the rest.",
 }
 
+NEEDED = {
+    "job": ("what is to be packed", "a job file, module:callable or a recipe.toml", "job.py"),
+    "out": ("the folder of a run", "the one that pack was given with --out", "out"),
+    "budget": ("--budget", "the limits to hold it against", "size=3MB"),
+}
+"""What a verb cannot do without: parameter -> what it is called, what it may be, an example."""
+
 
 def app() -> App:
     """Return the application; a verb's module is imported only when the verb is typed."""
@@ -81,7 +88,7 @@ def _run(words: list[str]) -> int:
     except CycloptsError as error:
         verb = words[0] if words and words[0] in COMMANDS else ""
         plain = UsageError(_plainly(error), next_step=f"haversack {f'{verb} --help'.lstrip()}")
-        return _failed(_misspelt(error, words) or plain, words)
+        return _failed(_misspelt(error, words) or _missing(error, words) or plain, words)
     except HaversackError as error:
         return _failed(error, words)
     except BrokenPipeError:
@@ -138,3 +145,29 @@ def _misspelt(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
     if len(faults) == 1:
         return UsageError(faults[0].cause, where=faults[0].where, next_step=next_step)
     return UsageError("there are no such options", where=words[0], faults=tuple(faults), next_step=next_step)
+
+
+def _missing(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
+    """Return what to say of something that must be typed and is not, with the command as it may be; None else."""
+    import inspect
+
+    from cyclopts import MissingArgumentError
+
+    from haversack.base.errors import UsageError
+
+    if not isinstance(error, MissingArgumentError) or error.argument is None or error.target is None:
+        return None
+    if error.keyword is not None:
+        step = f"haversack {words[0]} --help    (says what it takes)"
+        return UsageError("it has no value behind it", where=error.keyword, next_step=step)
+    name, mended = error.argument.name.removeprefix("--"), list(words)
+    for wanted, parameter in inspect.signature(error.target).parameters.items():
+        example = NEEDED.get(wanted, ("", "", wanted.upper()))[2]
+        if parameter.default is not parameter.empty or any(word.partition("=")[0] == f"--{wanted}" for word in words):
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            mended += [f"--{wanted}", example]
+        elif wanted == name:
+            mended.insert(1, example)
+    what, may_be, _ = NEEDED.get(name, (error.argument.name, "it must be there", ""))
+    return UsageError(f"{what} is missing: {may_be}", where=words[0], next_step=shlex.join(["haversack", *mended]))

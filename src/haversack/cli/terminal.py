@@ -136,7 +136,7 @@ class _Plain:
             return
         self.told[step] = now
         count = f" {event.done}/{event.total}" if event.total else ""
-        reused = " (from the last run)" if event.kind == "reused" else ""
+        reused = " (as before)" if event.kind == "reused" else ""
         left = f"  [{words}]" if words else ""
         sys.stderr.write(f"{now - self.left.started:7.1f} s  {event.stage:<8} {event.text}{count}{reused}{left}\n")
 

@@ -52,7 +52,7 @@ def refuse_undefined(metric: Metric, rows: np.ndarray) -> None:
         value = float(metric.values(rows[half][None])[0])
         if not np.isfinite(value):
             raise JobError(
-                f"metric {metric.name} is {value} on the half of the evaluation set that {what}",
+                f"{metric.called} is {value} on the half of the evaluation set that {what}",
                 where="evaluation()",
                 tried=f"scoring the float model on {counted(len(rows[half]), 'sample')}: every second one chooses, "
                 "the others are reported",

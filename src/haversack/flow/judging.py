@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from haversack.base.candidate import Candidate
+from haversack.base.finding import Finding
 
 
 def judged(candidate: Candidate, allow: Collection[str]) -> Candidate:
@@ -15,3 +16,14 @@ def judged(candidate: Candidate, allow: Collection[str]) -> Candidate:
         return candidate
     reason = "; ".join(f"{finding.kind}: {finding.text}" for finding in wrong)
     return replace(candidate, verdict="failed", reason=reason)
+
+
+def retold(candidate: Candidate, later: Iterable[Finding]) -> Candidate:
+    """Return a candidate with what a later look at it found, in place of what an earlier one told of the same.
+
+    Findings of one kind at one place say the same thing, of fewer samples: the later ones stay.
+    """
+    told = tuple(dict.fromkeys(later))
+    places = {(finding.kind, finding.layer) for finding in told}
+    first = tuple(finding for finding in candidate.findings if (finding.kind, finding.layer) not in places)
+    return replace(candidate, findings=(*first, *told))

@@ -11,7 +11,7 @@ from typing import Any
 from haversack import metrics
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
-from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, EXIT_VERIFICATION, ConversionError
+from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, EXIT_VERIFICATION, ConversionError, UsageError
 from haversack.base.finding import Finding
 from haversack.base.job import Job
 from haversack.base.plan import Plan
@@ -105,8 +105,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
 
     sink(Event("load", "start", f"reading {request.source}"))
     job, budget, _ = opened(request)
-    refuse_anothers(request.out, _owner(job))
-    refuse_unmakeable(request.out)
+    notes = _of_folder(request.out, _owner(job))
     with (
         tempfile.TemporaryDirectory(prefix="haversack-") as folder,
         Workshop(Path(folder), _owner(job), sink) as shop,
@@ -118,7 +117,23 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
         told = limits(
             steps.model, budget, narrowest(steps.model, steps.targets), steps.metric.unit, runs=bool(steps.running)
         )
-        return replace(found, limits=told, left_out=tried.left_out)
+        return replace(found, limits=told, left_out=tried.left_out, notes=notes)
+
+
+def _of_folder(out: Path, owner: str) -> tuple[str, ...]:
+    """Return what the run that was looked at would need of its output folder; nothing where that is as it should be.
+
+    Raises:
+        UsageError, EnvironmentFault: no run could make the folder. One that holds something else is only told of.
+    """
+    try:
+        refuse_anothers(out, owner)
+    except UsageError as refusal:
+        if not out.is_dir():
+            raise
+        return (f"{refusal.where}: {refusal.cause}; the run itself needs another --out",)
+    refuse_unmakeable(out)
+    return ()
 
 
 def exit_code(candidates: Sequence[Candidate], allow: Sequence[str], budget: Budget) -> int:

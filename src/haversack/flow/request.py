@@ -20,7 +20,8 @@ from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.shelf import nearest
 from haversack.flow import requirements, settings
-from haversack.flow.effort import DEFAULT
+from haversack.flow.effort import DEFAULT, effort
+from haversack.measure import devices
 from haversack.targets.contract import PLATFORMS, Target
 from haversack.targets.contract import SHELF as TARGETS
 
@@ -221,9 +222,11 @@ def _installed(package: str) -> bool:
 def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
     """Return the job, the limits, and target -> plan where a recipe or a plan file says what to make.
 
+    The job file is the last thing looked at: what was typed wrongly beside it is told before any of its code runs.
+
     Raises:
-        UsageError: an unknown target or finding, a budget, recipe or job file that cannot be read, or a drop or
-            baseline in percent where the metric is a fraction.
+        UsageError: an unknown target, finding, effort or device, a budget, recipe or job file that cannot be read, or
+            a drop or baseline in percent where the metric is a fraction.
     """
     tried = runtimes(request)
     for kind in request.allow:
@@ -233,6 +236,8 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
                 where="--allow",
                 next_step=f"one of {', '.join(KINDS)}",
             )
+    effort(request.effort)
+    devices.check_measuring(request.device)
     limits = budgets.parse(request.budget) if request.budget is not None else None
     source, fixed = request.source, {}
     if source.endswith(".toml"):

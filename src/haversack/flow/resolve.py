@@ -149,7 +149,8 @@ class Answer:
             flags = " ".join(f"--allow {kind}" for kind in _errors(other))
             lines.append(f"  within the limits, but failed for {kinds}: {self._path(other)} ({other.id}): pack {flags}")
         if nearest is not None and nearest.artifact is not None and not self._refused(nearest):
-            lines.append(f"  nearest measured: {self._path(nearest)} ({nearest.id}): {nearest.reason}")
+            why = nearest.reason.removeprefix("nearest: ")  # said already
+            lines.append(f"  nearest measured: {self._path(nearest)} ({nearest.id}): {why}")
         if one.plan is None or one.forecast is None:
             return [*lines, "  no plan is forecast to meet it either"]
         wished = one.plan

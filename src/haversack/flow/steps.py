@@ -34,7 +34,7 @@ from haversack.compress.rates import rates
 from haversack.flow import early, floats, lengths
 from haversack.flow.data import Data
 from haversack.flow.effort import DEFAULT, EFFORTS, Effort
-from haversack.flow.judging import judged
+from haversack.flow.judging import judged, retold
 from haversack.flow.kept import intact, save_made, save_ranges
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.order import frugal
@@ -379,8 +379,7 @@ class Steps:
             save=lambda made: ({"parity": unstructure(made[0]), "findings": unstructure(list(made[1]))}, {}),
             load=load_back,
         )
-        candidate = replace(candidate, parity=parity, findings=tuple(dict.fromkeys((*candidate.findings, *told))))
-        return judged(candidate, self.allow)
+        return judged(retold(replace(candidate, parity=parity), told), self.allow)
 
     def baseline_reported(self) -> Quality:
         """Return the float model's quality on the untouched half."""

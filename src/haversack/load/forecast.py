@@ -63,6 +63,7 @@ class Preflight:
         lengths: target -> what becomes of free lengths in its files, in words.
         score: how the float model scores on a first batch, in words.
         left_out: target -> why it is not tried, where the user asked for any; what it cannot take is in ``refusals``.
+        notes: what else the run itself needs, one line each.
     """
 
     model: str
@@ -79,6 +80,7 @@ class Preflight:
     lengths: Mapping[str, str] = field(default_factory=dict, hash=False)
     score: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict, hash=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -111,7 +113,8 @@ class Preflight:
         lines += [f"  {self.score}"] if self.score else []
         seconds, peak = _seconds(self.forecast_seconds), _short(self.forecast_bytes)
         lines.append(f"  forecast: about {seconds} and {peak}B at the peak ({basis})")
-        return [*lines, *(f"  budget: {line}" for line in self.limits)]
+        lines += [f"  budget: {line}" for line in self.limits]
+        return [*lines, *(f"  note: {line}" for line in self.notes)]
 
 
 def preflight(

@@ -12,6 +12,9 @@ from typing import Any, Self
 
 from haversack.base.errors import HaversackError, JobError
 
+FOLLOWING, WIDTH = 3, 200
+"""Where an error's first line ends in a colon, so many of the lines behind it are told, each of so many characters."""
+
 
 class UserCode:
     """A context in which the user's code runs, with his folder on ``sys.path``.
@@ -68,7 +71,10 @@ def _where_it_may_be(name: str, folder: Path) -> str:
         return (
             f"write Path(__file__).parent / {name!r}: it lies beside the job file, and was looked for in {Path.cwd()}"
         )
-    return f"ls {Path(name).absolute().parent}    (it was looked for there)"
+    beside = Path(name).absolute().parent
+    there = next(folder for folder in (beside, *beside.parents) if folder.is_dir())
+    why = "it was looked for there" if there == beside else f"there is no folder {beside}"
+    return f"ls {shlex.quote(str(there))}    ({why})"
 
 
 def line_of(trace: TracebackType | None, folder: Path) -> str:
@@ -86,8 +92,16 @@ def line_of(trace: TracebackType | None, folder: Path) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "(no text)")
+    """Return the first line of an error's text that says something.
+
+    One that ends in a colon says nothing by itself (PyTorch's «Error(s) in loading state_dict for Net:»): the lines
+    behind it stand with it then, ``FOLLOWING`` of them and ``WIDTH`` characters of each; … stands for what is cut.
+    """
+    first, *others = [line.strip() for line in str(error).splitlines() if line.strip()] or ["(no text)"]
+    if not first.endswith(":") or not others:
+        return first
+    kept = [line if len(line) <= WIDTH else f"{line[:WIDTH].rstrip()} …" for line in others[:FOLLOWING]]
+    return " ".join([first, *kept, *(["…"] if len(others) > FOLLOWING else [])])
 
 
 def guarded(function: Callable[[], Any], name: str, folder: Path) -> Callable[[], Any]:

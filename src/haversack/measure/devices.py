@@ -29,17 +29,43 @@ def opened(name: str, limits: Limits = DEFAULT_LIMITS) -> LocalDevice:
         UsageError: there is no such device (all are listed), or its address is none.
         EnvironmentFault: what it needs is not installed, or it cannot be reached.
     """
-    kind, colon, which = name.partition(":")
-    if name == "local":
-        return LocalDevice(limits=limits)
-    if kind == "qemu" and which in PROCESSORS:
-        return EmulatedDevice(which, limits=limits)
-    if kind == "ssh" and colon:
+    check(name)
+    kind, _, which = name.partition(":")
+    if kind == "ssh":
         return RemoteDevice(ssh.carrier(which), ssh.installs(which), limits=limits)
-    if kind == "adb" and colon:
+    if kind == "adb":
         return RemoteDevice(adb.carrier(which), adb.INSTALLS, limits=limits)
-    cause = f"there is no device {name!r}{nearest(name, names())}"
-    raise UsageError(cause, where="--device", next_step=f"one of {', '.join(names())}")
+    return EmulatedDevice(which, limits=limits) if kind == "qemu" else LocalDevice(limits=limits)
+
+
+def check(name: str) -> None:
+    """Look at a device's name alone; nothing is opened or reached.
+
+    Raises:
+        UsageError: there is no such device (all are listed), or its address is none.
+    """
+    kind, colon, which = name.partition(":")
+    far = {"ssh": ssh.carrier, "adb": adb.carrier}
+    if colon and kind in far:
+        far[kind](which)
+    elif name != "local" and not (kind == "qemu" and which in PROCESSORS):
+        cause = f"there is no device {name!r}{nearest(name, names())}"
+        raise UsageError(cause, where="--device", next_step=f"one of {', '.join(names())}")
+
+
+def check_measuring(name: str) -> None:
+    """Look at the name of a device whose times and memory must count; nothing is opened or reached.
+
+    Raises:
+        UsageError: as ``check``; or it is emulated.
+    """
+    if name.startswith("qemu:"):
+        raise UsageError(
+            f"{name} is emulated: its times and its memory are not those of the processor",
+            where="--device",
+            next_step="pack with --device local or a real one, then haversack verify OUT --device " + name,
+        )
+    check(name)
 
 
 def measuring(name: str, limits: Limits = DEFAULT_LIMITS) -> LocalDevice:
@@ -48,10 +74,5 @@ def measuring(name: str, limits: Limits = DEFAULT_LIMITS) -> LocalDevice:
     Raises:
         UsageError, EnvironmentFault: as ``opened``; an emulated one measures nothing.
     """
-    if name.startswith("qemu:"):
-        raise UsageError(
-            f"{name} is emulated: its times and its memory are not those of the processor",
-            where="--device",
-            next_step="pack with --device local or a real one, then haversack verify OUT --device " + name,
-        )
+    check_measuring(name)
     return opened(name, limits)

@@ -19,7 +19,7 @@ def of_speed(difference: Difference) -> tuple[Finding, ...]:
         difference: the artefact's times against the float file's.
     """
     if difference.different and difference.ratio > 1:
-        return (Finding("slower-than-float", f"it takes x{difference.ratio:.2f} of float's time ({difference.why})"),)
+        return (Finding("slower-than-float", f"its time against float's is {difference.why}"),)
     if not difference.different and difference.spread > NOISY_SPREAD:
         return (Finding("noisy", f"its speed cannot be told from float's here: {difference.why}"),)
     return ()

@@ -73,9 +73,8 @@ def differ(a: np.ndarray, b: np.ndarray, *, confidence: float = CONFIDENCE, tole
     low, high = (math.exp(bound) for bound in bounds)
     different = low > 1 + tolerance or high < 1 / (1 + tolerance)
     words = "differ" if different else "do not differ"
-    why = (
-        f"x{ratio:.3f}, {confidence:.0%} interval {low:.3f} to {high:.3f} over {counted(a.size, 'pair')}: they {words}"
-    )
+    pairs = counted(a.size, "pair")
+    why = f"\u00d7{ratio:.3f}, {confidence:.0%} interval {low:.3f} to {high:.3f} over {pairs}: they {words}"
     return Difference(different, ratio, low, high, why)
 
 

@@ -62,6 +62,11 @@ class Metric(abc.ABC):
         return type(self).__module__.rpartition(".")[2]
 
     @property
+    def called(self) -> str:
+        """What a sentence calls it: ``metric top1``; a job file's own ``def metric`` is ``metric()``."""
+        return "metric()" if self.name == "metric" else f"metric {self.name}"
+
+    @property
     def group(self) -> int:
         """How many rows of the batch make one scored sample."""
         return 1
@@ -99,7 +104,7 @@ class Metric(abc.ABC):
         faults = faults or list(self._faults(outputs[self.output], expected))
         if faults:
             raise JobError(
-                f"metric {self.name} cannot score this batch",
+                f"{self.called} cannot score this batch",
                 where="evaluation()",
                 faults=tuple(faults),
                 next_step=f"evaluation() yields ((array, …), expected); {self.name} takes {self.takes}",
@@ -107,11 +112,11 @@ class Metric(abc.ABC):
         rows = np.asarray(self._rows(outputs[self.output], expected), np.float64)
         if rows.ndim != 2 or len(rows) != len(expected):
             raise JobError(
-                f"metric {self.name} gave rows {rows.shape} for {counted(len(expected), 'sample')}", where=self.name
+                f"{self.called} gave rows {rows.shape} for {counted(len(expected), 'sample')}", where=self.name
             )
         if not np.isfinite(rows).all():
             first = int(np.argmin(np.isfinite(rows).all(axis=1)))
-            cause = f"metric {self.name} returned NaN or an infinity for sample {first} of a batch"
+            cause = f"{self.called} returned NaN or an infinity for sample {first} of a batch"
             raise JobError(cause, where=self.name)
         return rows
 
@@ -268,7 +273,7 @@ class State:
         value = self._value()
         if not np.isfinite(value):
             raise JobError(
-                f"metric {self.metric.name} returned {value}",
+                f"{self.metric.called} returned {value}",
                 where="evaluation()",
                 tried=f"it was computed over {counted(self.samples, 'sample')}",
                 next_step="look for constant outputs, all-zero expected values, or too few samples",
@@ -307,7 +312,7 @@ class State:
     def _refuse_empty(self) -> None:
         if not self.samples:
             raise JobError(
-                f"metric {self.metric.name} was given no samples",
+                f"{self.metric.called} was given no samples",
                 where="evaluation()",
                 next_step="evaluation() must yield at least one (inputs, expected) pair",
             )

@@ -102,7 +102,7 @@ class Custom(MeanMetric):
         except Exception as error:
             shapes = ", ".join(str(output.shape) for output in outputs)
             raise JobError(
-                f"metric {self.name} raised {blame.sentence(error)}",
+                f"{self.called} raised {blame.sentence(error)}",
                 where=blame.place(error) or self.name,
                 tried=f"it was called with outputs of shape {shapes} and expected of shape {expected.shape}",
                 next_step=_NEXT,
@@ -126,7 +126,7 @@ class Custom(MeanMetric):
         """
         if faults := self._interface_faults(outputs, expected, names):
             raise JobError(
-                f"metric {self.name} cannot score this batch",
+                f"{self.called} cannot score this batch",
                 where="evaluation()",
                 faults=tuple(faults),
                 next_step="evaluation() yields ((array, …), expected), both batch first and finite",
@@ -149,7 +149,7 @@ class Custom(MeanMetric):
         ]
         if faults:
             raise JobError(
-                f"metric {self.name} returns one float for the whole set, which cannot be computed from these arrays",
+                f"{self.called} returns one float for the whole set, which cannot be computed from these arrays",
                 where="evaluation()",
                 faults=tuple(faults),
                 next_step="give numbers, or let the metric return one score a sample, shape [n]",
@@ -203,7 +203,7 @@ class Custom(MeanMetric):
         """Return the error that says what the callable did wrong, with its file and line."""
         code = getattr(self.function, "__code__", None)
         where = f"{code.co_filename}:{code.co_firstlineno}" if code else self.name
-        return JobError(f"metric {self.name} {cause}", where=where, next_step=_NEXT)
+        return JobError(f"{self.called} {cause}", where=where, next_step=_NEXT)
 
     def _scored(self, outputs: Outputs) -> Sequence[int]:
         return range(len(outputs))
@@ -273,7 +273,7 @@ class _CustomState(State):
         held = sum(rows.nbytes for rows in self._rows)
         if _is_kept(self._rows[0]) and held > WHOLE_BYTES:
             raise JobError(
-                f"metric {metric.name} returns one float for the whole set, whose outputs take more than "
+                f"{metric.called} returns one float for the whole set, whose outputs take more than "
                 f"{WHOLE_BYTES >> 20} MiB",
                 where="evaluation()",
                 tried=f"{self.samples} samples were kept, each of {self._rows[0].shape[1]} values",
@@ -289,7 +289,7 @@ class _CustomState(State):
         if _parts(rows) == _parts(first):
             return rows
         raise JobError(
-            f"metric {self.metric.name} returns one float for the whole set, but batches differ in shape or dtype",
+            f"{self.metric.called} returns one float for the whole set, but batches differ in shape or dtype",
             where="evaluation()",
             next_step="pad all samples to one length, or let the metric return one score a sample, shape [n]",
         )
