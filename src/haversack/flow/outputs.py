@@ -25,6 +25,7 @@ from haversack.flow.steps import Steps
 from haversack.flow.where import environment
 from haversack.measure.device import Opening
 from haversack.report import facts
+from haversack.report.degraded import DegradedRecord
 from haversack.report.record import Forecast, ModelFacts, Record, Samples
 from haversack.targets.contract import Target
 from haversack.tools.data import golden, golden_file
@@ -61,6 +62,7 @@ def leave(
     pairs: Sequence[Pair],
     wishes: Wishes,
     seconds: Mapping[str, float],
+    degraded: Sequence[DegradedRecord] = (),
 ) -> Record:
     """Write everything of a finished run and return its record; ``report.json`` and ``report.html`` come last.
 
@@ -70,6 +72,7 @@ def leave(
         pairs: what ships, compared across runtimes.
         wishes: what the user said.
         seconds: stage -> seconds.
+        degraded: what ships, on inputs made worse.
 
     Raises:
         EnvironmentFault: the folder cannot be written.
@@ -107,7 +110,8 @@ def leave(
     across = tuple(report.pair(one) for one in pairs)
     proofs = _proofs(out, {name: beside(steps.targets[name]) for name in best})
     why = only.paragraph if only else ""
-    record = replace(record, across=across, why=why, proofs=proofs, settings=dict(steps.settings))
+    own = dict(steps.settings)
+    record = replace(record, across=across, why=why, proofs=proofs, settings=own, degraded=tuple(degraded))
     record = memory.told(record, steps, best, {target: out / BEST / target for target in best})
     steps.shop.tell(Event("pack", "start", "writing the report"))
     report.write(record, out)

@@ -21,7 +21,7 @@ from haversack.choose.forecast import hopeless, overshoot
 from haversack.choose.mixing import Mixer
 from haversack.choose.runtimes import Choice, between, outdone
 from haversack.choose.verdict import checks
-from haversack.flow import floats
+from haversack.flow import floats, robustness
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
 from haversack.flow.early import limits, narrowest
@@ -77,15 +77,18 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
         _refuse(preflight, tried)
+        worse = robustness.checked(steps.data, job)
         steps.checked_baseline()
         candidates = _searched(steps, tried.targets, budget, fixed)
         final = confirmed(steps, candidates, budget)
         pairs = crossed(steps, shipped(final))
         final = told(final, parting(shipped(final), pairs, steps.constraints))
         only = _one_of(final, budget, tried) if tried.one else None
+        degraded = robustness.measured(steps, _shipping(final, only), worse)
+        final = robustness.told(final, degraded, steps.metric.unit)
         ships = outdone(final, only) if only else final
         left = Wishes(budget, wish.allow, wish.command, only)
-        record = leave(steps, ships, pairs, left, shop.seconds)
+        record = leave(steps, ships, pairs, left, shop.seconds, degraded)
     code = exit_code([one for one in ships if not only or one.plan.target == only.target], wish.allow, budget)
     return Outcome(record, wish.out / "report.html", time.monotonic() - started, code)
 
@@ -109,6 +112,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
     ):
         steps, tried = _taking(_steps(shop, job, offered, device, request.effort), offered)
         found = steps.preflight(PLANS * len(tried.targets))
+        robustness.checked(steps.data, job)
         told = limits(
             steps.model, budget, narrowest(steps.model, steps.targets), steps.metric.unit, runs=bool(steps.running)
         )
@@ -143,6 +147,11 @@ def _one_of(candidates: Sequence[Candidate], budget: Budget, tried: Runtimes) ->
     """Return the runtime that ships, or None when none left a file."""
     best = shipped(candidates)
     return between(best, budget, shipping=tried.shipping, left_out=tried.left_out) if best else None
+
+
+def _shipping(candidates: Sequence[Candidate], only: Choice | None) -> dict[str, Candidate]:
+    """Return target -> what ships for it; of one target alone where only one of them ships."""
+    return {name: one for name, one in shipped(candidates).items() if only is None or name == only.target}
 
 
 def _steps(
