@@ -74,10 +74,10 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         Workshop(wish.out, _owner(job), sink, wish.command) as shop,
     ):
         steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, wish.allow, budget), offered)
+        worse = robustness.checked(steps.data, job)
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
         _refuse(preflight, tried)
-        worse = robustness.checked(steps.data, job)
         steps.checked_baseline()
         candidates = _searched(steps, tried.targets, budget, fixed)
         final = confirmed(steps, candidates, budget)
@@ -111,8 +111,8 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
         measured_on(request.device, runtimes(request)) as (device, offered),
     ):
         steps, tried = _taking(_steps(shop, job, offered, device, request.effort), offered)
-        found = steps.preflight(PLANS * len(tried.targets))
         robustness.checked(steps.data, job)
+        found = steps.preflight(PLANS * len(tried.targets))
         told = limits(
             steps.model, budget, narrowest(steps.model, steps.targets), steps.metric.unit, runs=bool(steps.running)
         )

@@ -15,9 +15,10 @@ from functools import cached_property
 import numpy as np
 
 from haversack.base.candidate import Candidate
-from haversack.base.errors import Fault, JobError, VerificationError
+from haversack.base.errors import Fault, JobError, VerificationError, grouped
 from haversack.base.finding import Finding
 from haversack.base.job import Job
+from haversack.base.model import Port
 from haversack.base.progress import Event
 from haversack.flow import crossing
 from haversack.flow.data import Data, Pair, up_to
@@ -86,25 +87,24 @@ def measured(
     Raises:
         EnvironmentFault: the device cannot be reached any more, or the disk is full.
     """
-    held = {name: made.rows for name, one in best.items() if (made := steps.made.get(one.plan.digest))}
-    clean = {name: rows[REPORT] for name, rows in held.items() if rows is not None and name in steps.running}
     if not degradations:
         return ()
-    for name in {*best} - {*clean}:
-        steps.shop.tell(
-            Event("measure", "note", f"{name} is not scored on degraded inputs: its file does not run here")
-        )
+    held = {name: made.rows for name, one in best.items() if (made := steps.made.get(one.plan.digest))}
+    clean = {name: rows[REPORT] for name, rows in held.items() if rows is not None and name in steps.running}
+    for name in sorted({*best} - {*clean}):
+        text = f"{name} is not scored on degraded inputs: its file was not run here"
+        steps.shop.tell(Event("measure", "note", text))
     bench = _Bench(steps, len(degradations) * (1 + len(clean)))
     records = []
     for one in degradations if clean else ():
-        half = _Half(steps, one)
+        half = Half(steps.data, steps.model.inputs, steps.metric.group, one)
         floats = bench.scores("float", [one.entry], half, nullcontext(steps.float_predict))
         for name, rows in clean.items():
             candidate = best[name]
             files = candidate.artifact.files if candidate.artifact else ()
             decides = [one.entry, candidate.plan.digest, *(file.sha256 for file in files)]
             mine = bench.scores(name, decides, half, steps.makers[name].running(candidate))
-            records.append(_record(steps, name, one, (steps.baseline.rows[REPORT], rows), (floats, mine)))
+            records.append(compared(steps.metric, name, one, (steps.baseline.rows[REPORT], rows), (floats, mine)))
     return tuple(records)
 
 
@@ -130,14 +130,21 @@ def _words(one: DegradedRecord, unit: str) -> str:
     return f"{lost} where it loses {points(one.clean_drop, unit)} on clean inputs"
 
 
-class _Half:
-    """The reported half of the evaluation set, made worse in one way; read when it is asked for, kept while small."""
+class Half:
+    """The reported half of the evaluation set, made worse in one way; read when it is asked for, kept while small.
 
-    def __init__(self, steps: Steps, worse: Degradation) -> None:
-        self._steps = steps
+    Args:
+        data: the job's.
+        ports: the model's inputs.
+        group: how many rows make one sample.
+        worse: the degradation.
+    """
+
+    def __init__(self, data: Data, ports: Sequence[Port], group: int, worse: Degradation) -> None:
+        self._data = data
+        self._group = group
         self.worse = worse
         self._kept: list[Pair] | None = None
-        ports = steps.model.inputs
         self.cut = all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in ports)
 
     def __iter__(self) -> Iterator[Pair]:
@@ -151,13 +158,13 @@ class _Half:
 
     def _read(self) -> Iterator[Pair]:
         start = 0
-        for inputs, expected in self._steps.data.degraded(self.worse, self.worse.words):
+        for inputs, expected in self._data.degraded(self.worse, self.worse.words):
             odd = np.arange(start, start + len(expected)) % 2 == REPORT.start
             start += len(expected)
             if not self.cut:
                 yield inputs, expected
             elif odd.any():
-                rows = np.repeat(odd, self._steps.metric.group)
+                rows = np.repeat(odd, self._group)
                 yield tuple(array[rows] for array in inputs), expected[odd]
 
 
@@ -176,11 +183,12 @@ class _Bench:
 
     @cached_property
     def given(self) -> list[object]:
-        """What decides every score beside the steps' content: the raw inputs, and what is done to them after."""
-        return [self.steps.data.raw_digest(), self.steps.data.pipeline.data()]
+        """What decides every score beside the content: raw inputs, what is done to them after, the float file."""
+        floats = next(iter(self.steps.floats.values())).artifact.files[0].sha256
+        return [self.steps.data.raw_digest(), self.steps.data.pipeline.data(), floats]
 
     def scores(
-        self, name: str, decides: Sequence[object], half: _Half, opened: AbstractContextManager[Predict]
+        self, name: str, decides: Sequence[object], half: Half, opened: AbstractContextManager[Predict]
     ) -> Scores:
         """Return what a predictor scores on a half, from the ledger where it was scored before."""
         before = self.done
@@ -195,7 +203,7 @@ class _Bench:
         self.done = before + self.samples
         return found
 
-    def _made(self, half: _Half, opened: AbstractContextManager[Predict]) -> Scores:
+    def _made(self, half: Half, opened: AbstractContextManager[Predict]) -> Scores:
         steps = self.steps
         try:
             with opened as predict:
@@ -208,10 +216,11 @@ class _Bench:
                 )
                 rows = state.rows()
         except UNSCORED as error:
-            return Scores(None, error.cause)
+            places = grouped(error.faults, 1) if isinstance(error, JobError) else []
+            return Scores(None, ": ".join(filter(None, (error.where, error.cause, *places))))
         return Scores(rows if half.cut else rows[REPORT])
 
-    def _told(self, half: _Half) -> Iterator[Pair]:
+    def _told(self, half: Half) -> Iterator[Pair]:
         for inputs, expected in half:
             yield inputs, expected
             self.done += len(expected) if half.cut else len(expected) // 2
@@ -219,19 +228,19 @@ class _Bench:
             self.steps.shop.tell(Event("measure", "progress", "samples on degraded inputs", self.done, total))
 
 
-def _record(
-    steps: Steps, target: str, worse: Degradation, clean: Compared, there: tuple[Scores, Scores]
+def compared(
+    metric: Metric, target: str, worse: Degradation, clean: Compared, there: tuple[Scores, Scores]
 ) -> DegradedRecord:
     """Return what was scored, and what that says of robustness.
 
     Args:
-        steps: of the run.
+        metric: the job's.
         target: the runtime.
         worse: the degradation.
         clean: rows of float and of the artefact on the same samples as they are.
         there: what both score on samples made worse.
     """
-    metric, floats, mine = steps.metric, *there
+    floats, mine = there
     found = DegradedRecord(target, worse.words, worse.entry, len(clean[0]), against_float=metric.against == "float")
     exact, own = (_value(metric, rows) for rows in clean)
     if exact is not None and own is not None:
