@@ -14,7 +14,7 @@ from haversack.base.budget import Budget
 from haversack.base.plan import Step
 from haversack.base.profile import Profile
 from haversack.base.progress import Event
-from haversack.choose.mixing import MARGIN, MIXED
+from haversack.choose.mixing import MARGIN, MARGINS, MIXED, margins
 from haversack.choose.verdict import checks
 
 
@@ -141,6 +141,18 @@ def test_the_forecast_is_kept_beside_the_measurement(world):
     assert forecast(one)["bytes"] == pytest.approx(one.artifact.bytes, abs=1)
     assert forecast(one)["relative_error"] == pytest.approx(one.parity.relative_error)
     assert all("forecast" not in other.extra for other in found if other is not one)
+
+
+def test_margins_are_wider_where_a_mixture_was_further_off(make_world):
+    exact = best(uniforms(make_world()), Budget(size=300_000), make_world().evaluate, mixer=make_world().mixer)
+    assert margins(exact) == MARGINS
+    world = make_world(surprise=0.06)
+    found = best(uniforms(world), Budget(size=280_000), world.evaluate, mixer=world.mixer, rounds=5)
+    told = margins(found)
+    assert told["size"] == pytest.approx(0.06, abs=1e-4)
+    assert {name for name in MARGINS if told[name] != MARGINS[name]} == {"size"}
+    for one in mixed(found):
+        assert abs(one.artifact.bytes / forecast(one)["bytes"] - 1) <= told["size"] + 1e-6
 
 
 def test_a_first_hit_ends_the_loop(world):

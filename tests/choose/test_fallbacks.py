@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from alone import best
 
@@ -207,3 +209,35 @@ def test_fallbacks_are_made_before_layers_are_mixed(world):
     )
     assert made_in_order(world, found) == ["float16", "int8", MIXED]
     assert found[0].plan.origin == MIXED
+
+
+# ---- the float file itself ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("speed", "float_bytes", "ships"),
+    [
+        (1.4, 150_000, "float32"),
+        (0.9, 150_000, "float32"),
+        (1.4, 900_000, "int8"),
+        (1.4, 0, "int8"),
+        (0.5, 807_000, "int8"),
+    ],
+)
+@pytest.mark.parametrize("budget", [Budget(drop=0.9), Budget(size=10**7, drop=0.9)])
+def test_what_is_larger_or_slower_than_float_by_more_than_it_gains_does_not_ship(
+    make_world, speed, float_bytes, ships, budget
+):
+    world = make_world(speed=speed)
+    floats = world.plan("float32")
+
+    def evaluate(plan):
+        made = world.evaluate(plan)
+        if plan.layers or not float_bytes:
+            return made
+        (file,) = made.artifact.files
+        return replace(made, artifact=replace(made.artifact, files=(replace(file, bytes=float_bytes),)))
+
+    found = best([world.plan("int8")], budget, evaluate, fallbacks=[floats], float_bytes=float_bytes)
+    assert found[0].plan.origin == ships
+    assert found[0].verdict == "chosen"

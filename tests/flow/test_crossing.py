@@ -135,7 +135,8 @@ def test_one_other_weight_in_one_file_is_told_of_that_target(begin):
     finding = parting(best, pairs, steps.constraints)
     assert list(finding) == ["litert"]
     assert finding["litert"].kind == "runtimes-differ"
-    assert finding["litert"].text == f"{found[BOTH].differing} of {ALL} output values are not those of onnxruntime"
+    told = f"{found[BOTH].differing} of {ALL} output values are not those of onnxruntime (relative error "
+    assert finding["litert"].text.startswith(told)
     final = told(list(best.values()), finding)
     assert [one.findings for one in final] == [(), (finding["litert"],)]
 
@@ -212,8 +213,16 @@ def test_one_finding_a_target_the_first():
     best = {name: small(name) for name in "abc"}
     pairs = (Pair("a", "b", 0, 2000, 0.0), Pair("a", "c", 5, 2000, 0.1), Pair("b", "c", 6, 2000, 0.1))
     found = parting(best, pairs, {})
-    assert found == {"c": Finding("runtimes-differ", "5 of 2000 output values are not those of a")}
+    assert found == {"c": Finding("runtimes-differ", "5 of 2000 output values are not those of a (relative error 0.1)")}
     assert (found["c"].severity, found["c"].exit_code) == ("warning", 0)
+
+
+@pytest.mark.parametrize("far, kind", [(1.9e-8, "float-rounding"), (9e-6, "float-rounding"), (2e-5, "runtimes-differ")])
+def test_what_differs_in_the_last_bits_alone_is_a_note(far, kind):
+    best = {"a": small("a"), "b": small("b")}
+    (finding,) = parting(best, (Pair("a", "b", 700, 1000, far),), {}).values()
+    assert finding.kind == kind
+    assert f"(relative error {far:.0e})".replace("e-0", "e-0") in finding.text
 
 
 def test_other_ranges_are_other_integers_and_no_runtime_is_to_blame():
@@ -236,8 +245,8 @@ def test_a_target_that_demands_other_encodings_is_told_once_with_what_parts_them
     other = next(name for name in order if name != "b")
     assert found["b"].kind == "runtimes-differ"
     assert found["b"].text == (
-        f"9 of 2000 output values are not those of {other}: it holds other integers than {other}, since b takes "
-        f"activations around 0 only (symmetric), and the grids of {other} do the work of clamps"
+        f"9 of 2000 output values are not those of {other} (relative error 0.1): it holds other integers than "
+        f"{other}, since b takes activations around 0 only (symmetric), and the grids of {other} do the work of clamps"
     )
 
 

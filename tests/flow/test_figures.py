@@ -13,7 +13,7 @@ from haversack.base.graph import Graph
 from haversack.base.plan import Plan
 from haversack.base.profile import Profile
 from haversack.base.quality import Drop, Quality
-from haversack.choose.best import Forecast
+from haversack.choose.mixing import MARGINS, Forecast
 from haversack.flow.choice import Choice
 from haversack.flow.figures import figures, forecast_figures
 
@@ -76,9 +76,10 @@ def test_the_half_that_chose_is_unknown_for_another_candidate():
 
 @pytest.mark.parametrize("milliseconds", [1.5, math.nan])
 def test_a_forecast_is_marked_line_by_line(milliseconds):
-    found = forecast_figures(Forecast(1e6, 0.5, 0.1, 8e5, milliseconds))
+    found = forecast_figures(Forecast(1e6, 0.5, 0.1, 8e5, milliseconds), MARGINS)
     lines = found.lines("forecast")
     assert all(line.endswith("(forecast)") for line in lines)
     assert len(lines) == (4 if math.isnan(milliseconds) else 5)
     assert (found.data()["latency_ms"] is None) == math.isnan(milliseconds)
-    assert "size: 1.00 MB  (forecast)" in lines
+    assert "size: 1.00 MB ± 2 %  (forecast)" in lines
+    assert found.data()["size_margin"] == 0.02

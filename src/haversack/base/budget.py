@@ -40,6 +40,11 @@ class Budget:
     latency_ratio: float | None = None
     drop: float | None = None
 
+    @property
+    def judges_speed(self) -> bool:
+        """Whether it says how slow a file may be: then that, and not the float file, is what speed is held against."""
+        return self.latency_ms is not None or self.latency_ratio is not None
+
     def limits(self) -> dict[str, float]:
         """Return the limits that are set, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}

@@ -24,6 +24,8 @@ KINDS: dict[str, tuple[Severity, int, str]] = {
     "detour": ("warning", 0, "the file pads, moves or converts values between layers that no layer asked for"),
     "fallback": ("warning", 0, "an operation runs in a slower kernel than the target's own"),
     "kept-in-float": ("warning", 0, "a layer meant for integers stays in float: a file has no place for its codes"),
+    "dead-inputs": ("note", 0, "inputs of a layer never vary on the calibration samples: nothing is learnt of them"),
+    "few-samples": ("warning", 0, "few calibration samples for what is learnt of them"),
     "setting-idle": ("warning", 0, "a setting of the runtime that was asked for changes nothing in this file"),
     "joined-in-float": ("note", 0, "tensors of different range are joined in float at the end of the model"),
     "range-mixing": ("warning", 0, "tensors of different range share one scale"),

@@ -13,7 +13,7 @@ from haversack.base.progress import Event, Sink, silent
 from haversack.choose.forecast import computes_integers
 from haversack.choose.mixing import MARGIN, Forecast, Mixer, Mixture, alike, base_of
 from haversack.choose.same_integers import same_integers
-from haversack.choose.verdict import checks, exactness, judged, unmade
+from haversack.choose.verdict import checks, cost, exactness, judged, unmade
 
 ROUNDS = 3
 SPARED: Mapping[str, object] = {"spared": True}
@@ -39,12 +39,14 @@ class Ask:
             only while all that was made failed.
         fallbacks: gentler uniform plans that are made real, in order, while they may help: nothing made before meets
             the budget, and what misses it fails or loses too much; or it is no faster than float, and the plan
-            computes in float.
+            computes in float. The plan that leaves all in float is made, too, where something made takes more bytes
+            times latency than the float file, which loses nothing.
         mixes: whether mixtures are made for it.
         hopeless: says why a plan cannot meet the budget, or returns an empty string; such a plan is not made real.
             If all plans are hopeless, one is made all the same: a best effort is owed.
         overshoot: by how much a hopeless plan is forecast to miss its limits, as fractions of them: the least is made
             where all are hopeless; without it the first.
+        float_bytes: of the target's float file; 0 where nothing is to be held against it.
     """
 
     proposals: Sequence[Plan]
@@ -54,6 +56,7 @@ class Ask:
     mixes: bool = True
     hopeless: Callable[[Plan], str] = _hopeful
     overshoot: Callable[[Plan], float] = _alike
+    float_bytes: int = 0
 
 
 def best(
@@ -96,7 +99,7 @@ def _mix(mixer: Mixer, searches: Mapping[str, _Search], rounds: int, sink: Sink)
     bases = {
         target: base
         for target, search in searches.items()
-        if search.ask.mixes and (base := base_of(search.made, search.ask.budget)) is not None
+        if search.ask.mixes and (base := base_of(target, search.made, search.ask.budget, mixer)) is not None
     }
     for group in alike(bases):
         if len(group) > 1:
@@ -162,7 +165,7 @@ class _Search:
             if plan.digest in made:
                 continue
             reason, spare = refused[plan.digest], plan.digest in lost
-            if index >= len(ask.proposals) and not spare and not _may_help(plan, made.values(), ask.budget):
+            if index >= len(ask.proposals) and not spare and not _may_help(plan, made.values(), ask):
                 continue
             if spare and not reason and not _all_failed(made.values()):
                 made[plan.digest] = replace(_not_made(plan, lost[plan.digest]), extra=SPARED)
@@ -213,14 +216,18 @@ def _broken(candidate: Candidate) -> bool:
     return candidate.verdict == "failed" and errors != {"slower-than-float"}
 
 
-def _may_help(plan: Plan, made: Iterable[Candidate], budget: Budget) -> bool:
+def _may_help(plan: Plan, made: Iterable[Candidate], ask: Ask) -> bool:
     """Say whether a gentler plan may meet what nothing made so far meets.
 
     It cannot where one meets the budget. Where one keeps the drop and misses by bytes or time, losing less is of no
     use; only if integers are no faster than float (the quartiles reach 1) may a plan help that computes in float.
+    Where what was made takes more bytes times latency than the float file, that file is better in all.
     """
+    made = list(made)
+    if not plan.layers and ask.float_bytes and any(cost(one) > ask.float_bytes for one in made if _able(one)):
+        return True
     for one in made:
-        missed = {check.limit for check in checks(one, budget) if not check.met}
+        missed = {check.limit for check in checks(one, ask.budget) if not check.met}
         if one.verdict == "failed" or unmade(one) or "drop" in missed:
             continue
         if not missed or (one.latency is not None and one.latency.ratio_high < 1.0):
@@ -228,6 +235,10 @@ def _may_help(plan: Plan, made: Iterable[Candidate], budget: Budget) -> bool:
         if computes_integers(one.plan) and computes_integers(plan):
             return False
     return True
+
+
+def _able(candidate: Candidate) -> bool:
+    return candidate.verdict != "failed" and candidate.artifact is not None and candidate.latency is not None
 
 
 def _not_made(plan: Plan, reason: str) -> Candidate:

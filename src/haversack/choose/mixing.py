@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from haversack.base.budget import Budget
@@ -53,6 +53,40 @@ class Forecast:
             if name in limits and value > limits[name] * REACH:
                 return f"forecast latency {amount(name, value)} is over the allowed {amount(name, limits[name])}"
         return ""
+
+
+MARGINS: Mapping[str, float] = {
+    "size": 0.02,
+    "download": 0.05,
+    "latency_ratio": 0.15,
+    "latency_ms": 0.15,
+    "relative_error": 1.0,
+}
+"""By which fraction of itself a forecast may be off: losses of layers do not simply add up, bytes nearly do."""
+
+
+def margins(candidates: Iterable[Candidate]) -> dict[str, float]:
+    """Return figure -> the stated margin of a forecast, widened where a mixture of the same run was further off.
+
+    Args:
+        candidates: of a run; those that were forecast and then measured count.
+    """
+    found = dict(MARGINS)
+    for one in candidates:
+        told = one.extra.get("forecast")
+        figures = _measured(one)
+        if not isinstance(told, Mapping) or figures is None:
+            continue
+        truth = {
+            "size": (told.get("bytes"), figures.artifact.bytes),
+            "download": (told.get("download_bytes"), figures.artifact.download_bytes),
+            "latency_ratio": (told.get("latency_ratio"), figures.latency.ratio),
+            "relative_error": (told.get("relative_error"), figures.parity.relative_error),
+        }
+        for name, (forecast, measured) in truth.items():
+            if forecast and math.isfinite(forecast) and math.isfinite(measured):
+                found[name] = max(found[name], abs(measured / forecast - 1.0))
+    return {**found, "latency_ms": max(found["latency_ms"], found["latency_ratio"])}
 
 
 @dataclass(frozen=True)
@@ -219,12 +253,21 @@ def alike(bases: Mapping[str, Candidate]) -> list[dict[str, Candidate]]:
     return list(groups.values())
 
 
-def base_of(made: Mapping[str, Candidate], budget: Budget) -> Candidate | None:
-    """Return the best uniform candidate with integers, or None: where there is none, or nothing that mixing changes."""
+def base_of(target: str, made: Mapping[str, Candidate], budget: Budget, mixer: Mixer) -> Candidate | None:
+    """Return the uniform candidate with integers that a target's mixtures are made of.
+
+    It is the best one around which a new mixture is forecast to meet the limits, or else the best one. None where there
+    is none, or no limit that mixing changes.
+    """
     uniform = [one for one in made.values() if one.verdict != "failed" and _cheapens(one) and one.plan.origin != MIXED]
     if not uniform or set(budget.limits()) <= {"drop", "memory"}:
         return None
-    return ranked(uniform, budget)[0]
+    order = ranked(uniform, budget)
+    for base in order:
+        found = mixer.propose({target: base}, budget, MARGIN)
+        if found is not None and found.feasible and found.plans[target].digest not in made:
+            return base
+    return order[0]
 
 
 def _cheapens(candidate: Candidate) -> bool:

@@ -57,7 +57,8 @@ def apply(
         VerificationError: a preparation step broke what it promises.
     """
     parts = [SHELF.build(step.part, step.settings) for step in plan.prepare]
-    context = PrepareContext(samples, None, sink)
+    learnt: list[Finding] = []
+    context = PrepareContext(samples, None, sink, learnt.append)
     for part in parts:
         if "encodings" not in part.needs:
             model = _run(part, model, context)
@@ -73,7 +74,7 @@ def apply(
         encodings = Encodings({**encodings.tensors, **tensors}, integers)
         findings = tuple(dict.fromkeys((*findings, *told)))
     sink(Event("compress", "done", f"{counted(len(plan.layers), 'layer')} encoded"))
-    return Compressed(model, encodings, findings)
+    return Compressed(model, encodings, tuple(dict.fromkeys((*findings, *learnt))))
 
 
 def _run(part: PrepareStep, model: Model, context: PrepareContext) -> Model:

@@ -20,6 +20,8 @@ from haversack.flow.making import is_static
 from haversack.flow.meaning import meaning
 from haversack.flow.steps import Steps
 
+LAST_BITS = 1e-5
+"""Outputs that are nearer than this differ in what float layers round: nobody is to blame."""
 FLOAT, REFERENCE = "float", "reference"
 
 
@@ -74,13 +76,15 @@ def parting(
         if not {pair.first, pair.second} <= {*demands} or not pair.differing:
             continue
         values = f"{pair.differing} of {pair.compared} output values are not those of"
+        far = f" (relative error {pair.relative_error:.1g})"
         if demands[pair.first] != demands[pair.second]:
             # Told of the side that fewer share, so that one odd target among several is one finding.
             odd, other = sorted((pair.second, pair.first), key=alike.__getitem__)
             why = f"it holds other integers than {other}, since {_parted(odd, other, demands)}"
-            found.setdefault(odd, Finding("runtimes-differ", f"{values} {other}: {why}"))
+            found.setdefault(odd, Finding("runtimes-differ", f"{values} {other}{far}: {why}"))
         elif _untargeted(best[pair.first].plan) == _untargeted(best[pair.second].plan):
-            found.setdefault(pair.second, Finding("runtimes-differ", f"{values} {pair.first}"))
+            kind = "float-rounding" if pair.relative_error < LAST_BITS else "runtimes-differ"
+            found.setdefault(pair.second, Finding(kind, f"{values} {pair.first}{far}"))
     return found
 
 

@@ -106,8 +106,13 @@ def _quality(
         words["drop"] = f"{wording.points(drop.value, unit)} (95 %: {bounds}{half})"
 
 
-def forecast_figures(forecast: Forecast) -> Figures:
-    """Return what the knapsack expects; a NaN, where it expects nothing, is left out of the words."""
+def forecast_figures(forecast: Forecast, within: Mapping[str, float]) -> Figures:
+    """Return what the knapsack expects; a NaN, where it expects nothing, is left out of the words.
+
+    Args:
+        forecast: what is expected.
+        within: name -> by which fraction the truth may be off it (``choose.mixing.margins``).
+    """
     values = {
         "size": forecast.bytes,
         "download": forecast.download_bytes,
@@ -122,5 +127,9 @@ def forecast_figures(forecast: Forecast) -> Figures:
         "latency_ms": wording.milliseconds,
         "relative_error": wording.error,
     }
-    words = {name: spelled[name](value) for name, value in values.items() if math.isfinite(value)}
-    return Figures(words, values)
+    words = {
+        name: f"{spelled[name](value)} ± {100 * within[name]:.0f} %"
+        for name, value in values.items()
+        if math.isfinite(value)
+    }
+    return Figures(words, {**values, **{f"{name}_margin": within[name] for name in values}})

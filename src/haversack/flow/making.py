@@ -307,6 +307,7 @@ class Maker:
         if parity.reference_differing <= 0:
             return
         text = f"{parity.reference_differing} of {parity.reference_compared} output values differ from the reference's"
+        text += f" (relative error {parity.reference_distance:.1g})"
         self.sink(Event("verify", "start", "looking for the first tensor that differs"))
         held = self.target.read(opening.path, artifact)
         places = (

@@ -20,6 +20,7 @@ from haversack.base.recipe import FORMAT, Recipe, unstructure, write
 from haversack.choose.runtimes import Choice
 from haversack.flow import choice, memory
 from haversack.flow.making import ENCODINGS
+from haversack.flow.next_step import next_step
 from haversack.flow.running import feeds
 from haversack.flow.steps import Steps
 from haversack.flow.where import environment
@@ -101,7 +102,7 @@ def leave(
         command=wishes.command,
         stated=steps.job.baseline,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        next_step=f"haversack verify {out}",
+        next_step=next_step(out, best, wishes.budget, choice.drops([one.candidate for one in steps.made.values()])),
         allowed=wishes.allowed,
         floats={name: one.artifact for name, one in steps.floats.items()},
         after=after,

@@ -73,7 +73,8 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         measured_on(wish.device, asked) as (device, offered),
         Workshop(wish.out, _owner(job), sink, wish.command) as shop,
     ):
-        steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, wish.allow, budget), offered)
+        allow = _allowed(wish.allow, budget)
+        steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, allow), offered)
         worse = robustness.checked(steps.data, job)
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
@@ -87,9 +88,9 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         degraded = robustness.measured(steps, _shipping(final, only), worse)
         final = robustness.told(final, degraded, steps.metric.unit)
         ships = outdone(final, only) if only else final
-        left = Wishes(budget, wish.allow, wish.command, only)
+        left = Wishes(budget, allow, wish.command, only)
         record = leave(steps, ships, pairs, left, shop.seconds, degraded)
-    code = exit_code([one for one in ships if not only or one.plan.target == only.target], wish.allow, budget)
+    code = exit_code([one for one in ships if not only or one.plan.target == only.target], allow, budget)
     return Outcome(record, wish.out / "report.html", time.monotonic() - started, code)
 
 
@@ -138,6 +139,15 @@ def exit_code(candidates: Sequence[Candidate], allow: Sequence[str], budget: Bud
     return max(codes)
 
 
+def _allowed(allow: Sequence[str], budget: Budget) -> tuple[str, ...]:
+    """Return the kinds of findings that fail nothing.
+
+    Where the budget limits the latency, that limit judges speed: a file that is slower than float is told by its
+    finding, and meets the limit or misses it; it has not failed, and gentler plans are no cure.
+    """
+    return tuple(dict.fromkeys((*allow, "slower-than-float"))) if budget.judges_speed else tuple(allow)
+
+
 def _owner(job: Job) -> str:
     """Return what the output folder belongs to: a job file by its whole path, however it was typed."""
     return str(Path(job.source).resolve()) if Path(job.source).is_file() else job.source
@@ -161,15 +171,8 @@ def _steps(
     device: Device,
     spend: str,
     allow: Sequence[str] = (),
-    budget: Budget | None = None,
 ) -> Steps:
-    """Return the run's steps.
-
-    Where the budget limits the latency, that limit judges speed in the search: a file that is slower than float is told
-    by its finding, and misses; it has not failed, and gentler plans are no cure.
-    """
-    if budget is not None and {"latency_ratio", "latency_ms"} & set(budget.limits()):
-        allow = (*allow, "slower-than-float")
+    """Return the run's steps."""
     metric = metrics.resolve(job.metric)
     targets = {name: built(name, tried.settings.get(name)).sized(job.lengths) for name in tried.targets}
     data = Data(job, None, metric)
@@ -213,6 +216,7 @@ def _ask(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> 
         mixes=target.runs_here,
         hopeless=cannot,
         overshoot=overshoot(model.graph, model.weights, budget),
+        float_bytes=steps.floats[name].artifact.bytes,
     )
 
 

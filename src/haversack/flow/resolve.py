@@ -16,7 +16,7 @@ from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, UsageError
 from haversack.base.plan import Plan
 from haversack.base.recipe import unstructure
 from haversack.choose import resolve as choosing
-from haversack.choose.mixing import Mixer
+from haversack.choose.mixing import Mixer, margins
 from haversack.choose.resolve import Resolution
 from haversack.choose.verdict import checks
 from haversack.flow.certainty import certain
@@ -113,11 +113,16 @@ class Answer:
                 "met": one.met,
                 "measured": None if nearest is None else {"id": nearest.id, **figures(nearest, self.choice).data()},
                 "reason": one.candidates[0].reason if one.candidates else "",
-                "forecast": None if one.forecast is None else forecast_figures(one.forecast).data(),
+                "forecast": None if one.forecast is None else forecast_figures(one.forecast, self._within).data(),
                 "plan": None if one.plan is None else unstructure(one.plan),
             }
         told = {"budget": self.budget.limits(), "exit_code": self.exit_code, "out": str(self.out)}
         return {**told, "targets": targets, "next": self._command(None)}
+
+    @property
+    def _within(self) -> dict[str, float]:
+        """How far off a forecast of this run may be."""
+        return margins(self.choice.candidates)
 
     def _makes(self, written: Path | None) -> bool:
         """Say whether a plan is worth packing: it was written, or it is not what ships already."""
@@ -149,7 +154,7 @@ class Answer:
             return [*lines, "  no plan is forecast to meet it either"]
         wished = one.plan
         lines.append(f"  forecast plan {wished.id} (a forecast: nothing of it was made or measured):")
-        lines += [f"    {line}" for line in forecast_figures(one.forecast).lines("forecast")]
+        lines += [f"    {line}" for line in forecast_figures(one.forecast, self._within).lines("forecast")]
         lines.append("    drop: not forecast, only measurement tells")
         if any(other.plan.digest == wished.digest for other in one.candidates):
             return [*lines, f"    {wished.origin or wished.id}: a plan of the run that was not made for its own limits"]

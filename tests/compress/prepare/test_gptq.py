@@ -15,6 +15,7 @@ from haversack.compress.prepare.bias_correct import BiasCorrect
 from haversack.compress.prepare.contract import PrepareContext
 from haversack.compress.prepare.gptq import Gptq
 from haversack.profile.ranges import ranges
+from haversack.targets.contract import SHELF as TARGETS
 from haversack.tools.graph.simulate import Simulator
 from haversack.tools.numerics.affine import dequantize, quantize, symmetric
 
@@ -154,6 +155,41 @@ def test_samples_that_hardly_vary_round_to_nearest_or_near_it(make_model, kind):
     encodings = narrow(model, 8)
     after = Gptq().apply(model, PrepareContext(lambda: samples, encodings))
     assert error(after, stored(after, encodings), model, samples) < 0.05
+
+
+class Dead(nn.Module):
+    """Three of eight channels never leave 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 4)
+        with torch.no_grad():
+            self.first.bias[:3] = -100.0
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("rows, few", [(8, True), (31, True), (32, False), (64, False)])
+def test_dead_inputs_and_few_samples_are_told(make_model, rows, few):
+    torch.manual_seed(2)
+    model = make_model(Dead(), (6,))
+    found = []
+    samples = [(np.random.default_rng(3).normal(size=(rows, 6)).astype(np.float32),)]
+    Gptq().apply(model, PrepareContext(lambda: samples, narrow(model), tell=found.append))
+    dead = [one for one in found if one.kind == "dead-inputs"]
+    assert [(one.layer, one.text.partition(" of")[0]) for one in dead] == [("second", "3")]
+    assert [one.kind for one in found if one not in dead] == ["few-samples"] * few
+
+
+def test_what_a_step_learns_is_a_finding_of_the_plan(make_model):
+    torch.manual_seed(2)
+    model = make_model(Dead(), (6,))
+    samples = [(np.random.default_rng(3).normal(size=(40, 6)).astype(np.float32),)]
+    demands = TARGETS.build("onnxruntime").demands(model)
+    plan = Plan("onnxruntime", uniform(model.graph, "int8"), (Step("gptq"),), Step("minmax"))
+    made = apply(model, plan, ranges=lambda one: ranges(one, samples), constraints=demands, samples=lambda: samples)
+    assert [one.kind for one in made.findings if one.layer == "second"] == ["dead-inputs"]
 
 
 def test_a_model_without_integers_comes_back_as_it_is(folded):

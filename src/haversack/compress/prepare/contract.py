@@ -16,6 +16,7 @@ import numpy as np
 
 from haversack.base.encodings import Encodings
 from haversack.base.errors import UsageError, VerificationError
+from haversack.base.finding import Finding
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
 from haversack.base.progress import Sink, silent
@@ -36,11 +37,13 @@ class PrepareContext:
         samples: returns calibration batches, afresh at each call.
         encodings: those of the plan, for steps that need them.
         sink: told of the progress.
+        tell: takes findings: what of the model or the samples a user should know.
     """
 
     samples: Callable[[], Iterable[Sample]]
     encodings: Encodings | None = None
     sink: Sink = silent
+    tell: Callable[[Finding], None] = lambda _: None
 
 
 @dataclass(frozen=True)

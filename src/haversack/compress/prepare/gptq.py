@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from haversack.base.counted import counted
 from haversack.base.encodings import Affine
+from haversack.base.finding import Finding
 from haversack.base.graph import Node
+from haversack.base.keys import split_node
 from haversack.base.model import Model
 from haversack.compress.prepare.contract import PrepareContext, PrepareStep, only_reader
 from haversack.compress.prepare.means import correctable, with_means
@@ -68,7 +72,9 @@ class Gptq(PrepareStep):
             encoding = encodings.affine(f"{node.key}:weight")
             assert encoding is not None, "correctable layers have integer weights"
             exact = model.weights[str(node.weight)]
-            return dequantize(self._codes(exact, encoding, *moments(node, exact.shape, *arrival.both())), encoding)
+            whole, halves = moments(node, exact.shape, *arrival.both())
+            _tell_dead(node, whole, context.tell)
+            return dequantize(self._codes(exact, encoding, whole, halves), encoding)
 
         return with_means(self.name, model, layers, context, (self.samples, self.megabytes), weigh)
 
@@ -84,3 +90,12 @@ class Gptq(PrepareStep):
         scale = np.broadcast_to(encoding.scale, len(exact)).reshape(groups, -1)
         damping = max(self.damping, min(chosen, MOST_DAMPING))
         return compensated(target, whole.hessian, scale, encoding.high, damping=damping).reshape(exact.shape)
+
+
+def _tell_dead(node: Node, whole: Moments, tell: Callable[[Finding], None]) -> None:
+    """Tell of inputs whose moments are 0: the Hessian is singular there, and only rounding to nearest is left."""
+    variances = np.einsum("gii->gi", whole.hessian)
+    dead = int((variances <= 0).sum())
+    if dead:
+        text = f"{dead} of {counted(variances.size, 'input')} never vary on the calibration samples: rounded to nearest"
+        tell(Finding("dead-inputs", text, split_node(node.key)[0] or node.key))

@@ -12,6 +12,7 @@ import numpy as np
 
 from haversack.base.counted import counted
 from haversack.base.encodings import Encodings
+from haversack.base.finding import Finding
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
 from haversack.base.progress import Event, steps
@@ -39,6 +40,10 @@ def correctable(model: Model, encodings: Encodings) -> dict[str, Node]:
         and node.bias is not None
         and only_reader(model, node, node.bias)
     }
+
+
+FEW = 32
+"""Rounding that learns from fewer samples tells so."""
 
 
 def with_means(
@@ -89,6 +94,11 @@ def with_means(
     told()
     Simulator(model).run(encodings, batches, arrive=arrive, beside=beside)
     rows = sum(batch[0].shape[0] for batch in batches)
+    if weigh and rows < FEW:
+        text = (
+            f"{counted(rows, 'calibration sample')} to round by: give {limits[0]}, or what fits these fits others less"
+        )
+        context.tell(Finding("few-samples", text))
     return model.with_weights(changed, f"{step}: {counted(len(layers), 'layer')}, {counted(rows, 'sample')}")
 
 

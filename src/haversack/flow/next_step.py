@@ -1,0 +1,52 @@
+"""The command to type next: check what shipped, or, where a limit was missed, ask for what was measured."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from haversack.base.budget import Budget
+from haversack.base.candidate import Candidate
+from haversack.choose.verdict import checks
+
+
+def next_step(out: Path, best: Mapping[str, Candidate], budget: Budget, chosen_on: Mapping[str, float]) -> str:
+    """Return the command that leads on from a run.
+
+    Args:
+        out: its folder.
+        best: target -> what ships for it.
+        budget: its limits.
+        chosen_on: candidate id -> its drop on the half that chose; ``resolve`` goes by the worse half.
+    """
+    loosened: dict[str, float] = {}
+    for one in best.values():
+        for check in checks(one, budget):
+            worse = chosen_on.get(one.id, -math.inf) if check.limit == "drop" else -math.inf
+            got = max(check.got, worse)
+            if got > check.allowed and math.isfinite(got):
+                loosened[check.limit] = max(got, loosened.get(check.limit, -math.inf))
+    if not loosened:
+        return f"haversack verify {shlex.quote(str(out))}"
+    unit = next((one.quality.unit for one in best.values() if one.quality is not None), "")
+    limits = ",".join(_typed(name, loosened.get(name, value), unit) for name, value in budget.limits().items())
+    return f"haversack resolve {shlex.quote(str(out))} --budget {limits}    (what was measured meets that)"
+
+
+def _typed(name: str, value: float, unit: str) -> str:
+    """Return a limit as it is typed, rounded up to what a person reads."""
+    if name in {"size", "download", "memory"}:
+        for letters, size in (("MB", 1e6), ("KB", 1e3)):
+            if value >= size:
+                return f"{name}={_up(value / size)}{letters}"
+        return f"{name}={value:.0f}B"
+    if name == "drop":
+        return f"drop={_up(100 * value)}pt" if unit == "fraction" else f"drop={_up(value, 6)}"
+    return f"latency={_up(value)}{'x' if name == 'latency_ratio' else 'ms'}"
+
+
+def _up(value: float, places: int = 3) -> str:
+    scale = 10.0**places
+    return f"{math.ceil(value * scale - 1e-6) / scale:g}"

@@ -1,0 +1,66 @@
+"""What a run says to type next: a miss is answered with limits that what was measured meets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from haversack.base import budget as budgets
+from haversack.base.candidate import Artifact, ArtifactFile, Candidate, Latency, Memory
+from haversack.base.plan import Plan
+from haversack.base.quality import Drop, Quality
+from haversack.choose.verdict import checks
+from haversack.flow.next_step import next_step
+
+OUT = Path("some where/out")
+
+
+def candidate(target="a", size=51_234, download=43_065, ratio=1.1403, drop=0.0123, unit="fraction"):
+    file = ArtifactFile("model.onnx", size, download, "0" * 64)
+    latency = Latency(ratio, ratio * 2.0, 3.0, 9.0, ratio, ratio, ratio, 2.0, 100)
+    quality = Quality("top1", 0.9, unit, "higher", 100, 0.03)
+    spread = Drop(drop, drop - 0.01, drop + 0.01, 100)
+    artifact = Artifact(target, (file,), (), (), "1")
+    return Candidate(Plan(target), artifact, quality, spread, None, latency, Memory(7_000_001))
+
+
+def asked(budget, *found, chosen_on=None):
+    return next_step(OUT, {one.plan.target: one for one in found}, budgets.parse(budget), chosen_on or {})
+
+
+def test_what_meets_its_budget_is_verified():
+    assert asked("size=60KB,latency=1.2x,drop=2pt", candidate()) == "haversack verify 'some where/out'"
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        "size=50KB",
+        "download=40KB,size=80KB",
+        "latency=1.1x",
+        "latency=2ms",
+        "memory=7MB",
+        "drop=1pt",
+        "size=1KB,download=1KB,memory=1KB,latency=0.1x,drop=0.1pt",
+    ],
+)
+def test_the_limits_it_names_are_met_by_what_was_measured_and_no_looser_than_needed(budget):
+    found = [candidate(), candidate("b", size=52_000, ratio=1.2, drop=0.02)]
+    text = asked(budget, *found)
+    assert text.startswith("haversack resolve 'some where/out' --budget ")
+    loosened = budgets.parse(text.split()[5])
+    assert all(check.met for one in found for check in checks(one, loosened))
+    for name, value in loosened.limits().items():
+        worst = max(check.got for one in found for check in checks(one, loosened) if check.limit == name)
+        before = budgets.parse(budget).limits()[name]
+        assert value == before or value <= worst * 1.001
+
+
+def test_the_worse_half_counts():
+    one = candidate(drop=0.012)
+    assert "drop=3.1pt" in asked("drop=1pt", one, chosen_on={one.id: 0.031})
+
+
+def test_a_drop_in_the_metrics_own_unit():
+    assert "drop=0.0123 " in asked("drop=0.01", candidate(unit="points"))
