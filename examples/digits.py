@@ -33,6 +33,7 @@ preprocess = [
     {"op": "scale", "factor": 1 / 8, "offset": -1.0},
     {"op": "to_chw"},
 ]
+degraded = [{"op": "blur", "sigma": 0.6}, {"op": "noise", "level": 0.1}]
 
 
 class Residual(nn.Module):

@@ -259,8 +259,9 @@ def test_any_beside_a_name_is_refused_and_not_dropped(capfd, job):
 
 def test_help_shows_defaults_that_say_something(capfd):
     assert main(["pack", "--help"]) == 0
-    told = capfd.readouterr().out
+    told = " ".join(capfd.readouterr().out.replace("│", " ").split())  # wherever its lines are broken
     assert "[default: local]" in told
+    assert "noise:level=0.2" in told
     assert not any(empty in told for empty in ('[default: ""]', "[default: ()]", "[default: False]"))
 
 

@@ -32,6 +32,7 @@ def operation(request):
 
 def test_the_shelf_has_the_operations_of_the_design():
     assert {"resize", "center_crop", "normalize", "log_mel", "scale", "to_chw", "pad"} <= set(NAMES)
+    assert {"blur", "noise", "brightness", "missing_frames"} <= set(NAMES)
     assert "pipeline" not in NAMES
 
 

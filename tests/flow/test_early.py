@@ -139,6 +139,12 @@ def test_the_work_of_a_run_is_counted(model, calibrating, scored, plans, batch, 
     assert (found.forwards, found.plans, found.batch) == ((calibrating + scored) * (plans + 1), plans, batch)
 
 
+@pytest.mark.parametrize("scored, forwards", [(100, 250), (101, 250), (1, 0)])
+def test_degraded_inputs_count_half_of_the_scored_samples_each_time(model, scored, forwards):
+    plain, more = (early.work(model, (10, scored), 3, 8, 0, degraded) for degraded in (0, 5))
+    assert more.forwards - plain.forwards == forwards
+
+
 ELEMENTS = 4 * 2 * 9 + 4 * 4 * 9 + 3 * 16
 BIASES = 4 + 4 + 3
 
@@ -257,7 +263,8 @@ def test_a_careful_plan_differs_by_its_first_layer_alone(model, precision):
     ],
 )
 def test_the_loss_of_four_bits_is_worth_knowing_where_all_can_have_them(model, targets, narrow, known):
-    assert worth_knowing(model.graph, targets, narrow) == known
+    told = worth_knowing(model.graph, targets, narrow)
+    assert {told(node) for node in model.graph.nodes if node.weight} == {known}
 
 
 # ---- requirements ---------------------------------------------------------------------------------------------------

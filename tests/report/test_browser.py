@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from haversack.report import write
+from haversack.report.degraded import DegradedRecord
 from haversack.report.record import PairRecord
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -65,7 +66,7 @@ def show(browser, tmp_path, request):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("name", ["record", "hollow", "many"])
+@pytest.mark.parametrize("name", ["record", "hollow", "many", "worse"])
 def test_no_overflow_no_request_no_message(show, name, width, scheme):
     page, asked, told = show(name, width, scheme)
     assert page.evaluate("document.scrollingElement.scrollWidth") <= width
@@ -197,3 +198,32 @@ def compared(many):
 def test_on_a_phone_the_comparison_of_runtimes_shows_every_column(show):
     page, _, _ = show("compared", 390, "light")
     assert "Across runtimes" not in page.evaluate(RUNNING_OUT)
+
+
+@pytest.fixture
+def worse(many):
+    """The run on two targets, both scored on inputs made worse."""
+    numbers = {
+        "value": 0.1234,
+        "clean_value": 0.9987,
+        "float_value": 0.2345,
+        "float_clean_value": 0.9988,
+        "drop": 0.1111,
+        "drop_low": -0.1234,
+        "drop_high": 0.3456,
+        "clean_drop": 0.0001,
+        "excess": 0.1110,
+        "excess_low": 0.0123,
+        "excess_high": 0.3456,
+    }
+    names = ("blur(sigma=1.5)", "missing_frames(fraction=0.25,seed=3,input=1)")
+    rows = [DegradedRecord(t, name, {}, 186, less_robust=True, **numbers) for t in many.targets for name in names]
+    lost = DegradedRecord(many.targets[0], "noise(level=0.1)", {}, 186, cause="scores: 3 of its 640 values are NaN")
+    return replace(many, degraded=(*rows, lost))
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_what_is_told_of_degraded_inputs_needs_no_scrolling(show, width):
+    page, _, _ = show("worse", width, "light")
+    assert page.locator("table.degraded").count() == 1
+    assert "On degraded inputs" not in page.evaluate(RUNNING_OUT)

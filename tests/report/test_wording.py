@@ -88,6 +88,21 @@ def test_error(value, text):
     assert wording.error(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "fraction", "—"),
+        (0.0, "fraction", "0.00 pt"),
+        (-0.0312, "fraction", "−3.12 pt"),
+        (0.0312, "fraction", "+3.12 pt"),
+        (0.25, "nats", "+0.250 nats"),
+        (-2.0, "", "−2.00"),
+    ],
+)
+def test_change(value, unit, text):
+    assert wording.change(value, unit) == text
+
+
 @pytest.mark.parametrize(("value", "text"), [(None, "—"), (0, "0"), (186_000, "186,000"), (-3, "−3")])
 def test_count(value, text):
     assert wording.count(value) == text

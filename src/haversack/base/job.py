@@ -30,6 +30,8 @@ class Job:
         dims: input name -> {axis: name of a free dimension}; axis 0 of every input is free unless this says otherwise.
         lengths: what free dimensions other than the batch are fixed to in files that have no free ones, ascending; or
             empty for the target's own.
+        degraded: operations by name and settings, each one way to make the raw inputs worse: what ships is scored on
+            them as well.
         source: the file or reference it was loaded from.
     """
 
@@ -45,4 +47,5 @@ class Job:
     output_names: tuple[str, ...] = ()
     dims: Mapping[str, Mapping[int, str]] = field(default_factory=dict, hash=False)
     lengths: tuple[int, ...] = ()
+    degraded: tuple[Mapping[str, Any], ...] = ()
     source: str = ""

@@ -26,6 +26,7 @@ def pack(
     allow_pickle: bool = False,
     device: str = "local",
     effort: str = "default",
+    degraded: tuple[str, ...] = (),
     json: bool = False,
 ) -> int:
     """Fit a model into its budgets, verified and measured on the artefact itself.
@@ -58,13 +59,16 @@ def pack(
         Where artefacts are opened, run and timed: local, ssh:[user@]host[:port] or adb:[serial].
     effort:
         What rounding weights may cost: fast (means only), default (by layers' outputs), high (on more samples).
+    degraded:
+        Also score what ships on inputs made worse; repeat for more, in place of the job's: blur, noise:level=0.2,
+        brightness, missing_frames. none: on none.
     json:
         Print the report as JSON, and nothing else, on standard output.
     """
     from haversack.flow.request import Request
 
     command = shlex.join(["haversack", *sys.argv[1:]])
-    request = Request(job, budget, target, platform, out, allow, plan, allow_pickle, command, device, effort)
+    request = Request(job, budget, target, platform, out, allow, plan, allow_pickle, command, device, effort, degraded)
     return _looked(request, json=json) if dry_run else _packed(request, json=json)
 
 

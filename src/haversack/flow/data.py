@@ -107,7 +107,7 @@ class Data:
 
     def _read_calibration(self) -> Iterator[Sample]:
         checked = samples.checked(self._samples(), self._ports, what="calibration()")
-        kept, rest = _up_to(checked, lambda sample: sum(array.nbytes for array in sample))
+        kept, rest = up_to(checked, lambda sample: sum(array.nbytes for array in sample))
         if rest is None:
             self._calibration = kept
         return itertools.chain(kept, rest or ())
@@ -121,7 +121,7 @@ class Data:
         return iter(self._evaluation) if self._evaluation is not None else self._read_evaluation()
 
     def _read_evaluation(self) -> Iterator[Pair]:
-        kept, rest = _up_to(self._checked(self._pairs()), lambda pair: sum(array.nbytes for array in pair[0]))
+        kept, rest = up_to(self._checked(self._pairs()), lambda pair: sum(array.nbytes for array in pair[0]))
         if rest is None:
             self._evaluation = kept
         return itertools.chain(kept, rest or ())
@@ -135,11 +135,35 @@ class Data:
     def _samples(self) -> Iterator[Sample]:
         return (self._prepared(sample) for sample in self.job.calibration())
 
-    def _pairs(self) -> Iterator[object]:
+    def degraded(self, worse: Callable[[Sample], Sample], words: str) -> Iterator[Pair]:
+        """Yield (inputs, expected) of the evaluation set, raw inputs made worse before they are preprocessed.
+
+        Args:
+            worse: makes a raw sample worse, batch first.
+            words: what it is, for errors.
+
+        Raises:
+            JobError: it cannot take the raw inputs, or what it leaves does not fit the model.
+        """
+        what = f"evaluation() after {words}"
+        return samples.checked_pairs(self._pairs(worse), self._ports, what=what, group=self._group)
+
+    def raw_digest(self) -> str:
+        """Return the content digest of the evaluation set's raw inputs; empty where the model takes them as they are.
+
+        Raises:
+            JobError: the user's iterator raised.
+        """
+        if not self.pipeline.steps:
+            return ""
+        return batches.digest(tuple(item[0]) for item in self.job.evaluation())
+
+    def _pairs(self, worse: Callable[[Sample], Sample] = tuple) -> Iterator[object]:
         items: Iterable[object] = self.job.evaluation()
         for item in items:
             if isinstance(item, tuple | list) and len(item) == PAIR:
-                yield self._prepared(item[0]), item[1]
+                inputs = item[0]
+                yield self._prepared(worse(tuple(inputs)) if isinstance(inputs, tuple | list) else inputs), item[1]
             else:
                 yield item  # whoever checks it says what is wrong
 
@@ -183,8 +207,13 @@ class Data:
         return calibrating, scored
 
 
-def _up_to(items: Iterable[Item], size: Callable[[Item], int]) -> tuple[list[Item], Iterator[Item] | None]:
-    """Return (items read while they fit into memory, the iterator of the rest or None when there is none)."""
+def up_to(items: Iterable[Item], size: Callable[[Item], int]) -> tuple[list[Item], Iterator[Item] | None]:
+    """Return items while they take at most ``KEPT_BYTES``, and the iterator of the rest, or None when there is none.
+
+    Args:
+        items: read as far as memory takes them.
+        size: bytes of an item.
+    """
     kept: list[Item] = []
     total = 0
     iterator = iter(items)

@@ -107,7 +107,7 @@ def check_float(model: Model, predict: Predict, sample: Sample) -> None:
             )
 
 
-def work(model: Model, counts: tuple[int, int], plans: int, batch: int, rounding: int) -> Work:
+def work(model: Model, counts: tuple[int, int], plans: int, batch: int, rounding: int, degraded: int = 0) -> Work:
     """Return what a run will do, for the forecast.
 
     Args:
@@ -117,9 +117,15 @@ def work(model: Model, counts: tuple[int, int], plans: int, batch: int, rounding
         batch: rows of one batch.
         rounding: what rounding the weights of one plan costs, in forward passes of one sample; one plan serves all
             targets.
+        degraded: how often half of the scored samples is scored once more, made worse.
     """
     layers = sum(role(node) in (Role.LAYER, Role.EMBEDDING) for node in model.graph.nodes)
-    return Work(sum(counts) * (plans + 1), plans, batch, simulated=RACED_ROWS + layers * ROWS + rounding)
+    return Work(
+        sum(counts) * (plans + 1) + degraded * (counts[1] // 2),
+        plans,
+        batch,
+        simulated=RACED_ROWS + layers * ROWS + rounding,
+    )
 
 
 def narrowest(model: Model, targets: Mapping[str, Target]) -> dict[str, Plan]:

@@ -13,7 +13,8 @@ from haversack.base.recipe import structure, unstructure
 from haversack.flow.order import lengths
 from haversack.flow.running import feeds
 from haversack.measure import starts
-from haversack.report.record import Activations, Bytes, Record
+from haversack.report.activations import Activations, Bytes
+from haversack.report.record import Record
 from haversack.tools.formats import encodings_file
 from haversack.tools.graph.lifetimes import Lifetimes, lifetimes
 

@@ -27,6 +27,7 @@ from haversack.flow.where import environment
 from haversack.flow.workshop import FOLDER
 from haversack.measure.device import Opening
 from haversack.report import facts
+from haversack.report.degraded import DegradedRecord
 from haversack.report.record import Forecast, ModelFacts, Record, Samples
 from haversack.targets.contract import Target
 from haversack.tools.data import golden, golden_file
@@ -65,6 +66,7 @@ def leave(
     pairs: Sequence[Pair],
     wishes: Wishes,
     seconds: Mapping[str, float],
+    degraded: Sequence[DegradedRecord] = (),
 ) -> Record:
     """Write everything of a finished run and return its record: all of it takes its place together, or nothing does.
 
@@ -74,6 +76,7 @@ def leave(
         pairs: what ships, compared across runtimes.
         wishes: what the user said.
         seconds: stage -> seconds.
+        degraded: what ships, on inputs made worse.
 
     Raises:
         EnvironmentFault: the folder cannot be written; what an earlier run left in it is whole.
@@ -81,7 +84,7 @@ def leave(
     stage = steps.shop.inside / STAGE
     try:
         shutil.rmtree(stage, ignore_errors=True)  # of a run that was killed
-        record = _left(steps, candidates, pairs, wishes, seconds, atomic.make_folder(stage))
+        record = _left(steps, candidates, pairs, wishes, seconds, degraded, atomic.make_folder(stage))
         kept = f"{FOLDER}/{choice.NAME}"
         names = (*(f"{BEST}/{target}" for target in record.best), kept, RECIPE, report.HTML_NAME, report.JSON_NAME)
         whole.put(stage, steps.shop.out, names)
@@ -96,6 +99,7 @@ def _left(
     pairs: Sequence[Pair],
     wishes: Wishes,
     seconds: Mapping[str, float],
+    degraded: Sequence[DegradedRecord],
     stage: Path,
 ) -> Record:
     """Write everything into a folder, and return the record."""
@@ -132,7 +136,8 @@ def _left(
     across = tuple(report.pair(one) for one in pairs)
     proofs = _proofs(stage, {name: beside(steps.targets[name]) for name in best})
     why = only.paragraph if only else ""
-    record = replace(record, across=across, why=why, proofs=proofs, settings=dict(steps.settings))
+    own = dict(steps.settings)
+    record = replace(record, across=across, why=why, proofs=proofs, settings=own, degraded=tuple(degraded))
     record = memory.told(record, steps, best, {target: stage / BEST / target for target in best})
     steps.shop.tell(Event("pack", "start", "writing the report"))
     report.write(record, stage)

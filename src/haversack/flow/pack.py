@@ -22,7 +22,7 @@ from haversack.choose.forecast import hopeless, overshoot
 from haversack.choose.mixing import Mixer
 from haversack.choose.runtimes import Choice, between, outdone
 from haversack.choose.verdict import checks
-from haversack.flow import floats
+from haversack.flow import floats, robustness
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
 from haversack.flow.early import limits, narrowest
@@ -77,6 +77,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     ):
         allow = _allowed(wish.allow, budget)
         steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, allow), offered)
+        worse = robustness.checked(steps.data, job)
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
         _refuse(preflight, tried)
@@ -88,9 +89,11 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         final = told(final, parting(shipped(final), pairs, steps.constraints))
         final = told(final, dict.fromkeys(shipped(final), strange) if strange else {})
         only = _one_of(final, budget, tried) if tried.one else None
+        degraded = robustness.measured(steps, _shipping(final, only), worse)
+        final = robustness.told(final, degraded, steps.metric.unit)
         ships = outdone(final, only) if only else final
         left = Wishes(budget, allow, wish.command, only)
-        record = leave(steps, ships, pairs, left, shop.seconds)
+        record = leave(steps, ships, pairs, left, shop.seconds, degraded)
     code = exit_code([one for one in ships if not only or one.plan.target == only.target], allow, budget)
     return Outcome(record, wish.out / "report.html", time.monotonic() - started, code)
 
@@ -112,6 +115,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
         measured_on(request.device, runtimes(request)) as (device, offered),
     ):
         steps, tried = _taking(_steps(shop, job, offered, device, request.effort), offered)
+        robustness.checked(steps.data, job)
         found = steps.preflight(PLANS * len(tried.targets))
         _strange(request, steps)
         told = limits(
@@ -181,6 +185,11 @@ def _one_of(candidates: Sequence[Candidate], budget: Budget, tried: Runtimes) ->
     """Return the runtime that ships, or None when none left a file."""
     best = shipped(candidates)
     return between(best, budget, shipping=tried.shipping, left_out=tried.left_out) if best else None
+
+
+def _shipping(candidates: Sequence[Candidate], only: Choice | None) -> dict[str, Candidate]:
+    """Return target -> what ships for it; of one target alone where only one of them ships."""
+    return {name: one for name, one in shipped(candidates).items() if only is None or name == only.target}
 
 
 def _steps(

@@ -19,7 +19,7 @@ from haversack.base.finding import KINDS
 from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.shelf import nearest
-from haversack.flow import requirements, settings
+from haversack.flow import degradations, requirements, settings
 from haversack.flow.effort import DEFAULT, effort
 from haversack.measure import devices
 from haversack.targets.contract import PLATFORMS, Target
@@ -52,6 +52,8 @@ class Request:
         device: where artefacts are opened, run and timed, by its name (``measure.devices``).
         command: what repeats the run, for the report.
         effort: what rounding weights may cost (``effort.EFFORTS``).
+        degraded: operations that make inputs worse, in place of the job's list, each with settings of its own behind a
+            colon (``noise:level=0.2``); ``none`` for an empty list. Empty: the job's.
     """
 
     source: str
@@ -65,6 +67,7 @@ class Request:
     command: str = ""
     device: str = "local"
     effort: str = DEFAULT
+    degraded: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Take folders and files as text, and one name for a tuple of them.
@@ -78,7 +81,7 @@ class Request:
                 object.__setattr__(self, name, Path(value))
             elif not (isinstance(value, Path) or (name == "plan" and value is None)):
                 raise _unfit_field(name, value, "a path")
-        for name in ("targets", "allow"):
+        for name in ("targets", "allow", "degraded"):
             value = getattr(self, name)
             given = (value,) if isinstance(value, str) else value
             if not isinstance(given, tuple | list) or not all(isinstance(one, str) for one in given):
@@ -239,6 +242,7 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
     effort(request.effort)
     devices.check_measuring(request.device)
     limits = budgets.parse(request.budget) if request.budget is not None else None
+    worse = degradations.asked(request.degraded)
     source, fixed = request.source, {}
     if source.endswith(".toml"):
         found = recipe.read(Path(source))
@@ -269,6 +273,8 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
         limits = None
     job = load.open_job(source, allow_pickle=request.allow_pickle)
     _check_units(job, request.budget or "")
+    job = replace(job, degraded=worse) if request.degraded else job
+    degradations.of(job)  # tells what is wrong with the job's list
     return job, limits or DEFAULT_BUDGET, fixed
 
 

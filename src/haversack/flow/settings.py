@@ -1,7 +1,7 @@
-"""Settings of targets, as the user types them behind a target's name: ``litert:integer_io=true``.
+"""Settings of a part, as the user types them behind its name: ``litert:integer_io=true``.
 
-They are the fields of the target's dataclass; values are TOML's. What a run was made with stands in its recipe and its
-report, so that both can be used again.
+They are the fields of the part's dataclass; values are TOML's. What a run's targets were given stands in its recipe and
+its report, so that both can be used again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -40,6 +40,20 @@ def parsed(text: str) -> tuple[str, Settings]:
         UsageError: the settings are not TOML values by name; or the target has none of these names (the nearest is
             shown), or not with such values (what it takes is shown): all at once, with what to type instead.
     """
+    return read(text, built, "--target")
+
+
+def read(text: str, judge: Callable[[str, Settings], object], flag: str) -> tuple[str, Settings]:
+    """Return name and settings of a part, as they are typed behind a flag.
+
+    Args:
+        text: ``NAME`` or ``NAME:SETTING=VALUE,SETTING=VALUE``.
+        judge: raises ``UsageError`` for a name or settings that are none; not called without a colon.
+        flag: as it is typed (``--target``).
+
+    Raises:
+        UsageError: the settings are not TOML values by name, or ``judge`` refuses them.
+    """
     name, colon, words = text.partition(":")
     if not colon:
         return name, {}
@@ -48,16 +62,16 @@ def parsed(text: str) -> tuple[str, Settings]:
     except tomllib.TOMLDecodeError as error:
         pieces = [_piece(piece) for piece in _BETWEEN.split(words)]
         names = [one for one, _ in pieces]
-        built(name, dict(pieces))  # tells what is wrong with each of them
+        judge(name, dict(pieces))  # tells what is wrong with each of them
         twice = dict.fromkeys(one for one in names if names.count(one) > 1)
         raise UsageError(
             f"the settings of {name} cannot be read: {words!r}",
-            where="--target",
+            where=flag,
             faults=tuple(Fault(f"{name}:{one}", "it is given twice") for one in twice),
             tried=f"reading them as values of TOML: {error}",
-            next_step=f"--target {shlex.quote(spelled(name, dict(pieces)))}",
+            next_step=f"{flag} {shlex.quote(spelled(name, dict(pieces)))}",
         ) from error
-    built(name, found)
+    judge(name, found)
     return name, found
 
 
@@ -69,10 +83,26 @@ def built(name: str, settings: Settings | None = None) -> Target:
             is told.
     """
     kind = TARGETS.type_of(name)
-    usual = {field.name: field.default for field in fields(kind)}
+    refuse(name, settings or {}, {field.name: field.default for field in fields(kind)}, "--target")
+    target: Target = TARGETS.build(name, settings)
+    return target
+
+
+def refuse(name: str, settings: Settings, usual: Settings, flag: str) -> None:
+    """Refuse settings that a part does not have, or not with such values.
+
+    Args:
+        name: the part's.
+        settings: as they were read, or typed.
+        usual: all settings that it has, each as it is where nobody sets it.
+        flag: behind which they were typed.
+
+    Raises:
+        UsageError: with every fault, the nearest names and what to type instead.
+    """
     faults: list[Fault] = []
     meant: dict[str, Any] = {}
-    for key, value in (settings or {}).items():
+    for key, value in settings.items():
         if key not in usual:
             near = nearest(key, usual)
             faults.append(Fault(f"{name}:{key}", f"there is no such setting{near}"))
@@ -84,12 +114,10 @@ def built(name: str, settings: Settings | None = None) -> Target:
     if faults:
         raise UsageError(
             f"the settings of {name} cannot be read",
-            where="--target",
+            where=flag,
             faults=tuple(faults),
-            next_step=f"--target {shlex.quote(spelled(name, meant))}    ({name} has: {', '.join(usual)})",
+            next_step=f"{flag} {shlex.quote(spelled(name, meant))}    ({name} has: {', '.join(usual)})",
         )
-    target: Target = TARGETS.build(name, settings)
-    return target
 
 
 def spelled(name: str, settings: Settings | None = None) -> str:

@@ -200,7 +200,8 @@ class Steps:
             self.float_predict(batch)
             return (time.monotonic() - start) / len(batch[0])
 
-        work = early.work(self.model, counts, plans, len(batch[0]), self.spend.forwards)
+        degraded = len(self.job.degraded) * (1 + len(self.running))
+        work = early.work(self.model, counts, plans, len(batch[0]), self.spend.forwards, degraded)
         taken = not any(self.refusals[name] for name in self.targets)
         found = preflight(self.model, self.refusals, work, seconds_per_sample=timed if taken else None)
         return replace(found, lengths=lengths.words(self.targets, self.model), score=score)

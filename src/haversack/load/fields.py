@@ -1,7 +1,8 @@
 """The names of a job: which must be there, which may, and of what kind. All faults are told at once.
 
 Needed: ``model()`` (or a string, see ``opening.py``), ``calibration()``, ``evaluation()``, ``metric``.
-Optional: ``preprocess``, ``golden()``, ``baseline``, ``input_names``, ``output_names``, ``dims``, ``lengths``.
+Optional: ``preprocess``, ``golden()``, ``baseline``, ``input_names``, ``output_names``, ``dims``, ``lengths``,
+``degraded``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 STREAMS = ("calibration", "evaluation")
-OPTIONAL = ("preprocess", "golden", "baseline", "input_names", "output_names", "dims", "lengths")
+OPTIONAL = ("preprocess", "golden", "baseline", "input_names", "output_names", "dims", "lengths", "degraded")
 MOST_LENGTHS = 16
 """Each is a signature of its own in a file that has no free lengths."""
 _EXAMPLE = {
@@ -86,7 +87,7 @@ def _values(place: Place) -> dict[str, Any]:
         if names.get(name) is not None
     }
     values["metric"] = names["metric"]
-    for name in ("preprocess", "input_names", "output_names"):
+    for name in ("preprocess", "degraded", "input_names", "output_names"):
         values[name] = tuple(names.get(name) or ())
     values["lengths"] = tuple(sorted(names.get("lengths") or ()))
     values["baseline"] = None if names.get("baseline") is None else float(names["baseline"])
@@ -115,7 +116,7 @@ def _wrong(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever t
             yield f"{value!r} is no finite number"
     elif name in ("input_names", "output_names"):
         yield from _wrong_names(value)
-    elif name == "preprocess":
+    elif name in ("preprocess", "degraded"):
         if not isinstance(value, list | tuple) or not all(isinstance(step, Mapping) for step in value):
             yield "is no list of mappings, one for each operation"
     elif name in ("dims", "lengths"):

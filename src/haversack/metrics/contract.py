@@ -12,7 +12,7 @@ mean), ``SumMetric`` (the value is a function of column sums) or ``Metric`` (any
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal
 
@@ -25,6 +25,8 @@ from haversack.base.quality import Direction, Drop, Quality
 from haversack.tools.numerics import bootstrap
 
 Outputs = tuple[np.ndarray, ...]
+Compared = tuple[np.ndarray, np.ndarray]
+"""Rows of a baseline and of an artefact, float64 [samples, columns]."""
 _KINDS = {"integer": "iu", "real": "fiu"}
 Kind = Literal["integer", "real", "any"]
 
@@ -138,6 +140,28 @@ class Metric(abc.ABC):
             self.direction,
         )
 
+    def excess(self, clean: Compared, there: Compared) -> Drop:
+        """Return how much more is lost on other inputs than on clean ones: drop there - drop here, with its interval.
+
+        Args:
+            clean, there: rows of (baseline, artifact) [samples, columns], of the same samples in the same order, on
+                clean inputs and on others.
+        """
+        return self._excess(lambda rows: lambda block: self.values(rows[block]), clean, there, bootstrap.RESAMPLES)
+
+    def _excess(
+        self, of: Callable[[np.ndarray], bootstrap.Resampled], clean: Compared, there: Compared, count: int
+    ) -> Drop:
+        """Return the excess of what ``of`` makes of rows: the statistic of each row of indices."""
+        here, other = ([of(rows) for rows in one] for one in (clean, there))
+        return bootstrap.paired_drop_of(
+            lambda block: other[0](block) - other[1](block),
+            lambda block: here[0](block) - here[1](block),
+            len(clean[0]),
+            self.direction,
+            count=count,
+        )
+
     @abc.abstractmethod
     def _rows(self, output: np.ndarray, expected: np.ndarray) -> np.ndarray:
         """Return what each sample contributes, [samples, columns]; the arguments are checked."""
@@ -221,6 +245,15 @@ class MeanMetric(Metric):
     def drop(self, baseline: np.ndarray, artifact: np.ndarray) -> Drop:
         """Return the drop of the mean, with its interval (see ``bootstrap.paired_drop`` for the part of ``span``)."""
         return bootstrap.paired_drop(baseline[:, 0], artifact[:, 0], self.direction, span=self.span)
+
+    def excess(self, clean: Compared, there: Compared) -> Drop:
+        """Return the excess of the mean, with its interval.
+
+        One sample can make twice the ``span`` of a drop, but for metrics against float, whose baseline never moves.
+        """
+        here, other = (baseline[:, 0] - artifact[:, 0] for baseline, artifact in (clean, there))
+        span = self.span if self.against == "float" else 2 * self.span
+        return bootstrap.paired_drop(other, here, self.direction, span=span)
 
     @abc.abstractmethod
     def _scores(self, output: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from haversack.base import blame, digest
 from haversack.base.counted import counted
 from haversack.base.errors import Fault, JobError
 from haversack.base.quality import Direction, Drop
-from haversack.metrics.contract import Kind, MeanMetric, Outputs, State
+from haversack.metrics.contract import Compared, Kind, MeanMetric, Outputs, State
 from haversack.tools.numerics import bootstrap
 
 _NEXT = (
@@ -177,6 +177,15 @@ class Custom(MeanMetric):
         return bootstrap.paired_drop_of(
             one.resampled, other.resampled, len(baseline), self.direction, count=_WHOLE_RESAMPLES
         )
+
+    def excess(self, clean: Compared, there: Compared) -> Drop:
+        """Return how much more is lost on other inputs than on clean ones, with the interval, as ``drop`` tells it."""
+        whole = [_is_kept(rows) for rows in (*clean, *there)]
+        if not any(whole):
+            return super().excess(clean, there)
+        if not all(whole):
+            raise self.refusal("returned one float for one model and scores for the other")
+        return self._excess(lambda rows: _Whole.of(self, rows).resampled, clean, there, _WHOLE_RESAMPLES)
 
     def _values(self, rows: np.ndarray) -> np.ndarray:
         if not _is_kept(rows):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from haversack.report.record import Activations
+from haversack.report.activations import Activations
 
 WIDTH, HEIGHT = 780, 150
 """Of the drawing, in its own units."""

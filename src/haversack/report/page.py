@@ -34,6 +34,7 @@ FILTERS: tuple[Callable[..., str], ...] = (
     wording.count,
     wording.large,
     wording.points,
+    wording.change,
     wording.quality,
     wording.interval,
     wording.amount,

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from haversack.base.finding import Severity
 from haversack.base.plan import Plan
 from haversack.base.quality import Direction
+from haversack.report.activations import Activations
+from haversack.report.degraded import DegradedRecord
 
 FORMAT = 1
 Verdict = Literal["chosen", "met", "missed", "failed", "not made", "open"]
@@ -213,37 +215,6 @@ class MemoryRecord:
 
 
 @dataclass(frozen=True)
-class Bytes:
-    """Bytes of something that has a key."""
-
-    key: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Activations:
-    """Where the activations of what ships for a target peak: counted from lifetimes of tensors, never measured.
-
-    Attributes:
-        peak_bytes: alive at the peak, for one sample.
-        node: key of the node that runs then.
-        exported_bytes: alive at the peak in the order in which the model was exported; the same where that order stays.
-        float_bytes: alive at the peak with all activations in float, in the order that ships.
-        keeps_order: whether the runtime runs a file in its order; another one has its own, and peaks elsewhere.
-        alive: the tensors alive at the peak, largest first, by key of the node that makes them.
-        live: what is alive while each step runs, in order, by node key.
-    """
-
-    peak_bytes: int
-    node: str
-    exported_bytes: int
-    float_bytes: int
-    keeps_order: bool = True
-    alive: tuple[Bytes, ...] = ()
-    live: tuple[Bytes, ...] = ()
-
-
-@dataclass(frozen=True)
 class FindingRecord:
     """One finding; ``allowed`` says that the user allowed its kind, so it does not fail the run."""
 
@@ -357,6 +328,7 @@ class Record:
         settings: target -> its own settings, for targets that were given some.
         proofs: path below the output folder -> sha256, of what lies beside the artefacts that ship.
         activations: target -> where the activations of what ships for it peak.
+        degraded: what ships for each target on inputs made worse, each way by itself; empty where none was asked for.
         seconds: stage -> seconds it took.
         command: what repeats the run.
         created: when, ISO 8601 in UTC; empty when not told.
@@ -383,6 +355,7 @@ class Record:
     proofs: Mapping[str, str] = field(default_factory=dict, hash=False)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     activations: Mapping[str, Activations] = field(default_factory=dict, hash=False)
+    degraded: tuple[DegradedRecord, ...] = ()
 
     @property
     def targets(self) -> tuple[str, ...]:

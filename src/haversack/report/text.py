@@ -13,6 +13,7 @@ def lines(record: Record) -> tuple[str, ...]:
     told = [headline.of(record).sentence]
     told += [_target(record, target) for target in record.targets if target in record.best or not record.why]
     told += _memory(record)
+    told += _degraded(record)
     told += [record.why] if record.why else []
     told += _across(record)
     told += _findings(record)
@@ -46,6 +47,16 @@ def _memory(record: Record) -> list[str]:
             f"{wording.module(found.node)} ({wording.size(found.peak_bytes)} counted{less})"
         )
     return told
+
+
+def _degraded(record: Record) -> list[str]:
+    """Return how quality changes on degraded inputs, one line a target; nothing where none was asked for."""
+    unit, told = record.baseline.unit, dict[str, list[str]]()
+    for one in record.degraded:
+        change = "not scored" if one.change is None else wording.change(one.change, unit)
+        was = "" if one.float_change is None else f" (float {wording.change(one.float_change, unit)})"
+        told.setdefault(one.target, []).append(f"{one.degradation} {change}{was}")
+    return [f"{target}: degraded inputs: {', '.join(words)}" for target, words in told.items()]
 
 
 def _across(record: Record) -> list[str]:

@@ -97,6 +97,12 @@ def points(value: float | None, unit: str) -> str:
     return f"{_digits(value)} {unit}".rstrip()
 
 
+def change(value: float | None, unit: str) -> str:
+    """Return how a quality changes, with its sign: ``-3.10 pt``, ``+0.02 nats``."""
+    told = points(value, unit)
+    return told if value is None or value <= 0 else f"+{told}"
+
+
 def quality(value: float | None, unit: str) -> str:
     """Return a quality: a fraction in percent, anything else in its own unit."""
     if value is None:

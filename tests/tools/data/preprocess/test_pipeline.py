@@ -74,7 +74,32 @@ def test_every_fault_of_every_entry_is_told_at_once():
         "preprocess[5]: length must be at least 1, axis not 0, and value finite",
         "preprocess[6].mean[1]: 'a' is not a value of type float",
     ]
-    assert "has: center_crop, log_mel" in caught.value.next_step
+    assert "has: blur, brightness, center_crop, log_mel" in caught.value.next_step
+    assert "preprocess = [" in caught.value.next_step
+
+
+def test_a_list_of_another_name_is_told_by_it():
+    entries = [{"op": "noise", "levle": 1.0}, {"op": "blurr"}]
+    with pytest.raises(JobError, match="degraded cannot be read") as caught:
+        Pipeline.parse(entries, name="degraded")
+    assert [fault.where for fault in caught.value.faults] == ["degraded[0].levle", "degraded[1].op"]
+    assert "degraded = [" in caught.value.next_step
+    with pytest.raises(JobError, match=r"degraded\[0\].blur: blur cannot take int64"):
+        Pipeline.parse([{"op": "blur"}], name="degraded")((np.ones((1, 4, 4), np.int64),))
+
+
+def test_the_name_of_a_list_is_no_part_of_what_it_does():
+    one, other = Pipeline.parse(IMAGENET), Pipeline.parse(IMAGENET, name="degraded")
+    assert one == other
+    assert one.digest == other.digest
+
+
+def test_one_operation_alone_leaves_the_other_inputs_as_they_are():
+    pipeline = Pipeline.parse([{"op": "scale", "factor": 2.0}, {"op": "scale", "factor": 3.0, "input": 1}])
+    raw = np.ones((1, 2)), np.ones((1, 2))
+    first, second = pipeline.alone(1, raw)
+    assert first is raw[0]
+    assert second.tolist() == [[3, 3]]
 
 
 def test_a_fault_at_run_time_names_the_entry():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from haversack.base import digest
@@ -14,7 +14,10 @@ from haversack.base.shelf import Shelf
 from haversack.tools.data.preprocess.contract import Operation
 
 SHELF = Shelf("haversack.tools.data.preprocess", "operation", also=frozenset({"pipeline"}))
-_EXAMPLE = 'preprocess = [{"op": "resize", "short_side": 256}, {"op": "center_crop"}, {"op": "normalize"}]'
+_EXAMPLES = {
+    "preprocess": 'preprocess = [{"op": "resize", "short_side": 256}, {"op": "center_crop"}, {"op": "normalize"}]',
+    "degraded": 'degraded = [{"op": "blur", "sigma": 1.5}, {"op": "noise", "level": 0.1}]',
+}
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,19 @@ class Pipeline:
 
     Attributes:
         steps: (index of the input, operation).
+        name: of the list in the job, for errors.
     """
 
     steps: tuple[tuple[int, Operation], ...] = ()
+    name: str = field(default="preprocess", compare=False)
 
     @classmethod
-    def parse(cls, entries: Sequence[Mapping[str, Any]]) -> Pipeline:
+    def parse(cls, entries: Sequence[Mapping[str, Any]], *, name: str = "preprocess") -> Pipeline:
         """Read ``[{"op": NAME, "input": 0, SETTING: …}, …]``; ``input`` is 0 unless it is said.
+
+        Args:
+            entries: one for each operation, in order.
+            name: of the list in the job.
 
         Raises:
             JobError: with every fault of every entry, as ``preprocess[INDEX].FIELD``, the nearest name shown.
@@ -40,13 +49,13 @@ class Pipeline:
             try:
                 steps.append(_step(entry))
             except UsageError as error:
-                place = f"preprocess[{index}]"
+                place = f"{name}[{index}]"
                 inner = error.faults or (Fault(error.where, error.cause),)
                 faults += [Fault(f"{place}.{fault.where}".rstrip("."), fault.cause) for fault in inner]
         if faults:
-            step = f"{_EXAMPLE}    (has: {', '.join(SHELF.names())})"
-            raise JobError("preprocess cannot be read", where="preprocess", faults=tuple(faults), next_step=step)
-        return cls(tuple(steps))
+            step = f"{_EXAMPLES.get(name, _EXAMPLES['preprocess'])}    (has: {', '.join(SHELF.names())})"
+            raise JobError(f"{name} cannot be read", where=name, faults=tuple(faults), next_step=step)
+        return cls(tuple(steps), name)
 
     def __call__(self, sample: Sample) -> Sample:
         """Return a raw sample as the model takes it.
@@ -54,16 +63,26 @@ class Pipeline:
         Raises:
             JobError: an operation cannot take what it gets; ``where`` is ``preprocess[INDEX].OP``.
         """
-        arrays = list(sample)
-        for index, (place, operation) in enumerate(self.steps):
-            where = f"preprocess[{index}].{operation.name}"
-            if place >= len(arrays):
-                raise JobError(f"there is no input {place}: the sample has {len(arrays)}", where=where)
-            try:
-                arrays[place] = operation(arrays[place])
-            except JobError as error:
-                raise JobError(error.cause, where=where, faults=error.faults) from error
-        return tuple(arrays)
+        found = tuple(sample)
+        for index in range(len(self.steps)):
+            found = self.alone(index, found)
+        return found
+
+    def alone(self, index: int, sample: Sample) -> Sample:
+        """Return a sample after one operation of the list, by its place in it.
+
+        Raises:
+            JobError: as in a call.
+        """
+        place, operation = self.steps[index]
+        where = f"{self.name}[{index}].{operation.name}"
+        if place >= len(sample):
+            raise JobError(f"there is no input {place}: the sample has {len(sample)}", where=where)
+        try:
+            changed = operation(sample[place])
+        except JobError as error:
+            raise JobError(error.cause, where=where, faults=error.faults) from error
+        return (*sample[:place], changed, *sample[place + 1 :])
 
     def over(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """Yield every sample as the model takes it; errors as in a call."""
