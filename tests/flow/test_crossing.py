@@ -135,8 +135,8 @@ def test_one_other_weight_in_one_file_is_told_of_that_target(begin):
     finding = parting(best, pairs, steps.constraints)
     assert list(finding) == ["litert"]
     assert finding["litert"].kind == "runtimes-differ"
-    told = f"{found[BOTH].differing} of {ALL} output values are not those of onnxruntime (relative error "
-    assert finding["litert"].text.startswith(told)
+    words = f"{found[BOTH].differing} of {ALL} output values are not those of onnxruntime (relative error "
+    assert finding["litert"].text.startswith(words)
     final = told(list(best.values()), finding)
     assert [one.findings for one in final] == [(), (finding["litert"],)]
 

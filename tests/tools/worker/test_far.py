@@ -175,7 +175,7 @@ def test_a_factory_that_cannot_be_imported_is_told_with_its_words(start):
 
 
 def test_a_factory_that_hangs_is_ended(start):
-    with pytest.raises(WorkerTimeout, match="method hello"):
+    with pytest.raises(WorkerTimeout, match="when asked to hello"):
         start("served:stuck", start_seconds=1.5)
 
 

@@ -109,7 +109,7 @@ def _lines(program: Program) -> set[Place]:
 
 
 def _channels_last(program: Program) -> set[Place]:
-    """Return the values whose channels come last: what image kernels give, until it is turned.
+    """Return the values whose channels come last: what image kernels give, and convolutions written as products.
 
     A transpose that belongs to no node turns an image over to channels last, or back. One that the model asked for
     moves axes within the layout that its input has: ExecuTorch writes its permutation for that layout.
@@ -118,9 +118,10 @@ def _channels_last(program: Program) -> set[Place]:
     found: set[Place] = set()
     for number, delegate in enumerate(program.delegates):
         for index, step in enumerate(delegate.steps):
-            over = step.kind == _TURNED and f"{number}/{index}" not in layers
+            layer = str(layers.get(f"{number}/{index}", ""))
+            over = step.kind == _TURNED and not layer
             follows = len(delegate.values[step.output].dims) == 4 and step.kind not in _AS_THE_MODEL
-            if step.kind in _LAST or (follows and over != any((number, value) in found for value in step.inputs)):
+            if step.kind in _LAST or ":conv2d#" in layer or (follows and over != any((number, value) in found for value in step.inputs)):
                 found.add((number, step.output))
     return found
 
