@@ -121,7 +121,8 @@ def _channels_last(program: Program) -> set[Place]:
             layer = str(layers.get(f"{number}/{index}", ""))
             over = step.kind == _TURNED and not layer
             follows = len(delegate.values[step.output].dims) == 4 and step.kind not in _AS_THE_MODEL
-            if step.kind in _LAST or ":conv2d#" in layer or (follows and over != any((number, value) in found for value in step.inputs)):
+            turned = over != any((number, value) in found for value in step.inputs)
+            if step.kind in _LAST or ":conv2d#" in layer or (follows and turned):
                 found.add((number, step.output))
     return found
 
