@@ -13,7 +13,8 @@ import torch
 
 from haversack import load, report
 from haversack.base.budget import Budget
-from haversack.base.plan import WEIGHT_BITS
+from haversack.base.plan import PRECISIONS, WEIGHT_BITS
+from haversack.choose.mixing import Mixer
 from haversack.choose.resolve import resolve
 from haversack.choose.verdict import checks, unmade
 from haversack.compress.prepare.contract import relative_error
@@ -122,6 +123,7 @@ def test_every_measured_candidate_answers_a_budget_of_just_what_it_is(chosen):
     """Whatever was measured is met by itself: the record, the ledger and the verdicts speak of the same numbers."""
     measured = [one for one in chosen.severe() if one.latency is not None and one.verdict != "failed"]
     assert measured
+    mixer = Mixer(chosen.graph, chosen.profile, chosen.weight_elements, {measured[0].plan.target: PRECISIONS})
     for one in measured:
         own = Budget(
             size=one.artifact.bytes,
@@ -131,11 +133,11 @@ def test_every_measured_candidate_answers_a_budget_of_just_what_it_is(chosen):
             latency_ms=one.latency.median_ms,
             drop=one.drop.value,
         )
-        found = resolve(chosen.severe(), own, ())
+        found = resolve(chosen.severe(), own, mixer)[one.plan.target]
         assert found.met
         assert all(check.met for check in checks(found.candidates[0], own))
         tight = replace(own, size=min(other.artifact.bytes for other in measured) - 1)
-        assert not resolve(chosen.severe(), tight, ()).met
+        assert not resolve(chosen.severe(), tight, mixer)[one.plan.target].met
 
 
 def test_record_and_what_resolve_reads_agree_candidate_by_candidate(record, chosen):
