@@ -116,6 +116,10 @@ def test_what_is_probed_is_stored(precision):
     assert (len(probed), len(stored)) == ((2, 1 + len(FACTORS)) if eight else (1, 1))
 
 
+def test_where_no_download_is_asked_for_nothing_is_probed():
+    assert list(ways(["int8", "w4a8"], light=False)) == ["int8", "w4a8"]
+
+
 def test_the_search_makes_such_a_mixture_real(world, light):
     def evaluate(plan):
         found = world.evaluate(plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,3 +82,12 @@ def test_a_known_profile_reads_no_sample(made):
     before = calibration.passes
     assert again.profile == first
     assert calibration.passes == before
+
+
+@pytest.mark.parametrize("light", [True, False])
+def test_what_small_downloads_lose_is_learnt_where_it_is_worth_knowing(made, light):
+    steps, _ = made
+    found = replace(steps(), light=light).profile
+    kinds = {kind for each in found.sensitivity.values() for kind in each}
+    assert bool(found.rates) == light
+    assert any("/" in kind for kind in kinds) == light

@@ -137,10 +137,15 @@ def borders(graph: Graph, layers: Sequence[str]) -> tuple[Border, ...]:
     return tuple(Border(first, second, cost) for (first, second), cost in found.items())
 
 
-def ways(precisions: Collection[Precision]) -> dict[str, LayerPlan]:
-    """Return kind -> a plan of a layer whose loss decides between its options: what is measured of each precision."""
+def ways(precisions: Collection[Precision], *, light: bool = True) -> dict[str, LayerPlan]:
+    """Return kind -> a plan of a layer whose loss decides between its options: what is measured of each precision.
+
+    Args:
+        precisions: of integers.
+        light: whether coarser steps may be options, so that their loss is measured at one factor.
+    """
     found = [LayerPlan(one, weights=CLIPPED if one in NARROW else FULL) for one in precisions]
-    found += [_coarse(one, PROBE) for one in found if one.precision in COARSENED]
+    found += [_coarse(one, PROBE) for one in found if light and one.precision in COARSENED]
     return {one.kind: one for one in found}
 
 

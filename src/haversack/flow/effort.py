@@ -25,10 +25,10 @@ class Effort:
     forwards: int
 
 
-DEFAULT = "default"
+DEFAULT, FAST = "default", "fast"
 EFFORTS: Mapping[str, Effort] = {
-    "fast": Effort(Step("bias_correct"), "bias corrected", 300),
-    "default": Effort(Step("gptq"), "rounded by outputs", 1000),
+    FAST: Effort(Step("bias_correct"), "bias corrected", 300),
+    DEFAULT: Effort(Step("gptq"), "rounded by outputs", 1000),
     "high": Effort(Step("gptq", {"samples": 128, "megabytes": 2000.0}), "rounded by outputs of more samples", 2000),
 }
 

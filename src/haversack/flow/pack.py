@@ -26,7 +26,7 @@ from haversack.flow import floats, robustness
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
 from haversack.flow.early import limits, narrowest
-from haversack.flow.effort import effort
+from haversack.flow.effort import FAST, effort
 from haversack.flow.exports import judgeable
 from haversack.flow.foreign import foreign
 from haversack.flow.outputs import Wishes, leave, shipped
@@ -76,7 +76,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         Workshop(wish.out, _owner(job), sink, wish.command) as shop,
     ):
         allow = _allowed(wish.allow, budget)
-        steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, allow), offered)
+        steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, allow, budget), offered)
         worse = robustness.checked(steps.data, job)
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
@@ -199,12 +199,14 @@ def _steps(
     device: Device,
     spend: str,
     allow: Sequence[str] = (),
+    budget: Budget | None = None,
 ) -> Steps:
-    """Return the run's steps."""
+    """Return the run's steps; the fast ones learn what small downloads lose only where one is asked for."""
     metric = metrics.resolve(job.metric)
     targets = {name: built(name, tried.settings.get(name)).sized(job.lengths) for name in tried.targets}
     data = Data(job, None, metric)
-    return Steps(shop, job, data, metric, targets, device, tuple(allow), effort(spend), tried.settings)
+    light = spend != FAST or (budget is not None and budget.download is not None)
+    return Steps(shop, job, data, metric, targets, device, tuple(allow), effort(spend), tried.settings, light)
 
 
 def _searched(steps: Steps, names: Sequence[str], budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:

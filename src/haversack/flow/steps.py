@@ -6,14 +6,12 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from haversack import load
-from haversack.base import digest
 from haversack.base.candidate import Candidate, Parity
 from haversack.base.constraints import Constraints
 from haversack.base.counted import counted
@@ -38,6 +36,7 @@ from haversack.flow.judging import judged, retold
 from haversack.flow.kept import intact, save_made, save_ranges
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.order import frugal
+from haversack.flow.own_code import own_code
 from haversack.flow.proposals import worth_knowing
 from haversack.flow.replay import Replay
 from haversack.flow.running import Running
@@ -78,6 +77,7 @@ class Steps:
         allow: kinds of findings that do not fail a candidate.
         spend: what rounding weights may cost.
         settings: target -> its own, for targets that were given some.
+        light: whether it is worth knowing what coarser steps lose and weigh as a download.
         made: plan digest -> what was made of it in this run.
         failed: target -> why its float file is not there, or was not run.
     """
@@ -91,6 +91,7 @@ class Steps:
     allow: tuple[str, ...] = ()
     spend: Effort = EFFORTS[DEFAULT]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    light: bool = True
     made: dict[str, Made] = field(default_factory=dict)
     failed: dict[str, HaversackError] = field(default_factory=dict)
 
@@ -146,7 +147,7 @@ class Steps:
             machine = self.machine
             versions = sorted(f"{name} {number}" for name, number in machine.versions.items())
             processor = [platform.machine(), machine.cpu, *machine.cpu_flags]
-            sources = [self.model.digest, self.data.digest(), self.metric.digest, _code()]
+            sources = [self.model.digest, self.data.digest(), self.metric.digest, own_code()]
             own = [f"{name} {dict(sorted(one.items()))}" for name, one in sorted(self.settings.items())]
             return [*sources, *own, *map(str, self.job.lengths), *processor, *versions, *self.device.identity]
 
@@ -245,9 +246,9 @@ class Steps:
             short = stated - whole.value if whole.direction == "higher" else whole.value - stated
             error = 0.0 if np.isnan(whole.standard_error) else whole.standard_error
             if short > BELIEVABLE_ERRORS * error:
-                on = counted(whole.samples, "sample")
+                text = f"{whole.value:.4f} (± {error:.4f}, {counted(whole.samples, 'sample')})"
                 raise JobError(
-                    f"the float model scores {whole.value:.4f} (± {error:.4f}, {on}) where the job states {stated:.4f}",
+                    f"the float model scores {text} where the job states {stated:.4f}",
                     where="baseline",
                     tried=f"scoring the float artefact with {whole.metric}",
                     next_step=early.baseline_step(stated, whole.value, self.metric.unit),
@@ -256,16 +257,16 @@ class Steps:
 
     @cached_property
     def profile(self) -> Profile:
-        """Seconds of each layer in every target's float file, the sensitivity and the rates of each layer."""
+        """Seconds of each layer in every float file, the sensitivity and the rates of each layer."""
         narrow = narrowable(self.constraints.values())
         able = worth_knowing(self.model.graph, [one.precisions for one in self.targets.values()], narrow)
 
         def times(name: str) -> Mapping[str, float]:
             one = self.floats[name]
             self.shop.tell(Event("profile", "start", f"time of each layer in the float file for {name}"))
-            sample = tuple(array[:1] for array in self.data.first())
+            row = tuple(array[:1] for array in self.data.first())
             try:
-                found = twice(lambda: self.device.layer_seconds(one.opening, one.artifact, sample, PROFILE_RUNS))
+                found = twice(lambda: self.device.layer_seconds(one.opening, one.artifact, row, PROFILE_RUNS))
             except WorkerFault as error:
                 self.shop.tell(Event("profile", "note", f"{name} tells no times of layers: {error.cause}"))
                 return {}
@@ -278,13 +279,14 @@ class Steps:
             found = partial(perturb, ranges=self.ranges(self.model), int4_layers=narrow)
             free = all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in self.model.inputs)
             held = held_rows(self.data.calibration(), self.data.counts()[0], cut=free)
-            losses = sensitivity(self.model, found, held, self.shop.tell, ways=lambda node: ways(able(node)))
-            return Profile(seconds, losses, rates(self.model, lambda node: stores(able(node))))
+            kinds = partial(ways, light=self.light)
+            losses = sensitivity(self.model, found, held, self.shop.tell, ways=lambda node: kinds(able(node)))
+            return Profile(seconds, losses, rates(self.model, lambda node: stores(able(node))) if self.light else {})
 
         return self.shop.remember(
             "profile",
             "time and sensitivity of layers",
-            [*self.content, *self.targets, *sorted(narrow)],
+            [*self.content, *self.targets, *sorted(narrow), self.light],
             make,
             save=lambda made: ({"profile": unstructure(made)}, {}),
             load=lambda data, _: structure(data["profile"], Profile, where="ledger"),
@@ -389,10 +391,3 @@ class Steps:
     def weight_elements(self) -> dict[str, int]:
         """Return node key -> number of weight elements, for nodes with a weight."""
         return {node.key: int(self.model.weights[node.weight].size) for node in self.model.graph.nodes if node.weight}
-
-
-@cache
-def _code() -> str:
-    """Return the digest of haversack's own source: what another version of a part made is made again."""
-    root = Path(__file__).parents[1]
-    return digest.of_data({str(path.relative_to(root)): digest.of_file(path) for path in sorted(root.rglob("*.py"))})
