@@ -14,14 +14,17 @@ from haversack.tools.numerics.entropy import bits_per_code
 WIDE = "wide:conv2d#0"
 
 
-def test_each_kind_has_the_entropy_of_its_integers(folded):
+def test_each_kind_has_the_entropy_of_its_integers_and_a_share_of_its_scales(folded):
     ways = stores(["int8", "w4a8"])
     found = rates(folded, lambda _: ways)
     node = folded.graph.by_key[WIDE]
     assert found[WIDE].keys() == ways.keys()
     for kind, layer in ways.items():
-        (codes,) = store(folded, node, layer, None).integers.values()
-        assert found[WIDE][kind] == bits_per_code(codes)
+        stored = store(folded, node, layer, None)
+        (codes,) = stored.integers.values()
+        scales = stored.tensors[f"{WIDE}:weight"].scale
+        most = 32 * len(scales) / codes.size
+        assert bits_per_code(codes) < found[WIDE][kind] <= bits_per_code(codes) + most
 
 
 def test_coarser_steps_weigh_less(folded):
@@ -53,3 +56,15 @@ def test_a_setting_out_of_range_is_refused(folded, settings):
 
     with pytest.raises(UsageError, match="coarse"):
         store(folded, folded.graph.by_key[WIDE], LayerPlan("int8", weights=Step("coarse", settings)), None)
+
+
+def test_scales_of_eight_bits_weigh_less(folded):
+    """A factor of 1 changes the scales' mantissas alone."""
+    ways = {
+        "plain": LayerPlan("int8", weights=Step("mse")),
+        "short": LayerPlan("int8", weights=Step("coarse", {"factor": 1.0})),
+    }
+    found = rates(folded, lambda _: ways)[WIDE]
+    codes = {kind: store(folded, folded.graph.by_key[WIDE], layer, None).integers for kind, layer in ways.items()}
+    plain, short = (found[kind] - bits_per_code(next(iter(codes[kind].values()))) for kind in ways)
+    assert short < 0.7 * plain

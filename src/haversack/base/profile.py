@@ -35,7 +35,7 @@ class Profile:
         seconds: target -> node key -> median seconds of that node in the target's float artefact, batch 1.
         sensitivity: node key of a layer -> kind (``LayerPlan.kind``) -> relative error of the model's output when only
             this layer is of that kind.
-        rates: node key of a layer -> kind -> bits of a weight as a download, by the entropy of its codes.
+        rates: node key of a layer -> kind -> bits of a weight as a download, scales shared out, by entropy.
     """
 
     seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
+from haversack.base.encodings import Affine, Encoding
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.base.plan import LayerPlan
@@ -14,9 +17,10 @@ from haversack.tools.numerics.entropy import bits_per_code
 
 
 def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict[str, dict[str, float]]:
-    """Return node key of each layer -> kind -> bits of a weight, by the entropy of its codes: ``Profile.rates``.
+    """Return node key of each layer -> kind -> bits of a weight, its share of the scales too: ``Profile.rates``.
 
-    Codes are rounded to nearest; rounding them by what a layer gives moves few of them, and the entropy hardly.
+    Codes count by their entropy, scales by that of each of their four bytes. Codes are rounded to nearest; rounding
+    them by what a layer gives moves few of them, and the entropy hardly.
 
     Args:
         model: the prepared model.
@@ -31,6 +35,16 @@ def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict
             continue
         for kind, layer in ways(node).items():
             if bears(node, layer.precision):
-                (codes,) = store(model, node, layer, None).integers.values()
-                found.setdefault(node.key, {})[kind] = bits_per_code(codes)
+                stored = store(model, node, layer, None)
+                (codes,) = stored.integers.values()
+                scales = _scale_bits(stored.tensors[f"{node.key}:weight"])
+                found.setdefault(node.key, {})[kind] = bits_per_code(codes) + scales / max(codes.size, 1)
     return found
+
+
+def _scale_bits(encoding: Encoding) -> float:
+    """Return the bits that the scales of a weight take together."""
+    if not isinstance(encoding, Affine):
+        return 0.0
+    planes = np.ascontiguousarray(encoding.scale.reshape(-1)).view(np.uint8).reshape(-1, 4)
+    return sum(bits_per_code(plane) * len(plane) for plane in planes.T)
