@@ -7,8 +7,8 @@ from accounting import Packed, Row, pack
 JOB = "examples/efficientnet_lite0.py"
 BUDGET = "size=5.2MB,latency=0.55x,drop=1pt"
 SMALL = "size=3.3MB,latency=0.65x,drop=1pt"
-LIGHT = {2.6: 0.975, 2.9: 0.985}
-"""Megabytes of a download -> what agreement with float must be."""
+LIGHT = {2.6: (0.975, "high"), 2.9: (0.985, "default")}
+"""Megabytes of a download -> what agreement with float must be, and the effort (2.6 MB reach 97.3 % by default)."""
 SCORED = 372
 CLASSES = 1000
 COMPARED = 64 * CLASSES
@@ -60,9 +60,9 @@ def smallest() -> tuple[Packed, list[Row]]:
 def lightest() -> list[tuple[Packed, list[Row]]]:
     """Pack small downloads for three runtimes, coarser steps of ordinary int8, and return the runs with figures."""
     found = []
-    for most, agreement in LIGHT.items():
+    for most, (agreement, effort) in LIGHT.items():
         budget = f"download={most:g}MB,latency=0.65x,drop=1pt"
-        packed = pack(f"lite0-light-{most:g}", JOB, budget, tuple(LIMITS))
+        packed = pack(f"lite0-light-{most:g}", JOB, budget, tuple(LIMITS), effort=effort)
         rows = _shrunk(packed, "download_bytes", most, agreement)
         kinds = {layer["precision"] for target in LIMITS for layer in packed.best_of(target)["plan"]["layers"].values()}
         found.append(
