@@ -241,3 +241,18 @@ def test_what_is_larger_or_slower_than_float_by_more_than_it_gains_does_not_ship
     found = best([world.plan("int8")], budget, evaluate, fallbacks=[floats], float_bytes=float_bytes)
     assert found[0].plan.origin == ships
     assert found[0].verdict == "chosen"
+
+
+def test_float_is_not_made_where_one_of_several_is_better_than_it(make_world):
+    """A dear variant beside a cheap one is no ground: float would win by losing nothing, at four times the bytes."""
+    world = make_world()
+
+    def evaluate(plan):
+        made = world.evaluate(plan)
+        if plan.origin != "float16":
+            return made
+        return replace(made, latency=replace(made.latency, ratio=9.0, median_ms=90.0))
+
+    plans = [world.plan("int8"), world.plan("float16")]
+    found = best(plans, Budget(size=10**7, drop=0.9), evaluate, fallbacks=[world.plan("float32")], float_bytes=800_000)
+    assert {one.plan.origin for one in found} == {"int8", "float16"}

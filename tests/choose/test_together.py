@@ -173,3 +173,12 @@ def test_an_alternate_of_another_kind_displaces_nothing(world):
     second = judged([pair.evaluate(replace(half, target=SECOND))], budget)
     found = same_integers({FIRST: first, SECOND: second})
     assert found == {FIRST: first, SECOND: second}
+
+
+def test_a_mixture_that_was_measured_and_missed_is_not_forecast_again(world):
+    pair, budget = Pair(world), Budget(size=300_000, drop=0.005, latency_ratio=0.9)
+    run = [pair.evaluate(pair.plan(target, "int8")) for target in (FIRST, SECOND)]
+    asked = resolve(run, budget, pair.mixer())
+    lost = [replace(pair.evaluate(one.plan), verdict="failed", reason="crashed") for one in asked.values()]
+    again = resolve([*run, *lost], budget, pair.mixer())
+    assert {one.plan for one in again.values()} == {None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from haversack.base import digest
@@ -93,6 +93,11 @@ class Plan:
         data = asdict(self)
         del data["origin"]
         return digest.of_data(data)
+
+    @property
+    def shared_digest(self) -> str:
+        """Content digest but for the target: runtimes whose plans have it in common hold the same integers."""
+        return replace(self, target="").digest
 
     @property
     def id(self) -> str:

@@ -39,7 +39,7 @@ class Ask:
             only while all that was made failed.
         fallbacks: gentler uniform plans that are made real, in order, while they may help: nothing made before meets
             the budget, and what misses it fails or loses too much; or it is no faster than float, and the plan
-            computes in float. The plan that leaves all in float is made, too, where something made takes more bytes
+            computes in float. The plan that leaves all in float is made, too, where all that was made takes more bytes
             times latency than the float file, which loses nothing.
         mixes: whether mixtures are made for it.
         hopeless: says why a plan cannot meet the budget, or returns an empty string; such a plan is not made real.
@@ -221,10 +221,11 @@ def _may_help(plan: Plan, made: Iterable[Candidate], ask: Ask) -> bool:
 
     It cannot where one meets the budget. Where one keeps the drop and misses by bytes or time, losing less is of no
     use; only if integers are no faster than float (the quartiles reach 1) may a plan help that computes in float.
-    Where what was made takes more bytes times latency than the float file, that file is better in all.
+    Where all that was made takes more bytes times latency than the float file, that file is better in all.
     """
     made = list(made)
-    if not plan.layers and ask.float_bytes and any(cost(one) > ask.float_bytes for one in made if _able(one)):
+    costs = [cost(one) for one in made if _able(one)]
+    if not plan.layers and ask.float_bytes and costs and min(costs) > ask.float_bytes:
         return True
     for one in made:
         missed = {check.limit for check in checks(one, ask.budget) if not check.met}

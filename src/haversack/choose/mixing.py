@@ -249,7 +249,7 @@ def alike(bases: Mapping[str, Candidate]) -> list[dict[str, Candidate]]:
     """Return measured candidates by what they have in common: one plan but for its target, so one set of encodings."""
     groups: dict[str, dict[str, Candidate]] = {}
     for target, one in bases.items():
-        groups.setdefault(replace(one.plan, target="").digest, {})[target] = one
+        groups.setdefault(one.plan.shared_digest, {})[target] = one
     return list(groups.values())
 
 

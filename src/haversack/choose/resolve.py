@@ -68,21 +68,17 @@ def _together(lacking: Mapping[str, Sequence[Candidate]], budget: Budget, mixer:
     """Return one mixture for all targets that lack a measured answer, where one is forecast to fit all of them."""
     if len(lacking) < 2:
         return {}
+    known = {one.plan.digest for order in lacking.values() for one in order if not unmade(one)}
     first, *others = ([one for one in order if _base(one)] for order in lacking.values())
     for base in first:
-        group = [base, *(one for able in others for one in able if _same(one, base))]
+        group = [base, *(one for able in others for one in able if one.plan.shared_digest == base.plan.shared_digest)]
         bases = {one.plan.target: one for one in group}
         proposal = mixer.propose(bases, budget, MARGIN) if len(bases) == len(lacking) else None
-        if proposal is None or not all(plan.layers for plan in proposal.plans.values()):
+        if proposal is None or not all(plan.layers and plan.digest not in known for plan in proposal.plans.values()):
             continue
         if all(_fits(proposal.forecasts[target], one, budget) for target, one in bases.items()):
             return {target: (plan, proposal.forecasts[target]) for target, plan in proposal.plans.items()}
     return {}
-
-
-def _same(one: Candidate, other: Candidate) -> bool:
-    """Say whether two candidates have one plan but for the target."""
-    return replace(one.plan, target="").digest == replace(other.plan, target="").digest
 
 
 def _mixed(target: str, order: Sequence[Candidate], budget: Budget, mixer: Mixer) -> _Answer | None:

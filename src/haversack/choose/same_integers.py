@@ -29,7 +29,7 @@ def same_integers(found: Mapping[str, Sequence[Candidate]]) -> dict[str, list[Ca
     for group in groups.values():
         able = {target: _meeting(result[target]) for target in group}
         shared = set.intersection(*(set(one) for one in able.values()))
-        if not shared or len({_content(result[target][0].plan) for target in group}) == 1:
+        if not shared or len({result[target][0].plan.shared_digest for target in group}) == 1:
             continue
         best = min(shared, key=lambda key: max(loss(one[key]) for one in able.values()))
         for target in group:
@@ -40,7 +40,7 @@ def same_integers(found: Mapping[str, Sequence[Candidate]]) -> dict[str, list[Ca
 def _meeting(order: Sequence[Candidate]) -> dict[str, Candidate]:
     """Return content of a plan -> candidate, of static plans that meet the budget and are as exact as the first."""
     return {
-        _content(one.plan): one
+        one.plan.shared_digest: one
         for one in order
         if one.verdict in {"chosen", "met"} and _static(one.plan) and exactness(one) == exactness(order[0])
     }
@@ -62,7 +62,3 @@ def _first(order: Sequence[Candidate], best: Candidate, group: Sequence[str]) ->
 
 def _static(plan: Plan) -> bool:
     return any(layer.precision in STATIC for layer in plan.layers.values())
-
-
-def _content(plan: Plan) -> str:
-    return replace(plan, target="").digest

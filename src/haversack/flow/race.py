@@ -102,7 +102,7 @@ def _errors(steps: Steps, variants: Sequence[Plan]) -> tuple[list[float], int]:
     found, rows = steps.shop.remember(
         "choose",
         "race of variants",
-        [*(replace(plan, target="").digest for plan in variants), ROWS, *steps.content],
+        [*(plan.shared_digest for plan in variants), ROWS, *steps.content],
         make,
         save=lambda made: ({"rows": made[1]}, {"errors": made[0]}),
         load=lambda data, arrays: (arrays["errors"], int(data["rows"])),

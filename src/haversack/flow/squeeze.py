@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from haversack.base.constraints import Constraints
 from haversack.base.model import Model, Sample
@@ -46,7 +46,7 @@ class Squeezer:
             UsageError, ConversionError, JobError, VerificationError: as ``compress.apply``.
         """
         constraints = self.constraints[plan.target]
-        key = f"{replace(plan, target='').digest} {self.alike(plan.target)}"
+        key = f"{plan.shared_digest} {self.alike(plan.target)}"
         if key not in self.made:
             self._tell(plan.target, sink)
             self.made[key] = apply(
