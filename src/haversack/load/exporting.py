@@ -23,6 +23,7 @@ from haversack.load.quiet import quiet
 from haversack.load.user_code import first_line
 from haversack.tools.graph.canonical import fixed as fixed_size
 from haversack.tools.graph.canonical import module_path, op_name, to_model, user_inputs
+from haversack.tools.graph.masks import without_lookups
 from haversack.tools.graph.recurrent import unrolled
 from haversack.tools.graph.writes import leaking
 
@@ -66,7 +67,7 @@ def export(job: Job, *, batch: Sample | None = None) -> Model:
     interface = _interface(module, batch, job)
     with quiet():
         outputs = _eager(module, batch, interface, job)
-        program = unrolled(_export(torchscript.plain(module, interface.example), interface))
+        program = without_lookups(unrolled(_export(torchscript.plain(module, interface.example), interface)))
         if leaking(program.graph):  # y[:, 0] = 1
             program = program.run_decompositions({})
         _check_free(program, module, interface)
