@@ -27,6 +27,8 @@ def pack(
     device: str = "local",
     effort: str = "default",
     degraded: tuple[str, ...] = (),
+    layer: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
     json: bool = False,
 ) -> int:
     """Fit a model into its budgets, verified and measured on the artefact itself.
@@ -62,13 +64,19 @@ def pack(
     degraded:
         Also score what ships on inputs made worse; repeat for more, in place of the job's: blur, noise:level=0.2,
         brightness, missing_frames. none: on none.
+    layer:
+        Fix layers to a precision, GLOB=PRECISION over module paths: 'features.0.*=float32'; repeat for more, in place
+        of the job's. Two that give one layer different precisions are refused. none: fix none.
+    without:
+        A precision or a part that nothing may use (w4a8, gptq); repeat for more, in place of the job's. none: all may.
     json:
         Print the report as JSON, and nothing else, on standard output.
     """
     from haversack.flow.request import Request
 
     command = shlex.join(["haversack", *sys.argv[1:]])
-    request = Request(job, budget, target, platform, out, allow, plan, allow_pickle, command, device, effort, degraded)
+    worse = {"degraded": degraded, "layers": layer, "without": without}
+    request = Request(job, budget, target, platform, out, allow, plan, allow_pickle, command, device, effort, **worse)
     return _looked(request, json=json) if dry_run else _packed(request, json=json)
 
 
