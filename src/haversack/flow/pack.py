@@ -264,10 +264,11 @@ def _ask(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan], rul
     raced = race(steps, rules.kept(plans.variants))
     model = steps.model
     cannot = hopeless(model.graph, model.weights, budget)
-    large = [one for one in raced.order[:1] if cannot(one)]
+    first = raced.order[:1] or plans.variants[:1]  # forbidden as it is, it may be allowed in 4 bits
+    large = [one for one in first if not raced.order or cannot(one)]
     gentler = [
-        *(one for first in large for one in smaller(first, target.precisions, steps.constraints[name])),
-        *(one for first in raced.order[:1] for one in careful(model.graph, first)),
+        *(two for one in large for two in smaller(one, target.precisions, steps.constraints[name])),
+        *(two for one in first for two in careful(model.graph, one)),
         *plans.fallbacks,
     ]
     return Ask(

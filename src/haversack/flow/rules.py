@@ -109,6 +109,8 @@ def lacking(rules: Rules) -> dict[str, tuple[Fault, ...]]:
             can = ", ".join(held)
             if wanted is not None and wanted.precision not in held:
                 faults.append(Fault(module(key), f"{target} cannot have it in {wanted.precision}; it can be {can}"))
+            elif wanted is not None and not rules.scope.allows(key, wanted):
+                faults.append(Fault(module(key), f"{WITHOUT} forbids all that could set its scales"))
             elif wanted is None and len(held) > 1 and not any(rules.scope.allows(key, one) for one in held.values()):
                 faults.append(Fault(module(key), f"{WITHOUT} forbids all that it can be in {target}: {can}"))
         found[target] = tuple(faults)
