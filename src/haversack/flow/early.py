@@ -111,7 +111,15 @@ def check_float(model: Model, predict: Predict, sample: Sample) -> None:
             )
 
 
-def work(model: Model, counts: tuple[int, int], plans: int, batch: int, rounding: int, degraded: int = 0) -> Work:
+def work(
+    model: Model,
+    counts: tuple[int, int],
+    plans: int,
+    batch: int,
+    rounding: int,
+    degraded: int = 0,
+    memory: tuple[int, int] = (0, 0),
+) -> Work:
     """Return what a run will do, for the forecast.
 
     Args:
@@ -122,6 +130,7 @@ def work(model: Model, counts: tuple[int, int], plans: int, batch: int, rounding
         rounding: what rounding the weights of one plan costs, in forward passes of one sample; one plan serves all
             targets.
         degraded: how often half of the scored samples is scored once more, made worse.
+        memory: bytes that are kept of samples and outputs, and that rounding takes.
     """
     layers = sum(role(node) in (Role.LAYER, Role.EMBEDDING) for node in model.graph.nodes)
     return Work(
@@ -129,6 +138,8 @@ def work(model: Model, counts: tuple[int, int], plans: int, batch: int, rounding
         plans,
         batch,
         simulated=RACED_ROWS + layers * ROWS + rounding,
+        data_bytes=memory[0],
+        rounding_bytes=memory[1],
     )
 
 

@@ -22,7 +22,7 @@ from haversack.choose.forecast import hopeless, overshoot
 from haversack.choose.mixing import Mixer
 from haversack.choose.runtimes import Choice, between, outdone
 from haversack.choose.verdict import checks
-from haversack.flow import floats, robustness
+from haversack.flow import floats, robustness, room
 from haversack.flow.barred import instead
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
@@ -71,7 +71,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         HaversackError: ``base/errors`` draws the tree; a missed budget is no error but exit code 3.
     """
     wish = request if isinstance(request, Request) else Request.of(request, wishes)
-    started = time.monotonic()
+    started, memory = time.monotonic(), room.left()
     asked = runtimes(wish)
     sink(Event("load", "start", f"reading {wish.source}"))
     job, budget, fixed = opened(wish)
@@ -83,9 +83,10 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, allow, budget), offered)
         steps, tried, rules = _ruled(steps, tried, fixed)
         worse = robustness.checked(steps.data, job)
-        preflight = steps.preflight(PLANS * len(tried.targets))
+        preflight = steps.preflight(PLANS * len(tried.targets), memory)
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
         _refuse(preflight, tried)
+        room.refuse(preflight)
         for line in _limits(steps, budget, rules):
             if BEYOND in line:
                 shop.tell(Event("load", "note", f"{line}; the best effort is made"))
@@ -114,6 +115,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
     """
     import tempfile
 
+    memory = room.left()
     sink(Event("load", "start", f"reading {request.source}"))
     job, budget, fixed = opened(request)
     notes = _of_folder(request.out, _owner(job))
@@ -125,7 +127,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
         steps, tried = _taking(_steps(shop, job, offered, device, request.effort), offered)
         steps, tried, rules = _ruled(steps, tried, fixed)
         robustness.checked(steps.data, job)
-        found = steps.preflight(PLANS * len(tried.targets))
+        found = steps.preflight(PLANS * len(tried.targets), memory)
         _strange(request, steps)
         told = _limits(steps, budget, rules)
         return replace(found, limits=told, left_out=tried.left_out, notes=notes)
