@@ -114,12 +114,7 @@ def _left(
     out, only = steps.shop.out, wishes.only
     best = {target: one for target, one in shipped(candidates).items() if only is None or target == only.target}
     after = {one.id: _ship(steps, stage / BEST / target, one) for target, one in best.items()}
-    plans = tuple(one.plan for one in best.values())
-    with atomic.told(stage / RECIPE, "write the recipe"):
-        job = _beside(steps.job.source, out)
-        own = {name: one for name, one in steps.settings.items() if name in best}
-        said = (wishes.scope.rules, wishes.scope.without, wishes.degraded)
-        write(Recipe(FORMAT, job, steps.model.digest, wishes.budget, plans, own, *said), stage / RECIPE)
+    _write_recipe(steps, best, wishes, stage / RECIPE)
     calibration, evaluation = steps.data.counts()
     relocated = [_relocated(one, best) for one in candidates]
     atomic.make_folder(stage / FOLDER)
@@ -157,6 +152,16 @@ def _left(
     steps.shop.tell(Event("pack", "start", "writing the report"))
     report.write(record, stage)
     return record
+
+
+def _write_recipe(steps: Steps, best: Mapping[str, Candidate], wishes: Wishes, path: Path) -> None:
+    """Write the plans of what ships, with what was said that led to them."""
+    own = {name: one for name, one in steps.settings.items() if name in best}
+    said = (wishes.scope.rules, wishes.scope.without, wishes.degraded)
+    plans = tuple(one.plan for one in best.values())
+    job = _beside(steps.job.source, steps.shop.out)
+    with atomic.told(path, "write the recipe"):
+        write(Recipe(FORMAT, job, steps.model.digest, wishes.budget, plans, own, *said), path)
 
 
 def beside(target: Target) -> tuple[str, ...]:

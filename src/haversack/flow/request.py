@@ -280,6 +280,21 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
         limits = None
     job = load.open_job(source, allow_pickle=request.allow_pickle)
     _check_units(job, request.budget or "")
+    job = _with(job, worse, layers, without)
+    return job, limits or DEFAULT_BUDGET, fixed
+
+
+def _with(
+    job: Job,
+    worse: tuple[Mapping[str, Any], ...] | None,
+    layers: tuple[str, ...] | None,
+    without: tuple[str, ...] | None,
+) -> Job:
+    """Return a job with what stands in place of its own lists; None leaves them.
+
+    Raises:
+        UsageError: something is wrong with the job's own, or with one of them beside another.
+    """
     scoping.check(job.layer_precisions, job.without, typed=False)
     job = replace(
         job,
@@ -289,7 +304,7 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
     )
     scoping.check(job.layer_precisions, job.without)  # one may be the job's, and the other typed
     degradations.of(job)  # tells what is wrong with the job's list
-    return job, limits or DEFAULT_BUDGET, fixed
+    return job
 
 
 def degraded(request: Request) -> tuple[Mapping[str, Any], ...] | None:
