@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -45,7 +45,19 @@ plans = st.builds(
 amounts = st.none() | st.integers(1, 10**12)
 numbers = st.none() | st.floats(0, 1e6)
 budgets = st.builds(Budget, amounts, amounts, amounts, numbers, numbers, numbers)
-recipes = st.builds(Recipe, st.just(FORMAT), words, words, budgets, st.lists(plans, max_size=2).map(tuple))
+texts = st.lists(words, max_size=2).map(tuple)
+operations = st.lists(st.dictionaries(words, scalars, max_size=2), max_size=2).map(tuple)
+recipes = st.builds(
+    Recipe,
+    st.just(FORMAT),
+    words,
+    words,
+    budgets,
+    st.lists(plans, max_size=2).map(tuple),
+    layers=texts,
+    without=texts,
+    degraded=st.none() | operations,
+)
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,23 @@ def test_the_format_before_is_read(tmp_path):
     write(RECIPE, path)
     path.write_text(path.read_text().replace(f"format = {FORMAT}", f"format = {FORMAT - 1}"))
     assert read(path).format == FORMAT - 1
+
+
+def test_a_file_of_the_format_before_says_nothing_of_layers_parts_and_degraded_inputs(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('format = 1\njob = "job.py"\nmodel_digest = ""\nplans = []\n\n[budget]\nsize = 3\n\n[settings]\n')
+    found = read(path)
+    assert (found.layers, found.without, found.degraded) == ((), (), None)
+    assert found.budget == Budget(size=3)
+
+
+@pytest.mark.parametrize("degraded", [None, (), ({"op": "blur", "sigma": 1.5}, {"op": "noise"})])
+def test_no_list_of_degradations_is_not_an_empty_one(degraded, tmp_path):
+    path = tmp_path / "recipe.toml"
+    write(replace(RECIPE, layers=("head=int8",), without=("w4a8",), degraded=degraded), path)
+    assert ("degraded" in path.read_text()) == (degraded is not None)
+    back = read(path)
+    assert (back.layers, back.without, back.degraded) == (("head=int8",), ("w4a8",), degraded)
 
 
 def test_what_is_not_toml_is_told_with_its_line(tmp_path):

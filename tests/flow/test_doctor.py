@@ -9,8 +9,9 @@ import pytest
 
 from haversack.base.errors import EnvironmentFault
 from haversack.flow import doctor
-from haversack.flow.doctor import Examination, Opened, available, kernels
+from haversack.flow.doctor import Examination, Opened, kernels
 from haversack.flow.requirements import Package
+from haversack.flow.room import available
 from haversack.report import facts
 
 MACHINE = facts.of_machine()

@@ -62,5 +62,13 @@ def test_the_worse_half_counts():
     assert "drop=3.1pt" in asked("drop=1pt", one, chosen_on={one.id: 0.031})
 
 
+def test_what_would_meet_it_if_it_were_allowed_is_said_beside():
+    only = "only w4a8, which --without forbids, is forecast to reach size=50KB"
+    one = {"a": candidate()}
+    told = next_step(OUT, one, budgets.parse("size=50KB"), {}, only)
+    assert told == f"{next_step(OUT, one, budgets.parse('size=50KB'), {})[:-1]}; {only})"
+    assert only not in next_step(OUT, one, budgets.parse("size=60KB"), {}, only)
+
+
 def test_a_drop_in_the_metrics_own_unit():
     assert "drop=0.0123 " in asked("drop=0.01", candidate(unit="points"))

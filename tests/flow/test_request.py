@@ -156,6 +156,64 @@ def test_a_baseline_in_percent_is_told_as_a_fraction(tmp_path):
     assert caught.value.next_step == "baseline = 0.95"
 
 
+def recipe_of(tmp_path, **said):
+    write(Recipe(FORMAT, JOB, "digest", Budget(), (), **said), tmp_path / "recipe.toml")
+    return str(tmp_path / "recipe.toml")
+
+
+BLUR = {"op": "blur", "sigma": 3.0}
+
+
+def test_a_recipe_keeps_what_was_said_of_degraded_inputs_layers_and_parts(tmp_path):
+    source = recipe_of(tmp_path, layers=("0=int8",), without=("w4a8",), degraded=(BLUR,))
+    job, *_ = opened(Request(source))
+    assert (job.degraded, job.layer_precisions, job.without) == ((BLUR,), ("0=int8",), ("w4a8",))
+
+
+def test_what_is_typed_goes_before_the_recipe(tmp_path):
+    source = recipe_of(tmp_path, layers=("0=int8",), without=("w4a8",), degraded=(BLUR,))
+    job, *_ = opened(Request(source, degraded="none", layers="none", without="palette"))
+    assert (job.degraded, job.layer_precisions, job.without) == ((), (), ("palette",))
+    job, *_ = opened(Request(source, degraded=["noise:level=0.2"], layers=["0=float16", "3=int8"]))
+    assert job.degraded == ({"op": "noise", "level": 0.2},)
+    assert job.layer_precisions == ("0=float16", "3=int8")
+
+
+def test_a_job_says_so_where_nothing_else_does(tmp_path):
+    said = "\nlayer_precisions = {'0': 'int8', '7': 'float32'}\nwithout = ['w4a8']\ndegraded = [{'op': 'noise'}]\n"
+    source = job_with(tmp_path, said)
+    job, *_ = opened(Request(source))
+    assert (job.layer_precisions, job.without) == (("0=int8", "7=float32"), ("w4a8",))
+    assert job.degraded == ({"op": "noise"},)
+    job, *_ = opened(Request(source, layers=("3=int8",), without=("none",)))
+    assert (job.layer_precisions, job.without) == (("3=int8",), ())
+    write(Recipe(FORMAT, source, "digest", Budget(), ()), tmp_path / "recipe.toml")
+    job, *_ = opened(Request(str(tmp_path / "recipe.toml")))
+    assert (job.layer_precisions, job.without) == ((), ()), "its plans were made before the job said so"
+    assert job.degraded == ({"op": "noise"},)
+
+
+@pytest.mark.parametrize(
+    ("line", "more", "said"),
+    [
+        ("layer_precisions = {'0': 'int9'}", {}, "layer_precisions: 0=int9: there is no precision 'int9'"),
+        ("without = ['w4a9']", {}, "without: w4a9: there is no precision and no part of this name"),
+        ("layer_precisions = {'0': 'w4a8'}", {"without": "w4a8"}, "0=w4a8: --without forbids w4a8"),
+    ],
+)
+def test_what_a_job_says_wrongly_of_layers_is_told_with_its_field(tmp_path, line, more, said):
+    with pytest.raises(UsageError) as caught:
+        opened(Request(job_with(tmp_path, f"\n{line}\n"), **more))
+    assert said in str(caught.value)
+
+
+def test_rules_are_checked_before_the_job_is_run(tmp_path):
+    job = tmp_path / "job.py"
+    job.write_text("raise SystemError")
+    with pytest.raises(UsageError, match="it is not GLOB=PRECISION"):
+        opened(Request(str(job), layers="head"))
+
+
 def test_paths_may_be_text_and_one_name_a_tuple():
     found = Request(JOB, out="oc", plan="plan.toml", targets="onnxruntime", allow=["float-op"])
     assert (found.out, found.plan) == (Path("oc"), Path("plan.toml"))

@@ -122,7 +122,7 @@ def test_all_that_is_wrong_is_told_at_once():
 
 def test_a_recipe_gives_settings_and_what_is_typed_goes_before(tmp_path):
     path = tmp_path / "recipe.toml"
-    recipe.write(recipe.Recipe(1, "job.py", "", Budget(), (PLAN,), {"litert": {"integer_io": True}}), path)
+    recipe.write(recipe.Recipe(recipe.FORMAT, "job.py", "", Budget(), (PLAN,), {"litert": {"integer_io": True}}), path)
     assert recipe.read(path).settings == {"litert": {"integer_io": True}}
     found = runtimes(Request(str(path), targets=("litert", "onnxruntime")))
     assert found.settings == {"litert": {"integer_io": True}}
@@ -135,14 +135,14 @@ def test_a_recipe_gives_settings_and_what_is_typed_goes_before(tmp_path):
 def test_a_recipe_names_the_runtimes_where_nobody_does(tmp_path):
     path = tmp_path / "recipe.toml"
     plans = (PLAN, replace(PLAN, target="executorch"))
-    recipe.write(recipe.Recipe(1, "job.py", "", Budget(), plans, {PLAN.target: {}}), path)
+    recipe.write(recipe.Recipe(recipe.FORMAT, "job.py", "", Budget(), plans, {PLAN.target: {}}), path)
     assert runtimes(Request(str(path))).targets == (PLAN.target, "executorch")
     assert runtimes(Request(str(path), targets=("executorch",))).targets == ("executorch",)
 
 
 def test_a_runtime_that_a_recipe_has_no_plan_for_is_no_silent_search(tmp_path):
     path = tmp_path / "recipe.toml"
-    recipe.write(recipe.Recipe(1, "job.py", "", Budget(), (replace(PLAN, target="litert"),)), path)
+    recipe.write(recipe.Recipe(recipe.FORMAT, "job.py", "", Budget(), (replace(PLAN, target="litert"),)), path)
     with pytest.raises(UsageError, match="the recipe has no plan for onnxruntime") as caught:
         opened(Request(str(path), targets=("litert", "onnxruntime")))
     assert caught.value.where == str(path)
@@ -171,7 +171,7 @@ def pack(environment, source, out, *words):
 def both(environment, tmp_path_factory):
     """The same plan with float and with int8 interfaces."""
     folder = tmp_path_factory.mktemp("interfaces")
-    recipe.write(recipe.Recipe(1, str(JOB), "", Budget(drop=0.05), (PLAN,)), folder / "asked.toml")
+    recipe.write(recipe.Recipe(recipe.FORMAT, str(JOB), "", Budget(drop=0.05), (PLAN,)), folder / "asked.toml")
     made = {}
     for name, target in (("float", "litert"), ("integer", "litert:integer_io=true")):
         code, report = pack(environment, folder / "asked.toml", folder / name, "--target", target)

@@ -142,6 +142,10 @@ WRONG = [
     ("lengths = tuple(range(1, 40))", "more than 16"),
     ("dims = {'x': {'0': 'batch'}}", "is no axis with a name"),
     ("dims = {'x': {0: 'no name'}}", "no name for a dimension"),
+    ("layer_precisions = ['head=int8']", "layer_precisions: is no mapping of globs over module paths to precisions"),
+    ("layer_precisions = {'head': 8}", "layer_precisions: is no mapping of globs"),
+    ("without = 'w4a8'", "without: is no list of precisions and parts"),
+    ("without = (4,)", "without: is no list of precisions and parts"),
     ("preprocess = {'op': 'x'}", "preprocess: is no list of mappings"),
 ]
 

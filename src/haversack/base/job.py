@@ -32,6 +32,8 @@ class Job:
             empty for the target's own.
         degraded: operations by name and settings, each one way to make the raw inputs worse: what ships is scored on
             them as well.
+        layer_precisions: which layers have which precision, as ``GLOB=PRECISION`` over module paths.
+        without: names of the precisions and parts that no plan may use.
         source: the file or reference it was loaded from.
     """
 
@@ -48,4 +50,6 @@ class Job:
     dims: Mapping[str, Mapping[int, str]] = field(default_factory=dict, hash=False)
     lengths: tuple[int, ...] = ()
     degraded: tuple[Mapping[str, Any], ...] = ()
+    layer_precisions: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     source: str = ""

@@ -17,7 +17,8 @@ from haversack.base.plan import Plan
 if TYPE_CHECKING:
     from cattrs import Converter
 
-FORMAT = 1
+FORMAT = 2
+"""2 keeps what was said of layers, parts and degraded inputs as well; 1 is read."""
 _SCALARS: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}
 Record = TypeVar("Record")
 
@@ -33,6 +34,8 @@ class Recipe:
         budget: the limits it was chosen under.
         plans: one plan a target.
         settings: target -> its own settings, for targets that were given some.
+        layers, without: what was said of layers (``GLOB=PRECISION``) and what no plan may use; the plans obey it.
+        degraded: what was typed in place of the job's list of degradations; None where nothing was.
     """
 
     format: int
@@ -41,6 +44,9 @@ class Recipe:
     budget: Budget
     plans: tuple[Plan, ...]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    degraded: tuple[Mapping[str, Any], ...] | None = None
 
 
 def _converter() -> Converter:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from haversack.base.budget import Budget
 from haversack.base.candidate import Artifact, Candidate, Latency, Parity
 from haversack.base.graph import Graph
 from haversack.base.plan import STATIC, WEIGHT_BITS, Plan, Precision
 from haversack.base.profile import Profile
+from haversack.base.scope import Scope
 from haversack.choose import knapsack
 from haversack.choose.forecast import COMPUTING
 from haversack.choose.knapsack import Limit
@@ -110,12 +111,14 @@ class Mixer:
         profile: measured seconds, sensitivities, and bits of a weight as a download.
         weight_elements: node key -> number of weight elements.
         precisions: target -> what it can do.
+        scope: what the user allows of plans.
     """
 
     graph: Graph
     profile: Profile
     weight_elements: Mapping[str, int]
     precisions: Mapping[str, Sequence[Precision]]
+    scope: Scope = field(default_factory=Scope)
 
     def propose(self, bases: Mapping[str, Candidate], budget: Budget, margin: float) -> Mixture | None:
         """Return the choice with the least forecast loss under the budget in every target.
@@ -184,6 +187,7 @@ class Mixer:
             precisions=frozenset.intersection(*(frozenset(self.precisions[target]) for target in bases)),
             packing=max(one.artifact.download_bytes / one.artifact.bytes for one in known.values()),
             light=light,
+            scope=self.scope,
         )
 
     def _fixed(self, target: str, measured: _Measured, uniform: Sequence[Option]) -> _Fixed:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from haversack.base.graph import Graph, Node
 from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, LayerPlan, Precision, Step
 from haversack.base.profile import Profile
+from haversack.base.scope import Scope
 
 BYTES_PER_WEIGHT: Mapping[str, float] = {precision: bits / 8 for precision, bits in WEIGHT_BITS.items()}
 SECONDS_PER_BORDER_ELEMENT = 0.6e-9
@@ -65,6 +66,7 @@ def options(
     precisions: Collection[Precision] = PRECISIONS,
     packing: float = 1.0,
     light: bool = False,
+    scope: Scope | None = None,
 ) -> dict[str, tuple[Option, ...]]:
     """Return the options of every layer of ``base``: as planned there, in float16 and float32, and in 4 bits.
 
@@ -80,6 +82,7 @@ def options(
         precisions: what all targets can do.
         packing: download bytes of a byte of weights whose entropy nobody knows.
         light: whether 8-bit weights with coarser steps are options: they lose more, and gain nothing but the download.
+        scope: what the user allows; a layer is always as it is in ``base``.
     """
     found: dict[str, tuple[Option, ...]] = {}
     for node in graph.nodes:
@@ -88,7 +91,9 @@ def options(
         coarser = _coarser(profile, node, base[node.key]) if light else ()
         halves = (LayerPlan("float16"),) if "float16" in precisions else ()
         narrow = _widths(profile, node, base[node.key]) if "w4a8" in precisions else ()
-        plans = dict.fromkeys((base[node.key], *coarser, *narrow, *halves, LayerPlan("float32")))
+        others = (*coarser, *narrow, *halves, LayerPlan("float32"))
+        allowed = (plan for plan in others if scope is None or scope.allows(node.key, plan))
+        plans = dict.fromkeys((base[node.key], *allowed))
         found[node.key] = tuple(
             _option(profile, node, plan, weight_elements[node.key], speed, packing) for plan in plans
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from haversack.cli.terminal import clock, display, results, say, say_json
 
@@ -27,6 +27,8 @@ def pack(
     device: str = "local",
     effort: str = "default",
     degraded: tuple[str, ...] = (),
+    layer: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
     json: bool = False,
 ) -> int:
     """Fit a model into its budgets, verified and measured on the artefact itself.
@@ -60,16 +62,28 @@ def pack(
     effort:
         What rounding weights may cost: fast (means only), default (by layers' outputs), high (on more samples).
     degraded:
-        Also score what ships on inputs made worse; repeat for more, in place of the job's: blur, noise:level=0.2,
-        brightness, missing_frames. none: on none.
+        Also score what ships on inputs made worse: blur, noise:level=0.2; repeat for more. none: not the job's either.
+    layer:
+        Fix layers to a precision, by globs over module paths: 'features.0.*=float32'; repeat for more. none: fix none.
+    without:
+        A precision or a part that nothing may use: w4a8, gptq; repeat for more. none: forbid none.
     json:
         Print the report as JSON, and nothing else, on standard output.
     """
+    worse = (degraded, layer, without)
+    request = _request(job, budget, target, platform, out, allow, plan, allow_pickle, _typed(), device, effort, *worse)
+    return _looked(request, json=json) if dry_run else _packed(request, json=json)
+
+
+def _typed() -> str:
+    """Return the command as it was typed."""
+    return shlex.join(["haversack", *sys.argv[1:]])
+
+
+def _request(*fields: Any) -> Request:  # noqa: ANN401 - of the request, in its order
     from haversack.flow.request import Request
 
-    command = shlex.join(["haversack", *sys.argv[1:]])
-    request = Request(job, budget, target, platform, out, allow, plan, allow_pickle, command, device, effort, degraded)
-    return _looked(request, json=json) if dry_run else _packed(request, json=json)
+    return Request(*fields)
 
 
 def _looked(request: Request, *, json: bool) -> int:

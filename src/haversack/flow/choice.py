@@ -17,11 +17,13 @@ from haversack.base.errors import UsageError
 from haversack.base.graph import Graph
 from haversack.base.profile import Profile
 from haversack.base.recipe import structure, unstructure
+from haversack.base.scope import Scope
 from haversack.flow.settings import Settings
 from haversack.flow.workshop import FOLDER, MARKER
 from haversack.tools.store import atomic
 
-FORMAT = 1
+FORMAT = 2
+"""2 keeps what the user allowed as well; 1 is read."""
 NAME = "choice.json"
 
 
@@ -39,6 +41,7 @@ class Choice:
         candidates: as in the report: figures of the untouched half, paths relative to the output folder.
         chosen_on: candidate id -> its drop on the half that chose, in the metric's unit.
         settings: target -> its own, for targets that were given some.
+        scope: what the user allows of plans.
     """
 
     format: int
@@ -50,6 +53,7 @@ class Choice:
     candidates: tuple[Candidate, ...]
     chosen_on: Mapping[str, float] = field(hash=False)
     settings: Mapping[str, Settings] = field(default_factory=dict, hash=False)
+    scope: Scope = field(default_factory=Scope)
 
     def severe(self) -> list[Candidate]:
         """Return the candidates with the worse drop of the two halves: what meets a limit so, meets it on both."""

@@ -189,6 +189,11 @@ class Data:
         expected = batches.digest((expected,) for _, expected in self.evaluation())
         return digest.of_data([calibration, inputs, expected])
 
+    def kept_bytes(self) -> int:
+        """Return the bytes of the samples that are kept in memory, as far as they were read."""
+        calibration = sum(array.nbytes for sample in self._calibration or () for array in sample)
+        return calibration + sum(array.nbytes for inputs, _ in self._evaluation or () for array in inputs)
+
     def counts(self) -> tuple[int, int]:
         """Return how many samples calibrate and how many are scored.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from haversack.base.encodings import Encodings
 from haversack.base.errors import HaversackError, MissingExtra
 from haversack.base.job import Job
 from haversack.flow.requirements import CORE, Package, commands, packages
+from haversack.flow.room import left
 from haversack.lower.emit import emit
 from haversack.measure import emulated
 from haversack.measure.device import Opening
@@ -34,7 +34,6 @@ NEEDED = (CORE, "pack")
 LIMITS = Limits(call_seconds=30.0, start_seconds=30.0)
 LEAST_DISK, LEAST_MEMORY = 1 << 30, 1 << 30
 """Bytes below which a run is likely to fail: told, but not a fault."""
-MEMORY_TOLD = Path("/proc/meminfo")
 _X86 = ("x86_64", "AMD64", "i686")
 _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
@@ -174,7 +173,7 @@ def examine() -> Examination:
         targets=tuple(opened(name) for name in TARGETS.names()),
         worker=_worker(),
         disk_bytes=shutil.disk_usage(Path.cwd()).free,
-        memory_bytes=available(MEMORY_TOLD),
+        memory_bytes=room.bytes if (room := left()) else None,
         arm64=emulated.missing(),
     )
 
@@ -209,16 +208,6 @@ def opened(name: str) -> Opened:
         cause = first if isinstance(error, HaversackError) else f"{type(error).__name__}: {first}"
         add = error.next_step if isinstance(error, MissingExtra) and error.extra not in NEEDED else ""
     return Opened(name, precisions, target.runs_here, cause, tuple(str(one) for one in target.unverified()), add)
-
-
-def available(listing: Path) -> int | None:
-    """Return the bytes of memory that Linux's /proc/meminfo calls available, or None without such a listing."""
-    try:
-        lines = listing.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    fields: Mapping[str, str] = dict(line.split(":", 1) for line in lines if ":" in line)
-    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
 
 
 def written(target: Target, folder: Path) -> tuple[Artifact, np.ndarray, np.ndarray]:

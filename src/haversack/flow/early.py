@@ -11,14 +11,16 @@ from haversack.base.budget import Budget
 from haversack.base.counted import counted
 from haversack.base.errors import JobError, VerificationError
 from haversack.base.model import Model, Sample
-from haversack.base.plan import GROUPS, LayerPlan, Plan, Step
+from haversack.base.plan import LayerPlan, Plan
+from haversack.base.scope import Scope
 from haversack.choose.forecast import least_bytes
 from haversack.choose.options import BYTES_PER_WEIGHT
 from haversack.choose.verdict import JUDGED_UNRUN, amount
-from haversack.compress.plans import uniform
+from haversack.flow.barred import words
 from haversack.flow.data import Data
 from haversack.flow.making import CHOOSE, REPORT
 from haversack.flow.replay import Predict
+from haversack.flow.rules import forms
 from haversack.flow.squeeze import together
 from haversack.load.forecast import Work
 from haversack.measure import quality
@@ -34,6 +36,8 @@ RACED_ROWS = 5 * 16
 FILE_BYTES, OPERATION_BYTES = 4_000, 100
 """Bytes of a file beside its weights, forecast: once, and for each operation. Small files of three runtimes had 4.5 to
 6 kB for 8 operations, an ONNX file of a recurrent layer 24 kB for 252, and another's 67 kB for 652."""
+BEYOND = "cannot be met"
+"""What is said of a size that the weights alone are above."""
 PYTORCH_ERROR = 1e-3
 """The float artefact may leave PyTorch by this relative error."""
 
@@ -107,7 +111,15 @@ def check_float(model: Model, predict: Predict, sample: Sample) -> None:
             )
 
 
-def work(model: Model, counts: tuple[int, int], plans: int, batch: int, rounding: int, degraded: int = 0) -> Work:
+def work(
+    model: Model,
+    counts: tuple[int, int],
+    plans: int,
+    batch: int,
+    rounding: int,
+    degraded: int = 0,
+    memory: tuple[int, int] = (0, 0),
+) -> Work:
     """Return what a run will do, for the forecast.
 
     Args:
@@ -118,6 +130,7 @@ def work(model: Model, counts: tuple[int, int], plans: int, batch: int, rounding
         rounding: what rounding the weights of one plan costs, in forward passes of one sample; one plan serves all
             targets.
         degraded: how often half of the scored samples is scored once more, made worse.
+        memory: bytes that are kept of samples and outputs, and that rounding takes.
     """
     layers = sum(role(node) in (Role.LAYER, Role.EMBEDDING) for node in model.graph.nodes)
     return Work(
@@ -125,14 +138,21 @@ def work(model: Model, counts: tuple[int, int], plans: int, batch: int, rounding
         plans,
         batch,
         simulated=RACED_ROWS + layers * ROWS + rounding,
+        data_bytes=memory[0],
+        rounding_bytes=memory[1],
     )
 
 
-def narrowest(model: Model, targets: Mapping[str, Target]) -> dict[str, Plan]:
+def narrowest(model: Model, targets: Mapping[str, Target], scope: Scope | None = None) -> dict[str, Plan]:
     """Return target -> the plan whose weights take the fewest bytes: every layer in what it can have at the least.
 
     Which layers can have 4 bits, and in groups of how many, the targets say of this model, as they do when plans are
     made real: those that share encodings have what all of them can.
+
+    Args:
+        model: the float model.
+        targets: by name.
+        scope: what the user allows; None for everything.
 
     Raises:
         ConversionError: as ``Target.constraints``.
@@ -142,27 +162,24 @@ def narrowest(model: Model, targets: Mapping[str, Target]) -> dict[str, Plan]:
     plans = {}
     for name, target in targets.items():
         layers: dict[str, LayerPlan] = {}
-        steps = {"w4_grouped": [Step("mse", {"group": group}) for group in GROUPS]}
-        for precision in target.precisions:
-            for step in steps.get(precision, [Step("mse")]):
-                able = uniform(
-                    graph,
-                    precision,
-                    weights=step,
-                    integer_ops=shared[name].integer_ops,
-                    int4_layers=shared[name].int4_layers,
-                    groups=shared[name].groups,
-                    stores_integers="int8_weights" in target.precisions,
-                )
-                for key, plan in able.items():
-                    least = layers.setdefault(key, plan)
-                    if BYTES_PER_WEIGHT[plan.precision] < BYTES_PER_WEIGHT[least.precision]:
-                        layers[key] = plan
+        for key, held in forms(graph, target, shared[name], scope.without if scope else ()).items():
+            allowed = [one for one in held.values() if scope is None or scope.allows(key, one)]
+            least = min(allowed, key=lambda one: BYTES_PER_WEIGHT[one.precision], default=LayerPlan("float32"))
+            layers |= {key: least} if least.precision != "float32" else {}
         plans[name] = Plan(name, layers)
     return plans
 
 
-def limits(model: Model, budget: Budget, plans: Mapping[str, Plan], unit: str, *, runs: bool = True) -> tuple[str, ...]:
+def limits(
+    model: Model,
+    budget: Budget,
+    plans: Mapping[str, Plan],
+    unit: str,
+    *,
+    runs: bool = True,
+    free: Mapping[str, Plan] | None = None,
+    scope: Scope | None = None,
+) -> tuple[str, ...]:
     """Say of each limit whether it can be met, as far as that is known before anything is made.
 
     Args:
@@ -172,12 +189,18 @@ def limits(model: Model, budget: Budget, plans: Mapping[str, Plan], unit: str, *
             unless they are alike.
         unit: of the metric.
         runs: whether the files of some target run here; if none do, only sizes are judged.
+        free: the same plans if the user allowed everything.
+        scope: what the user allows.
     """
     lines = []
     for name, value in budget.limits().items():
         wanted = f"{name.partition('_')[0]} at most {amount(name, value, unit)}"
         if name == "size":
             said = {target: _smallest(model, plan, value) for target, plan in plans.items()}
+            said = {
+                target: words + _barred(model, plans[target], (free or plans)[target], value, scope or Scope())
+                for target, words in said.items()
+            }
             alike = len(set(said.values())) == 1
             told = {f"{wanted}{'' if alike else f' ({target})'}": words for target, words in said.items()}
             lines += [f"{what}: {words}" for what, words in told.items()]
@@ -195,7 +218,16 @@ def _smallest(model: Model, plan: Plan, allowed: float) -> str:
     kinds = sorted(held, key=BYTES_PER_WEIGHT.__getitem__)
     words = kinds if len(kinds) == 1 else [f"{kind} ({counted(held[kind], 'layer')})" for kind in kinds]
     said = f"weights alone take at least {amount('size', least)} in {', '.join(words)}"
-    return f"cannot be met: {said}" if least > allowed else f"{said}, {_structure(model)}"
+    return f"{BEYOND}: {said}" if least > allowed else f"{said}, {_structure(model)}"
+
+
+def _barred(model: Model, plan: Plan, free: Plan, allowed: float, scope: Scope) -> str:
+    """Say what would bring the weights below a limit that they are above, if the user allowed it."""
+    held, least = (least_bytes(model.graph, model.weights, one) for one in (plan, free))
+    barred = words(free, scope)
+    if not barred or not least <= allowed < held:
+        return ""
+    return f"; only {barred} would bring them down to {amount('size', least)}"
 
 
 def _structure(model: Model) -> str:

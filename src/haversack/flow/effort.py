@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from haversack.base.errors import UsageError
@@ -15,12 +15,12 @@ class Effort:
     """One level.
 
     Attributes:
-        rounding: the step that a static plan ends its preparation with.
+        rounding: the step that a static plan ends its preparation with; None for rounding to nearest alone.
         words: what that does, for the plan's origin.
         forwards: what it costs about, in forward passes of one sample: for the forecast of time.
     """
 
-    rounding: Step
+    rounding: Step | None
     words: str
     forwards: int
 
@@ -31,6 +31,20 @@ EFFORTS: Mapping[str, Effort] = {
     DEFAULT: Effort(Step("gptq"), "rounded by outputs", 1000),
     "high": Effort(Step("gptq", {"samples": 128, "megabytes": 2000.0}), "rounded by outputs of more samples", 2000),
 }
+
+
+PLAIN = Effort(None, "rounded to nearest", 0)
+
+
+def allowed(spend: Effort, without: Collection[str]) -> Effort:
+    """Return a level without the parts that the user forbids: the next cheaper one that uses none of them.
+
+    Args:
+        spend: the level.
+        without: names of parts.
+    """
+    cheaper = (spend, EFFORTS[FAST], PLAIN)
+    return next(one for one in cheaper if one.rounding is None or one.rounding.part not in without)
 
 
 def effort(name: str) -> Effort:

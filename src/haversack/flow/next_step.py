@@ -12,7 +12,9 @@ from haversack.base.candidate import Candidate
 from haversack.choose.verdict import checks
 
 
-def next_step(out: Path, best: Mapping[str, Candidate], budget: Budget, chosen_on: Mapping[str, float]) -> str:
+def next_step(
+    out: Path, best: Mapping[str, Candidate], budget: Budget, chosen_on: Mapping[str, float], instead: str = ""
+) -> str:
     """Return the command that leads on from a run.
 
     Args:
@@ -20,6 +22,7 @@ def next_step(out: Path, best: Mapping[str, Candidate], budget: Budget, chosen_o
         best: target -> what ships for it.
         budget: its limits.
         chosen_on: candidate id -> its drop on the half that chose; ``resolve`` goes by the worse half.
+        instead: what would meet the limits if the user allowed it, in words, or nothing.
     """
     loosened: dict[str, float] = {}
     for one in best.values():
@@ -31,12 +34,19 @@ def next_step(out: Path, best: Mapping[str, Candidate], budget: Budget, chosen_o
     if not loosened:
         return f"haversack verify {shlex.quote(str(out))}"
     unit = next((one.quality.unit for one in best.values() if one.quality is not None), "")
-    limits = ",".join(_typed(name, loosened.get(name, value), unit) for name, value in budget.limits().items())
-    return f"haversack resolve {shlex.quote(str(out))} --budget {limits}    (what was measured meets that)"
+    limits = ",".join(typed(name, loosened.get(name, value), unit) for name, value in budget.limits().items())
+    told = f"what was measured meets that{f'; {instead}' if instead else ''}"
+    return f"haversack resolve {shlex.quote(str(out))} --budget {limits}    ({told})"
 
 
-def _typed(name: str, value: float, unit: str) -> str:
-    """Return a limit as it is typed, rounded up to what a person reads."""
+def typed(name: str, value: float, unit: str) -> str:
+    """Return a limit as it is typed, rounded up to what a person reads.
+
+    Args:
+        name: of the limit, as ``Budget`` has it.
+        value: of it.
+        unit: of the metric.
+    """
     if name in {"size", "download", "memory"}:
         for letters, size in (("MB", 1e6), ("KB", 1e3)):
             if value >= size:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from haversack import report
 from haversack.base import digest
@@ -17,6 +18,7 @@ from haversack.base.encodings import Affine, BlockAffine, Codebook, Encodings, F
 from haversack.base.model import Model, Sample
 from haversack.base.progress import Event
 from haversack.base.recipe import FORMAT, Recipe, unstructure, write
+from haversack.base.scope import Scope
 from haversack.choose.runtimes import Choice
 from haversack.flow import choice, memory
 from haversack.flow.making import ENCODINGS
@@ -52,12 +54,18 @@ class Wishes:
         allowed: kinds of findings that may not fail the run.
         command: what repeats the run.
         only: the one runtime that ships, where the user left the choice to us.
+        scope: what plans may hold.
+        degraded: the degradations that stand in place of the job's; None where none do.
+        instead: what would meet a limit that was missed, if the user allowed it, in words.
     """
 
     budget: Budget
     allowed: tuple[str, ...]
     command: str
     only: Choice | None = None
+    scope: Scope = field(default_factory=Scope)
+    degraded: tuple[Mapping[str, Any], ...] | None = None
+    instead: str = ""
 
 
 def leave(
@@ -106,15 +114,11 @@ def _left(
     out, only = steps.shop.out, wishes.only
     best = {target: one for target, one in shipped(candidates).items() if only is None or target == only.target}
     after = {one.id: _ship(steps, stage / BEST / target, one) for target, one in best.items()}
-    plans = tuple(one.plan for one in best.values())
-    with atomic.told(stage / RECIPE, "write the recipe"):
-        job = _beside(steps.job.source, out)
-        own = {name: one for name, one in steps.settings.items() if name in best}
-        write(Recipe(FORMAT, job, steps.model.digest, wishes.budget, plans, own), stage / RECIPE)
+    _write_recipe(steps, best, wishes, stage / RECIPE)
     calibration, evaluation = steps.data.counts()
     relocated = [_relocated(one, best) for one in candidates]
     atomic.make_folder(stage / FOLDER)
-    choice.write(_choice(steps, relocated), stage)
+    choice.write(_choice(steps, relocated, wishes.scope), stage)
     record = report.build(
         relocated,
         model=facts.of_model(steps.model, source=steps.job.source, time_share=_shares(steps)),
@@ -127,7 +131,13 @@ def _left(
         command=wishes.command,
         stated=steps.job.baseline,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        next_step=next_step(out, best, wishes.budget, choice.drops([one.candidate for one in steps.made.values()])),
+        next_step=next_step(
+            out,
+            best,
+            wishes.budget,
+            choice.drops([one.candidate for one in steps.made.values()]),
+            wishes.instead,
+        ),
         allowed=wishes.allowed,
         floats={name: one.artifact for name, one in steps.floats.items()},
         after=after,
@@ -144,6 +154,16 @@ def _left(
     return record
 
 
+def _write_recipe(steps: Steps, best: Mapping[str, Candidate], wishes: Wishes, path: Path) -> None:
+    """Write the plans of what ships, with what was said that led to them."""
+    own = {name: one for name, one in steps.settings.items() if name in best}
+    said = (wishes.scope.rules, wishes.scope.without, wishes.degraded)
+    plans = tuple(one.plan for one in best.values())
+    job = _beside(steps.job.source, steps.shop.out)
+    with atomic.told(path, "write the recipe"):
+        write(Recipe(FORMAT, job, steps.model.digest, wishes.budget, plans, own, *said), path)
+
+
 def beside(target: Target) -> tuple[str, ...]:
     """Return the names of what lies beside a target's file and proves it: golden vectors only where it runs here."""
     return (ENCODINGS, GOLDEN, ARTIFACT) if target.runs_here else (ENCODINGS, ARTIFACT)
@@ -156,7 +176,7 @@ def _proofs(out: Path, targets: Mapping[str, Sequence[str]]) -> dict[str, str]:
         return {path: digest.of_file(out / path) for path in paths}
 
 
-def _choice(steps: Steps, candidates: Sequence[Candidate]) -> choice.Choice:
+def _choice(steps: Steps, candidates: Sequence[Candidate], scope: Scope) -> choice.Choice:
     """Return what ``resolve`` needs to answer another budget."""
     return choice.Choice(
         format=choice.FORMAT,
@@ -168,6 +188,7 @@ def _choice(steps: Steps, candidates: Sequence[Candidate]) -> choice.Choice:
         candidates=tuple(candidates),
         chosen_on=choice.drops([made.candidate for made in steps.made.values()]),
         settings=dict(steps.settings),
+        scope=scope,
     )
 
 

@@ -22,11 +22,12 @@ from haversack.choose.forecast import hopeless, overshoot
 from haversack.choose.mixing import Mixer
 from haversack.choose.runtimes import Choice, between, outdone
 from haversack.choose.verdict import checks
-from haversack.flow import floats, robustness
+from haversack.flow import floats, robustness, room
+from haversack.flow.barred import instead
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
-from haversack.flow.early import limits, narrowest
-from haversack.flow.effort import FAST, effort
+from haversack.flow.early import BEYOND, limits, narrowest
+from haversack.flow.effort import FAST, allowed, effort
 from haversack.flow.exports import judgeable
 from haversack.flow.foreign import foreign
 from haversack.flow.outputs import Wishes, leave, shipped
@@ -34,6 +35,9 @@ from haversack.flow.proposals import careful, proposals, smaller
 from haversack.flow.race import race
 from haversack.flow.reporting import confirmed
 from haversack.flow.request import Request, Runtimes, opened, runtimes
+from haversack.flow.request import degraded as degraded_by
+from haversack.flow.rules import Rules, lacking, refuse
+from haversack.flow.scoping import ruled
 from haversack.flow.settings import built
 from haversack.flow.steps import Steps
 from haversack.flow.where import measured_on
@@ -67,7 +71,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         HaversackError: ``base/errors`` draws the tree; a missed budget is no error but exit code 3.
     """
     wish = request if isinstance(request, Request) else Request.of(request, wishes)
-    started = time.monotonic()
+    started, memory = time.monotonic(), room.left()
     asked = runtimes(wish)
     sink(Event("load", "start", f"reading {wish.source}"))
     job, budget, fixed = opened(wish)
@@ -77,13 +81,18 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     ):
         allow = _allowed(wish.allow, budget)
         steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, allow, budget), offered)
+        steps, tried, rules = _ruled(steps, tried, fixed)
         worse = robustness.checked(steps.data, job)
-        preflight = steps.preflight(PLANS * len(tried.targets))
+        preflight = steps.preflight(PLANS * len(tried.targets), memory)
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
         _refuse(preflight, tried)
+        room.refuse(preflight)
+        for line in _limits(steps, budget, rules):
+            if BEYOND in line:
+                shop.tell(Event("load", "note", f"{line}; the best effort is made"))
         strange = _strange(wish, steps)
         steps.checked_baseline()
-        candidates = _searched(steps, tried.targets, budget, fixed)
+        candidates, instead = _searched(steps, tried.targets, budget, fixed, rules)
         final = confirmed(steps, candidates, budget)
         pairs = crossed(steps, shipped(final))
         final = told(final, parting(shipped(final), pairs, steps.constraints))
@@ -92,7 +101,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         degraded = robustness.measured(steps, _shipping(final, only), worse)
         final = robustness.told(final, degraded, steps.metric.unit)
         ships = outdone(final, only) if only else final
-        left = Wishes(budget, allow, wish.command, only)
+        left = Wishes(budget, allow, wish.command, only, rules.scope, degraded_by(wish), instead)
         record = leave(steps, ships, pairs, left, shop.seconds, degraded)
     code = exit_code([one for one in ships if not only or one.plan.target == only.target], allow, budget)
     return Outcome(record, wish.out / "report.html", time.monotonic() - started, code)
@@ -106,8 +115,9 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
     """
     import tempfile
 
+    memory = room.left()
     sink(Event("load", "start", f"reading {request.source}"))
-    job, budget, _ = opened(request)
+    job, budget, fixed = opened(request)
     notes = _of_folder(request.out, _owner(job))
     with (
         tempfile.TemporaryDirectory(prefix="haversack-") as folder,
@@ -115,12 +125,11 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
         measured_on(request.device, runtimes(request)) as (device, offered),
     ):
         steps, tried = _taking(_steps(shop, job, offered, device, request.effort), offered)
+        steps, tried, rules = _ruled(steps, tried, fixed)
         robustness.checked(steps.data, job)
-        found = steps.preflight(PLANS * len(tried.targets))
+        found = steps.preflight(PLANS * len(tried.targets), memory)
         _strange(request, steps)
-        told = limits(
-            steps.model, budget, narrowest(steps.model, steps.targets), steps.metric.unit, runs=bool(steps.running)
-        )
+        told = _limits(steps, budget, rules)
         return replace(found, limits=told, left_out=tried.left_out, notes=notes)
 
 
@@ -209,40 +218,66 @@ def _steps(
     return Steps(shop, job, data, metric, targets, device, tuple(allow), effort(spend), tried.settings, light)
 
 
-def _searched(steps: Steps, names: Sequence[str], budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:
-    """Return every candidate of all targets, each target's best first; one that failed where no float file runs."""
+def _limits(steps: Steps, budget: Budget, rules: Rules) -> tuple[str, ...]:
+    """Return what is known of the limits before anything is made, one line each."""
+    model, scope = steps.model, rules.scope
+    least, free = (narrowest(model, steps.targets, one) for one in (scope, None))
+    return limits(model, budget, least, steps.metric.unit, runs=bool(steps.running), free=free, scope=scope)
+
+
+def _searched(
+    steps: Steps, names: Sequence[str], budget: Budget, fixed: Mapping[str, Plan], rules: Rules
+) -> tuple[list[Candidate], str]:
+    """Return every candidate of all targets, each target's best first; one that failed where no float file runs.
+
+    And what would meet limits that are missed, if the user allowed it, in words.
+    """
     lost = {name: [floats.lost(name, steps.failed[name])] for name in names if name in steps.failed}
-    asked = {name: _ask(steps, name, budget, fixed) for name in names if name not in lost}
+    asked = {name: _ask(steps, name, budget, fixed, rules) for name in names if name not in lost}
     mixer = Mixer(
         steps.model.graph,
         steps.profile if any(one.mixes for one in asked.values()) else Profile(),
         steps.weight_elements(),
         {name: target.precisions for name, target in steps.targets.items()},
+        rules.scope,
     )
     found = best(asked, steps.evaluate, mixer=mixer, confirm=steps.confirmed, sink=steps.shop.tell)
-    return [one for name in names for one in {**lost, **found}[name]]
+    searched = {name: found[name] for name, one in asked.items() if one.mixes}
+    told = instead(searched, budget, mixer, lambda name, scope: _uniform(steps, name, replace(rules, scope=scope)))
+    return [one for name in names for one in {**lost, **found}[name]], "; ".join(told.values())
 
 
-def _ask(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> Ask:
+def _uniform(steps: Steps, name: str, rules: Rules) -> list[Plan]:
+    """Return the uniform plans for a target that the rules allow."""
+    able, spend = steps.targets[name].precisions, allowed(steps.spend, rules.scope.without)
+    plans = proposals(steps.model.graph, name, able, steps.squeeze.alike(name), spend)
+    narrow = [one for first in plans.variants[:1] for one in smaller(first, able, steps.constraints[name])]
+    return rules.kept([*plans.variants, *narrow, *plans.fallbacks])
+
+
+def _ask(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan], rules: Rules) -> Ask:
     """Return what one target may try: the plan of a recipe alone, or what is proposed for it."""
     if name in fixed:
         return Ask([fixed[name]], budget, mixes=False)
     target = steps.targets[name]
     budget = budget if target.runs_here else judgeable(budget)
-    plans = proposals(steps.model.graph, name, target.precisions, steps.squeeze.alike(name), steps.spend)
-    raced = race(steps, plans.variants)
+    spend = allowed(steps.spend, rules.scope.without)
+    plans = proposals(steps.model.graph, name, target.precisions, steps.squeeze.alike(name), spend)
+    raced = race(steps, rules.kept(plans.variants))
     model = steps.model
     cannot = hopeless(model.graph, model.weights, budget)
-    large = [one for one in raced.order[:1] if cannot(one)]
+    first = raced.order[:1] or plans.variants[:1]  # forbidden as it is, it may be allowed in 4 bits
+    large = [one for one in first if not raced.order or cannot(one)]
+    gentler = [
+        *(two for one in large for two in smaller(one, target.precisions, steps.constraints[name])),
+        *(two for one in first for two in careful(model.graph, one)),
+        *plans.fallbacks,
+    ]
     return Ask(
         raced.order[:1],
         budget,
         spares=[(plan, raced.lost[plan.digest]) for plan in raced.order[1:]],
-        fallbacks=[
-            *(one for first in large for one in smaller(first, target.precisions, steps.constraints[name])),
-            *(one for first in raced.order[:1] for one in careful(model.graph, first)),
-            *plans.fallbacks,
-        ],
+        fallbacks=rules.kept(gentler),
         mixes=target.runs_here,
         hopeless=cannot,
         overshoot=overshoot(model.graph, model.weights, budget),
@@ -256,6 +291,21 @@ def _taking(steps: Steps, tried: Runtimes) -> tuple[Steps, Runtimes]:
     for name in sorted({*tried.targets} - {*left.targets}):
         steps.shop.tell(Event("load", "note", f"{name} is left out: {left.left_out[name]}"))
     return steps.only(left.targets), left
+
+
+def _ruled(steps: Steps, tried: Runtimes, fixed: Mapping[str, Plan]) -> tuple[Steps, Runtimes, Rules]:
+    """Return what the user says of layers and parts, and the runtimes that can have them so, where any may ship.
+
+    Raises:
+        UsageError: a glob that names no layer, a layer that cannot be as asked, or a plan that breaks the rules.
+    """
+    rules = ruled(steps.model.graph, steps.job.layer_precisions, steps.job.without, steps.targets)
+    lacks = lacking(rules)
+    left = tried.taking(lacks, "layers cannot be as asked in it")
+    refuse({name: faults for name, faults in lacks.items() if name in left.targets}, rules, fixed)
+    for name in sorted({*tried.targets} - {*left.targets}):
+        steps.shop.tell(Event("load", "note", f"{name} is left out: {left.left_out[name]}"))
+    return steps.only(left.targets), left, rules
 
 
 def _refuse(preflight: Preflight, tried: Runtimes) -> None:

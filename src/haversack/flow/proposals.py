@@ -86,12 +86,11 @@ def proposals(
             )
         ]
         return Proposals(tuple(variants), tuple(floats))
+    steps = FOLD if spend.rounding is None else (*FOLD, spend.rounding)
     variants = [
         made
         for ranges, weights in VARIANTS
-        for made in plan(
-            "int8", f"int8, {ranges} ranges, {weights} weights, {spend.words}", (*FOLD, spend.rounding), weights, ranges
-        )
+        for made in plan("int8", f"int8, {ranges} ranges, {weights} weights, {spend.words}", steps, weights, ranges)
     ]
     return Proposals(tuple(variants), tuple(floats))
 

@@ -19,7 +19,7 @@ from haversack.base.finding import KINDS
 from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.shelf import nearest
-from haversack.flow import degradations, requirements, settings
+from haversack.flow import degradations, requirements, scoping, settings
 from haversack.flow.effort import DEFAULT, effort
 from haversack.measure import devices
 from haversack.targets.contract import PLATFORMS, Target
@@ -53,7 +53,10 @@ class Request:
         command: what repeats the run, for the report.
         effort: what rounding weights may cost (``effort.EFFORTS``).
         degraded: operations that make inputs worse, in place of the job's list, each with settings of its own behind a
-            colon (``noise:level=0.2``); ``none`` for an empty list. Empty: the job's.
+            colon (``noise:level=0.2``); ``none`` for an empty list. Empty: the recipe's, or the job's.
+        layers: which layers have which precision, ``GLOB=PRECISION``; ``none`` for no rules. Empty: those of the
+            recipe, or else the job's.
+        without: precisions and parts that no plan may use; ``none`` and empty as for ``layers``.
     """
 
     source: str
@@ -68,6 +71,8 @@ class Request:
     device: str = "local"
     effort: str = DEFAULT
     degraded: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Take folders and files as text, and one name for a tuple of them.
@@ -81,7 +86,7 @@ class Request:
                 object.__setattr__(self, name, Path(value))
             elif not (isinstance(value, Path) or (name == "plan" and value is None)):
                 raise _unfit_field(name, value, "a path")
-        for name in ("targets", "allow", "degraded"):
+        for name in ("targets", "allow", "degraded", "layers", "without"):
             value = getattr(self, name)
             given = (value,) if isinstance(value, str) else value
             if not isinstance(given, tuple | list) or not all(isinstance(one, str) for one in given):
@@ -127,17 +132,18 @@ class Runtimes:
     shipping: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, settings.Settings] = field(default_factory=dict)
 
-    def taking(self, refusals: Mapping[str, Sequence[Fault]]) -> Runtimes:
+    def taking(self, refusals: Mapping[str, Sequence[Fault]], cause: str = "it cannot take this model") -> Runtimes:
         """Return the runtimes without those that refuse the model, where the user asked for any and one takes it.
 
         Args:
             refusals: target -> what it cannot take and why.
+            cause: what that means, in words.
         """
         refused = {name: faults for name, faults in refusals.items() if faults and name in self.targets}
         kept = tuple(name for name in self.targets if name not in refused)
         if not (self.one and kept):
             return self
-        why = {name: f"it cannot take this model: {'; '.join(grouped(faults, 1))}" for name, faults in refused.items()}
+        why = {name: f"{cause}: {'; '.join(grouped(faults, 1))}" for name, faults in refused.items()}
         return replace(self, targets=kept, left_out={**self.left_out, **why})
 
 
@@ -242,7 +248,8 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
     effort(request.effort)
     devices.check_measuring(request.device)
     limits = budgets.parse(request.budget) if request.budget is not None else None
-    worse = degradations.asked(request.degraded)
+    worse = degraded(request)
+    layers, without = said(request)
     source, fixed = request.source, {}
     if source.endswith(".toml"):
         found = recipe.read(Path(source))
@@ -273,9 +280,55 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
         limits = None
     job = load.open_job(source, allow_pickle=request.allow_pickle)
     _check_units(job, request.budget or "")
-    job = replace(job, degraded=worse) if request.degraded else job
-    degradations.of(job)  # tells what is wrong with the job's list
+    job = _with(job, worse, layers, without)
     return job, limits or DEFAULT_BUDGET, fixed
+
+
+def _with(
+    job: Job,
+    worse: tuple[Mapping[str, Any], ...] | None,
+    layers: tuple[str, ...] | None,
+    without: tuple[str, ...] | None,
+) -> Job:
+    """Return a job with what stands in place of its own lists; None leaves them.
+
+    Raises:
+        UsageError: something is wrong with the job's own, or with one of them beside another.
+    """
+    scoping.check(job.layer_precisions, job.without, typed=False)
+    job = replace(
+        job,
+        degraded=job.degraded if worse is None else worse,
+        layer_precisions=job.layer_precisions if layers is None else layers,
+        without=job.without if without is None else without,
+    )
+    scoping.check(job.layer_precisions, job.without)  # one may be the job's, and the other typed
+    degradations.of(job)  # tells what is wrong with the job's list
+    return job
+
+
+def degraded(request: Request) -> tuple[Mapping[str, Any], ...] | None:
+    """Return the operations that stand in place of the job's list: typed, or of the recipe; None where nothing does.
+
+    Raises:
+        UsageError: as ``degradations.asked``, or the recipe cannot be read.
+    """
+    if request.degraded:
+        return degradations.asked(request.degraded)
+    return recipe.read(Path(request.source)).degraded if request.source.endswith(".toml") else None
+
+
+def said(request: Request) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Return what stands in place of the job's rules for layers, and of what it forbids: typed, or of the recipe.
+
+    Raises:
+        UsageError: as ``scoping.typed``, or the recipe cannot be read.
+    """
+    layers, without = scoping.typed(request.layers, request.without)
+    if not request.source.endswith(".toml"):
+        return layers, without
+    found = recipe.read(Path(request.source))
+    return found.layers if layers is None else layers, found.without if without is None else without
 
 
 def _check_units(job: Job, typed: str) -> None:

@@ -19,11 +19,13 @@ from haversack.choose import resolve as choosing
 from haversack.choose.mixing import Mixer, margins
 from haversack.choose.resolve import Resolution
 from haversack.choose.verdict import checks
+from haversack.flow.barred import instead
 from haversack.flow.certainty import certain
 from haversack.flow.choice import Choice
 from haversack.flow.choice import read as read_choice
 from haversack.flow.figures import figures, forecast_figures
 from haversack.flow.request import write_plan
+from haversack.flow.scoping import flags
 from haversack.flow.settings import spelled
 from haversack.flow.workshop import FOLDER
 from haversack.targets.contract import SHELF as TARGETS
@@ -44,6 +46,7 @@ class Answer:
         budget: the other limits.
         typed: the same, as the user typed them.
         found: target -> what was found for it.
+        instead: target -> what would meet its limits if the run had been allowed to, in words.
     """
 
     out: Path
@@ -51,6 +54,7 @@ class Answer:
     budget: Budget
     typed: str
     found: Mapping[str, Resolution] = field(hash=False)
+    instead: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def exit_code(self) -> int:
@@ -152,7 +156,8 @@ class Answer:
             why = nearest.reason.removeprefix("nearest: ")  # said already
             lines.append(f"  nearest measured: {self._path(nearest)} ({nearest.id}): {why}")
         if one.plan is None or one.forecast is None:
-            return [*lines, "  no plan is forecast to meet it either"]
+            barred = [f"  {self.instead[target]}"] if target in self.instead else []
+            return [*lines, "  no plan is forecast to meet it either", *barred]
         wished = one.plan
         lines.append(f"  forecast plan {wished.id} (a forecast: nothing of it was made or measured):")
         lines += [f"    {line}" for line in forecast_figures(one.forecast, self._within).lines("forecast")]
@@ -182,6 +187,7 @@ class Answer:
         words = ["haversack", "pack", self.choice.job, *more, "--budget", self.typed]
         words += [word for name in targets for word in ("--target", spelled(name, self.choice.settings.get(name)))]
         words += [word for kind in dict.fromkeys(allow) for word in ("--allow", kind)]
+        words += flags(self.choice.scope)
         return shlex.join([*words, "--out", f"{self.out}-again"])
 
     def _reported(self, one: Resolution) -> Candidate:
@@ -208,9 +214,10 @@ def resolve(out: Path, budget: str) -> Answer:
     choice = read_choice(out)
     candidates = [_there(one, out) for one in choice.severe()]
     able = {target: TARGETS.type_of(target).precisions for target in {one.plan.target for one in candidates}}
-    mixer = Mixer(choice.graph, choice.profile, choice.weight_elements, able)
+    mixer = Mixer(choice.graph, choice.profile, choice.weight_elements, able, choice.scope)
     found = choosing.resolve(candidates, limits, mixer)
-    return Answer(out, choice, limits, budget, found)
+    lacking = {target: one.candidates for target, one in found.items() if not one.met and one.plan is None}
+    return Answer(out, choice, limits, budget, found, instead(lacking, limits, mixer))
 
 
 def _there(candidate: Candidate, out: Path) -> Candidate:

@@ -29,7 +29,7 @@ from haversack.compress.perturb import perturb
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import PrepareContext
 from haversack.compress.rates import rates
-from haversack.flow import early, floats, lengths
+from haversack.flow import early, floats, lengths, room
 from haversack.flow.data import Data
 from haversack.flow.effort import DEFAULT, EFFORTS, Effort
 from haversack.flow.judging import judged, retold
@@ -39,6 +39,7 @@ from haversack.flow.order import frugal
 from haversack.flow.own_code import own_code
 from haversack.flow.proposals import worth_knowing
 from haversack.flow.replay import Replay
+from haversack.flow.room import Room
 from haversack.flow.running import Running
 from haversack.flow.squeeze import Squeezer, narrowable, together
 from haversack.flow.workshop import Workshop
@@ -184,16 +185,16 @@ class Steps:
         self.failed.update(failed)
         return found
 
-    def preflight(self, plans: int) -> Preflight:
+    def preflight(self, plans: int, left: Room | None = None) -> Preflight:
         """Return what is known before anything slow: what targets cannot take, and a forecast.
+
+        Nothing is run where more memory is forecast than is left.
 
         Raises:
             JobError: data, labels or the metric are at fault; one evaluation batch is scored in PyTorch.
         """
         lengths.refuse(self.job, self.model, self.data, self.targets)
-        score = early.score_one(self.model, self.data, self.metric)
-        counts = self.data.counts()
-        batch = self.data.first()
+        counts, batch = self.data.counts(), self.data.first()
 
         def timed() -> float:
             self.float_predict(tuple(array[:1] for array in batch))
@@ -202,10 +203,15 @@ class Steps:
             return (time.monotonic() - start) / len(batch[0])
 
         degraded = len(self.job.degraded) * (1 + len(self.running))
-        work = early.work(self.model, counts, plans, len(batch[0]), self.spend.forwards, degraded)
-        taken = not any(self.refusals[name] for name in self.targets)
-        found = preflight(self.model, self.refusals, work, seconds_per_sample=timed if taken else None)
-        return replace(found, lengths=lengths.words(self.targets, self.model), score=score)
+        memory = room.kept(self.model, self.data, counts), room.rounding(self.model, self.spend.rounding, counts[0])
+        work = early.work(self.model, counts, plans, len(batch[0]), self.spend.forwards, degraded, memory)
+        found = room.beside(preflight(self.model, self.refusals, work), left)
+        if not found.short:
+            taken = not any(self.refusals[name] for name in self.targets)
+            score = early.score_one(self.model, self.data, self.metric)
+            timing = preflight(self.model, self.refusals, work, seconds_per_sample=timed if taken else None)
+            found = replace(room.beside(timing, left), score=score)
+        return replace(found, lengths=lengths.words(self.targets, self.model))
 
     @cached_property
     def baseline(self) -> Baseline:

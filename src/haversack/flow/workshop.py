@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import shutil
 import tempfile
 import time
@@ -21,7 +22,7 @@ from haversack.base.errors import EnvironmentFault, UsageError
 from haversack.base.progress import Event, Sink
 from haversack.tools.store import atomic, ledger
 from haversack.tools.store.blobs import Blobs
-from haversack.tools.store.ledger import Ledger
+from haversack.tools.store.ledger import Held, Ledger
 
 FOLDER = ".haversack"
 MARKER = "job.json"
@@ -52,7 +53,15 @@ class Workshop:
         self.out = out
         self._new = [folder for folder in (out, *out.parents) if not folder.exists()]
         self.inside = atomic.make_folder(out / FOLDER)
-        self.ledger = Ledger(self.inside / LEDGER)
+        try:
+            self.ledger = Ledger(self.inside / LEDGER)
+        except Held as error:
+            raise EnvironmentFault(
+                error.cause,
+                where=str(out),
+                tried="claiming the folder for this run",
+                next_step=f"{elsewhere(command, out)}    (or wait until that run ends)",
+            ) from error
         if self._nothing_made():
             self._clear()  # what a run left that ended before it made anything
         atomic.write_text(self.inside / MARKER, json.dumps({"source": source, "command": command}))
@@ -198,6 +207,23 @@ def unfinished(out: Path) -> UsageError | None:
         where=str(out),
         next_step=f"{command or 'repeat its haversack pack command'}    (goes on from where it was)",
     )
+
+
+def elsewhere(command: str, out: Path) -> str:
+    """Return a command with another output folder beside the one that it has.
+
+    Args:
+        command: as it was typed; empty where nobody typed one.
+        out: its folder.
+    """
+    other = str(out.with_name(f"{out.name}-2"))
+    words = shlex.split(command) or ["haversack", "pack", "JOB"]
+    for index, word in enumerate(words):
+        if word == "--out" and index + 1 < len(words):
+            return shlex.join([*words[: index + 1], other, *words[index + 2 :]])
+        if word.startswith("--out="):
+            return shlex.join([*words[:index], f"--out={other}", *words[index + 1 :]])
+    return shlex.join([*words, "--out", other])
 
 
 def refuse_anothers(out: Path, source: str) -> None:

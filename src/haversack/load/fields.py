@@ -2,7 +2,7 @@
 
 Needed: ``model()`` (or a string, see ``opening.py``), ``calibration()``, ``evaluation()``, ``metric``.
 Optional: ``preprocess``, ``golden()``, ``baseline``, ``input_names``, ``output_names``, ``dims``, ``lengths``,
-``degraded``.
+``degraded``, ``layer_precisions``, ``without``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 STREAMS = ("calibration", "evaluation")
-OPTIONAL = ("preprocess", "golden", "baseline", "input_names", "output_names", "dims", "lengths", "degraded")
+OPTIONAL = (
+    *("preprocess", "golden", "baseline", "input_names", "output_names", "dims", "lengths", "degraded"),
+    *("layer_precisions", "without"),
+)
 MOST_LENGTHS = 16
 """Each is a signature of its own in a file that has no free lengths."""
 _EXAMPLE = {
@@ -91,6 +94,8 @@ def _values(place: Place) -> dict[str, Any]:
         values[name] = tuple(names.get(name) or ())
     values["lengths"] = tuple(sorted(names.get("lengths") or ()))
     values["baseline"] = None if names.get("baseline") is None else float(names["baseline"])
+    values["layer_precisions"] = tuple(f"{glob}={kind}" for glob, kind in (names.get("layer_precisions") or {}).items())
+    values["without"] = tuple(names.get("without") or ())
     values["dims"] = {port: dict(axes) for port, axes in (names.get("dims") or {}).items()}
     return values
 
@@ -119,8 +124,8 @@ def _wrong(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever t
     elif name in ("preprocess", "degraded"):
         if not isinstance(value, list | tuple) or not all(isinstance(step, Mapping) for step in value):
             yield "is no list of mappings, one for each operation"
-    elif name in ("dims", "lengths"):
-        yield from (_wrong_dims if name == "dims" else _wrong_lengths)(value)
+    elif name in _SHAPED:
+        yield from _SHAPED[name](value)
 
 
 def _is_finite(value: Any) -> bool:  # noqa: ANN401 - whatever the user wrote
@@ -187,3 +192,22 @@ def _wrong_dims(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the use
                 yield f"{port!r}: {{{axis!r}: {name!r}}} is no axis with a name, as in {example}"
             elif not name.isidentifier():
                 yield f"{port}: {name!r} is no name for a dimension"
+
+
+def _wrong_rules(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the user wrote
+    if not isinstance(value, Mapping) or not all(isinstance(one, str) for pair in value.items() for one in pair):
+        yield 'is no mapping of globs over module paths to precisions, as in {"features.0.*": "float32"}'
+
+
+def _wrong_without(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the user wrote
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        yield 'is no list of precisions and parts, as in ("w4a8",)'
+
+
+_SHAPED: Mapping[str, Callable[[Any], Iterator[str]]] = {
+    "dims": _wrong_dims,
+    "lengths": _wrong_lengths,
+    "layer_precisions": _wrong_rules,
+    "without": _wrong_without,
+}
+"""What is wrong with the values of names that hold more than one thing."""

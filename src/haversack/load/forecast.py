@@ -1,10 +1,10 @@
 """The preflight: what the exported model is, what each target cannot take, and a forecast of time and memory.
 
 The forecast is a plain model, and says so: ``seconds = START + PLAN * plans + seconds_per_sample * (forwards +
-SIMULATION * simulated)`` and
-``peak = BASE + COPIES * weights + WORKING * batch * activations``. ``seconds_per_sample`` is timed once on the float
-model, or taken as ``macs / MACS_PER_SECOND`` when nobody times it. The other constants are round numbers for a two-core
-machine, no measurements: expect a factor of two or three.
+SIMULATION * simulated)`` and ``peak = BASE + COPIES * weights + WORKING * batch * activations + data + rounding``.
+``seconds_per_sample`` is timed once on the float model, or taken as ``macs / MACS_PER_SECOND`` when nobody times it.
+The constants of time are round numbers for a two-core machine, no measurements: expect a factor of two or three. Those
+of memory were fitted to peaks that were measured.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from haversack.base.counted import counted
-from haversack.base.errors import EXIT_CONVERSION, EXIT_MET, Fault, grouped
+from haversack.base.errors import EXIT_CONVERSION, EXIT_ENVIRONMENT, EXIT_MET, Fault, grouped
 from haversack.base.graph import Graph
 from haversack.base.model import Model
 
@@ -23,9 +23,18 @@ PLAN_SECONDS = 10.0
 SIMULATION = 3.0
 """Forward passes that one row with simulated encodings takes the time of."""
 MACS_PER_SECOND = 1e10
-BASE_BYTES = 700 * 10**6
-COPIES = 6
-WORKING = 3
+BASE_BYTES = 600 * 10**6
+COPIES = 9
+WORKING = 6
+"""Bytes of a run with torch and a runtime, and how often it holds weights and a batch's activations, this process and
+the one in which files run together, as they were measured (``docs/guide/01-load.md``)."""
+PROGRAMS, WEIGHTS, ACTIVATIONS = (
+    "torch, runtimes and haversack",
+    "weights, in all their forms",
+    "activations of a batch",
+)
+DATA, ROUNDING = "samples and outputs that are kept", "rounding by outputs"
+"""What takes the memory of a run."""
 _BYTES = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bfloat16": 2, "int64": 8, "float64": 8}
 REASONS = 8
 """At most so many lines say what a target cannot take."""
@@ -37,12 +46,15 @@ class Work:
     """What a job will do: samples run through a model in all, plans made real, the batch they run in.
 
     ``simulated`` are rows run with simulated encodings: the race of variants, and the sensitivity of layers.
+    ``data_bytes`` are kept of samples and outputs, and ``rounding_bytes`` are what rounding weights takes at the most.
     """
 
     forwards: int
     plans: int = 1
     batch: int = 1
     simulated: int = 0
+    data_bytes: int = 0
+    rounding_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,8 @@ class Preflight:
         score: how the float model scores on a first batch, in words.
         left_out: target -> why it is not tried, where the user asked for any; what it cannot take is in ``refusals``.
         notes: what else the run itself needs, one line each.
+        memory: what takes how many of the bytes that are forecast.
+        available_bytes: of memory for the run, 0 where nobody knows; ``available_by`` says what sets the limit.
     """
 
     model: str
@@ -81,6 +95,14 @@ class Preflight:
     score: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()
+    memory: Mapping[str, int] = field(default_factory=dict, hash=False)
+    available_bytes: int = 0
+    available_by: str = ""
+
+    @property
+    def short(self) -> bool:
+        """Whether more memory is forecast than there is: ``pack`` ends there."""
+        return 0 < self.available_bytes < self.forecast_bytes
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -89,8 +111,8 @@ class Preflight:
 
     @property
     def exit_code(self) -> int:
-        """What ``pack`` would end with here and now: 4 when a target is refused, else 0."""
-        return EXIT_CONVERSION if self.refused else EXIT_MET
+        """What ``pack`` would end with here and now: 4 when a target is refused, 6 without the memory, else 0."""
+        return EXIT_CONVERSION if self.refused else EXIT_ENVIRONMENT if self.short else EXIT_MET
 
     def lines(self) -> list[str]:
         """Return it as lines for a terminal."""
@@ -99,9 +121,9 @@ class Preflight:
         ops = ", ".join(f"{count} {op}" for op, count in shown[:8])
         basis = "one timed batch" if self.timed else "multiply-accumulates, not timed"
         lines = [
-            f"{self.model}: {_short(self.parameters)} parameters, {_short(self.macs)} MACs a sample",
+            f"{self.model}: {sized(self.parameters)} parameters, {sized(self.macs)} MACs a sample",
             f"  {counted(sum(self.layers.values()), 'operation')}: {ops}{more}",
-            f"  weights {_short(self.weight_bytes)}B, activations at most {_short(self.activation_bytes)}B a sample",
+            f"  weights {sized(self.weight_bytes)}B, activations at most {sized(self.activation_bytes)}B a sample",
         ]
         for target, faults in self.refusals.items():
             out = " (left out)" if target in self.left_out else ""
@@ -111,8 +133,12 @@ class Preflight:
         others = {name: why for name, why in self.left_out.items() if not self.refusals.get(name)}
         lines += [f"  {target} is left out: {why}" for target, why in others.items()]
         lines += [f"  {self.score}"] if self.score else []
-        seconds, peak = _seconds(self.forecast_seconds), _short(self.forecast_bytes)
+        seconds, peak = _seconds(self.forecast_seconds), sized(self.forecast_bytes)
         lines.append(f"  forecast: about {seconds} and {peak}B at the peak ({basis})")
+        if self.short:
+            lines.append(
+                f"  memory: {sized(self.available_bytes)}B are left ({self.available_by}): pack refuses to begin"
+            )
         lines += [f"  budget: {line}" for line in self.limits]
         return [*lines, *(f"  note: {line}" for line in self.notes)]
 
@@ -148,6 +174,13 @@ def preflight(
     weights = sum(array.nbytes for array in model.weights.values())
     activations = peak_bytes(model.graph, length)
     counts = Counter(node.op for node in model.graph.nodes if node.op != "input")
+    memory = {
+        PROGRAMS: BASE_BYTES,
+        WEIGHTS: COPIES * weights,
+        ACTIVATIONS: WORKING * work.batch * activations,
+        DATA: work.data_bytes,
+        ROUNDING: work.rounding_bytes,
+    }
     return Preflight(
         model=model.name,
         layers=dict(counts.most_common()),
@@ -157,8 +190,9 @@ def preflight(
         activation_bytes=activations,
         refusals=dict(refusals),
         forecast_seconds=START_SECONDS + PLAN_SECONDS * work.plans + per_sample * passes,
-        forecast_bytes=BASE_BYTES + COPIES * weights + WORKING * work.batch * activations,
+        forecast_bytes=sum(memory.values()),
         timed=timed,
+        memory=memory,
     )
 
 
@@ -181,7 +215,8 @@ def peak_bytes(graph: Graph, length: int = 1) -> int:
     return peak
 
 
-def _short(value: float) -> str:
+def sized(value: float) -> str:
+    """Return a number as ``1.5 G``, ``2.0 M`` or ``12 ``: a unit follows."""
     for factor, letter in _FACTORS:
         if value >= factor:
             return f"{value / factor:.1f} {letter}"

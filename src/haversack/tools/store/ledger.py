@@ -83,6 +83,10 @@ def read(path: Path) -> Content:
     return Content(records, tuple(faults), whole)
 
 
+class Held(EnvironmentFault):
+    """Another process has the ledger open for writing; the cause names it."""
+
+
 class Ledger:
     """A ledger open for writing, by one process at a time; a context manager.
 
@@ -93,7 +97,8 @@ class Ledger:
         faults: every damaged line found on opening, by ``file:line``.
 
     Raises:
-        EnvironmentFault: another process writes it, it cannot be written, or it is of an unknown format.
+        Held: another process writes it.
+        EnvironmentFault: it cannot be written, or it is of an unknown format.
     """
 
     def __init__(self, path: Path) -> None:
@@ -194,7 +199,7 @@ def _lock(path: Path) -> int:
         except BlockingIOError as error:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
-            raise EnvironmentFault(
+            raise Held(
                 f"another run (process {holder or 'unknown'}) is writing to this folder",
                 where=str(path),
                 next_step="wait until it ends, or choose another folder with --out",

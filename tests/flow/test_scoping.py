@@ -1,0 +1,147 @@
+"""Rules for layers as they are typed: what a glob names, what contradicts, what is told of all that is wrong."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from layered import network
+
+from haversack.base.errors import UsageError
+from haversack.base.scope import Scope
+from haversack.flow import scoping
+from haversack.targets.contract import SHELF as TARGETS
+
+ORT = {"onnxruntime": TARGETS.build("onnxruntime")}
+
+
+def fixed(*rules, targets=ORT):
+    found = scoping.ruled(network(), rules, (), targets).scope.fixed
+    return {key.partition(":")[0]: layer.precision for key, layer in found.items()}
+
+
+def faults(*rules, without=(), targets=ORT):
+    with pytest.raises(UsageError) as caught:
+        scoping.ruled(network(), rules, without, targets)
+    assert caught.value.exit_code == 2
+    return {fault.where: fault.cause for fault in caught.value.faults}
+
+
+@pytest.mark.parametrize(
+    ("glob", "named"),
+    [
+        ("head", {"head"}),
+        ("features.0", {"features.0"}),
+        ("features.1", {"features.1.conv"}),  # with all inside it, and not features.10
+        ("features.1*", {"features.1.conv", "features.10.conv"}),
+        ("features", {"features.0", "features.1.conv", "features.10.conv"}),
+        ("features.*.conv", {"features.1.conv", "features.10.conv"}),
+        ("*", {"features.0", "features.1.conv", "features.10.conv", "head"}),
+        ("features.[01]", {"features.0", "features.1.conv"}),
+        ("*:linear#*", {"head"}),
+        ("features.0:conv2d#0", {"features.0"}),
+    ],
+)
+def test_what_a_glob_names(glob, named):
+    assert set(fixed(f"{glob}=int8_weights")) == named
+
+
+def test_layers_that_nobody_names_are_free():
+    assert fixed() == {}
+    assert fixed("head=float32", "features.0=int8") == {"head": "float32", "features.0": "int8"}
+
+
+def test_two_rules_that_agree_may_name_one_layer():
+    assert fixed("head=int8", "*=int8")["head"] == "int8"
+
+
+def test_two_precisions_for_one_layer_contradict_whichever_is_longer_or_later():
+    for rules in (("features.*=int8", "features.0=float32"), ("features.0=float32", "features.*=int8")):
+        assert faults(*rules) == {"features.0": f"{' and '.join(rules)} contradict each other"}
+
+
+@given(st.permutations(["head=int8", "*=float16", "features.0=float32", "features=float16"]))
+def test_the_order_of_rules_means_nothing(rules):
+    assert set(faults(*rules)) == {"head", "features.0"}
+
+
+def test_a_glob_that_names_no_layer_shows_the_nearest():
+    (cause,) = faults("feature.1.conv=int8").values()
+    assert cause.startswith("it names no layer; the nearest are features.1.conv, ")
+    (cause,) = faults("zzz=int8").values()
+    assert cause == "it names no layer; layers are features.0, features.1.conv, features.10.conv, head"
+
+
+def test_what_has_no_weights_is_no_layer():
+    assert faults("features.1.act=int8")["features.1.act=int8"].startswith("what it names has no weights; layers are ")
+
+
+def test_what_is_float32_in_every_plan_may_be_called_so_and_nothing_else():
+    assert fixed("up=float32") == {}
+    assert faults("up=int8") == {"up=int8": "conv_transpose2d is float32 in every plan"}
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    told = faults("hed=int8", "features.0=w4a8", "features.0=int8", "features.10=palette")
+    assert told["hed=int8"].startswith("it names no layer; the nearest are head")
+    assert "contradict each other" in told["features.0"]
+    assert told["features.10.conv"].startswith("onnxruntime cannot have it in palette; it can be float32, ")
+
+
+@pytest.mark.parametrize(
+    ("rules", "without", "said"),
+    [
+        (["head"], [], "--layer head: it is not GLOB=PRECISION"),
+        (["=int8"], [], "it is not GLOB=PRECISION"),
+        (["head="], [], "it is not GLOB=PRECISION"),
+        (["head=int9"], [], "there is no precision 'int9'; did you mean int8?"),
+        (["a b=zz"], [], "--layer 'a b=zz': there is no precision 'zz' (one of float32, "),
+        (["head=w4a8"], ["w4a8"], "--layer head=w4a8: --without forbids w4a8"),
+        ([], ["w4a9"], "--without w4a9: there is no precision and no part of this name; did you mean w4a8?"),
+        ([], ["gtpq"], "did you mean gptq?"),
+        ([], ["fold_norm"], "it is done when the model is read, and cannot be left out"),
+    ],
+)
+def test_what_is_wrong_whatever_the_model_is(rules, without, said):
+    with pytest.raises(UsageError) as caught:
+        scoping.typed(rules, without)
+    assert said in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_faults_of_both_flags_are_told_together():
+    with pytest.raises(UsageError) as caught:
+        scoping.typed(["head", "a=int9"], ["nothing-like-it", "fold_norm"])
+    assert len(caught.value.faults) == 4
+
+
+def test_a_job_files_faults_name_its_fields():
+    with pytest.raises(UsageError) as caught:
+        scoping.check(["head=int9"], ["w4a9"], typed=False)
+    assert [fault.where for fault in caught.value.faults] == ["layer_precisions: head=int9", "without: w4a9"]
+
+
+def test_every_precision_and_every_part_that_a_plan_names_may_be_forbidden():
+    known = [name for name in scoping.names() if name != scoping.ALWAYS]
+    assert {"w4a8", "palette", "gptq", "equalize", "coarse", "mse"} <= set(known)
+    assert scoping.typed((), known)[1] == tuple(known)
+
+
+@pytest.mark.parametrize(("typed", "read"), [((), None), (("none",), ()), (("head=int8", "head=int8"), ("head=int8",))])
+def test_nothing_typed_is_not_none_typed(typed, read):
+    assert scoping.typed(typed, ())[0] == read
+
+
+def test_none_beside_others_is_refused():
+    with pytest.raises(UsageError, match="none stands beside others") as caught:
+        scoping.typed((), ("none", "w4a8"))
+    assert caught.value.where == "--without"
+
+
+@given(st.lists(st.sampled_from(["head=int8", "*.conv=float16", "a b=w4a8"]), unique=True))
+def test_flags_say_the_same_again(rules):
+    without = ("palette",)
+    words = scoping.flags(Scope(tuple(rules), without))
+    pairs = list(zip(words[::2], words[1::2], strict=True))
+    assert [text for flag, text in pairs if flag == "--layer"] == rules
+    assert [text for flag, text in pairs if flag == "--without"] == list(without)
