@@ -49,7 +49,7 @@ LAYERS = st.frozensets(st.sampled_from("abcd"))
 
 @given(st.lists(LAYERS, min_size=1, max_size=4))
 def test_four_bits_are_for_layers_that_all_targets_give_them(several):
-    found = Constraints.union(Constraints(int4_layers=layers) for layers in several).int4_layers
+    found = Constraints.union(Constraints(widths=dict.fromkeys(layers, FOUR)) for layers in several).widths
     assert found == {layer for layer in "abcd" if all(layer in layers for layers in several)}
 
 

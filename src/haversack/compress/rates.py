@@ -9,17 +9,22 @@ import numpy as np
 from haversack.base.encodings import Affine, Encoding
 from haversack.base.graph import Node
 from haversack.base.model import Model
-from haversack.base.plan import LayerPlan
+from haversack.base.plan import NARROW, LayerPlan
 from haversack.compress.selection import bears
 from haversack.compress.weights import store
 from haversack.tools.graph.roles import Role, role
+from haversack.tools.numerics import planes
 from haversack.tools.numerics.entropy import bits_per_code
+
+_HALF_BYTE = 4
+"""Bits of a code that runtimes have a type for."""
 
 
 def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict[str, dict[str, float]]:
     """Return node key of each layer -> kind -> bits of a weight, its share of the scales too: ``Profile.rates``.
 
-    Codes count by their entropy, scales by that of each of their four bytes. Codes are rounded to nearest; rounding
+    Codes count by their entropy, or that of the bytes into which they are packed; scales by that of each of their four
+    bytes. Codes are rounded to nearest; rounding
     them by what a layer gives moves few of them, and the entropy hardly.
 
     Args:
@@ -37,9 +42,18 @@ def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict
             if bears(node, layer.precision):
                 stored = store(model, node, layer, None)
                 (codes,) = stored.integers.values()
-                scales = _scale_bits(stored.tensors[f"{node.key}:weight"])
-                found.setdefault(node.key, {})[kind] = bits_per_code(codes) + scales / max(codes.size, 1)
+                encoding = stored.tensors[f"{node.key}:weight"]
+                total = _code_bits(encoding, codes) + _scale_bits(encoding)
+                found.setdefault(node.key, {})[kind] = total / max(codes.size, 1)
     return found
+
+
+def _code_bits(encoding: Encoding, codes: np.ndarray) -> float:
+    """Return the bits that the codes of a weight take together: a coder of bytes sees two codes in each, or planes."""
+    if isinstance(encoding, Affine) and encoding.bits in NARROW - {_HALF_BYTE}:
+        words = planes.pack(codes, encoding.bits).words
+        return bits_per_code(words) * words.size
+    return bits_per_code(codes) * codes.size
 
 
 def _scale_bits(encoding: Encoding) -> float:

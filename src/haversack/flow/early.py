@@ -131,8 +131,8 @@ def work(model: Model, counts: tuple[int, int], plans: int, batch: int, rounding
 def narrowest(model: Model, targets: Mapping[str, Target]) -> dict[str, Plan]:
     """Return target -> the plan whose weights take the fewest bytes: every layer in what it can have at the least.
 
-    Which layers can have 4 bits, and in groups of how many, the targets say of this model, as they do when plans are
-    made real: those that share encodings have what all of them can.
+    Which layers can have how few bits, and in groups of how many, the targets say of this model, as they do when plans
+    are made real: those that share encodings have what all of them can.
 
     Raises:
         ConversionError: as ``Target.constraints``.
@@ -150,7 +150,7 @@ def narrowest(model: Model, targets: Mapping[str, Target]) -> dict[str, Plan]:
                     precision,
                     weights=step,
                     integer_ops=shared[name].integer_ops,
-                    int4_layers=shared[name].int4_layers,
+                    widths=shared[name].widths,
                     groups=shared[name].groups,
                     stores_integers="int8_weights" in target.precisions,
                 )

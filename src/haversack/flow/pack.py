@@ -239,7 +239,7 @@ def _ask(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> 
         budget,
         spares=[(plan, raced.lost[plan.digest]) for plan in raced.order[1:]],
         fallbacks=[
-            *(one for first in large for one in smaller(first, target.precisions, steps.constraints[name])),
+            *(one for first in large for one in smaller(first, target.precisions, steps.constraints[name], cannot)),
             *(one for first in raced.order[:1] for one in careful(model.graph, first)),
             *plans.fallbacks,
         ],
