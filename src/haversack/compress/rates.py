@@ -9,15 +9,12 @@ import numpy as np
 from haversack.base.encodings import Affine, Encoding
 from haversack.base.graph import Node
 from haversack.base.model import Model
-from haversack.base.plan import NARROW, LayerPlan
+from haversack.base.plan import LayerPlan
 from haversack.compress.selection import bears
 from haversack.compress.weights import store
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics import planes
 from haversack.tools.numerics.entropy import bits_per_code
-
-_HALF_BYTE = 4
-"""Bits of a code that runtimes have a type for."""
 
 
 def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict[str, dict[str, float]]:
@@ -49,11 +46,10 @@ def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict
 
 
 def _code_bits(encoding: Encoding, codes: np.ndarray) -> float:
-    """Return the bits that the codes of a weight take together: a coder of bytes sees two codes in each, or planes."""
-    if isinstance(encoding, Affine) and encoding.bits in NARROW - {_HALF_BYTE}:
-        words = planes.pack(codes, encoding.bits).words
-        return bits_per_code(words) * words.size
-    return bits_per_code(codes) * codes.size
+    """Return the bits that the codes of a weight take together; what is packed in planes is coded byte by byte."""
+    packed = isinstance(encoding, Affine) and encoding.bits in planes.WIDTHS
+    parts = planes.pack(codes, encoding.bits) if isinstance(encoding, Affine) and packed else [codes]
+    return sum(bits_per_code(part) * part.size for part in parts)
 
 
 def _scale_bits(encoding: Encoding) -> float:

@@ -269,9 +269,9 @@ def _codes(value: ir.Value | None) -> _Codes | None:
     import onnx_ir as ir
 
     node = value.producer() if value is not None else None
-    if node is not None and (node.op_type, node.domain) == (unpack.OP, unpack.DOMAIN):
+    if node is not None and node.domain == unpack.DOMAIN:
         try:
-            return unpack.meaning(*map(constant, node.inputs))
+            return unpack.meaning(node.op_type, [constant(each) for each in node.inputs])
         except ValueError as error:
             raise Foreign(f"{node.name}: {error}") from error
     cast = node is not None and node.op_type == "Cast"

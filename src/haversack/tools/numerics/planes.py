@@ -1,118 +1,134 @@
 """Planes: codes of weights in as few bits as they need, for a runtime that has no such type.
 
-A code of 3 to 8 bits is written in two's complement, and its bits are kept apart: plane k holds bit k of every code,
-eight of them in a byte. Codes of one bit (-1 and 1) are one plane of signs. Codes of two bits (-1, 0 and 1) are one
-plane of ternary digits, five of them in a byte, since 3^5 = 243. So a table says what a byte means, and
+A code of 3 and of 5 to 7 bits is written in two's complement and cut into planes of 4, 2 and 1 bits, the lowest first.
+Codes of one bit (-1 and 1) are one plane; codes of two bits (-1, 0 and 1) are one plane of ternary digits, five of them
+in a byte, since 3^5 = 243. What the bytes of a plane mean, a table says; the parts of a code are joined by OR:
 
-    code[i] = sum over planes k of powers[k] * table[words[k, i // digits], i % digits]
+    code[i] = OR over planes of table[words[i // digits], i % digits]
+
+A plane of 4 bits has no table: its digits are stored as they are, in a type that runtimes know (ONNX's UINT4).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 _BYTE = 8
 _BINARY, _TERNARY = 1, 2
 _TRITS = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Planes:
-    """Packed codes.
-
-    Attributes:
-        words: uint8 [planes, bytes of a plane], padded with 0.
-        table: int8 [values of a byte, digits in a byte].
-        powers: int8 [1, planes], what a digit of each plane counts.
-    """
-
-    words: np.ndarray
-    table: np.ndarray
-    powers: np.ndarray
+HALF = 4
+"""Bits of the plane that has no table."""
+_PLANES = {1: (1,), 2: (2,), 3: (2, 1), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
+"""Bits of a code -> those of its planes, the lowest first."""
+WIDTHS = frozenset(_PLANES)
+"""Bits of codes that are cut into planes."""
 
 
 def stored_bits(bits: int) -> float:
-    """Return how many bits a code takes in planes: 8/5 where it is ternary, else its own bits."""
+    """Return how many bits a code takes when it is stored: 8/5 where it is ternary, else its own bits."""
     return _BYTE / _TRITS if bits == _TERNARY else bits
 
 
-def pack(codes: np.ndarray, bits: int) -> Planes:
-    """Return codes in planes.
+def digits(bits: int) -> int:
+    """Return how many codes stand together: the last of them are none where their number is no multiple of this."""
+    return _TRITS if bits == _TERNARY else _BYTE
+
+
+def tables(bits: int) -> list[np.ndarray | None]:
+    """Return for each plane what each byte means, the lowest first; None for the plane of 4 bits.
+
+    Shapes: int8 [values of a byte, digits]; of codes that have several planes [256, 4] or [256, 2, 4], so that eight
+    codes are [2, 4] in each of them.
+
+    Raises:
+        ValueError: there are no planes of so many bits.
+    """
+    if bits == _BINARY:
+        return [_digits(2, _BYTE) * 2 - 1]
+    if bits == _TERNARY:
+        return [_digits(3, _TRITS) - 1]
+    found: list[np.ndarray | None] = []
+    below = 0
+    for width in _widths(bits):
+        count = _BYTE // width
+        values = _digits(1 << width, count).astype(np.int64) << below
+        below += width
+        if below == bits:
+            values -= (values >> (bits - 1)) << bits
+        shaped = values.reshape(len(values), 2, 4) if width == 1 else values
+        found.append(None if width == HALF else shaped.astype(np.int8))
+    return found
+
+
+def pack(codes: np.ndarray, bits: int) -> list[np.ndarray]:
+    """Return the planes of codes, uint8, the lowest first: bytes, and the digits themselves of the plane of 4 bits.
+
+    Shapes: [bytes] of one plane; of several, with m = ceil(size / 8), [m, 2, 4], [m, 2] and [m] of 4, 2 and 1 bits.
+    What is missing at the end is filled up with 0 of each digit.
 
     Args:
         codes: integers of any shape; symmetric weights of these bits (see ``base.encodings.Affine``).
-        bits: 1 to 8.
+        bits: one of ``WIDTHS``.
 
     Raises:
-        ValueError: ``bits`` is not 1 to 8, or a code does not fit.
+        ValueError: there are no planes of so many bits, or a code does not fit.
     """
-    legend, powers = table(bits), _powers(bits)
     flat = np.asarray(codes).reshape(-1).astype(np.int64)
-    digits = legend.shape[1]
-    if bits <= _TERNARY:
-        values = (flat + 1) // 2 if bits == _BINARY else flat + 1
-        columns, base = values[None], 2 if bits == _BINARY else 3
+    widths = _widths(bits)
+    if bits == _BINARY:
+        made = [_bytes((flat + 1) // 2, 2, digits(bits))]
+    elif bits == _TERNARY:
+        made = [_bytes(flat + 1, 3, digits(bits))]
     else:
-        columns, base = (flat[None] >> np.arange(bits)[:, None]) & 1, 2
-    columns = np.pad(columns, ((0, 0), (0, -flat.size % digits)))
-    words = columns.reshape(len(columns), -1, digits) @ (base ** np.arange(digits))
-    made = Planes((words & 0xFF).astype(np.uint8), legend, powers)
-    if not np.array_equal(unpack(made, flat.shape), flat):
+        made, below = [], 0
+        padded = np.pad(flat, (0, -flat.size % _BYTE))
+        for width in widths:
+            part = (padded >> below) & ((1 << width) - 1)
+            below += width
+            shape = {HALF: (-1, 2, 4), 2: (-1, 2), 1: (-1,)}[width]
+            made.append((part if width == HALF else _bytes(part, 1 << width, _BYTE // width)).reshape(shape))
+    found = [plane.astype(np.uint8) for plane in made]
+    if not np.array_equal(unpack(found, bits, flat.shape), flat):
         raise ValueError(f"a code does not fit {bits} bits")
-    return made
+    return found
 
 
-def unpack(planes: Planes, shape: tuple[int, ...]) -> np.ndarray:
+def unpack(planes: Sequence[np.ndarray], bits: int, shape: tuple[int, ...]) -> np.ndarray:
     """Return the codes that planes mean, int32 in this shape.
 
     Raises:
-        ValueError: a byte is not in the table, or there are fewer digits than the shape has places.
+        ValueError: there are no planes of so many bits, these are not as ``pack`` returns them for this shape, or a
+            byte means nothing.
     """
-    count = int(np.prod(shape, dtype=np.int64))
-    if planes.words.size and int(planes.words.max()) >= len(planes.table):
-        raise ValueError(f"a byte is none of the {len(planes.table)} that mean something")
-    digits = planes.table[planes.words].reshape(len(planes.words), -1).astype(np.int32)
-    if count > digits.shape[1]:
-        raise ValueError(f"{digits.shape[1]} digits are not {count} codes")
-    codes = (planes.powers.astype(np.int32) @ digits)[0, :count]
-    return np.asarray(codes.reshape(shape), np.int32)
+    legends, count = tables(bits), int(np.prod(shape, dtype=np.int64))
+    total: np.ndarray = np.zeros(0, np.int8)
+    for plane, table in zip(planes, legends, strict=True):
+        most = (1 << HALF) if table is None else len(table)
+        if plane.dtype != np.uint8 or (plane.size and int(plane.max()) >= most):
+            raise ValueError("a plane holds what means nothing")
+        part = plane.astype(np.int8) if table is None else table[plane]
+        if total.size and total.shape != part.shape:
+            raise ValueError(f"planes of {total.size} and {part.size} digits")
+        total = total | part if total.size else part
+    if total.size != -(-count // digits(bits)) * digits(bits):
+        raise ValueError(f"{total.size} digits for {count} codes of {bits} bits")
+    return np.asarray(total.reshape(-1)[:count].reshape(shape), np.int32)
 
 
-def width(table_read: np.ndarray, powers: np.ndarray) -> int:
-    """Return the bits of the codes whose table and powers these are.
-
-    Raises:
-        ValueError: they are those of no width.
-    """
-    for bits in range(1, _BYTE + 1):
-        if _same(table(bits), table_read) and _same(_powers(bits), powers):
-            return bits
-    raise ValueError("its table and powers are those of no width")
+def _widths(bits: int) -> tuple[int, ...]:
+    if bits not in _PLANES:
+        raise ValueError(f"codes of {bits} bits have no planes, those of {', '.join(map(str, _PLANES))} have")
+    return _PLANES[bits]
 
 
-def table(bits: int) -> np.ndarray:
-    """Return what each byte means, int8 [values of a byte, digits in a byte].
-
-    Raises:
-        ValueError: ``bits`` is not 1 to 8.
-    """
-    if not 1 <= bits <= _BYTE:
-        raise ValueError(f"codes have 1 to {_BYTE} bits, not {bits}")
-    base, digits = (3, _TRITS) if bits == _TERNARY else (2, _BYTE)
-    found = np.arange(base**digits)[:, None] // base ** np.arange(digits) % base
-    offset = {_BINARY: 2 * found - 1, _TERNARY: found - 1}.get(bits, found)
-    return np.asarray(offset, np.int8)
+def _digits(base: int, count: int) -> np.ndarray:
+    """Return the digits of every byte, the lowest first, int8 [base^count, count]."""
+    return np.asarray(np.arange(base**count)[:, None] // base ** np.arange(count) % base, np.int8)
 
 
-def _powers(bits: int) -> np.ndarray:
-    if bits <= _TERNARY:
-        return np.ones((1, 1), np.int8)
-    found = 1 << np.arange(bits)
-    found[-1] *= -1
-    return np.asarray(found[None], np.int8)
-
-
-def _same(one: np.ndarray, other: np.ndarray) -> bool:
-    return one.dtype == other.dtype and one.shape == other.shape and bool((one == other).all())
+def _bytes(parts: np.ndarray, base: int, count: int) -> np.ndarray:
+    """Return bytes of ``count`` digits each, the lowest first; what does not fit a byte shows when it is unpacked."""
+    padded = np.pad(parts, (0, -parts.size % count)).reshape(-1, count)
+    return np.asarray((padded @ (base ** np.arange(count))) & 0xFF)

@@ -27,7 +27,6 @@ _INPUTS = {
     "Cast": 1,
     "Transpose": 1,
     "MatMulNBits": 3,
-    unpack.OP: 4,
 }
 """Operator that is read -> how many inputs it has at least."""
 Read = TypeVar("Read")

@@ -14,6 +14,7 @@ from haversack.base.plan import NARROW
 from haversack.tools.graph.onnx import unpack
 from haversack.tools.graph.onnx.naming import CODES, key_of
 from haversack.tools.graph.onnx.skeleton import PARAMETER, Skeleton
+from haversack.tools.numerics import planes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _INT4 = 4
 """Bits of a code in an INT4 initializer, two of them in a byte."""
 _OPSET = 21
-"""The first that has INT4."""
+"""The first that has INT4 and UINT4."""
 
 
 class Sheet:
@@ -33,13 +34,13 @@ class Sheet:
         nodes: node key -> the skeleton's nodes of that key, in order.
         floats: node key -> the value that holds its result in the skeleton.
         opset: version of the ONNX operators that the file needs.
-        packs: whether some weight is packed, so that the file brings the function that unpacks it.
+        unpacks: names of the functions that unpack weights, which the file brings.
     """
 
     def __init__(self, skeleton: Skeleton, model: Model) -> None:
         self.model = model
         self.opset = skeleton.opset
-        self.packs = False
+        self.unpacks: set[str] = set()
         self.file = skeleton.load()
         self.graph = self.file.graph
         self.nodes: dict[str, list[ir.Node]] = {}
@@ -76,15 +77,17 @@ class Sheet:
             codes: integers that fit ``bits``, in the shape the file has them in.
             bits: 1 to 8.
         """
-        if bits in NARROW - {_INT4}:
-            packed = [self.constant(name, array) for name, array in unpack.constants(key, codes, bits).items()]
-            self.packs = True
-            return self.own(unpack.OP, unpack.DOMAIN, packed, f"{key}/Unpack")
+        if bits >= _INT4 and bits in NARROW:
+            self.opset = max(self.opset, _OPSET)
+        if bits in planes.WIDTHS:
+            packed = [self.constant(name, array) for name, array in unpack.inputs(key, codes, bits).items()]
+            name = unpack.name_of(codes, bits)
+            self.unpacks.add(name)
+            return self.own(name, unpack.DOMAIN, packed, f"{key}/{name}")
         if bits == _INT4:
             import ml_dtypes
             import onnx_ir as ir
 
-            self.opset = max(self.opset, _OPSET)
             stored = self.constant(f"{key}{CODES}", codes.astype(ml_dtypes.int4))
             return self.node("Cast", [stored], f"{key}/Widen", to=int(ir.DataType.INT8))
         return self.constant(f"{key}{CODES}", codes.astype(np.int8))
@@ -159,8 +162,8 @@ class Sheet:
             value.type = value.shape = None  # the tensor itself tells both: a second telling is only larger
         self.graph.sort()
         self.graph.opset_imports[""] = self.opset
-        if self.packs:
-            made = unpack.function(self.opset)
+        for name in sorted(self.unpacks):
+            made = unpack.function(name, self.opset)
             self.file.functions[made.identifier()] = made
         self.file.producer_name, self.file.producer_version = "haversack", ""
         data: bytes = ir.to_proto(self.file).SerializeToString(deterministic=True)
