@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from haversack.base.graph import Graph, Node
 from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, WIDTHS, LayerPlan, Precision, Step
 from haversack.base.profile import Profile
-from haversack.tools.numerics.planes import stored_bits
+from haversack.tools.numerics import planes
 
 BYTES_PER_WEIGHT: Mapping[str, float] = {
-    precision: (stored_bits(bits) if precision in STATIC else bits) / 8 for precision, bits in WEIGHT_BITS.items()
+    precision: (planes.stored_bits(bits) if precision in STATIC else bits) / 8
+    for precision, bits in WEIGHT_BITS.items()
 }
 SECONDS_PER_BORDER_ELEMENT = 0.6e-9
 """A forecast of what quantizing or dequantizing one value costs where a float layer meets an integer one."""
@@ -90,7 +91,7 @@ def options(
         weight_elements: node key -> number of weight elements.
         speed: target -> precision -> measured ratio of a uniform artefact's latency to float's.
         precisions: what all targets can do.
-        packing: download bytes of a byte of weights whose entropy nobody knows.
+        packing: download bytes of a byte of weights whose entropy nobody knows; planes count in full.
         light: whether 8-bit weights with coarser steps are options: they lose more, and gain nothing but the download.
     """
     found: dict[str, tuple[Option, ...]] = {}
@@ -121,8 +122,8 @@ def _option(
         for target, ratios in speed.items()
     }
     rate = profile.rates.get(node.key, {}).get(plan.kind)
-    packed = packing if plan.precision in ("int8", "w4a8") or plan.precision not in STATIC else 1.0  # planes are dense
-    download = size * packed if rate is None else elements * rate / 8
+    dense = plan.precision in STATIC and WEIGHT_BITS[plan.precision] in planes.WIDTHS
+    download = size * (1.0 if dense else packing) if rate is None else elements * rate / 8
     return Option(node.key, plan, size, download, seconds, _loss(profile, node, plan))
 
 
@@ -180,7 +181,7 @@ def stores(precisions: Collection[Precision], able: Collection[Precision] = ()) 
 
 def _quantizer(precision: Precision) -> Step:
     """Return what sets the scales of weights."""
-    return CLIPPED if precision == "w4_grouped" else QUANTIZERS[WEIGHT_BITS[precision]]
+    return QUANTIZERS.get(WEIGHT_BITS[precision], FULL)
 
 
 def _coarse(plan: LayerPlan, factor: float) -> LayerPlan:
