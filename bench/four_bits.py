@@ -51,7 +51,7 @@ def _recipe(model: Model, precision: Precision) -> Path:
         precision,
         weights=Step("minmax"),
         integer_ops=demands.integer_ops,
-        int4_layers=demands.int4_layers,
+        widths=demands.widths,
     )
     prepare = (Step("fold_norm"), Step("bias_correct"))
     plans = tuple(Plan(name, layers, prepare, Step("mse"), tuple(RATIOS)) for name in RATIOS)

@@ -48,8 +48,8 @@ def test_the_lowest_signed_code_is_never_used(bits, signed):
 @pytest.mark.parametrize(
     "settings, says",
     [
-        ({"bits": 1}, "1 bits are not in [2, 16]"),
-        ({"bits": 17}, "17 bits are not in [2, 16]"),
+        ({"bits": 0}, "0 bits are not in [1, 16]"),
+        ({"bits": 17}, "17 bits are not in [1, 16]"),
         ({"scale": 0.0}, "a scale is finite and positive"),
         ({"scale": -1.0}, "a scale is finite and positive"),
         ({"scale": np.nan}, "a scale is finite and positive"),
@@ -224,3 +224,15 @@ def test_the_digest_sees_the_smallest_change_of_a_scale(scale, zero_point):
     two = affine(np.nextafter(np.float32(scale), np.float32(np.inf)), zero_point, signed=False)
     assert Encodings({OUT: one}).digest == Encodings({OUT: affine(scale, zero_point, signed=False)}).digest
     assert Encodings({OUT: one}).digest != Encodings({OUT: two}).digest
+
+
+def test_a_weight_of_one_bit_is_minus_one_or_one():
+    signs = Affine(1, signed=True, axis=None, scale=np.array(1.0, np.float32), zero_point=np.array(0, np.int32))
+    assert (signs.low, signs.high, signs.binary) == (-1, 1, True)
+    assert not Affine(2, True, None, signs.scale, signs.zero_point).binary
+    key = "a:linear#0:weight"
+    assert Encodings({key: signs}, {key: np.array([[1, -1]], np.int32)}).integers[key].shape == (1, 2)
+    with pytest.raises(ValueError, match="0 is no code of one bit"):
+        Encodings({key: signs}, {key: np.array([[1, 0]], np.int32)})
+    with pytest.raises(ValueError, match="leave the codes"):
+        Encodings({key: signs}, {key: np.array([[1, -2]], np.int32)})

@@ -44,13 +44,16 @@ def test_targets_that_are_symmetric_and_those_that_are_not_have_no_union(kinds, 
     assert Constraints.union(Constraints(half_scales=half) for half in halves).half_scales is any(halves)
 
 
-LAYERS = st.frozensets(st.sampled_from("abcd"))
+WIDTHS = st.dictionaries(st.sampled_from("abcd"), st.frozensets(st.integers(1, 7)))
 
 
-@given(st.lists(LAYERS, min_size=1, max_size=4))
-def test_four_bits_are_for_layers_that_all_targets_give_them(several):
-    found = Constraints.union(Constraints(int4_layers=layers) for layers in several).int4_layers
-    assert found == {layer for layer in "abcd" if all(layer in layers for layers in several)}
+@given(st.lists(WIDTHS, min_size=1, max_size=4))
+def test_a_layer_has_the_widths_that_all_targets_give_it(several):
+    found = Constraints.union(Constraints(widths=widths) for widths in several).widths
+    for layer in "abcd":
+        shared = {bits for bits in range(1, 8) if all(bits in widths.get(layer, ()) for widths in several)}
+        assert found.get(layer, frozenset()) == shared
+    assert all(found.values())
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,15 @@ import pytest
 from alone import best, propose
 
 from haversack.base.budget import Budget
-from haversack.base.plan import PRECISIONS, LayerPlan
+from haversack.base.plan import LayerPlan
 from haversack.base.profile import Profile
 from haversack.choose.forecast import computes_integers
 from haversack.choose.mixing import Mixer
 from haversack.choose.options import CLIPPED, FULL, options
 
 NARROW_ERRORS = (0.2, 0.5, 0.1, 0.4)
+ABLE = ("float32", "float16", "int8", "w4a8")
+"""What a target can do whose only other width is that of 4 bits."""
 
 
 @dataclass
@@ -33,11 +35,12 @@ class Narrowing:
 
     def mixer(self, **settings):
         elements = dict(zip(self.world.layers, self.world.elements, strict=True))
-        return Mixer(self.world.graph, self.profile, elements, {"onnxruntime": PRECISIONS, **settings})
+        return Mixer(self.world.graph, self.profile, elements, {"onnxruntime": ABLE, **settings})
 
     def options(self, base, **settings):
         elements = dict(zip(self.world.layers, self.world.elements, strict=True))
         speed = {"int8": 0.5, "w4a8": 0.5}
+        settings = {"precisions": ABLE, **settings}
         return options(
             self.world.graph, self.profile, base, weight_elements=elements, speed={"onnxruntime": speed}, **settings
         )

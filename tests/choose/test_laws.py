@@ -251,7 +251,7 @@ def test_two_layers_meet_where_a_path_between_them_passes_no_third(instance):
 # ---- what a plan weighs at least ------------------------------------------------------------------------------------
 
 WIDTHS = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "int8_dynamic": 1.0, "int8_weights": 1.0}
-WIDTHS |= {"w4a8": 0.5, "w4_grouped": 0.5}
+WIDTHS |= {"w4a8": 0.5, "w4_grouped": 0.5, "w2a8": 0.2, **{f"w{bits}a8": bits / 8 for bits in (1, 3, 5, 6, 7)}}
 
 
 @law
@@ -260,8 +260,8 @@ def test_a_forecast_is_the_sum_and_hopeless_is_what_is_over_the_tolerance(world,
     weights = {f"block.{i}.weight": np.zeros(count, np.float32) for i, count in enumerate(world.elements)}
     plan = world.plan(*kinds)
     total = sum(count * WIDTHS[kind] for count, kind in zip(world.elements, kinds, strict=True))
-    assert least_bytes(world.graph, weights, plan) == total
-    narrower = world.plan(*[*kinds[:changed], "w4a8", *kinds[changed + 1 :]])
+    assert least_bytes(world.graph, weights, plan) == pytest.approx(total)
+    narrower = world.plan(*[*kinds[:changed], "w1a8", *kinds[changed + 1 :]])
     assert least_bytes(world.graph, weights, narrower) <= total
     budget = Budget(size=max(1, round(total * share)))
     refused = bool(hopeless(world.graph, weights, budget)(plan))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from haversack.base.constraints import Constraints
-from haversack.base.encodings import Affine
+from haversack.base.encodings import Affine, largest_code
 from haversack.base.errors import ConversionError
-from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, LayerPlan, Plan, Step
+from haversack.base.plan import NARROW as FEWER
+from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, WIDTHS, LayerPlan, Plan, Step
 from haversack.base.recipe import structure, unstructure
+from haversack.choose.options import QUANTIZERS
 from haversack.compress.apply import apply
 from haversack.compress.encode import encode
 from haversack.compress.perturb import perturb
@@ -37,7 +41,7 @@ def bits_of(encodings):
 def test_every_precision_says_its_bits():
     assert set(WEIGHT_BITS) == {*PRECISIONS, "palette"}
     assert {name for name, bits in WEIGHT_BITS.items() if bits == 4} == {"w4a8", "w4_grouped", "palette"}
-    assert {"int8", "w4a8"} == STATIC
+    assert {name: WEIGHT_BITS[name] for name in STATIC} == {"int8": 8} | {f"w{bits}a8": bits for bits in range(1, 8)}
 
 
 def test_a_plan_is_written_and_read_with_its_name():
@@ -50,7 +54,7 @@ def test_a_plan_is_written_and_read_with_its_name():
 
 
 def test_a_uniform_plan_gives_the_others_eight_bits(folded, limits):
-    layers = uniform(folded.graph, "w4a8", int4_layers=limits.int4_layers)
+    layers = uniform(folded.graph, "w4a8", widths=limits.widths)
     assert {key: layer.precision for key, layer in layers.items()} == {
         STEM: "int8", BLOCK: "int8", WIDE: "w4a8", NARROW: "int8", HEAD: "w4a8"
     }  # fmt: skip
@@ -71,7 +75,7 @@ def test_activations_and_biases_are_encoded_as_for_eight_bits(folded, folded_ran
     made = {
         precision: encode(
             folded,
-            Plan("t", uniform(folded.graph, precision, int4_layers=limits.int4_layers)),
+            Plan("t", uniform(folded.graph, precision, widths=limits.widths)),
             folded_ranges,
             limits,
         )[0]
@@ -110,9 +114,30 @@ def test_a_layer_without_such_a_kernel_is_told_with_what_to_do(folded, folded_ra
     with pytest.raises(ConversionError) as told:
         encode(folded, plan, folded_ranges, limits)
     assert [(fault.where, fault.cause) for fault in told.value.faults] == [
-        ("stem", "litert, executorch has no kernel for 4-bit weights of this conv2d")
+        ("stem", "litert, executorch cannot have weights of 4 bits in this conv2d; it can have 8")
     ]
-    assert "int8 where only 4 bits are lacking" in told.value.next_step
+    assert "another width where one is told" in told.value.next_step
+
+
+def test_all_layers_that_cannot_have_a_width_are_told_at_once_with_what_they_can_have(folded, folded_ranges, limits):
+    plan = Plan("litert", {STEM: LayerPlan("w3a8"), WIDE: LayerPlan("w1a8"), HEAD: LayerPlan("w4a8")})
+    with pytest.raises(ConversionError) as told:
+        encode(folded, plan, folded_ranges, limits)
+    assert [(fault.where, fault.cause) for fault in told.value.faults] == [
+        ("stem", "litert cannot have weights of 3 bits in this conv2d; it can have 8"),
+        ("wide", "litert cannot have weights of 1 bit in this conv2d; it can have 4, 8"),
+    ]
+    assert told.value.exit_code == 4
+
+
+@pytest.mark.parametrize("bits", sorted(FEWER))
+def test_where_a_layer_can_have_a_width_it_has_its_codes(folded, folded_ranges, limits, bits):
+    able = replace(limits, widths={WIDE: FEWER})
+    made = encode(folded, Plan("t", {WIDE: LayerPlan(WIDTHS[bits], weights=QUANTIZERS[bits])}), folded_ranges, able)[0]
+    codes = made.integers[f"{WIDE}:weight"]
+    assert bits_of(made) == {WIDE: bits}
+    assert np.abs(codes).max() == largest_code(bits)
+    assert (0 in codes) == (bits > 1)
 
 
 def test_without_integer_kernels_that_is_what_is_told(folded, folded_ranges):
@@ -134,8 +159,8 @@ def test_one_layer_alone_may_be_perturbed_if_it_can_have_four_bits(folded, folde
     made = perturb(folded, WIDE, LayerPlan("w4a8"), ranges=folded_ranges)
     assert bits_of(made) == {WIDE: 4}
     assert (
-        perturb(folded, WIDE, LayerPlan("w4a8"), ranges=folded_ranges, int4_layers={WIDE}).tensors.keys()
+        perturb(folded, WIDE, LayerPlan("w4a8"), ranges=folded_ranges, widths={WIDE: {4}}).tensors.keys()
         == made.tensors.keys()
     )
-    assert not perturb(folded, WIDE, LayerPlan("w4a8"), ranges=folded_ranges, int4_layers={HEAD}).tensors
-    assert perturb(folded, WIDE, LayerPlan("int8"), ranges=folded_ranges, int4_layers={HEAD}).tensors
+    assert not perturb(folded, WIDE, LayerPlan("w4a8"), ranges=folded_ranges, widths={HEAD: {4}, WIDE: {2}}).tensors
+    assert perturb(folded, WIDE, LayerPlan("int8"), ranges=folded_ranges, widths={HEAD: {4}, WIDE: {2}}).tensors

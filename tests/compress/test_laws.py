@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from torch import nn
 
 from haversack.base.encodings import Encodings
-from haversack.base.plan import PRECISIONS, WEIGHT_BITS, Step
+from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, Step
 from haversack.base.profile import TensorStatistics
 from haversack.compress.plans import float_first, uniform
 from haversack.compress.prepare.contract import relative_error
@@ -215,7 +215,7 @@ def test_a_uniform_plan_is_as_narrow_as_it_says_or_wider_and_never_invents_a_lay
         assert WEIGHT_BITS[plan.precision] >= WEIGHT_BITS[precision]
     linear = [key for key in weighted if folded.graph.by_key[key].op == "linear"]
     assert (set(weighted) - set(layers)) == (
-        set(weighted) if precision == "float32" else set(linear) if precision in {"int8", "w4a8"} else set()
+        set(weighted) if precision == "float32" else set(linear) if precision in STATIC else set()
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from haversack.base.plan import LayerPlan, Step
+from haversack.base.plan import PRECISIONS, WEIGHT_BITS, LayerPlan, Step
 from haversack.choose.options import FACTORS, stores
 from haversack.compress.rates import rates
 from haversack.compress.weights import store
+from haversack.tools.numerics import planes
 from haversack.tools.numerics.entropy import bits_per_code
 
 WIDE = "wide:conv2d#0"
@@ -25,6 +26,18 @@ def test_each_kind_has_the_entropy_of_its_integers_and_a_share_of_its_scales(fol
         scales = stored.tensors[f"{WIDE}:weight"].scale
         most = 32 * len(scales) / codes.size
         assert bits_per_code(codes) < found[WIDE][kind] <= bits_per_code(codes) + most
+
+
+@pytest.mark.parametrize("kind", ["w7a8", "w5a8", "w3a8", "w2a8", "w1a8"])
+def test_what_is_packed_has_the_entropy_of_its_bytes(folded, kind):
+    bits, node = WEIGHT_BITS[kind], folded.graph.by_key[WIDE]
+    layer = stores(["int8", "w4a8"], PRECISIONS)[kind]
+    found = rates(folded, lambda _: {kind: layer})[WIDE][kind]
+    (codes,) = store(folded, node, layer, None).integers.values()
+    packed = sum(bits_per_code(plane) * plane.size for plane in planes.pack(codes, bits)) / codes.size
+    scales = len(codes) * 32 / codes.size
+    assert packed < found <= packed + scales
+    assert packed <= planes.stored_bits(bits) * 1.1
 
 
 def test_coarser_steps_weigh_less(folded):

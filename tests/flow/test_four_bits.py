@@ -97,8 +97,10 @@ def test_what_it_ships_has_the_bits_of_the_reference(small):
 
 def test_a_static_plan_is_narrowed_where_layers_may_be():
     plan = Plan("t", {STEM: LayerPlan("int8", "tensor"), NARROW[0]: LayerPlan("int8", "tensor")}, origin="as it was")
-    (made,) = narrowed(plan, {NARROW[0], "elsewhere:conv2d#0"})
+    (made,) = narrowed(plan, {NARROW[0]: {2, 4}, "elsewhere:conv2d#0": {4}})
     assert made.layers == {STEM: LayerPlan("int8", "tensor"), NARROW[0]: LayerPlan("w4a8", "tensor", CLIPPED)}
     assert made.origin == "as it was, 1 layer with 4-bit weights"
-    assert narrowed(plan, frozenset()) == []
-    assert narrowed(Plan("t", {NARROW[0]: LayerPlan("int8_weights")}), {NARROW[0]}) == []
+    assert narrowed(plan, {NARROW[0]: {2, 3}}) == []
+    assert narrowed(Plan("t", {NARROW[0]: LayerPlan("int8_weights")}), {NARROW[0]: {4}}) == []
+    (signs,) = narrowed(plan, {NARROW[0]: {1}}, 1)
+    assert signs.layers[NARROW[0]] == LayerPlan("w1a8", "tensor", Step("mse"))

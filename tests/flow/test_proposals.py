@@ -6,7 +6,8 @@ import pytest
 
 from haversack.base.constraints import Constraints
 from haversack.base.graph import Graph, Node, TensorSpec
-from haversack.base.plan import PRECISIONS, LayerPlan, Plan
+from haversack.base.plan import NARROW, PRECISIONS, WEIGHT_BITS, LayerPlan, Plan
+from haversack.choose.options import QUANTIZERS
 from haversack.flow.proposals import GROUPED, careful, mostly_linear, proposals, regrouped, smaller
 
 SPEC = TensorSpec(("batch", 3), "float32")
@@ -101,8 +102,31 @@ def test_a_dynamic_plan_gets_groups_where_layers_may_have_them():
 
 @pytest.mark.parametrize(("able", "count"), [(PRECISIONS, 2), (("int8_dynamic",), 0), (("w4a8",), 0)])
 def test_smaller_plans_are_those_the_target_can_make(able, count):
-    demands = Constraints(groups={"a:linear#0": frozenset({32, 128})}, int4_layers=frozenset({"a:linear#0"}))
-    assert len(smaller(dynamic("a:linear#0"), able, demands)) == count
+    demands = Constraints(groups={"a:linear#0": frozenset({32, 128})}, widths={"a:linear#0": NARROW})
+    assert len(smaller(dynamic("a:linear#0"), able, demands, lambda _: "")) == count
     static = Plan("t", {"a:linear#0": LayerPlan("int8")})
-    narrow = smaller(static, able, demands)
+    narrow = smaller(static, able, demands, lambda _: "")
     assert [precisions(plan) for plan in narrow] == ([{"w4a8"}] if "w4a8" in able else [])
+
+
+@pytest.mark.parametrize(
+    ("able", "least", "found"),
+    [
+        (PRECISIONS, 4, "w4a8"),
+        (PRECISIONS, 3, "w3a8"),
+        (PRECISIONS, 2, "w2a8"),
+        (PRECISIONS, 1, "w1a8"),
+        (PRECISIONS, 0, "w1a8"),
+        (("int8", "w4a8"), 2, "w4a8"),
+    ],
+)
+def test_the_most_bits_that_are_not_hopeless_are_tried_or_else_the_fewest(able, least, found):
+    static = Plan("t", {"a:linear#0": LayerPlan("int8")})
+
+    def hopeless(plan):
+        return "too large" if WEIGHT_BITS[plan.layers["a:linear#0"].precision] > least else ""
+
+    (made,) = smaller(static, able, Constraints(widths={"a:linear#0": NARROW}), hopeless)
+    bits = WEIGHT_BITS[found]
+    assert made.layers == {"a:linear#0": LayerPlan(found, "channel", QUANTIZERS[bits])}
+    assert made.origin.endswith(f"1 layer with {bits}-bit weights")

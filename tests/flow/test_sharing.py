@@ -28,7 +28,8 @@ def test_targets_share_on_each_side():
 
 
 def test_four_bits_are_worth_knowing_where_some_side_takes_them():
-    layers = frozenset({"a:linear#0"})
-    sides = together({"a": Constraints(int4_layers=layers), "b": SYMMETRIC})
-    assert narrowable(sides.values()) == layers
-    assert narrowable([]) == frozenset()
+    sides = together({"a": Constraints(widths={"a:linear#0": frozenset({4})}), "b": SYMMETRIC})
+    assert narrowable(sides.values()) == {"a:linear#0": {4}}
+    others = Constraints(widths={"a:linear#0": frozenset({2, 4}), "b:linear#0": frozenset({3})})
+    assert narrowable([others, *sides.values()]) == {"a:linear#0": {2, 4}, "b:linear#0": {3}}
+    assert narrowable([]) == {}

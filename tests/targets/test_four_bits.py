@@ -74,7 +74,7 @@ def held(model, images, encodings):
 
 def narrowed(model, images, keys):
     demands = SHELF.build("onnxruntime").constraints(model.graph)
-    layers = uniform(model.graph, "w4a8", int4_layers=frozenset(keys))
+    layers = uniform(model.graph, "w4a8", widths=dict.fromkeys(keys, frozenset({4})))
     return encode(model, Plan("onnxruntime", layers), ranges(model, [(images,)]), demands)[0]
 
 
@@ -102,14 +102,16 @@ def test_products_are_narrow_and_other_layers_are_not(encodings):
     assert all(np.abs(encodings.integers[f"{key}:weight"]).max() == 7 for key in NARROW)
 
 
-@pytest.mark.parametrize("name, more", [("onnxruntime", {ODD, *WIDE}), ("litert", set()), ("executorch", set())])
-def test_each_target_says_which_layers_stay_fast(model, name, more):
-    assert SHELF.build(name).constraints(model.graph).int4_layers == {*NARROW, *more}
+@pytest.mark.parametrize(
+    "name, more, widths", [("onnxruntime", {ODD, *WIDE}, range(1, 8)), ("litert", (), [4]), ("executorch", (), [4])]
+)
+def test_each_target_says_which_layers_stay_fast(model, name, more, widths):
+    assert SHELF.build(name).constraints(model.graph).widths == {key: set(widths) for key in (*NARROW, *more)}
 
 
 def test_of_several_targets_only_what_all_keep_fast_remains(model):
     found = Constraints.union(SHELF.build(name).constraints(model.graph) for name in NAMES)
-    assert found.int4_layers == set(NARROW)
+    assert found.widths == {key: {4} for key in NARROW}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -30,7 +30,7 @@ class Constraints:
         bounds: tensor -> (low, high) of real values its codes may not leave (the clamp fused before it).
         ratios: scale ratios of adds and means.
         integer_ops: ops that may run in integers.
-        int4_layers: node keys of the layers whose weights may have 4 bits and run as fast as with 8.
+        widths: node key -> fewer bits than 8 that its weights may have, where they run as fast as with 8.
         groups: node key -> how many neighbouring 4-bit weights of a row may share a scale, where there is a kernel.
         symmetric: whether activations lie around 0 (uint8 code 128, int8 code 0), so that no grid does a clamp's work.
         half_scales: whether the scales of weights that are stored for float arithmetic are float16 numbers.
@@ -42,7 +42,7 @@ class Constraints:
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     ratios: tuple[Ratio, ...] = ()
     integer_ops: frozenset[str] = frozenset()
-    int4_layers: frozenset[str] = frozenset()
+    widths: Mapping[str, frozenset[int]] = field(default_factory=dict)
     groups: Mapping[str, frozenset[int]] = field(default_factory=dict)
     symmetric: bool = False
     half_scales: bool = False
@@ -78,7 +78,7 @@ class Constraints:
             bounds=bounds,
             ratios=tuple(dict.fromkeys(ratio for one in found for ratio in one.ratios)),
             integer_ops=frozenset.intersection(*(one.integer_ops for one in found)),
-            int4_layers=frozenset.intersection(*(one.int4_layers for one in found)),
+            widths=_common([one.widths for one in found]),
             groups=_common([one.groups for one in found]),
             symmetric=found[0].symmetric,
             half_scales=any(one.half_scales for one in found),
@@ -87,7 +87,7 @@ class Constraints:
 
 
 def _common(several: Sequence[Mapping[str, frozenset[int]]]) -> dict[str, frozenset[int]]:
-    """Return the groups that all have for a layer; a layer that one has none for is left out."""
+    """Return the groups or widths that all have for a layer; a layer that one has none for is left out."""
     first, *others = several
-    shared = {key: groups.intersection(*(one.get(key, frozenset()) for one in others)) for key, groups in first.items()}
-    return {key: groups for key, groups in shared.items() if groups}
+    shared = {key: found.intersection(*(one.get(key, frozenset()) for one in others)) for key, found in first.items()}
+    return {key: found for key, found in shared.items() if found}

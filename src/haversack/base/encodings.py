@@ -58,8 +58,9 @@ class Affine:
     """Uniform integers: value = scale * (q - zero_point).
 
     Attributes:
-        bits: 2 to 16.
-        signed: whether ``q`` is in [-2^(bits-1)+1, 2^(bits-1)-1] (the lowest code is never used) or [0, 2^bits-1].
+        bits: 1 to 16.
+        signed: whether ``q`` is in [-2^(bits-1)+1, 2^(bits-1)-1] (the lowest code is never used; of one bit it is -1
+            or 1, and never 0) or [0, 2^bits-1].
         axis: the channel axis of ``scale``, or None when one scale serves the tensor.
         scale: float32, shape [channels] or [].
         zero_point: int32, the shape of ``scale``; all zero when signed.
@@ -75,7 +76,7 @@ class Affine:
     zero_point: np.ndarray
 
     def __post_init__(self) -> None:
-        _demand_bits(self.bits, 2, 16)
+        _demand_bits(self.bits, 1, 16)
         _demand(self.scale.dtype == np.float32, f"a scale is float32, not {self.scale.dtype}")
         _demand(self.zero_point.dtype == np.int32, f"a zero-point is int32, not {self.zero_point.dtype}")
         _demand(
@@ -90,12 +91,17 @@ class Affine:
     @property
     def low(self) -> int:
         """Smallest code."""
-        return 1 - (1 << (self.bits - 1)) if self.signed else 0
+        return -self.high if self.signed else 0
 
     @property
     def high(self) -> int:
         """Largest code."""
-        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+        return largest_code(self.bits) if self.signed else (1 << self.bits) - 1
+
+    @property
+    def binary(self) -> bool:
+        """Whether its only codes are -1 and 1."""
+        return self.signed and self.bits == 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,6 +237,11 @@ class Encodings:
         return digest.of_data([fields, digest.of_arrays(dict(self.arrays()))])
 
 
+def largest_code(bits: int) -> int:
+    """Return the largest of the codes that lie around 0: 2^(bits-1) - 1, and 1 of one bit."""
+    return max(1, (1 << (bits - 1)) - 1)
+
+
 def _check_integers(key: str, encoding: Encoding, integers: np.ndarray) -> None:
     _demand(integers.dtype == np.int32, f"{key}: integers are int32, not {integers.dtype}")
     if isinstance(encoding, Codebook) and integers.size:
@@ -252,6 +263,7 @@ def _check_integers(key: str, encoding: Encoding, integers: np.ndarray) -> None:
         least, most = int(integers.min()), int(integers.max())
         inside = encoding.low <= least and most <= encoding.high
         _demand(inside, f"{key}: integers in [{least}, {most}] leave the codes [{encoding.low}, {encoding.high}]")
+        _demand(not encoding.binary or bool(integers.all()), f"{key}: 0 is no code of one bit")
 
 
 def _demand_bits(bits: int, least: int, most: int) -> None:

@@ -8,12 +8,41 @@ from typing import Any, Literal
 
 from haversack.base import digest
 
-Precision = Literal["float32", "float16", "int8", "w4a8", "int8_dynamic", "w4_grouped", "int8_weights", "palette"]
-PRECISIONS: tuple[Precision, ...] = (
+Precision = Literal[
     "float32",
     "float16",
     "int8",
+    "w7a8",
+    "w6a8",
+    "w5a8",
     "w4a8",
+    "w3a8",
+    "w2a8",
+    "w1a8",
+    "int8_dynamic",
+    "w4_grouped",
+    "int8_weights",
+    "palette",
+]
+WIDTHS: Mapping[int, Precision] = {
+    8: "int8",
+    7: "w7a8",
+    6: "w6a8",
+    5: "w5a8",
+    4: "w4a8",
+    3: "w3a8",
+    2: "w2a8",
+    1: "w1a8",
+}
+"""Bits of a weight -> the precision that computes with it in integers whose scales are fixed beforehand."""
+NARROW = frozenset(WIDTHS) - {8}
+"""Fewer bits than 8 that a weight may have there."""
+STATIC: frozenset[Precision] = frozenset(WIDTHS.values())
+"""Precisions that compute in integers whose scales are fixed beforehand."""
+PRECISIONS: tuple[Precision, ...] = (
+    "float32",
+    "float16",
+    *WIDTHS.values(),
     "int8_dynamic",
     "w4_grouped",
     "int8_weights",
@@ -21,16 +50,13 @@ PRECISIONS: tuple[Precision, ...] = (
 WEIGHT_BITS: Mapping[Precision, int] = {
     "float32": 32,
     "float16": 16,
-    "int8": 8,
-    "w4a8": 4,
+    **{precision: bits for bits, precision in WIDTHS.items()},
     "int8_dynamic": 8,
     "w4_grouped": 4,
     "int8_weights": 8,
     "palette": 4,
 }
 """Precision -> bits of a stored weight; a palette's settings may say otherwise."""
-STATIC: frozenset[Precision] = frozenset({"int8", "w4a8"})
-"""Precisions that compute in integers whose scales are fixed beforehand."""
 GROUPS = (32, 64, 128, 256)
 """How many weights of a row may share a scale in ``w4_grouped``; the first where nothing is said."""
 
@@ -48,10 +74,11 @@ class LayerPlan:
     """How one weighted layer is stored and run.
 
     Attributes:
-        precision: ``float32``, ``float16``, ``int8`` (static), ``w4a8`` (static, with weights of 4 bits),
-            ``int8_dynamic``, ``w4_grouped`` (as int8_dynamic, with weights of 4 bits and a scale for each ``group`` of
-            them, which stands in the settings of weights), ``int8_weights`` (weight only) or ``palette`` (weight only:
-            indices into a few values; ``bits`` of an index stand in the settings of weights).
+        precision: ``float32``, ``float16``, ``int8`` (static), ``w7a8`` to ``w1a8`` (static, with weights of so many
+            bits: those of ``w2a8`` are -1, 0 and 1, those of ``w1a8`` -1 and 1), ``int8_dynamic``, ``w4_grouped`` (as
+            int8_dynamic, with weights of 4 bits and a scale for each ``group`` of them, which stands in the settings
+            of weights), ``int8_weights`` (weight only) or ``palette`` (weight only: indices into a few values;
+            ``bits`` of an index stand in the settings of weights).
         granularity: ``channel`` or ``tensor``: one weight scale for each output channel, or one in all.
         weights: the part of ``compress/quantize`` that sets the weight scales.
     """

@@ -6,19 +6,31 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from haversack.base.graph import Graph, Node
-from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, LayerPlan, Precision, Step
+from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, WIDTHS, LayerPlan, Precision, Step
 from haversack.base.profile import Profile
 from haversack.base.scope import Scope
+from haversack.tools.numerics import planes
 
-BYTES_PER_WEIGHT: Mapping[str, float] = {precision: bits / 8 for precision, bits in WEIGHT_BITS.items()}
+BYTES_PER_WEIGHT: Mapping[str, float] = {
+    precision: (planes.stored_bits(bits) if precision in STATIC else bits) / 8
+    for precision, bits in WEIGHT_BITS.items()
+}
 SECONDS_PER_BORDER_ELEMENT = 0.6e-9
 """A forecast of what quantizing or dequantizing one value costs where a float layer meets an integer one."""
 INTEGER_KERNELS = STATIC
-NARROW = frozenset({"w4a8", "w4_grouped"})
 FULL = Step("mse")
-"""Sets the scales of 8-bit weights where a layer is given them in place of 4."""
+"""Sets the scales of 8-bit weights where a layer is given them in place of fewer, and of those of one or two bits."""
 CLIPPED = Step("mse", {"weight_least": 0.6})
 """Sets the scales of 4-bit weights: with 15 codes, letting the outermost weights saturate rounds the others finer."""
+QUANTIZERS: Mapping[int, Step] = {
+    8: FULL,
+    **dict.fromkeys((7, 6, 5, 4), CLIPPED),
+    3: Step("mse", {"weight_least": 0.3}),
+    **dict.fromkeys((2, 1), FULL),
+}
+"""Bits of a static weight -> what sets its scales: the fewer codes there are, the more it pays to let some saturate."""
+MEASURED = (4, 8)
+"""Bits of static weights whose loss is measured. Squared errors of rounding grow with 4^-bits: others are forecast."""
 FACTORS = tuple(round(2.0 ** (step / 3), 3) for step in range(1, 16))
 """By how much the steps of 8-bit weights may be coarser, so that they weigh less as a download."""
 PROBE = FACTORS[8]
@@ -68,10 +80,11 @@ def options(
     light: bool = False,
     scope: Scope | None = None,
 ) -> dict[str, tuple[Option, ...]]:
-    """Return the options of every layer of ``base``: as planned there, in float16 and float32, and in 4 bits.
+    """Return the options of every layer of ``base``: as planned there, in float16 and float32, and in other widths.
 
-    int8 and 4-bit weights are options of each other where the loss of 4 bits was measured: which layers that are, the
-    targets say (``Constraints.int4_layers``). They are no faster, so that only a limit on bytes asks for them.
+    Static weights of all widths that the targets have are options of each other where the loss of 4 bits was measured:
+    which layers that are, the targets say (``Constraints.widths``). They are no faster, so that only a limit on bytes
+    asks for them.
 
     Args:
         graph: the prepared model's graph.
@@ -80,7 +93,7 @@ def options(
         weight_elements: node key -> number of weight elements.
         speed: target -> precision -> measured ratio of a uniform artefact's latency to float's.
         precisions: what all targets can do.
-        packing: download bytes of a byte of weights whose entropy nobody knows.
+        packing: download bytes of a byte of weights whose entropy nobody knows; planes count in full.
         light: whether 8-bit weights with coarser steps are options: they lose more, and gain nothing but the download.
         scope: what the user allows; a layer is always as it is in ``base``.
     """
@@ -90,7 +103,7 @@ def options(
             continue
         coarser = _coarser(profile, node, base[node.key]) if light else ()
         halves = (LayerPlan("float16"),) if "float16" in precisions else ()
-        narrow = _widths(profile, node, base[node.key]) if "w4a8" in precisions else ()
+        narrow = _widths(profile, node, base[node.key], precisions)
         others = (*coarser, *narrow, *halves, LayerPlan("float32"))
         allowed = (plan for plan in others if scope is None or scope.allows(node.key, plan))
         plans = dict.fromkeys((base[node.key], *allowed))
@@ -114,17 +127,20 @@ def _option(
         for target, ratios in speed.items()
     }
     rate = profile.rates.get(node.key, {}).get(plan.kind)
-    download = size * packing if rate is None else elements * rate / 8
+    dense = plan.precision in STATIC and WEIGHT_BITS[plan.precision] in planes.WIDTHS
+    download = size * (1.0 if dense else packing) if rate is None else elements * rate / 8
     return Option(node.key, plan, size, download, seconds, _loss(profile, node, plan))
 
 
-def _widths(profile: Profile, node: Node, plan: LayerPlan) -> tuple[LayerPlan, ...]:
-    """Return a static layer with weights of the other width."""
+def _widths(profile: Profile, node: Node, plan: LayerPlan, precisions: Collection[Precision]) -> tuple[LayerPlan, ...]:
+    """Return a static layer with weights of the other widths."""
     if plan.precision not in STATIC or "w4a8" not in profile.sensitivity.get(node.key, {}):
         return ()
-    if plan.precision == "w4a8":
-        return (LayerPlan("int8", plan.granularity, FULL),)
-    return (LayerPlan("w4a8", plan.granularity, CLIPPED),)
+    return tuple(
+        LayerPlan(precision, plan.granularity, QUANTIZERS[bits])
+        for bits, precision in WIDTHS.items()
+        if precision in precisions and precision != plan.precision
+    )
 
 
 def borders(graph: Graph, layers: Sequence[str]) -> tuple[Border, ...]:
@@ -149,16 +165,28 @@ def ways(precisions: Collection[Precision], *, light: bool = True) -> dict[str, 
         precisions: of integers.
         light: whether coarser steps may be options, so that their loss is measured at one factor.
     """
-    found = [LayerPlan(one, weights=CLIPPED if one in NARROW else FULL) for one in precisions]
+    found = [LayerPlan(one, weights=quantizer(one)) for one in precisions]
     found += [_coarse(one, PROBE) for one in found if light and one.precision in COARSENED]
     return {one.kind: one for one in found}
 
 
-def stores(precisions: Collection[Precision]) -> dict[str, LayerPlan]:
-    """Return kind -> a plan of a layer whose rate decides between its options."""
+def stores(precisions: Collection[Precision], able: Collection[Precision] = ()) -> dict[str, LayerPlan]:
+    """Return kind -> a plan of a layer whose rate decides between its options.
+
+    Args:
+        precisions: of integers, whose loss is measured.
+        able: what all targets can do: the widths among them whose loss is forecast count as well.
+    """
     found = list(ways(precisions).values())
+    if "w4a8" in precisions:
+        found += [LayerPlan(one, weights=quantizer(one)) for one in STATIC.intersection(able).difference(precisions)]
     found += [_coarse(one, factor) for one in found if one.kind in COARSENED for factor in FACTORS]
     return {one.kind: one for one in found}
+
+
+def quantizer(precision: Precision) -> Step:
+    """Return what sets the scales of weights."""
+    return QUANTIZERS.get(WEIGHT_BITS[precision], FULL)
 
 
 def _coarse(plan: LayerPlan, factor: float) -> LayerPlan:
@@ -176,10 +204,22 @@ def _coarser(profile: Profile, node: Node, plan: LayerPlan) -> tuple[LayerPlan, 
 
 
 def _loss(profile: Profile, node: Node, plan: LayerPlan) -> float:
-    """Return the forecast squared loss; between and beyond the factors that were measured it grows with the square."""
+    """Return the forecast squared loss; between and beyond what was measured it grows with the square of the step."""
     known = profile.sensitivity.get(node.key, {})
+    if plan.kind not in known and plan.precision in STATIC and plan.weights.part != "coarse":
+        return _between(known, WEIGHT_BITS[plan.precision])
     if plan.kind in known or plan.weights.part != "coarse":
         return float(known.get(plan.kind, 0.0)) ** 2
     fine, probe = (known.get(one, 0.0) ** 2 for one in (plan.precision, _coarse(plan, PROBE).kind))
     factor = float(plan.weights.settings["factor"])
     return float(fine + max(0.0, probe - fine) * (factor**2 - 1.0) / (PROBE**2 - 1.0))
+
+
+def _between(known: Mapping[str, float], bits: int) -> float:
+    """Return the squared loss of static weights of a width whose loss was not measured; 0 where none was."""
+    few, many = MEASURED
+    if WIDTHS[few] not in known:
+        return 0.0
+    most, least = (known.get(WIDTHS[one], 0.0) ** 2 for one in MEASURED)
+    share = (4.0**-bits - 4.0**-many) / (4.0**-few - 4.0**-many)
+    return float(least + max(0.0, most - least) * share)

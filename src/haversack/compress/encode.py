@@ -24,7 +24,7 @@ def encode(
 ) -> tuple[Encodings, tuple[Finding, ...]]:
     """Return the encodings of a plan, and findings of what had to give way.
 
-    Which units run in integers: every layer with precision int8 or w4a8 (but for those that read or give what must stay
+    Which units run in integers: every layer with a static precision (but for those that read or give what must stay
     float, which is told), and every other unit whose op has an integer kernel (``constraints.integer_ops``) and whose
     inputs all hold integers (see ``tools.graph.law.integer_tensors``). All other units run in float on dequantized
     values.

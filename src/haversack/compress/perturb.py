@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
 from haversack.base.model import Model
-from haversack.base.plan import GROUPS, LayerPlan, Plan
+from haversack.base.plan import GROUPS, NARROW, LayerPlan, Plan
 from haversack.base.profile import TensorStatistics
 from haversack.compress.encode import encode
-from haversack.compress.selection import bears
+from haversack.compress.selection import bears, lacks
 
 
 def perturb(
@@ -19,7 +19,7 @@ def perturb(
     layer: LayerPlan,
     *,
     ranges: Mapping[str, TensorStatistics],
-    int4_layers: Collection[str] | None = None,
+    widths: Mapping[str, Collection[int]] | None = None,
 ) -> Encodings:
     """Return the encodings when one layer alone is stored and run in a way, under no target's constraints.
 
@@ -30,17 +30,15 @@ def perturb(
         key: node key of the layer.
         layer: what it gets; the encodings are empty if it cannot have it.
         ranges: statistics of activations on this model.
-        int4_layers: those that can have 4-bit weights, or None when all can.
+        widths: which bits the weights of each layer can have, or None when all have all.
     """
     node, precision = model.graph.by_key[key], layer.precision
     if precision == "float32" or not bears(node, precision):
         return Encodings.none()
-    if precision == "w4a8" and int4_layers is not None and key not in int4_layers:
+    if widths is not None and lacks(key, precision, widths):
         return Encodings.none()
     if precision == "w4_grouped" and (not node.weight or model.weights[node.weight].shape[-1] % GROUPS[0]):
         return Encodings.none()
     plan = Plan("no-target", {key: layer})
-    kernels = Constraints(
-        integer_ops=frozenset({node.op}), int4_layers=frozenset({key}), groups={key: frozenset(GROUPS)}
-    )
+    kernels = Constraints(integer_ops=frozenset({node.op}), widths={key: NARROW}, groups={key: frozenset(GROUPS)})
     return encode(model, plan, ranges, kernels)[0]

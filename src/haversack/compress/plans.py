@@ -7,7 +7,7 @@ from typing import Literal
 
 from haversack.base.graph import Graph, Node
 from haversack.base.plan import STATIC, LayerPlan, Precision, Step
-from haversack.compress.selection import bears, group_of
+from haversack.compress.selection import bears, group_of, lacks
 from haversack.tools.graph.roles import Role, role
 
 MINMAX = Step("minmax")
@@ -20,7 +20,7 @@ def uniform(
     granularity: Literal["channel", "tensor"] = "channel",
     weights: Step = MINMAX,
     integer_ops: frozenset[str] | None = None,
-    int4_layers: frozenset[str] | None = None,
+    widths: Mapping[str, frozenset[int]] | None = None,
     groups: Mapping[str, frozenset[int]] | None = None,
     stores_integers: bool = True,
 ) -> dict[str, LayerPlan]:
@@ -37,15 +37,15 @@ def uniform(
         granularity: of the weight scales of layers.
         weights: the quantizer of weights.
         integer_ops: ops with an integer kernel (``Constraints.integer_ops``), or None when all have one.
-        int4_layers: layers that can have 4-bit weights (``Constraints.int4_layers``), or None when all can; in a plan
-            of ``w4a8`` the others are int8.
+        widths: which bits the weights of each layer can have (``Constraints.widths``), or None when all have all; in
+            a plan of ``w4a8`` the others are int8.
         groups: which groups of 4-bit weights each layer can have (``Constraints.groups``), or None when all have all.
         stores_integers: whether the target stores integers for layers that run in float; otherwise these stay float32
             (tables of embeddings are stored all the same).
     """
     found: dict[str, LayerPlan] = {}
     for node in graph.nodes:
-        wide = precision == "w4a8" and int4_layers is not None and node.key not in int4_layers
+        wide = widths is not None and lacks(node.key, precision, widths)
         wanted: Precision = "int8" if wide else precision
         if precision == "w4_grouped" and groups is not None:
             group = group_of(LayerPlan(precision, weights=weights))

@@ -13,13 +13,15 @@ from haversack.base.plan import LayerPlan
 from haversack.compress.selection import bears
 from haversack.compress.weights import store
 from haversack.tools.graph.roles import Role, role
+from haversack.tools.numerics import planes
 from haversack.tools.numerics.entropy import bits_per_code
 
 
 def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict[str, dict[str, float]]:
     """Return node key of each layer -> kind -> bits of a weight, its share of the scales too: ``Profile.rates``.
 
-    Codes count by their entropy, scales by that of each of their four bytes. Codes are rounded to nearest; rounding
+    Codes count by their entropy, or that of the bytes into which they are packed; scales by that of each of their four
+    bytes. Codes are rounded to nearest; rounding
     them by what a layer gives moves few of them, and the entropy hardly.
 
     Args:
@@ -37,9 +39,17 @@ def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict
             if bears(node, layer.precision):
                 stored = store(model, node, layer, None)
                 (codes,) = stored.integers.values()
-                scales = _scale_bits(stored.tensors[f"{node.key}:weight"])
-                found.setdefault(node.key, {})[kind] = bits_per_code(codes) + scales / max(codes.size, 1)
+                encoding = stored.tensors[f"{node.key}:weight"]
+                total = _code_bits(encoding, codes) + _scale_bits(encoding)
+                found.setdefault(node.key, {})[kind] = total / max(codes.size, 1)
     return found
+
+
+def _code_bits(encoding: Encoding, codes: np.ndarray) -> float:
+    """Return the bits that the codes of a weight take together; what is packed in planes is coded byte by byte."""
+    packed = isinstance(encoding, Affine) and encoding.bits in planes.WIDTHS
+    parts = planes.pack(codes, encoding.bits) if isinstance(encoding, Affine) and packed else [codes]
+    return sum(bits_per_code(part) * part.size for part in parts)
 
 
 def _scale_bits(encoding: Encoding) -> float:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from haversack.base.constraints import Constraints
+from haversack.base.counted import counted
 from haversack.base.errors import ConversionError, Fault, UsageError
 from haversack.base.finding import Finding
 from haversack.base.graph import Graph, Node
 from haversack.base.keys import split_node
-from haversack.base.plan import GROUPS, STATIC, WEIGHT_BITS, LayerPlan, Plan, Precision
+from haversack.base.plan import GROUPS, NARROW, STATIC, WEIGHT_BITS, LayerPlan, Plan, Precision
 from haversack.tools.graph import law
 from haversack.tools.graph.roles import Role, role, units
 
@@ -25,6 +26,18 @@ def bears(node: Node, precision: Precision) -> bool:
     if precision == "w4_grouped" and node.op != "linear":
         return False
     return precision in _PRECISIONS.get(role(node), frozenset())
+
+
+def lacks(key: str, precision: Precision, widths: Mapping[str, Collection[int]]) -> bool:
+    """Say whether a precision needs weights of a width that a layer cannot have.
+
+    Args:
+        key: node key of the layer.
+        precision: any.
+        widths: ``Constraints.widths``.
+    """
+    bits = WEIGHT_BITS[precision]
+    return precision in STATIC and bits in NARROW and bits not in widths.get(key, ())
 
 
 def group_of(layer: LayerPlan) -> int:
@@ -59,9 +72,11 @@ def check(graph: Graph, plan: Plan, constraints: Constraints) -> None:
             faults.append(Fault(key, f"{node.op} ({role(node).value}) cannot have the precision {layer.precision}"))
         elif layer.precision in STATIC and node.op not in constraints.integer_ops:
             lacking.append(Fault(split_node(key)[0] or key, f"{plan.target} has no integer kernel for {node.op}"))
-        elif layer.precision == "w4a8" and key not in constraints.int4_layers:
-            cause = f"{', '.join(plan.constrained_by) or plan.target} has no kernel for 4-bit weights of this {node.op}"
-            lacking.append(Fault(split_node(key)[0] or key, cause))
+        elif lacks(key, layer.precision, constraints.widths):
+            able = ", ".join(map(str, sorted({*constraints.widths.get(key, ()), 8})))
+            who = ", ".join(plan.constrained_by) or plan.target
+            cause = f"{who} cannot have weights of {counted(WEIGHT_BITS[layer.precision], 'bit')} in this {node.op}"
+            lacking.append(Fault(split_node(key)[0] or key, f"{cause}; it can have {able}"))
         elif layer.precision == "w4_grouped" and group_of(layer) not in constraints.groups.get(key, ()):
             kernels = ", ".join(map(str, sorted(constraints.groups.get(key, ())))) or "none"
             cause = f"groups of {group_of(layer)} 4-bit weights have no kernel here; those that have: {kernels}"
@@ -78,7 +93,7 @@ def check(graph: Graph, plan: Plan, constraints: Constraints) -> None:
             "layers cannot run in integers",
             where=plan.id,
             faults=tuple(lacking),
-            next_step="give them the precision float32, float16 or int8_weights, or int8 where only 4 bits are lacking",
+            next_step="give them the precision float32, float16 or int8_weights, or another width where one is told",
         )
 
 

@@ -146,8 +146,8 @@ def work(
 def narrowest(model: Model, targets: Mapping[str, Target], scope: Scope | None = None) -> dict[str, Plan]:
     """Return target -> the plan whose weights take the fewest bytes: every layer in what it can have at the least.
 
-    Which layers can have 4 bits, and in groups of how many, the targets say of this model, as they do when plans are
-    made real: those that share encodings have what all of them can.
+    Which layers can have how few bits, and in groups of how many, the targets say of this model, as they do when plans
+    are made real: those that share encodings have what all of them can.
 
     Args:
         model: the float model.

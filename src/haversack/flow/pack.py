@@ -243,15 +243,18 @@ def _searched(
     )
     found = best(asked, steps.evaluate, mixer=mixer, confirm=steps.confirmed, sink=steps.shop.tell)
     searched = {name: found[name] for name, one in asked.items() if one.mixes}
-    told = instead(searched, budget, mixer, lambda name, scope: _uniform(steps, name, replace(rules, scope=scope)))
+    told = instead(
+        searched, budget, mixer, lambda name, scope: _uniform(steps, name, budget, replace(rules, scope=scope))
+    )
     return [one for name in names for one in {**lost, **found}[name]], "; ".join(told.values())
 
 
-def _uniform(steps: Steps, name: str, rules: Rules) -> list[Plan]:
+def _uniform(steps: Steps, name: str, budget: Budget, rules: Rules) -> list[Plan]:
     """Return the uniform plans for a target that the rules allow."""
     able, spend = steps.targets[name].precisions, allowed(steps.spend, rules.scope.without)
     plans = proposals(steps.model.graph, name, able, steps.squeeze.alike(name), spend)
-    narrow = [one for first in plans.variants[:1] for one in smaller(first, able, steps.constraints[name])]
+    cannot, demands = hopeless(steps.model.graph, steps.model.weights, budget), steps.constraints[name]
+    narrow = [one for first in plans.variants[:1] for one in smaller(first, able, demands, cannot)]
     return rules.kept([*plans.variants, *narrow, *plans.fallbacks])
 
 
@@ -269,7 +272,7 @@ def _ask(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan], rul
     first = raced.order[:1] or plans.variants[:1]  # forbidden as it is, it may be allowed in 4 bits
     large = [one for one in first if not raced.order or cannot(one)]
     gentler = [
-        *(two for one in large for two in smaller(one, target.precisions, steps.constraints[name])),
+        *(two for one in large for two in smaller(one, target.precisions, steps.constraints[name], cannot)),
         *(two for one in first for two in careful(model.graph, one)),
         *plans.fallbacks,
     ]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from haversack.base.constraints import Constraints
 from haversack.base.counted import counted
 from haversack.base.graph import Graph, Node
-from haversack.base.plan import STATIC, Plan, Precision, Step
-from haversack.choose.options import CLIPPED
+from haversack.base.plan import STATIC, WIDTHS, Plan, Precision, Step
+from haversack.choose.options import CLIPPED, QUANTIZERS
 from haversack.compress.plans import float_first, uniform
 from haversack.flow.effort import DEFAULT, EFFORTS, Effort
 from haversack.tools.graph.roles import Role, role
@@ -23,6 +23,8 @@ WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
 PALETTE_BITS = (6, 4)
 """Bits of an index into a palette, the gentler first."""
+FEWER = (4, 3, 2, 1)
+"""Bits of a weight in static plans that are tried where 8 are too many, the gentlest first."""
 GROUPED = (32, 128)
 """How many 4-bit weights share a scale, the gentler first: XNNPACK is slower than with int8 at 32, and not at 128."""
 
@@ -104,19 +106,20 @@ def careful(graph: Graph, plan: Plan) -> list[Plan]:
     return [replace(plan, layers=layers, origin=f"{plan.origin}, the first layer in float")]
 
 
-def narrowed(plan: Plan, int4_layers: Collection[str]) -> list[Plan]:
-    """Return a static plan with 4-bit weights where they cost no speed; nothing where no layer can have them.
+def narrowed(plan: Plan, widths: Mapping[str, Collection[int]], bits: int = 4) -> list[Plan]:
+    """Return a static plan with weights of fewer bits where they cost no speed; nothing where no layer can have them.
 
     Args:
         plan: its int8 layers are narrowed.
-        int4_layers: ``Constraints.int4_layers`` of all selected targets.
+        widths: ``Constraints.widths`` of all selected targets.
+        bits: of a weight.
     """
     narrow = {
-        key: replace(layer, precision="w4a8", weights=CLIPPED)
+        key: replace(layer, precision=WIDTHS[bits], weights=QUANTIZERS[bits])
         for key, layer in plan.layers.items()
-        if layer.precision == "int8" and key in int4_layers
+        if layer.precision == "int8" and bits in widths.get(key, ())
     }
-    origin = f"{plan.origin}, {counted(len(narrow), 'layer')} with 4-bit weights"
+    origin = f"{plan.origin}, {counted(len(narrow), 'layer')} with {bits}-bit weights"
     return [replace(plan, layers={**plan.layers, **narrow}, origin=origin)] if narrow else []
 
 
@@ -140,15 +143,22 @@ def regrouped(plan: Plan, groups: Mapping[str, Collection[int]]) -> list[Plan]:
     return found
 
 
-def smaller(plan: Plan, precisions: Collection[Precision], constraints: Constraints) -> list[Plan]:
+def smaller(
+    plan: Plan, precisions: Collection[Precision], constraints: Constraints, hopeless: Callable[[Plan], str]
+) -> list[Plan]:
     """Return a plan with weights of 4 bits where the runtime has kernels for them.
+
+    Where that is hopeless as well, and the runtime can, static weights have the most bits that are not, or one bit.
 
     Args:
         plan: of integers.
         precisions: what the target can do.
         constraints: of all selected targets.
+        hopeless: says why a plan is too large, or returns an empty string.
     """
-    static = narrowed(plan, constraints.int4_layers) if "w4a8" in precisions else []
+    able = [bits for bits in FEWER if WIDTHS[bits] in precisions]
+    tried = [one for bits in able for one in narrowed(plan, constraints.widths, bits)]
+    static = [one for one in tried if not hopeless(one)][:1] or tried[-1:]
     return static + (regrouped(plan, constraints.groups) if "w4_grouped" in precisions else [])
 
 

@@ -12,7 +12,7 @@ from haversack.base.keys import split_node
 from haversack.base.plan import GROUPS, WEIGHT_BITS, LayerPlan, Plan, Precision, Step
 from haversack.base.scope import Scope, precision
 from haversack.choose.forecast import COMPUTING
-from haversack.choose.options import CLIPPED, FULL, NARROW
+from haversack.choose.options import quantizer
 from haversack.compress.plans import uniform
 from haversack.targets.contract import Target
 from haversack.tools.graph.roles import Role, role
@@ -166,7 +166,7 @@ def forms(graph: Graph, target: Target, shared: Constraints, without: Sequence[s
                 kind,
                 weights=step,
                 integer_ops=shared.integer_ops,
-                int4_layers=shared.int4_layers,
+                widths=shared.widths,
                 groups=shared.groups,
                 stores_integers="int8_weights" in target.precisions,
             )
@@ -180,7 +180,7 @@ def _steps(kind: Precision, without: Sequence[str]) -> list[Step]:
     """Return what sets the scales of a precision's weights, the first that fits a layer."""
     if kind == "palette":
         return [PALETTE]
-    usual = CLIPPED if kind in NARROW else FULL
+    usual = quantizer(kind)
     step = Step(PLAINER) if usual.part in without else usual
     if kind != "w4_grouped":
         return [step]

@@ -92,6 +92,10 @@ def together(constraints: Mapping[str, Constraints]) -> dict[str, Constraints]:
     }
 
 
-def narrowable(constraints: Iterable[Constraints]) -> frozenset[str]:
-    """Return the layers that the files of some targets can hold in 4 bits."""
-    return frozenset[str]().union(*(one.int4_layers for one in constraints))
+def narrowable(constraints: Iterable[Constraints]) -> dict[str, frozenset[int]]:
+    """Return node key -> fewer bits than 8 in which the files of some target can hold its weights."""
+    found: dict[str, frozenset[int]] = {}
+    for one in constraints:
+        for key, widths in one.widths.items():
+            found[key] = found.get(key, frozenset()) | widths
+    return found

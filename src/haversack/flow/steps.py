@@ -265,7 +265,8 @@ class Steps:
     def profile(self) -> Profile:
         """Seconds of each layer in every float file, the sensitivity and the rates of each layer."""
         narrow = narrowable(self.constraints.values())
-        able = worth_knowing(self.model.graph, [one.precisions for one in self.targets.values()], narrow)
+        precisions = [frozenset(one.precisions) for one in self.targets.values()]
+        able, shared = worth_knowing(self.model.graph, precisions, narrow), frozenset.intersection(*precisions)
 
         def times(name: str) -> Mapping[str, float]:
             one = self.floats[name]
@@ -282,17 +283,18 @@ class Steps:
             seconds = layers(self.model.graph, {name: partial(times, name) for name in self.running})
             for name in {*self.running} - {*seconds}:
                 self.shop.tell(Event("profile", "note", f"{name} reports no time for any layer: none is forecast"))
-            found = partial(perturb, ranges=self.ranges(self.model), int4_layers=narrow)
+            found = partial(perturb, ranges=self.ranges(self.model), widths=narrow)
             free = all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in self.model.inputs)
             held = held_rows(self.data.calibration(), self.data.counts()[0], cut=free)
             kinds = partial(ways, light=self.light)
             losses = sensitivity(self.model, found, held, self.shop.tell, ways=lambda node: kinds(able(node)))
-            return Profile(seconds, losses, rates(self.model, lambda node: stores(able(node))) if self.light else {})
+            known = rates(self.model, lambda node: stores(able(node), shared)) if self.light else {}
+            return Profile(seconds, losses, known)
 
         return self.shop.remember(
             "profile",
             "time and sensitivity of layers",
-            [*self.content, *self.targets, *sorted(narrow), self.light],
+            [*self.content, *self.targets, *sorted(narrow), self.light, sorted(shared)],
             make,
             save=lambda made: ({"profile": unstructure(made)}, {}),
             load=lambda data, _: structure(data["profile"], Profile, where="ledger"),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from haversack.base.encodings import Encodings
-from haversack.base.plan import Plan, Step
+from haversack.base.plan import WIDTHS, Plan, Step
 from haversack.compress.apply import apply
 from haversack.compress.plans import uniform
 from haversack.compress.prepare.bias_correct import BiasCorrect
@@ -91,7 +91,7 @@ def test_unseen_samples_come_nearer_to_float_than_by_bias_correction(folded, bit
 def test_with_integers_everywhere_too(folded, all_constraints):
     """Weights of 4 bits where they can be, activations of 8, under the constraints of all runtimes."""
     demands = all_constraints(folded.graph)
-    plan = Plan("t", uniform(folded.graph, "w4a8", int4_layers=demands.int4_layers))
+    plan = Plan("t", uniform(folded.graph, "w4a8", widths=demands.widths))
     found = {}
     for name in ("bias_correct", "gptq"):
         planned = Plan("t", plan.layers, (Step(name),))
@@ -104,6 +104,26 @@ def test_with_integers_everywhere_too(folded, all_constraints):
         )
         found[name] = error(made.model, made.encodings, folded, images(2))
     assert found["gptq"] < 0.9 * found["bias_correct"]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_with_few_codes_too(folded, bits):
+    """The scales stay, no code leaves its range, and outputs come nearer to float than with the bias alone mended."""
+    demands = TARGETS.build("onnxruntime").constraints(folded.graph)
+    layers = uniform(folded.graph, WIDTHS[bits], weights=Step("mse"), widths=demands.widths)
+    found = {}
+    for name in ("bias_correct", "gptq"):
+        made = apply(
+            folded,
+            Plan("t", layers, (Step(name),)),
+            ranges=lambda model: ranges(model, images(1)),
+            constraints=demands,
+            samples=lambda: images(1),
+        )
+        codes = {key: set(np.unique(one)) for key, one in made.encodings.integers.items()}
+        assert all(found <= ({-1, 1} if bits == 1 else set(range(-3, 4))) for found in codes.values())
+        found[name] = error(made.model, made.encodings, folded, images(2))
+    assert found["gptq"] < found["bias_correct"]
 
 
 def test_a_weight_that_others_read_stays(make_model):

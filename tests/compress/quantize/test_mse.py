@@ -18,7 +18,7 @@ def error(weights, scales, bits=8, taps=1, alike=0.0):
     return (1 - alike) * np.square(d).sum(axis=1) + alike * np.square(sums).sum(axis=1)
 
 
-@given(st.integers(0, 1000), st.sampled_from([2, 3, 4, 8]), st.sampled_from([1, 9]))
+@given(st.integers(0, 1000), st.sampled_from([3, 4, 8]), st.sampled_from([1, 9]))
 def test_never_worse_than_the_full_scale_by_its_own_measure(seed, bits, taps):
     weights = np.random.default_rng(seed).standard_t(3, size=(4, 18)).astype(np.float32)
     part = MeanSquaredError(weight_least=0.3)

@@ -164,7 +164,7 @@ def test_embedding_rows_are_read_row_by_row(lowered):
     ("name", "change", "cause"),
     [
         ("head:linear#0:weight/codes", put(0, -128), "-128"),
-        ("head:linear#0:weight/zero_point", put(0, 5), "not symmetric int8"),
+        ("head:linear#0:weight/zero_point", put(0, 5), "not symmetric integers of 1 to 8 bits"),
         ("head:linear#0:weight/scale", put(0, np.nan), "finite"),
         (":add#0:out/scale", put(0, 0.0), "finite and positive"),
         (":add#0:out/scale", put(0, -1.0), "finite and positive"),

@@ -35,7 +35,8 @@ def test_products(module, shape, expected):
     graph = to_model(program, "one").graph
     (node,) = (node for node in graph.nodes if role(node) is not Role.INPUT)
     assert is_product(graph, node) is expected
-    assert demands(graph).int4_layers == ({node.key} if expected else set())
+    assert demands(graph).widths == ({node.key: {4}} if expected else {})
+    assert demands(graph, widths=(2, 3)).widths == ({node.key: {2, 3}} if expected else {})
 
 
 def test_a_convolution_over_images_of_any_size_is_not_known_to_be_one():
@@ -48,5 +49,5 @@ def test_a_convolution_over_images_of_any_size_is_not_known_to_be_one():
 def test_a_layer_without_a_kernel_has_none_for_four_bits():
     program = torch.export.export(nn.Linear(4, 2).eval(), (torch.zeros(2, 4),))
     graph = to_model(program, "none").graph
-    assert demands(graph, without=frozenset({"linear"})).int4_layers == frozenset()
-    assert demands(graph, int4=lambda _, node: node.op != "linear").int4_layers == frozenset()
+    assert demands(graph, without=frozenset({"linear"})).widths == {}
+    assert demands(graph, narrow=lambda _, node: node.op != "linear").widths == {}

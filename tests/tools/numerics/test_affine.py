@@ -51,6 +51,20 @@ def test_quantize_per_channel_uses_each_channels_scale_and_never_the_lowest_code
     assert np.array_equal(affine.dequantize(codes, encoding), [[1.0, -63.5], [0.0, 4.0]])
 
 
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=9), SCALES)
+def test_one_bit_is_a_sign_whatever_the_scale(values, scale):
+    x = np.array(values, np.float32)
+    encoding = tensor(scale, bits=1, signed=True)
+    codes = affine.quantize(x, encoding)
+    assert codes.dtype == np.int32
+    assert np.array_equal(codes, [-1 if value < 0 else 1 for value in values])
+    assert np.array_equal(affine.dequantize(codes, encoding), codes * np.float32(scale))
+
+
+def test_a_range_is_covered_by_two_codes_too():
+    assert affine.from_range(-3.0, 2.0, bits=1, signed=True).scale == 3.0
+
+
 def test_nan_has_no_code():
     with pytest.raises(ValueError, match="NaN"):
         affine.quantize(np.array([1.0, np.nan], np.float32), tensor(1.0))

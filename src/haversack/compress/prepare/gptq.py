@@ -89,7 +89,8 @@ class Gptq(PrepareStep):
         target = refitted(target, whole.hessian, whole.cross, damping=chosen)
         scale = np.broadcast_to(encoding.scale, len(exact)).reshape(groups, -1)
         damping = max(self.damping, min(chosen, MOST_DAMPING))
-        return compensated(target, whole.hessian, scale, encoding.high, damping=damping).reshape(exact.shape)
+        codes = compensated(target, whole.hessian, scale, encoding.high, damping=damping, binary=encoding.binary)
+        return codes.reshape(exact.shape)
 
 
 def _tell_dead(node: Node, whole: Moments, tell: Callable[[Finding], None]) -> None:

@@ -12,11 +12,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from haversack.base.encodings import largest_code
 from haversack.base.errors import JobError
 from haversack.base.profile import TensorStatistics
 from haversack.base.shelf import Shelf
 
 SHELF = Shelf("haversack.compress.quantize", "quantizer")
+_NEXT_TO_NONE = np.float32(2.0**-20)
+_TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,11 @@ class Quantizer(abc.ABC):
         """Return the symmetric scale of each channel, float32 [channels], positive.
 
         A channel of zeros gets the smallest scale of the others (1 if there are none), so that its bias is not
-        rounded more coarsely than theirs.
+        rounded more coarsely than theirs. Of one bit, which has no code for 0, it gets 2^-20 of that.
 
         Args:
             weights: float32 [channels, values of the channel].
-            bits: codes are in [1 - 2^(bits-1), 2^(bits-1) - 1].
+            bits: of a code (see ``base.encodings.Affine``).
             taps: how many neighbouring values read neighbouring places of the same input channel: the size of a
                 convolution's kernel, 1 for other layers.
 
@@ -62,12 +65,13 @@ class Quantizer(abc.ABC):
         if not np.isfinite(weights).all():
             raise JobError("weights hold NaN or an infinity: no scale fits them")
         peak = np.abs(weights).max(axis=1, initial=0.0).astype(np.float64)
-        steps = float((1 << (bits - 1)) - 1)
-        alive = peak / steps >= np.finfo(np.float32).tiny
+        alive = peak / largest_code(bits) >= _TINY
         scales = np.ones(len(weights), np.float32)
         if alive.any():
             scales[alive] = self._weights(np.ascontiguousarray(weights[alive], np.float32), bits, taps)
             scales[~alive] = scales[alive].min()
+        if bits == 1:
+            scales[~alive] = np.maximum(scales[~alive] * _NEXT_TO_NONE, _TINY)
         assert (np.isfinite(scales) & (scales > 0)).all(), f"{type(self).__name__} gives a scale that is none"
         return scales
 
@@ -87,5 +91,5 @@ def centers(statistics: TensorStatistics) -> np.ndarray:
 
 
 def full_scales(weights: np.ndarray, bits: int) -> np.ndarray:
-    """Return the scales that cover every weight: max |w| / (2^(bits-1) - 1), float32 [channels]."""
-    return np.asarray(np.abs(weights).max(axis=1) / np.float32((1 << (bits - 1)) - 1), np.float32)
+    """Return the scales that cover every weight: max |w| / largest code, float32 [channels]."""
+    return np.asarray(np.abs(weights).max(axis=1) / np.float32(largest_code(bits)), np.float32)

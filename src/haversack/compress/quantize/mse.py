@@ -7,11 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from haversack.base.encodings import largest_code
 from haversack.base.profile import TensorStatistics
 from haversack.compress.quantize.contract import Quantizer, centers, full_scales
 
 _BLOCK = 1 << 16
 """Weights that are tried together: few enough to stay in a processor's cache."""
+_FEW = 2
+"""Bits of a code up to which the best scale is known in closed form."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class MeanSquaredError(Quantizer):
     places, which are much alike: what their errors sum to matters more than each. With ``alike`` = r the error of a
     channel is (1 - r) * sum(d^2) + r * sum over input channels (sum over taps d)^2, which is what it makes of inputs
     whose neighbours correlate by r.
+
+    Weights of one and two bits: the scale of the least sum(d^2), found exactly. Of signs it is the mean of |w|
+    (XNOR-Net: Rastegari et al. 2016, arXiv:1603.05279, section 3.1). Of -1, 0 and 1 it is the mean of the k largest
+    |w|, for the k with the largest (sum of these)^2 / k (ternary weight networks: Li et al. 2016, arXiv:1605.04711,
+    section 2.2, solved by sorting). Ratios and ``alike`` say nothing there.
 
     Attributes:
         ratios: how many ratios are tried.
@@ -71,13 +79,15 @@ class MeanSquaredError(Quantizer):
         return float(lows[row]), float(highs[column])
 
     def _weights(self, weights: np.ndarray, bits: int, taps: int) -> np.ndarray:
+        if bits <= _FEW:
+            return _exact(weights, binary=bits == 1)
         rows = max(1, _BLOCK // weights.shape[1])
         blocks = [weights[start : start + rows] for start in range(0, len(weights), rows)]
         return np.concatenate([self._best(block, bits, taps) for block in blocks])
 
     def _best(self, weights: np.ndarray, bits: int, taps: int) -> np.ndarray:
         full = full_scales(weights, bits)
-        limit = np.float32((1 << (bits - 1)) - 1)
+        limit = np.float32(largest_code(bits))
         least = np.full(len(weights), np.inf)
         best = full.copy()
         buffer = np.empty_like(weights)
@@ -95,6 +105,19 @@ class MeanSquaredError(Quantizer):
             best = np.where(error < least, scale, best)
             least = np.minimum(error, least)
         return np.asarray(best, np.float32)
+
+
+def _exact(weights: np.ndarray, *, binary: bool) -> np.ndarray:
+    """Return the scales with the least squared error for codes -1 and 1, or -1, 0 and 1, float32 [channels]."""
+    sizes = np.abs(weights).astype(np.float64)
+    if binary:
+        found = sizes.mean(axis=1)
+    else:
+        counts = np.arange(1, weights.shape[1] + 1)
+        sums = np.cumsum(-np.sort(-sizes, axis=1), axis=1)
+        best = (np.square(sums) / counts).argmax(axis=1)
+        found = np.take_along_axis(sums, best[:, None], axis=1)[:, 0] / counts[best]
+    return np.asarray(np.maximum(found, np.finfo(np.float32).tiny), np.float32)
 
 
 def _excess(distance: np.ndarray, probability: np.ndarray) -> float:

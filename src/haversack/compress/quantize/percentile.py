@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from haversack.base.encodings import largest_code
 from haversack.base.profile import TensorStatistics
 from haversack.compress.quantize.contract import Quantizer, full_scales
 
@@ -48,5 +49,5 @@ class Percentile(Quantizer):
         full = full_scales(weights, bits)
         if self.weights == 100.0:
             return full
-        clipped = np.percentile(np.abs(weights), self.weights, axis=1) / ((1 << (bits - 1)) - 1)
+        clipped = np.percentile(np.abs(weights), self.weights, axis=1) / largest_code(bits)
         return np.asarray(np.where(clipped > 0, clipped, full), np.float32)

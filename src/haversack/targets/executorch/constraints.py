@@ -19,4 +19,4 @@ def constraints(graph: Graph) -> Constraints:
     """
     joined = (unit.head for unit in units(graph) if role(unit.head) is Role.CONCAT)
     doubled = {node.op for node in joined if node.output.dtype == "float32" and len(set(node.inputs)) == 1}
-    return demands(graph, int4=is_even_product, without=_MOVES_WITHOUT_KERNEL | doubled, groups=GROUPS)
+    return demands(graph, narrow=is_even_product, without=_MOVES_WITHOUT_KERNEL | doubled, groups=GROUPS)

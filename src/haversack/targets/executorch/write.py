@@ -227,7 +227,7 @@ def _faults(model: Model, encodings: Encodings, whole: Mapping[str, Unit]) -> It
     found = list(unheld(model, encodings, inside, by_groups(_weight_fault, encodings, kernels.groups), _input_fault))
     told = {fault.where for fault in found}
     yield from found
-    narrow = kernels.int4_layers
+    narrow = {key for key, widths in kernels.widths.items() if NARROW in widths}
     for key in sorted(encodings.tensors.keys() - told):
         weight = encodings.affine(key)
         node_key, port = split_tensor(key)

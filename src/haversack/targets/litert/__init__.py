@@ -17,7 +17,7 @@ from haversack.base.errors import ConversionError, Fault
 from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Port, Sample
-from haversack.base.plan import GROUPS
+from haversack.base.plan import GROUPS, PRECISIONS, STATIC, Precision
 from haversack.targets.contract import Lengths, Session, Target, artifact_file, told_by
 from haversack.tools.data import layouts
 from haversack.tools.data.codes import Grid, grid_of
@@ -52,6 +52,9 @@ class LiteRT(Target):
     }
     packages: ClassVar[tuple[str, ...]] = ("ai-edge-litert",)
     verified: ClassVar[Mapping[str, str]] = {"ai-edge-litert": ">=2.3,<2.4"}
+    precisions: ClassVar[tuple[Precision, ...]] = tuple(
+        one for one in PRECISIONS if one not in STATIC or one in ("int8", "w4a8")
+    )
     file: str = "model.tflite"
     lengths: tuple[int, ...] = (16, 32, 64, 128)
     integer_io: bool = False
@@ -60,7 +63,7 @@ class LiteRT(Target):
         from haversack.tools.graph.demands import demands
         from haversack.tools.graph.roles import is_even_product
 
-        return demands(graph, int4=is_even_product, groups=GROUPS)
+        return demands(graph, narrow=is_even_product, groups=GROUPS)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         size = sum(value.nbytes for value in model.weights.values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +17,7 @@ from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Sample
-from haversack.base.plan import GROUPS
+from haversack.base.plan import GROUPS, NARROW
 from haversack.targets.contract import Session, Target, artifact_file, told_by
 from haversack.targets.onnxruntime.cpu import PRECISION
 from haversack.tools.graph.onnx import mapped
@@ -34,7 +33,7 @@ _LARGEST = 1_900_000_000
 
 @dataclass(frozen=True)
 class OnnxRuntime(Target):
-    """ONNX Runtime on CPUs: float32, float16 storage, int8 static, dynamic and weight only, 4-bit storage.
+    """ONNX Runtime on CPUs: float32, float16 storage, int8 static, dynamic and weight only, storage in 1 to 7 bits.
 
     Attributes:
         file: name of the written file.
@@ -57,8 +56,8 @@ class OnnxRuntime(Target):
     def _constraints(self, graph: Graph) -> Constraints:
         from haversack.tools.graph.demands import demands
 
-        wide = partial(demands, int4=lambda _, node: node.weight is not None)  # widened to int8 when a file is opened
-        return wide(graph, groups=GROUPS)
+        # Whatever they are stored in, they are int8 once the file is open.
+        return demands(graph, narrow=lambda _, node: node.weight is not None, widths=NARROW, groups=GROUPS)
 
     def _refusals(self, model: Model) -> tuple[Fault, ...]:
         from haversack.tools.graph.onnx.skeleton import skeleton

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Dynamic, Float
+from haversack.base.encodings import Affine, Dynamic, Float, largest_code
 from haversack.base.errors import Fault
 from haversack.targets.onnxruntime.grouped import read_grouped
 from haversack.targets.onnxruntime.integers import MOVES
 from haversack.tools.graph.injection import Content
 from haversack.tools.graph.law import equal
+from haversack.tools.graph.onnx import unpack
 from haversack.tools.graph.onnx.foreign import Foreign, constant, guarded
 from haversack.tools.graph.onnx.foreign import axis as axis_of
 from haversack.tools.graph.onnx.naming import CODES, key_of
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _ENCODING_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 _BITS = {"int8": 8, "int4": 4}
+_Codes = tuple[np.ndarray, int]
+"""Numbers of a weight, and the bits of each."""
 _LAYERS = {"Conv": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1, "MatMulNBits": 1, "Gather": 0}
 """Operator -> which of its inputs is the weight."""
 
@@ -163,18 +166,17 @@ class _Reader:
             scale = constant(node.inputs[1])
             if codes is not None and scale is not None:
                 self.integer_weight(key, codes, scale.reshape(-1) if scale.ndim else scale, 0 if scale.ndim else None)
-        elif node.op_type == "Cast" and codes is not None and codes.dtype == np.float16:
+        elif node.op_type == "Cast" and codes is not None and codes[0].dtype == np.float16:
             self.content.tensors[key] = Float("float16")
 
     def integer_weight(
-        self, key: str, codes: np.ndarray, scale: np.ndarray | None, axis: int | None, zeros: np.ndarray | None = None
+        self, key: str, held: _Codes, scale: np.ndarray | None, axis: int | None, zeros: np.ndarray | None = None
     ) -> None:
-        bits = _BITS.get(str(codes.dtype))
-        if scale is None or scale.dtype != np.float32 or bits is None or (zeros is not None and zeros.any()):
-            self.fault(key, "it is not symmetric int8 or int4 with constant scales")
+        bits, codes = held[1], held[0].astype(np.int32)
+        if scale is None or scale.dtype != np.float32 or not bits or (zeros is not None and zeros.any()):
+            self.fault(key, "it is not symmetric integers of 1 to 8 bits with constant scales")
             return
-        codes = codes.astype(np.int32)
-        if codes.size and codes.min() <= -(1 << (bits - 1)):
+        if codes.size and codes.min() < -largest_code(bits):
             self.fault(key, f"it holds {codes.min()}, which no weight has")
             return
         axis = axis if scale.ndim else None
@@ -202,7 +204,7 @@ class _Reader:
             return
         self.known.add(maker)
         self.content.tensors[f"{key}:in"] = Dynamic(8)
-        self.integer_weight(f"{key}:weight", np.ascontiguousarray(codes.T), scale, 0)
+        self.integer_weight(f"{key}:weight", (np.ascontiguousarray(codes[0].T), codes[1]), scale, 0)
 
     def grouped(self, key: str, node: ir.Node) -> None:
         """Read a layer with 4-bit weights in groups, whose kernel quantizes its input at run time."""
@@ -231,7 +233,7 @@ class _Reader:
             gather = found.producer() if found is not None else None
             scale = constant(gather.inputs[0]) if gather is not None else constant(found)
             flat = scale.reshape(-1) if scale is not None and scale.ndim else scale
-            self.integer_weight(f"{key}:weight", table, flat, 0)
+            self.integer_weight(f"{key}:weight", (table, _BITS.get(str(table.dtype), 0)), flat, 0)
 
     def bias(self, key: str, value: ir.Value | None) -> None:
         node = value.producer() if value is not None else None
@@ -258,16 +260,29 @@ class _Reader:
         return own is not None and bool(made) and all(found is not None and equal(own, found) for found in made)
 
 
-def _codes(value: ir.Value | None) -> np.ndarray | None:
-    """Return a weight's stored numbers, through the Cast that widens those of 4 bits."""
+def _codes(value: ir.Value | None) -> _Codes | None:
+    """Return a weight's stored numbers and their bits, through what widens those of fewer bits; 0 bits if no integers.
+
+    Raises:
+        Foreign: they are packed, and not as we pack.
+    """
     import onnx_ir as ir
 
     node = value.producer() if value is not None else None
-    if node is None or node.op_type != "Cast":
-        return constant(value)
-    found, to = constant(node.inputs[0]), node.attributes.get("to")
-    widens = to is not None and not to.is_ref() and to.value == ir.DataType.INT8
-    return found if widens and found is not None and str(found.dtype) == "int4" else None
+    if node is not None and node.domain == unpack.DOMAIN:
+        try:
+            return unpack.meaning(node.op_type, [constant(each) for each in node.inputs])
+        except ValueError as error:
+            raise Foreign(f"{node.name}: {error}") from error
+    cast = node is not None and node.op_type == "Cast"
+    found = constant(node.inputs[0] if node is not None and cast else value)
+    if found is None:
+        return None
+    if node is not None and cast:
+        to = node.attributes.get("to")
+        if to is None or to.is_ref() or to.value != ir.DataType.INT8 or str(found.dtype) != "int4":
+            return None
+    return found, _BITS.get(str(found.dtype), 0)
 
 
 def _readers(node: ir.Node, op: str) -> list[ir.Node]:

@@ -10,7 +10,7 @@ from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import ConversionError, Fault
 from haversack.base.graph import Node
 from haversack.base.model import Model
-from haversack.base.plan import GROUPS
+from haversack.base.plan import GROUPS, NARROW
 from haversack.targets.onnxruntime.integers import Codes, write_unit
 from haversack.targets.onnxruntime.sharing import share
 from haversack.targets.onnxruntime.stored import write_layer
@@ -20,7 +20,7 @@ from haversack.tools.graph.law import runs_in_integers
 from haversack.tools.graph.onnx.held import held
 from haversack.tools.graph.onnx.naming import key_of
 from haversack.tools.graph.onnx.pools import is_open
-from haversack.tools.graph.onnx.sheet import NARROW, Sheet
+from haversack.tools.graph.onnx.sheet import Sheet
 from haversack.tools.graph.onnx.skeleton import Skeleton
 from haversack.tools.graph.roles import Role, role, units
 
@@ -152,9 +152,9 @@ def _weight_fault(node: Node, encoding: Encoding) -> str:
         return "" if encoding.dtype in ("float32", "float16") else f"{encoding.dtype} is not known"
     if not isinstance(encoding, Affine):
         return f"a weight is held as Affine or float16, not as {type(encoding).__name__}"
-    widths = (8,) if role(node) is Role.EMBEDDING else (NARROW, 8)
+    widths = {8} if role(node) is Role.EMBEDDING else NARROW | {8}
     if encoding.bits not in widths or not encoding.signed or encoding.zero_point.any():
-        return "a weight is held as symmetric int8, or int4 in a layer"
+        return "a weight is held as symmetric int8, or in 1 to 7 bits in a layer"
     return "" if encoding.axis in (None, 0) else f"the scales of a weight go along axis 0, not {encoding.axis}"
 
 

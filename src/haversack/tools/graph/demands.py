@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from haversack.base.constraints import Constraints, Ratio
 from haversack.base.graph import Graph, Node
@@ -16,7 +16,8 @@ def demands(
     graph: Graph,
     *,
     without: frozenset[str] = frozenset(),
-    int4: Callable[[Graph, Node], bool] = is_product,
+    narrow: Callable[[Graph, Node], bool] = is_product,
+    widths: Iterable[int] = (4,),
     groups: Sequence[int] = (),
 ) -> Constraints:
     """Return the constraints of a graph.
@@ -28,7 +29,8 @@ def demands(
     Args:
         graph: the canonical graph.
         without: ops that the runtime has no integer kernel for, of those that the law knows.
-        int4: says of a layer of the graph whether its weight may have 4 bits and stays as fast as with 8.
+        narrow: says of a layer of the graph whether its weight may have fewer bits and stays as fast as with 8.
+        widths: how many bits these are.
         groups: of 4-bit weights that the runtime's linear layers have kernels for; they divide a row.
     """
     found = [unit for unit in units(graph) if unit.last.output.dtype == _REAL]
@@ -40,14 +42,14 @@ def demands(
             bounds[unit.out] = limits
     ratios = [ratio for unit in found for ratio in _ratios(graph, unit)]
     ops = frozenset(unit.head.op for unit in found if role(unit.head) in INTEGER_ROLES)
-    narrow = frozenset(
-        unit.head.key
+    bits = {
+        unit.head.key: frozenset(widths)
         for unit in found
-        if role(unit.head) is Role.LAYER and unit.head.op in ops - without and int4(graph, unit.head)
-    )
+        if role(unit.head) is Role.LAYER and unit.head.op in ops - without and narrow(graph, unit.head)
+    }
     fixed = frozenset(f"{key}:out" for key in constants(graph))
     sizes = _groups(graph, groups)
-    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - without, narrow, groups=sizes, floats=fixed)
+    return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - without, bits, groups=sizes, floats=fixed)
 
 
 def _groups(graph: Graph, groups: Sequence[int]) -> dict[str, frozenset[int]]:

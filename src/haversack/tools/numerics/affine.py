@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from haversack.base.encodings import Affine
+from haversack.base.encodings import Affine, largest_code
 from haversack.tools.numerics.granularity import along
 
 BIAS_LIMIT = 1 << 22
@@ -23,6 +23,8 @@ _INT32 = np.iinfo(np.int32)
 def quantize(x: np.ndarray, encoding: Affine) -> np.ndarray:
     """Return the int32 codes of finite or infinite float32 values: clamp(rint(x / scale) + zero_point), in float32.
 
+    Codes of one bit are signs, that of 0 is 1.
+
     Raises:
         ValueError: a value is NaN, or the encoding's channels do not fit the tensor.
     """
@@ -31,6 +33,8 @@ def quantize(x: np.ndarray, encoding: Affine) -> np.ndarray:
         message = "NaN has no code"
         raise ValueError(message)
     scale = along(encoding.scale, encoding.axis, x.ndim)
+    if encoding.binary:
+        return np.where(x < 0, np.int32(-1), np.int32(1))
     zero_point = along(encoding.zero_point, encoding.axis, x.ndim).astype(np.float32)
     with np.errstate(over="ignore"):
         codes = np.rint(x / scale) + zero_point
@@ -49,7 +53,7 @@ def from_range(low: float, high: float, bits: int = 8, signed: bool = False) -> 
     """Return the per-tensor encoding that covers [low, high] widened to contain 0.
 
     Unsigned is asymmetric: scale = (high - low) / (2^bits - 1), zero_point = clamp(rint(-low / scale)).
-    Signed is symmetric: scale = max(|low|, |high|) / (2^(bits-1) - 1), zero_point 0. A range too narrow for a
+    Signed is symmetric: scale = max(|low|, |high|) / largest code, zero_point 0. A range too narrow for a
     normal float32 scale gets scale 1: all its values are then the code of 0.
 
     Raises:
@@ -59,7 +63,7 @@ def from_range(low: float, high: float, bits: int = 8, signed: bool = False) -> 
         message = f"not a range: [{low}, {high}]"
         raise ValueError(message)
     low, high = min(float(low), 0.0), max(float(high), 0.0)
-    span, codes = (max(-low, high), (1 << (bits - 1)) - 1) if signed else (high - low, (1 << bits) - 1)
+    span, codes = (max(-low, high), largest_code(bits)) if signed else (high - low, (1 << bits) - 1)
     scale = np.float32(span / codes)
     if scale < np.finfo(np.float32).tiny:
         scale = np.float32(1.0)
@@ -68,11 +72,11 @@ def from_range(low: float, high: float, bits: int = 8, signed: bool = False) -> 
 
 
 def symmetric(scales: np.ndarray, bits: int = 8, axis: int | None = None) -> Affine:
-    """Return the encoding of a weight: signed, zero-points 0, codes in [1 - 2^(bits-1), 2^(bits-1) - 1].
+    """Return the encoding of a weight: signed, zero-points 0.
 
     Args:
         scales: float32, [channels] along ``axis``, or [] with ``axis`` None.
-        bits: 2 to 16.
+        bits: 1 to 16.
         axis: see ``Affine``.
 
     Raises:

@@ -29,7 +29,13 @@ def damped(hessian: np.ndarray, damping: float) -> np.ndarray:
 
 
 def compensated(
-    weight: np.ndarray, hessian: np.ndarray, scale: np.ndarray, limit: int, *, damping: float = 0.01
+    weight: np.ndarray,
+    hessian: np.ndarray,
+    scale: np.ndarray,
+    limit: int,
+    *,
+    damping: float = 0.01,
+    binary: bool = False,
 ) -> np.ndarray:
     """Return integers q, int32 [groups, rows, n], for which (weight - scale * q) H (weight - scale * q)^T is small.
 
@@ -42,6 +48,7 @@ def compensated(
         scale: float32 [groups, rows], positive.
         limit: codes are in [-limit, limit].
         damping: see ``damped``.
+        binary: whether 0 is no code, so that with limit 1 codes are signs.
 
     Raises:
         ValueError: the shapes do not agree.
@@ -60,7 +67,8 @@ def compensated(
         stop = min(start + BLOCK, n)
         errors = np.zeros((groups, rows, stop - start))
         for column in range(start, stop):
-            codes[:, :, column] = np.clip(np.rint(left[:, :, column] / step), -limit, limit)
+            near = np.where(left[:, :, column] < 0, -1.0, 1.0) if binary else np.rint(left[:, :, column] / step)
+            codes[:, :, column] = np.clip(near, -limit, limit)
             error = (left[:, :, column] - step * codes[:, :, column]) / factor[:, None, column, column]
             errors[:, :, column - start] = error
             left[:, :, column:stop] -= error[:, :, None] * factor[:, None, column, column:stop]

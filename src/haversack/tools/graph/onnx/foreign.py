@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from haversack.base.errors import VerificationError
-from haversack.tools.graph.onnx import mapped
+from haversack.tools.graph.onnx import mapped, unpack
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -48,9 +48,11 @@ def guarded(path: Path, read: Callable[[ir.Graph], Read]) -> Read:
     from onnx_ir.serde import SerdeError
 
     try:
-        graph = ir.load(path).graph
-        _check(graph)
-        return read(graph)
+        model = ir.load(path)
+        if not all(map(unpack.is_ours, model.functions.values())):
+            raise Foreign("it brings functions that are not ours")
+        _check(model.graph)
+        return read(model.graph)
     except (DecodeError, SerdeError, Foreign) as error:
         cause = f"not an ONNX file that we have written: {type(error).__name__}: {error}"
         raise VerificationError(cause, where=str(path)) from error

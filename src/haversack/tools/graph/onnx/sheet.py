@@ -10,16 +10,19 @@ import numpy as np
 
 from haversack.base.errors import ConversionError
 from haversack.base.model import Model
+from haversack.base.plan import NARROW
+from haversack.tools.graph.onnx import unpack
 from haversack.tools.graph.onnx.naming import CODES, key_of
 from haversack.tools.graph.onnx.skeleton import PARAMETER, Skeleton
+from haversack.tools.numerics import planes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-NARROW = 4
+_INT4 = 4
 """Bits of a code in an INT4 initializer, two of them in a byte."""
 _OPSET = 21
-"""The first that has INT4."""
+"""The first that has INT4 and UINT4."""
 
 
 class Sheet:
@@ -31,11 +34,13 @@ class Sheet:
         nodes: node key -> the skeleton's nodes of that key, in order.
         floats: node key -> the value that holds its result in the skeleton.
         opset: version of the ONNX operators that the file needs.
+        unpacks: names of the functions that unpack weights, which the file brings.
     """
 
     def __init__(self, skeleton: Skeleton, model: Model) -> None:
         self.model = model
         self.opset = skeleton.opset
+        self.unpacks: set[str] = set()
         self.file = skeleton.load()
         self.graph = self.file.graph
         self.nodes: dict[str, list[ir.Node]] = {}
@@ -61,21 +66,28 @@ class Sheet:
         return self.graph.initializers[name]
 
     def integers(self, key: str, codes: np.ndarray, bits: int) -> ir.Value:
-        """Return the int8 value of a weight's codes: as they are, or stored as INT4 and widened by a Cast.
+        """Return the int8 value of a weight's codes: as they are, stored as INT4 and widened by a Cast, or packed.
 
         ONNX Runtime folds that Cast when it opens the file, before it looks for what it fuses: so the same integer
-        kernels run as on int8 weights (a DequantizeLinear that reads INT4 itself leaves the layer in float).
+        kernels run as on int8 weights (a DequantizeLinear that reads INT4 itself leaves the layer in float). Other
+        widths are unpacked to the same effect (see ``unpack``).
 
         Args:
             key: tensor key of the weight.
             codes: integers that fit ``bits``, in the shape the file has them in.
-            bits: 4 or 8.
+            bits: 1 to 8.
         """
-        if bits == NARROW:
+        if bits >= _INT4 and bits in NARROW:
+            self.opset = max(self.opset, _OPSET)
+        if bits in planes.WIDTHS:
+            packed = [self.constant(name, array) for name, array in unpack.inputs(key, codes, bits).items()]
+            name = unpack.name_of(codes, bits)
+            self.unpacks.add(name)
+            return self.own(name, unpack.DOMAIN, packed, f"{key}/{name}")
+        if bits == _INT4:
             import ml_dtypes
             import onnx_ir as ir
 
-            self.opset = max(self.opset, _OPSET)
             stored = self.constant(f"{key}{CODES}", codes.astype(ml_dtypes.int4))
             return self.node("Cast", [stored], f"{key}/Widen", to=int(ir.DataType.INT8))
         return self.constant(f"{key}{CODES}", codes.astype(np.int8))
@@ -97,7 +109,7 @@ class Sheet:
         return made.outputs[0]
 
     def own(self, op: str, domain: str, inputs: Sequence[ir.Value | None], name: str, **attributes: int) -> ir.Value:
-        """Add a node of a runtime's own domain (its version 1) and return its output."""
+        """Add a node of a domain that is not ONNX's (its version 1) and return its output."""
         import onnx_ir as ir
 
         made = ir.node(op, inputs, attributes, domain=domain, outputs=[ir.val(f"{name}/0")], name=name)
@@ -150,6 +162,9 @@ class Sheet:
             value.type = value.shape = None  # the tensor itself tells both: a second telling is only larger
         self.graph.sort()
         self.graph.opset_imports[""] = self.opset
+        for name in sorted(self.unpacks):
+            made = unpack.function(name, self.opset)
+            self.file.functions[made.identifier()] = made
         self.file.producer_name, self.file.producer_version = "haversack", ""
         data: bytes = ir.to_proto(self.file).SerializeToString(deterministic=True)
         return data
