@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from haversack.base.budget import Budget
 from haversack.base.candidate import Artifact, Candidate, Latency, Parity
 from haversack.base.graph import Graph
-from haversack.base.plan import STATIC, WEIGHT_BITS, Plan, Precision
+from haversack.base.plan import STATIC, WEIGHT_BITS, LayerPlan, Plan, Precision
 from haversack.base.profile import Profile
 from haversack.choose import knapsack
 from haversack.choose.forecast import COMPUTING
 from haversack.choose.knapsack import Limit
-from haversack.choose.options import BYTES_PER_WEIGHT, Option, borders, options
+from haversack.choose.options import Option, borders, options, stored_bits
 from haversack.choose.verdict import amount, ranked
 
 MARGIN = 0.01
@@ -166,9 +166,8 @@ class Mixer:
         return Forecast(size, ratio, error, size * shrink, milliseconds)
 
     def _bytes(self, plan: Plan) -> float:
-        kinds = {key: layer.precision for key, layer in plan.layers.items()}
-        elements = self.weight_elements.items()
-        return sum(count * BYTES_PER_WEIGHT[kinds.get(key, "float32")] for key, count in elements)
+        full = LayerPlan("float32")
+        return sum(count * stored_bits(plan.layers.get(key, full)) / 8 for key, count in self.weight_elements.items())
 
     def _items(
         self, bases: Mapping[str, Candidate], known: Mapping[str, _Measured], *, light: bool

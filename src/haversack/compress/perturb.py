@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
+
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
 from haversack.base.model import Model
 from haversack.base.plan import GROUPS, LayerPlan, Plan
 from haversack.base.profile import TensorStatistics
-from haversack.compress.encode import encode
+from haversack.compress.encode import NONE, encode
 from haversack.compress.selection import bears
 
 
@@ -20,6 +22,7 @@ def perturb(
     *,
     ranges: Mapping[str, TensorStatistics],
     int4_layers: Collection[str] | None = None,
+    importance: Mapping[str, np.ndarray] = NONE,
 ) -> Encodings:
     """Return the encodings when one layer alone is stored and run in a way, under no target's constraints.
 
@@ -31,6 +34,7 @@ def perturb(
         layer: what it gets; the encodings are empty if it cannot have it.
         ranges: statistics of activations on this model.
         int4_layers: those that can have 4-bit weights, or None when all can.
+        importance: as in ``encode``.
     """
     node, precision = model.graph.by_key[key], layer.precision
     if precision == "float32" or not bears(node, precision):
@@ -43,4 +47,4 @@ def perturb(
     kernels = Constraints(
         integer_ops=frozenset({node.op}), int4_layers=frozenset({key}), groups={key: frozenset(GROUPS)}
     )
-    return encode(model, plan, ranges, kernels)[0]
+    return encode(model, plan, ranges, kernels, importance)[0]

@@ -6,25 +6,31 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Encoding
+from haversack.base.encodings import Affine, Codebook, Encoding
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.base.plan import LayerPlan
+from haversack.compress.encode import NONE
 from haversack.compress.selection import bears
 from haversack.compress.weights import store
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics.entropy import bits_per_code
 
 
-def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict[str, dict[str, float]]:
+def rates(
+    model: Model,
+    ways: Callable[[Node], Mapping[str, LayerPlan]],
+    importance: Mapping[str, np.ndarray] = NONE,
+) -> dict[str, dict[str, float]]:
     """Return node key of each layer -> kind -> bits of a weight, its share of the scales too: ``Profile.rates``.
 
-    Codes count by their entropy, scales by that of each of their four bytes. Codes are rounded to nearest; rounding
-    them by what a layer gives moves few of them, and the entropy hardly.
+    Codes count by their entropy, scales and a palette's entries by that of each of their four bytes. Codes are rounded
+    to nearest; rounding them by what a layer gives moves few of them, and the entropy hardly.
 
     Args:
         model: the prepared model.
         ways: node -> kind -> how its weights may be stored; what the node cannot have is left out.
+        importance: as in ``encode``.
 
     Raises:
         JobError: a weight holds NaN or an infinity.
@@ -35,7 +41,7 @@ def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict
             continue
         for kind, layer in ways(node).items():
             if bears(node, layer.precision):
-                stored = store(model, node, layer, None)
+                stored = store(model, node, layer, None, importance=importance.get(node.key))
                 (codes,) = stored.integers.values()
                 scales = _scale_bits(stored.tensors[f"{node.key}:weight"])
                 found.setdefault(node.key, {})[kind] = bits_per_code(codes) + scales / max(codes.size, 1)
@@ -43,8 +49,9 @@ def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict
 
 
 def _scale_bits(encoding: Encoding) -> float:
-    """Return the bits that the scales of a weight take together."""
-    if not isinstance(encoding, Affine):
+    """Return the bits that the scales of a weight take together, or the entries of its palettes."""
+    if not isinstance(encoding, Affine | Codebook):
         return 0.0
-    planes = np.ascontiguousarray(encoding.scale.reshape(-1)).view(np.uint8).reshape(-1, 4)
+    numbers = encoding.scale if isinstance(encoding, Affine) else encoding.entries
+    planes = np.ascontiguousarray(numbers.reshape(-1)).view(np.uint8).reshape(-1, 4)
     return sum(bits_per_code(plane) * len(plane) for plane in planes.T)

@@ -9,7 +9,7 @@ from haversack.base.constraints import Constraints
 from haversack.base.counted import counted
 from haversack.base.graph import Graph, Node
 from haversack.base.plan import STATIC, Plan, Precision, Step
-from haversack.choose.options import CLIPPED
+from haversack.choose.options import CLIPPED, PALETTE_BITS
 from haversack.compress.plans import float_first, uniform
 from haversack.flow.effort import DEFAULT, EFFORTS, Effort
 from haversack.tools.graph.roles import Role, role
@@ -21,8 +21,6 @@ VARIANTS = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "mi
 """Parts for the ranges of activations and the scales of weights in static plans; the first is preferred."""
 WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
-PALETTE_BITS = (6, 4)
-"""Bits of an index into a palette, the gentler first."""
 GROUPED = (32, 128)
 """How many 4-bit weights share a scale, the gentler first: XNNPACK is slower than with int8 at 32, and not at 128."""
 

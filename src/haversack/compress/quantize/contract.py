@@ -15,6 +15,7 @@ import numpy as np
 from haversack.base.errors import JobError
 from haversack.base.profile import TensorStatistics
 from haversack.base.shelf import Shelf
+from haversack.tools.numerics.affine import is_power
 
 SHELF = Shelf("haversack.compress.quantize", "quantizer")
 
@@ -25,9 +26,11 @@ class Quantizer(abc.ABC):
 
     Class attributes:
         clips: whether a range may leave out values that were seen.
+        shifts: whether scales are to be powers of two: weight scales are, and those of activations are rounded up.
     """
 
     clips: ClassVar[bool] = False
+    shifts: ClassVar[bool] = False
 
     def activation_range(self, statistics: TensorStatistics, bits: int = 8) -> tuple[float, float]:
         """Return (low, high) of the real values to cover with unsigned codes; it contains 0.
@@ -69,6 +72,7 @@ class Quantizer(abc.ABC):
             scales[alive] = self._weights(np.ascontiguousarray(weights[alive], np.float32), bits, taps)
             scales[~alive] = scales[alive].min()
         assert (np.isfinite(scales) & (scales > 0)).all(), f"{type(self).__name__} gives a scale that is none"
+        assert not self.shifts or is_power(scales).all(), f"{type(self).__name__} gives a scale that is no power of two"
         return scales
 
     @abc.abstractmethod
