@@ -75,6 +75,35 @@ def weighted_loss(found, weight, importance):
     return float((importance * np.square(palette.values(indices, book).astype(np.float64) - weight)).sum())
 
 
+def exhaustive(weight, importance, count):
+    """Return the least loss of all ways to divide sorted weights among entries."""
+    import itertools
+
+    order = np.argsort(weight)
+    values, mass = weight[order].astype(np.float64), importance[order]
+    best = np.inf
+    for inner in itertools.combinations(range(1, len(values)), count - 1):
+        ends = [0, *inner, len(values)]
+        parts = [slice(*pair) for pair in itertools.pairwise(ends)]
+        means = [(mass[part] * values[part]).sum() / mass[part].sum() for part in parts]
+        best = min(
+            best, sum((mass[p] * np.square(values[p] - mean)).sum() for p, mean in zip(parts, means, strict=True))
+        )
+    return best
+
+
+@few
+@given(st.integers(0, 1000), st.sampled_from([1, 2]))
+def test_few_weights_are_divided_exactly(seed, bits):
+    rng = np.random.default_rng(seed)
+    weight = (rng.normal(0, 1, 10) ** 3).astype(np.float32)
+    importance = rng.exponential(1.0, 10) + 0.1
+    counts = importance / importance.mean() + palette.LEAST
+    found = weighted_loss(palette.kmeans(weight, bits, importance), weight, counts)
+    best = exhaustive(weight, counts, 1 << bits)
+    assert found == pytest.approx(best, rel=0.02, abs=1e-4)  # entries are rounded to float16
+
+
 @few
 @given(st.integers(0, 1000), st.sampled_from([2, 3, 4, 5]))
 def test_a_weighted_palette_loses_less_of_what_it_is_weighted_by(seed, bits):

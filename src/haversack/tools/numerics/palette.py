@@ -9,9 +9,9 @@ import numpy as np
 from haversack.base.encodings import Codebook
 
 ROUNDS = 100
-"""Of k-means, at most: begun as it is here, it has settled by then, or nothing moves that matters."""
-BINS = 1024
-"""Of the histogram by which the first entries of k-means are placed."""
+"""Of Lloyd's algorithm, at most: begun as it is here, it settles before, or nothing moves that matters."""
+BINS = 512
+"""Different weights at most that are divided among entries exactly; more of them are divided bin by bin."""
 RATIOS = 64
 """How many scales of a logarithmic palette are tried: an octave below the largest weight, and half of one above."""
 LEAST = 0.01
@@ -61,11 +61,10 @@ def kmeans(
 ) -> tuple[Codebook, np.ndarray]:
     """Return palettes of 2^bits values for a weight, and its indices.
 
-    Lloyd's algorithm in one dimension (Lloyd 1982), begun twice: with entries as dense as the cube root of the weights'
-    density, which is best where there are many (Panter and Dite 1951), and on an even grid, which leaves out no weight
-    that lies far off. What loses less is taken; it is the same every time. Each weight counts by its importance, as in
-    SqueezeLLM (Kim et al. 2023, arXiv:2306.07629). Entries are float16 numbers in float32, ascending; what too few
-    different weights leave over repeats the last one.
+    In one dimension k-means can be solved exactly, by dynamic programming (Wu 1991; Wang and Song 2011). So it is for
+    up to 512 different weights; more are divided bin by bin, and Lloyd's algorithm settles the rest. It is the same
+    every time. Each weight counts by its importance, as in SqueezeLLM (Kim et al. 2023, arXiv:2306.07629). Entries are
+    float16 numbers in float32, ascending; what too few different weights leave over repeats the last one.
 
     Args:
         weight: float32, any shape, finite, not empty.
@@ -134,12 +133,40 @@ def _means(held: Values, bits: int) -> np.ndarray:
     known = np.unique(held.sorted)
     if len(known) <= 1 << bits:
         return known
-    edges = np.linspace(known[0], known[-1], BINS + 1)
+    if len(known) > BINS:
+        known = _bins(held, known[0], known[-1])
+    cuts = np.unique(np.concatenate([np.searchsorted(held.sorted, known), [len(held.sorted)]]))
+    even = np.linspace(held.sorted[0], held.sorted[-1], 1 << bits)  # where entries are nearly as many as bins
+    return min((_settled(held, begun) for begun in (_divided(held, cuts, 1 << bits), even)), key=held.loss)
+
+
+def _bins(held: Values, low: float, high: float) -> np.ndarray:
+    """Return where bins begin, as dense as the cube root of the weights' density: few in the middle, some far out."""
+    edges = np.linspace(low, high, 8 * BINS + 1)
     mass = np.diff(held.mass[np.searchsorted(held.sorted, edges[1:-1])], prepend=0.0, append=held.mass[-1])
     share = np.concatenate([[0.0], np.cumsum(np.cbrt(np.maximum(mass, 0.0)))])
-    dense = np.interp((np.arange(1 << bits) + 0.5) * (share[-1] / (1 << bits)), share, edges)
-    found = [_settled(held, begun) for begun in (dense, np.linspace(known[0], known[-1], 1 << bits))]
-    return min(found, key=held.loss)
+    begun = np.interp(np.arange(BINS) * (share[-1] / BINS), share, edges)
+    begun[0] = low
+    return np.asarray(begun)
+
+
+def _divided(held: Values, cuts: np.ndarray, count: int) -> np.ndarray:
+    """Return the means of the cells of least loss among those that end at cuts: dynamic programming (Wu 1991)."""
+    mass, first, second = (sums[cuts] for sums in (held.mass, held.first, held.second))
+    inside = mass[None, :] - mass[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        loss = second[None, :] - second[:, None] - np.square(first[None, :] - first[:, None]) / inside
+    loss = np.where(np.triu(np.ones(loss.shape, bool), 1), loss, np.inf)
+    least, begins = loss[0], []
+    for _ in range(min(count, len(cuts) - 1) - 1):
+        total = least[:, None] + loss
+        begins.append(total.argmin(axis=0))
+        least = total[begins[-1], np.arange(len(cuts))]
+    ends = [len(cuts) - 1]
+    for begin in reversed(begins):
+        ends.append(int(begin[ends[-1]]))
+    ends = [0, *reversed(ends)]
+    return np.diff(first[ends]) / np.diff(mass[ends])
 
 
 def _settled(held: Values, begun: np.ndarray) -> np.ndarray:
