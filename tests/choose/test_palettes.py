@@ -8,6 +8,7 @@ import pytest
 from alone import propose
 
 from haversack.base.budget import Budget
+from haversack.base.graph import Node, TensorSpec
 from haversack.base.plan import PRECISIONS, LayerPlan, Plan, Step
 from haversack.base.profile import Profile
 from haversack.choose.forecast import computes_integers, least_bytes
@@ -63,9 +64,14 @@ def test_a_kind_tells_part_bits_and_group():
 
 @pytest.mark.parametrize(("bits", "held"), [(1, 4), (3, 4), (4, 4), (5, 8), (6, 8), (8, 8)])
 def test_what_a_weight_takes_in_all_files(bits, held):
-    assert stored_bits(LayerPlan("palette", weights=Step("kmeans", {"bits": bits}))) == held
-    assert stored_bits(LayerPlan("int8")) == 8
-    assert stored_bits(LayerPlan("float16")) == 16
+    spec = TensorSpec((4, 8), "float32")
+    layer = Node("a:linear#0", "linear", "a", ("x:input#0",), spec, weight="w", parameters=("w",))
+    table = Node("t:embedding#0", "embedding", "t", (), spec, weight="t", parameters=("t",))
+    book = LayerPlan("palette", weights=Step("kmeans", {"bits": bits}))
+    assert stored_bits(book, layer) == held
+    assert stored_bits(book, table) == 8
+    assert stored_bits(LayerPlan("int8"), layer) == 8
+    assert stored_bits(LayerPlan("float16"), table) == 16
 
 
 def test_they_are_options_where_their_loss_is_known(world, booked):
@@ -107,9 +113,12 @@ def test_without_a_limit_on_bytes_nothing_asks_for_them(world, booked):
 
 
 def test_integers_alone_come_first_where_they_fit(world, booked):
+    """A mixture of 8 and 4 bits can be proven bit for bit, though palettes would lose less."""
+    losses = {key: {**found, "w4a8": 0.2} for key, found in booked.profile.sensitivity.items()}
+    known = replace(booked.profile, sensitivity=losses)
     base = world.evaluate(world.plan("int8"))
-    plan, _ = propose(booked.mixer(), base, Budget(size=base.artifact.bytes + 10), 0.0)
-    assert {layer.precision for layer in plan.layers.values()} == {"int8"}
+    plan, _ = propose(replace(booked.mixer(), profile=known), base, Budget(size=round(base.artifact.bytes * 0.75)), 0.0)
+    assert {layer.precision for layer in plan.layers.values()} == {"int8", "w4a8"}
 
 
 def test_what_is_measured_and_weighed_names_them_only_where_asked():

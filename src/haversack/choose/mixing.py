@@ -166,8 +166,9 @@ class Mixer:
         return Forecast(size, ratio, error, size * shrink, milliseconds)
 
     def _bytes(self, plan: Plan) -> float:
-        full = LayerPlan("float32")
-        return sum(count * stored_bits(plan.layers.get(key, full)) / 8 for key, count in self.weight_elements.items())
+        full, nodes = LayerPlan("float32"), self.graph.by_key
+        counts = self.weight_elements.items()
+        return sum(count * stored_bits(plan.layers.get(key, full), nodes[key]) / 8 for key, count in counts)
 
     def _items(
         self, bases: Mapping[str, Candidate], known: Mapping[str, _Measured], *, light: bool

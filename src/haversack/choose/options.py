@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from haversack.base.graph import Graph, Node
 from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, LayerPlan, Precision, Step
 from haversack.base.profile import Profile
+from haversack.tools.graph.roles import Role, role
 
 BYTES_PER_WEIGHT: Mapping[str, float] = {precision: bits / 8 for precision, bits in WEIGHT_BITS.items()}
 SECONDS_PER_BORDER_ELEMENT = 0.6e-9
@@ -107,7 +108,7 @@ def _option(
     speed: Mapping[str, Mapping[Precision, float]],
     packing: float,
 ) -> Option:
-    size = elements * stored_bits(plan) / 8
+    size = elements * stored_bits(plan, node) / 8
     seconds = {
         target: profile.seconds.get(target, {}).get(node.key, 0.0) * ratios.get(plan.precision, 1.0)
         for target, ratios in speed.items()
@@ -117,11 +118,11 @@ def _option(
     return Option(node.key, plan, size, download, seconds, _loss(profile, node, plan))
 
 
-def stored_bits(plan: LayerPlan) -> int:
-    """Return the bits that a weight takes in the files of all runtimes: some hold indices in 4 or 8 bits only."""
+def stored_bits(plan: LayerPlan, node: Node) -> int:
+    """Return the bits that a weight takes at most: some files hold indices in 4 or 8 bits, of tables in 8."""
     if plan.precision != "palette":
         return plan.bits
-    return 4 if plan.bits <= 4 else 8
+    return 4 if plan.bits <= 4 and role(node) is not Role.EMBEDDING else 8
 
 
 def _palettes(profile: Profile, node: Node) -> tuple[LayerPlan, ...]:

@@ -41,8 +41,8 @@ def encode(
         plan: what each layer becomes.
         ranges: statistics of activations on this model; not read when no layer is int8.
         constraints: of the targets that the encodings must fit.
-        importance: node key -> how much each weight counts in a palette (``compress.importance``); where nothing is
-            known, all count alike.
+        importance: node key -> how much each weight counts in a palette, float32 in its shape
+            (``compress.importance``); where nothing is known, all count alike.
 
     Raises:
         UsageError: the plan names a layer that the model does not have, or a precision that it cannot have.
@@ -78,7 +78,7 @@ def store_weights(
         affine: the encodings by tensor key: of activations, and of weights where their scales are kept.
         keep_scales: whether weights that have an encoding in ``affine`` keep its scales.
         half: whether scales of weights that are only stored are float16 numbers (``Constraints.half_scales``).
-        importance: as in ``encode``.
+        importance: as in ``encode``, float32.
     """
     tensors: dict[str, Encoding] = {}
     integers: dict[str, np.ndarray] = {}

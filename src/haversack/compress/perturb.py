@@ -34,7 +34,7 @@ def perturb(
         layer: what it gets; the encodings are empty if it cannot have it.
         ranges: statistics of activations on this model.
         int4_layers: those that can have 4-bit weights, or None when all can.
-        importance: as in ``encode``.
+        importance: node key -> float32 in the weight's shape, as ``encode`` takes it.
     """
     node, precision = model.graph.by_key[key], layer.precision
     if precision == "float32" or not bears(node, precision):

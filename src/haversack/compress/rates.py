@@ -30,7 +30,7 @@ def rates(
     Args:
         model: the prepared model.
         ways: node -> kind -> how its weights may be stored; what the node cannot have is left out.
-        importance: as in ``encode``.
+        importance: node key -> float32 in the weight's shape, as ``encode`` takes it.
 
     Raises:
         JobError: a weight holds NaN or an infinity.

@@ -17,6 +17,7 @@ from haversack.tools.graph.roles import Role, role
 DYNAMIC_SHARE = 0.5
 """Above this share of the multiply-accumulates in linear layers a model is proposed in dynamic int8 first."""
 FOLD = (Step("fold_norm"),)
+CORRECTED = (*FOLD, Step("bias_correct"))
 VARIANTS = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minmax"), ("percentile", "mse"))
 """Parts for the ranges of activations and the scales of weights in static plans; the first is preferred."""
 WEIGHTS = ("mse", "minmax")
@@ -67,7 +68,7 @@ def proposals(
     palettes = [
         replace(one, layers=uniform(graph, "palette", weights=Step("kmeans", {"bits": bits})))
         for bits in PALETTE_BITS
-        for one in plan("palette", f"palettes of {1 << bits} values, float arithmetic")
+        for one in plan("palette", f"palettes of {1 << bits} values, float arithmetic", CORRECTED)
     ]
     floats = [
         *plan("int8_weights", "int8 weights, float arithmetic"),

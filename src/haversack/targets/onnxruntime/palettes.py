@@ -61,7 +61,7 @@ def write_rows(sheet: Sheet, node: Node, book: Codebook, indices: np.ndarray, ro
 
 
 def read_palette(node: ir.Node) -> tuple[Codebook, np.ndarray] | None:
-    """Return the palette and the indices of a weight that a node looks up, or None where it looks up nothing stored.
+    """Return the palette and the int32 indices of a weight that a node looks up; None where it looks up nothing stored.
 
     Args:
         node: the Gather of one palette, or the Reshape behind the GatherElements of several.

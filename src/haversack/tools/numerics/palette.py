@@ -166,7 +166,7 @@ def _divided(held: Values, cuts: np.ndarray, count: int) -> np.ndarray:
     for begin in reversed(begins):
         ends.append(int(begin[ends[-1]]))
     ends = [0, *reversed(ends)]
-    return np.diff(first[ends]) / np.diff(mass[ends])
+    return np.asarray(np.diff(first[ends]) / np.diff(mass[ends]))
 
 
 def _settled(held: Values, begun: np.ndarray) -> np.ndarray:
