@@ -155,6 +155,7 @@ def test_integers_need_an_encoding():
         (affine([1.0, 1.0], [0, 0], axis=2), np.zeros((3, 2), np.int32), "2 scales do not fit axis 2"),
         (Codebook(2, np.zeros(4, np.float32)), np.array([3, 4], np.int32), "an index is none of 4 entries"),
         (Codebook(2, np.zeros(4, np.float32)), np.array([-1, 0], np.int32), "an index is none of 4 entries"),
+        (Codebook(1, np.zeros((2, 2), np.float32), 2), np.zeros((3, 2), np.int32), "palettes for 4 rows do not fit"),
     ],
 )
 def test_integers_fit_their_encoding(encoding, integers, says):

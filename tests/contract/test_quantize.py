@@ -32,7 +32,7 @@ def seen(values, bins=512):
 
 
 def test_the_shelf_has_what_the_recipes_name():
-    assert {"minmax", "percentile", "mse"} <= set(PARTS)
+    assert {"minmax", "percentile", "mse", "coarse", "power_of_two"} <= set(PARTS)
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -118,6 +118,16 @@ def test_a_constant_and_a_zero_activation(name):
     assert high == pytest.approx(3.0, rel=0.01)
 
 
+@pytest.mark.parametrize("name", PARTS)
+@few
+@given(weights_of_channels, st.sampled_from([2, 4, 8]))
+def test_a_part_that_shifts_gives_powers_of_two(name, weights, bits):
+    part = SHELF.build(name)
+    assert part.shifts == (name == "power_of_two")
+    if part.shifts:
+        assert (np.frexp(part.weight_scales(weights, bits))[0] == 0.5).all()
+
+
 @dataclass(frozen=True)
 class _Greedy(Quantizer):
     """A planted fault: it covers more than was seen, and gives a scale of 0."""
@@ -140,7 +150,22 @@ class _Clipper(_Greedy):
         return full_scales(weights, bits)
 
 
+@dataclass(frozen=True)
+class _Shifty(Quantizer):
+    """A planted fault: it says that it shifts, and does not."""
+
+    shifts = True
+
+    def _activation(self, statistics, bits):
+        return statistics.minimum, statistics.maximum
+
+    def _weights(self, weights, bits, taps):
+        return full_scales(weights, bits)
+
+
 def test_the_contract_catches_a_bad_part():
+    with pytest.raises(AssertionError, match="no power of two"):
+        _Shifty().weight_scales(np.ones((2, 2), np.float32))
     with pytest.raises(AssertionError, match="leaves the values seen"):
         _Greedy().activation_range(seen([-1.0, 1.0]))
     with pytest.raises(AssertionError, match="gives a scale that is none"):

@@ -91,3 +91,19 @@ def test_what_small_downloads_lose_is_learnt_where_it_is_worth_knowing(made, lig
     kinds = {kind for each in found.sensitivity.values() for kind in each}
     assert bool(found.rates) == light
     assert any("/" in kind for kind in kinds) == light
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_what_palettes_lose_is_learnt_where_bytes_are_limited(made, limited):
+    steps, _ = made
+    found = replace(steps(), limited=limited).profile
+    for each in (*found.sensitivity.values(), *found.rates.values()):
+        assert ({"palette/kmeans/6", "palette/kmeans/4"} <= set(each)) == limited
+
+
+def test_one_target_without_palettes_keeps_them_out(made):
+    steps, _ = made
+    both = {name: TARGETS.build(name) for name in ("onnxruntime", "litert")}
+    assert "palette" not in both["litert"].precisions
+    found = replace(steps(), limited=True, targets=both).profile
+    assert not any("palette" in kind for each in found.sensitivity.values() for kind in each)

@@ -10,7 +10,7 @@ from haversack.flow.shelves import all_shelves
 
 def test_every_shelf_stands_under_the_noun_of_its_parts():
     found = all_shelves()
-    assert set(found) == {"operation", "metric", "preparation step", "quantizer", "target"}
+    assert set(found) == {"operation", "metric", "preparation step", "quantizer", "palette", "target"}
     assert all(noun == shelf.noun for noun, shelf in found.items())
 
 
@@ -18,7 +18,7 @@ def test_known_parts_are_on_their_shelf_with_a_line():
     found = all_shelves()
     for noun, name in [
         ("target", "onnxruntime"), ("metric", "top1"), ("preparation step", "bias_correct"), ("quantizer", "mse"),
-        ("operation", "resize"),
+        ("operation", "resize"), ("palette", "kmeans"),
     ]:  # fmt: skip
         assert len(found[noun].catalogue()[name]) > 20
 

@@ -247,6 +247,10 @@ def _check_integers(key: str, encoding: Encoding, integers: np.ndarray) -> None:
     if isinstance(encoding, Codebook) and integers.size:
         inside = int(integers.min()) >= 0 and int(integers.max()) < 1 << encoding.bits
         _demand(inside, f"{key}: an index is none of {1 << encoding.bits} entries")
+    if isinstance(encoding, Codebook) and encoding.group:
+        rows = len(encoding.entries) * encoding.group
+        fits = integers.ndim > 0 and len(integers) == rows
+        _demand(fits, f"{key}: palettes for {rows} rows do not fit integers {integers.shape}")
     if isinstance(encoding, BlockAffine) and encoding.symmetric:
         rows, blocks = encoding.scale.shape
         fits = integers.shape == (rows, blocks * encoding.block)

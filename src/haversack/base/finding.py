@@ -31,6 +31,11 @@ KINDS: dict[str, tuple[Severity, int, str]] = {
     "joined-in-float": ("note", 0, "tensors of different range are joined in float at the end of the model"),
     "range-mixing": ("warning", 0, "tensors of different range share one scale"),
     "rounding-ties": ("warning", 0, "a scale ratio that leaves rounding ties to the runtime"),
+    "not-a-shift": (
+        "warning",
+        0,
+        "scales that were to be powers of two are none: a clamp, an add or a mean demands it",
+    ),
     "less-robust": ("warning", 0, "compression loses more on degraded inputs than on clean ones"),
     "not-established": ("warning", 0, "the interval of the drop crosses its limit at this number of samples"),
     "nondeterministic": ("warning", 0, "two runs of the same artefact differ"),

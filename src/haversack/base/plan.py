@@ -88,8 +88,20 @@ class LayerPlan:
     weights: Step = Step("minmax")
 
     @property
+    def bits(self) -> int:
+        """Bits of a stored weight: of an index, where a palette's settings say so."""
+        usual = WEIGHT_BITS[self.precision]
+        return int(self.weights.settings.get("bits", usual)) if self.precision == "palette" else usual
+
+    @property
     def kind(self) -> str:
-        """What its loss and rate are known by: the precision, and how much coarser its steps are (``int8/4``)."""
+        """What its loss and rate are known by: the precision, and how much coarser its steps are (``int8/4``).
+
+        Of a palette its part, its bits and, if it has groups, the rows of one: ``palette/kmeans/4/16``.
+        """
+        if self.precision == "palette":
+            group = self.weights.settings.get("group", 0)
+            return f"palette/{self.weights.part}/{self.bits}" + (f"/{group}" if group else "")
         factor = self.weights.settings.get("factor") if self.weights.part == "coarse" else None
         return self.precision if factor is None else f"{self.precision}/{factor:g}"
 

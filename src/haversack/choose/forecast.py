@@ -40,7 +40,7 @@ def least_bytes(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan) -> 
     for node in graph.nodes:
         for name in node.parameters:
             layer = plan.layers.get(node.key) if name == node.weight else None
-            width = BYTES_PER_WEIGHT["float32" if layer is None else layer.precision]
+            width = BYTES_PER_WEIGHT["float32"] if layer is None else layer.bits / 8
             widths[name] = min(width, widths.get(name, width))
     return sum(weights[name].size * width for name, width in widths.items() if weights[name].dtype.kind == "f")
 

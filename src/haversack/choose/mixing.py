@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from haversack.base.budget import Budget
 from haversack.base.candidate import Artifact, Candidate, Latency, Parity
 from haversack.base.graph import Graph
-from haversack.base.plan import STATIC, WEIGHT_BITS, Plan, Precision
+from haversack.base.plan import STATIC, WEIGHT_BITS, LayerPlan, Plan, Precision
 from haversack.base.profile import Profile
 from haversack.base.scope import Scope
 from haversack.choose import knapsack
 from haversack.choose.forecast import COMPUTING
 from haversack.choose.knapsack import Limit
-from haversack.choose.options import BYTES_PER_WEIGHT, Option, borders, options
+from haversack.choose.options import Option, borders, options, stored_bits
 from haversack.choose.verdict import amount, ranked
 
 MARGIN = 0.01
@@ -169,9 +169,9 @@ class Mixer:
         return Forecast(size, ratio, error, size * shrink, milliseconds)
 
     def _bytes(self, plan: Plan) -> float:
-        kinds = {key: layer.precision for key, layer in plan.layers.items()}
-        elements = self.weight_elements.items()
-        return sum(count * BYTES_PER_WEIGHT[kinds.get(key, "float32")] for key, count in elements)
+        full, nodes = LayerPlan("float32"), self.graph.by_key
+        counts = self.weight_elements.items()
+        return sum(count * stored_bits(plan.layers.get(key, full), nodes[key]) / 8 for key, count in counts)
 
     def _items(
         self, bases: Mapping[str, Candidate], known: Mapping[str, _Measured], *, light: bool

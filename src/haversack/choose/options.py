@@ -9,6 +9,7 @@ from haversack.base.graph import Graph, Node
 from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, WIDTHS, LayerPlan, Precision, Step
 from haversack.base.profile import Profile
 from haversack.base.scope import Scope
+from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics import planes
 
 BYTES_PER_WEIGHT: Mapping[str, float] = {
@@ -35,6 +36,8 @@ FACTORS = tuple(round(2.0 ** (step / 3), 3) for step in range(1, 16))
 """By how much the steps of 8-bit weights may be coarser, so that they weigh less as a download."""
 PROBE = FACTORS[8]
 """The factor whose loss is measured: 8. Rounding errors grow with the step, squared losses with its square."""
+PALETTE_BITS = (6, 4)
+"""Bits of an index into a palette, the gentler first."""
 COARSENED: tuple[Precision, ...] = ("int8", "int8_dynamic", "int8_weights")
 
 
@@ -80,11 +83,11 @@ def options(
     light: bool = False,
     scope: Scope | None = None,
 ) -> dict[str, tuple[Option, ...]]:
-    """Return the options of every layer of ``base``: as planned there, in float16 and float32, and in other widths.
+    """Return the options of every layer of ``base``: as planned there, in floats, other widths and palettes.
 
     Static weights of all widths that the targets have are options of each other where the loss of 4 bits was measured:
     which layers that are, the targets say (``Constraints.widths``). They are no faster, so that only a limit on bytes
-    asks for them.
+    asks for them. So it is with palettes, which compute in float and take float's time, where their loss was measured.
 
     Args:
         graph: the prepared model's graph.
@@ -104,7 +107,8 @@ def options(
         coarser = _coarser(profile, node, base[node.key]) if light else ()
         halves = (LayerPlan("float16"),) if "float16" in precisions else ()
         narrow = _widths(profile, node, base[node.key], precisions)
-        others = (*coarser, *narrow, *halves, LayerPlan("float32"))
+        books = _palettes(profile, node) if "palette" in precisions else ()
+        others = (*coarser, *narrow, *books, *halves, LayerPlan("float32"))
         allowed = (plan for plan in others if scope is None or scope.allows(node.key, plan))
         plans = dict.fromkeys((base[node.key], *allowed))
         found[node.key] = tuple(
@@ -121,7 +125,7 @@ def _option(
     speed: Mapping[str, Mapping[Precision, float]],
     packing: float,
 ) -> Option:
-    size = elements * BYTES_PER_WEIGHT[plan.precision]
+    size = elements * stored_bits(plan, node) / 8
     seconds = {
         target: profile.seconds.get(target, {}).get(node.key, 0.0) * ratios.get(plan.precision, 1.0)
         for target, ratios in speed.items()
@@ -130,6 +134,23 @@ def _option(
     dense = plan.precision in STATIC and WEIGHT_BITS[plan.precision] in planes.WIDTHS
     download = size * (1.0 if dense else packing) if rate is None else elements * rate / 8
     return Option(node.key, plan, size, download, seconds, _loss(profile, node, plan))
+
+
+def stored_bits(plan: LayerPlan, node: Node) -> float:
+    """Return the bits that a weight takes at most: some files hold indices in 4 or 8 bits, of tables in 8."""
+    if plan.precision != "palette":
+        return 8 * BYTES_PER_WEIGHT[plan.precision]
+    return 4 if plan.bits <= 4 and role(node) is not Role.EMBEDDING else 8
+
+
+def _palettes(profile: Profile, node: Node) -> tuple[LayerPlan, ...]:
+    """Return a layer with a palette, of as many bits as its loss is known for."""
+    known = profile.sensitivity.get(node.key, {})
+    return tuple(plan for plan in map(_book, PALETTE_BITS) if plan.kind in known)
+
+
+def _book(bits: int) -> LayerPlan:
+    return LayerPlan("palette", "tensor", Step("kmeans", {"bits": bits}))
 
 
 def _widths(profile: Profile, node: Node, plan: LayerPlan, precisions: Collection[Precision]) -> tuple[LayerPlan, ...]:
@@ -158,26 +179,31 @@ def borders(graph: Graph, layers: Sequence[str]) -> tuple[Border, ...]:
     return tuple(Border(first, second, cost) for (first, second), cost in found.items())
 
 
-def ways(precisions: Collection[Precision], *, light: bool = True) -> dict[str, LayerPlan]:
+def ways(precisions: Collection[Precision], *, light: bool = True, palettes: bool = False) -> dict[str, LayerPlan]:
     """Return kind -> a plan of a layer whose loss decides between its options: what is measured of each precision.
 
     Args:
         precisions: of integers.
         light: whether coarser steps may be options, so that their loss is measured at one factor.
+        palettes: whether palettes may be options.
     """
     found = [LayerPlan(one, weights=quantizer(one)) for one in precisions]
     found += [_coarse(one, PROBE) for one in found if light and one.precision in COARSENED]
+    found += [_book(bits) for bits in PALETTE_BITS if palettes]
     return {one.kind: one for one in found}
 
 
-def stores(precisions: Collection[Precision], able: Collection[Precision] = ()) -> dict[str, LayerPlan]:
+def stores(
+    precisions: Collection[Precision], able: Collection[Precision] = (), *, palettes: bool = False
+) -> dict[str, LayerPlan]:
     """Return kind -> a plan of a layer whose rate decides between its options.
 
     Args:
         precisions: of integers, whose loss is measured.
         able: what all targets can do: the widths among them whose loss is forecast count as well.
+        palettes: whether palettes may be options.
     """
-    found = list(ways(precisions).values())
+    found = list(ways(precisions, palettes=palettes).values())
     if "w4a8" in precisions:
         found += [LayerPlan(one, weights=quantizer(one)) for one in STATIC.intersection(able).difference(precisions)]
     found += [_coarse(one, factor) for one in found if one.kind in COARSENED for factor in FACTORS]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from haversack.base.constraints import Constraints, Ratio
+from haversack.base.counted import counted
 from haversack.base.encodings import Affine
 from haversack.base.errors import ConversionError, Fault
 from haversack.base.finding import Finding
@@ -18,10 +19,12 @@ from haversack.base.profile import TensorStatistics
 from haversack.compress.quantize.contract import Quantizer
 from haversack.compress.quantize.minmax import MinMax
 from haversack.tools.graph.roles import Role, role
-from haversack.tools.numerics.affine import MIDDLE, from_range
+from haversack.tools.numerics.affine import MIDDLE, from_range, is_power, power_up
 from haversack.tools.numerics.ties import is_tie_free, tie_free
 
 CODES = 255
+NAMED = 5
+"""Tensors that a finding names."""
 MIXING = 8.0
 """Tensors that share one scale are told about when one range is more than so many times the other."""
 _EVERYTHING = (-math.inf, math.inf)
@@ -61,7 +64,8 @@ def encode(
     Ties first (a group covers all its members; a tie that would break the bound of a clamp or a fixed scale is left
     out, and told), then bounds and fixed scales, then the ratios of adds and means from the outputs backwards, each
     adjusting its input's scale: upwards, or downwards where a clamp bounds it. A ratio between scales that are both
-    settled already is told as ``rounding-ties``.
+    settled already is told as ``rounding-ties``. Where scales are to be powers of two they are rounded up to
+    one, before the ratios; what a clamp or a ratio makes another number is told as ``not-a-shift``.
 
     Args:
         graph: the canonical graph.
@@ -83,13 +87,14 @@ def encode(
             findings += _tie(groups, sorted(tie))
     findings += _mixing(graph, groups, covered)
     for group in _distinct(groups):
-        group.encoding = _grid(group)
+        group.encoding = _shifted(group, _grid(group)) if quantizer.shifts else _grid(group)
         group.settled = group.fixed is not None
     order = {node.out: index for index, node in enumerate(graph.nodes)}
     inside = [ratio for ratio in constraints.ratios if ratio.input in keys and ratio.output in keys]
     for ratio in sorted(inside, key=lambda ratio: -order[ratio.output]):
-        findings += _keep_ratio(groups[ratio.input], groups[ratio.output], ratio)
-    return {key: _made(groups[key]) for key in sorted(keys)}, findings
+        findings += _keep_ratio(groups[ratio.input], groups[ratio.output], ratio, shifts=quantizer.shifts)
+    made = {key: _made(groups[key]) for key in sorted(keys)}
+    return made, findings + (_unshifted(made) if quantizer.shifts else [])
 
 
 def _ranges(
@@ -207,12 +212,33 @@ def _affine(scale: np.ndarray, zero: int) -> Affine:
     return Affine(8, signed=False, axis=None, scale=np.array(scale, np.float32), zero_point=np.array(zero, np.int32))
 
 
-def _keep_ratio(source: _Group, target: _Group, ratio: Ratio) -> list[Finding]:
+def _shifted(group: _Group, encoding: Affine) -> Affine:
+    """Return a group's encoding with the next power of two above as its scale, where the group allows it."""
+    found = _rescaled(group, power_up(encoding.scale))
+    return encoding if group.fixed is not None or not group.allows(found) else found
+
+
+def _unshifted(made: Mapping[str, Affine]) -> list[Finding]:
+    """Tell of scales that are to be powers of two and are none."""
+    keys = [key for key, encoding in made.items() if not is_power(encoding.scale)]
+    if not keys:
+        return []
+    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    names = f"{', '.join(keys[:NAMED])}{more}"
+    text = f"{len(keys)} of {counted(len(made), 'activation scale')} are no powers of two: a clamp, an add or a mean"
+    return [Finding("not-a-shift", f"{text} demands another ({names})")]
+
+
+def _keep_ratio(source: _Group, target: _Group, ratio: Ratio, *, shifts: bool) -> list[Finding]:
     mine, theirs = _made(source), _made(target)
-    held = is_tie_free(mine.scale, theirs.scale, ratio.denominator, ratio.multiple)
+    parts = ratio.denominator, ratio.multiple
+    held = is_tie_free(mine.scale, theirs.scale, *parts)
     if not held and not source.settled and source is not target:
-        for up in (True, False):
-            wish = tie_free(mine.scale, theirs.scale, ratio.denominator, ratio.multiple, up=up)
+        wishes = [tie_free(mine.scale, theirs.scale, *parts, up=up) for up in (True, False)]
+        twice = mine.scale * np.float32(2.0)
+        if shifts and is_tie_free(twice, theirs.scale, *parts):  # a bit less, and a shift still
+            wishes.insert(0, twice)
+        for wish in wishes:
             encoding = _rescaled(source, wish)
             if source.allows(encoding):
                 source.encoding, held = encoding, True

@@ -14,6 +14,7 @@ from haversack.base.plan import STATIC, Plan
 from haversack.base.profile import TensorStatistics
 from haversack.base.progress import Event, Sink, silent
 from haversack.compress.encode import encode, store_weights
+from haversack.compress.importance import importance
 from haversack.compress.prepare.contract import SHELF, PrepareContext, PrepareStep
 from haversack.compress.selection import holdable
 
@@ -38,8 +39,8 @@ def apply(
 ) -> Compressed:
     """Return the model with a plan applied.
 
-    In order: the preparation steps that need no encodings; the ranges of the prepared model's activations; the
-    encodings; the steps that need them. These may change biases and
+    In order: the preparation steps that need no encodings; the ranges of the prepared model's activations; how much
+    the weights of palettes count; the encodings; the steps that need them. These may change biases and
     weights, which are then stored anew with the scales that they have (raised where a bias has outgrown its room).
 
     Args:
@@ -63,14 +64,16 @@ def apply(
         if "encodings" not in part.needs:
             model = _run(part, model, context)
     static = any(layer.precision in STATIC for layer in plan.layers.values())
-    encodings, findings = encode(model, plan, ranges(model) if static else {}, constraints)
+    books = [key for key, layer in plan.layers.items() if layer.precision == "palette" and key in model.graph.by_key]
+    counts = importance(model, books, samples()) if books else {}
+    encodings, findings = encode(model, plan, ranges(model) if static else {}, constraints, counts)
     late = [part for part in parts if "encodings" in part.needs]
     for part in late:
         model = _run(part, model, replace(context, encodings=encodings))
     if late:
         affine = {key: value for key, value in encodings.tensors.items() if isinstance(value, Affine)}
         made, _ = holdable(model.graph, plan, constraints)
-        tensors, integers, told = store_weights(model, made, affine, keep_scales=True)
+        tensors, integers, told = store_weights(model, made, affine, keep_scales=True, importance=counts)
         encodings = Encodings({**encodings.tensors, **tensors}, integers)
         findings = tuple(dict.fromkeys((*findings, *told)))
     sink(Event("compress", "done", f"{counted(len(plan.layers), 'layer')} encoded"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -18,9 +19,15 @@ from haversack.compress.quantize.contract import SHELF
 from haversack.compress.selection import check, holdable, integer_tensors
 from haversack.compress.weights import store
 
+NONE: Mapping[str, np.ndarray] = MappingProxyType({})
+
 
 def encode(
-    model: Model, plan: Plan, ranges: Mapping[str, TensorStatistics], constraints: Constraints
+    model: Model,
+    plan: Plan,
+    ranges: Mapping[str, TensorStatistics],
+    constraints: Constraints,
+    importance: Mapping[str, np.ndarray] = NONE,
 ) -> tuple[Encodings, tuple[Finding, ...]]:
     """Return the encodings of a plan, and findings of what had to give way.
 
@@ -34,6 +41,8 @@ def encode(
         plan: what each layer becomes.
         ranges: statistics of activations on this model; not read when no layer is int8.
         constraints: of the targets that the encodings must fit.
+        importance: node key -> how much each weight counts in a palette, float32 in its shape
+            (``compress.importance``); where nothing is known, all count alike.
 
     Raises:
         UsageError: the plan names a layer that the model does not have, or a precision that it cannot have.
@@ -48,12 +57,18 @@ def encode(
         keys = integer_tensors(model.graph, plan, constraints.integer_ops, constraints.floats | floats)
     quantizer = SHELF.build(plan.ranges.part, plan.ranges.settings)
     affine, findings = activations.encode(model.graph, keys, ranges, quantizer, constraints)
-    tensors, integers, told = store_weights(model, plan, affine, half=constraints.half_scales)
+    tensors, integers, told = store_weights(model, plan, affine, half=constraints.half_scales, importance=importance)
     return Encodings({**affine, **tensors}, integers), (*kept, *joined, *findings, *told)
 
 
 def store_weights(
-    model: Model, plan: Plan, affine: Mapping[str, Affine], *, keep_scales: bool = False, half: bool = False
+    model: Model,
+    plan: Plan,
+    affine: Mapping[str, Affine],
+    *,
+    keep_scales: bool = False,
+    half: bool = False,
+    importance: Mapping[str, np.ndarray] = NONE,
 ) -> tuple[dict[str, Encoding], dict[str, np.ndarray], tuple[Finding, ...]]:
     """Return encodings and integers of every planned weight, in execution order, and findings.
 
@@ -63,6 +78,7 @@ def store_weights(
         affine: the encodings by tensor key: of activations, and of weights where their scales are kept.
         keep_scales: whether weights that have an encoding in ``affine`` keep its scales.
         half: whether scales of weights that are only stored are float16 numbers (``Constraints.half_scales``).
+        importance: as in ``encode``, float32.
     """
     tensors: dict[str, Encoding] = {}
     integers: dict[str, np.ndarray] = {}
@@ -70,7 +86,8 @@ def store_weights(
     for node in model.graph.nodes:
         if node.key in plan.layers:
             kept = affine.get(f"{node.key}:weight") if keep_scales else None
-            stored = store(model, node, plan.layers[node.key], affine.get(f"{node.inputs[0]}:out"), kept, half=half)
+            source, counts = affine.get(f"{node.inputs[0]}:out"), importance.get(node.key)
+            stored = store(model, node, plan.layers[node.key], source, kept, half=half, importance=counts)
             tensors.update(stored.tensors)
             integers.update(stored.integers)
             findings += stored.findings

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
+
 from haversack.base.constraints import Constraints
 from haversack.base.encodings import Encodings
 from haversack.base.model import Model
 from haversack.base.plan import GROUPS, NARROW, LayerPlan, Plan
 from haversack.base.profile import TensorStatistics
-from haversack.compress.encode import encode
+from haversack.compress.encode import NONE, encode
 from haversack.compress.selection import bears, lacks
 
 
@@ -20,6 +22,7 @@ def perturb(
     *,
     ranges: Mapping[str, TensorStatistics],
     widths: Mapping[str, Collection[int]] | None = None,
+    importance: Mapping[str, np.ndarray] = NONE,
 ) -> Encodings:
     """Return the encodings when one layer alone is stored and run in a way, under no target's constraints.
 
@@ -31,6 +34,7 @@ def perturb(
         layer: what it gets; the encodings are empty if it cannot have it.
         ranges: statistics of activations on this model.
         widths: which bits the weights of each layer can have, or None when all have all.
+        importance: node key -> float32 in the weight's shape, as ``encode`` takes it.
     """
     node, precision = model.graph.by_key[key], layer.precision
     if precision == "float32" or not bears(node, precision):
@@ -41,4 +45,4 @@ def perturb(
         return Encodings.none()
     plan = Plan("no-target", {key: layer})
     kernels = Constraints(integer_ops=frozenset({node.op}), widths={key: NARROW}, groups={key: frozenset(GROUPS)})
-    return encode(model, plan, ranges, kernels)[0]
+    return encode(model, plan, ranges, kernels, importance)[0]

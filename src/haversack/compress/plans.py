@@ -56,7 +56,7 @@ def uniform(
             nearest = "float32"
         if nearest != "float32":
             shared = "tensor" if nearest == "palette" else granularity
-            step = weights if nearest == "w4_grouped" else _ungrouped(weights)
+            step = weights if nearest == "w4_grouped" or (nearest == "palette" and not rows) else _ungrouped(weights)
             found[node.key] = LayerPlan(nearest, "channel" if rows and nearest != "palette" else shared, step)
     return found
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Encoding
+from haversack.base.encodings import Affine, Codebook, Encoding
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.base.plan import LayerPlan
+from haversack.compress.encode import NONE
 from haversack.compress.selection import bears
 from haversack.compress.weights import store
 from haversack.tools.graph.roles import Role, role
@@ -17,16 +18,21 @@ from haversack.tools.numerics import planes
 from haversack.tools.numerics.entropy import bits_per_code
 
 
-def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict[str, dict[str, float]]:
+def rates(
+    model: Model,
+    ways: Callable[[Node], Mapping[str, LayerPlan]],
+    importance: Mapping[str, np.ndarray] = NONE,
+) -> dict[str, dict[str, float]]:
     """Return node key of each layer -> kind -> bits of a weight, its share of the scales too: ``Profile.rates``.
 
-    Codes count by their entropy, or that of the bytes into which they are packed; scales by that of each of their four
-    bytes. Codes are rounded to nearest; rounding
-    them by what a layer gives moves few of them, and the entropy hardly.
+    Codes count by their entropy, or that of the bytes into which they are packed; scales and a palette's entries by
+    that of each of their four bytes. Codes are rounded to nearest; rounding them by what a layer gives moves few of
+    them, and the entropy hardly.
 
     Args:
         model: the prepared model.
         ways: node -> kind -> how its weights may be stored; what the node cannot have is left out.
+        importance: node key -> float32 in the weight's shape, as ``encode`` takes it.
 
     Raises:
         JobError: a weight holds NaN or an infinity.
@@ -37,7 +43,7 @@ def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict
             continue
         for kind, layer in ways(node).items():
             if bears(node, layer.precision):
-                stored = store(model, node, layer, None)
+                stored = store(model, node, layer, None, importance=importance.get(node.key))
                 (codes,) = stored.integers.values()
                 encoding = stored.tensors[f"{node.key}:weight"]
                 total = _code_bits(encoding, codes) + _scale_bits(encoding)
@@ -53,8 +59,9 @@ def _code_bits(encoding: Encoding, codes: np.ndarray) -> float:
 
 
 def _scale_bits(encoding: Encoding) -> float:
-    """Return the bits that the scales of a weight take together."""
-    if not isinstance(encoding, Affine):
+    """Return the bits that the scales of a weight take together, or the entries of its palettes."""
+    if not isinstance(encoding, Affine | Codebook):
         return 0.0
-    planes = np.ascontiguousarray(encoding.scale.reshape(-1)).view(np.uint8).reshape(-1, 4)
-    return sum(bits_per_code(plane) * len(plane) for plane in planes.T)
+    numbers = encoding.scale if isinstance(encoding, Affine) else encoding.entries
+    four = np.ascontiguousarray(numbers.reshape(-1)).view(np.uint8).reshape(-1, 4)
+    return sum(bits_per_code(column) * len(column) for column in four.T)

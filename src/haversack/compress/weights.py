@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from haversack.base.encodings import Affine, BlockAffine, Dynamic, Encoding, Float
-from haversack.base.errors import JobError
+from haversack.base.errors import JobError, UsageError
 from haversack.base.finding import Finding
 from haversack.base.graph import Node
 from haversack.base.keys import split_node
 from haversack.base.model import Model
 from haversack.base.plan import STATIC, WEIGHT_BITS, LayerPlan, Step
-from haversack.compress.palettize import palettized
+from haversack.compress.palettize.contract import SHELF as PALETTES
 from haversack.compress.quantize.contract import SHELF
 from haversack.compress.selection import group_of
 from haversack.tools.numerics import blocks
@@ -39,6 +39,7 @@ def store(
     kept: Affine | None = None,
     *,
     half: bool = False,
+    importance: np.ndarray | None = None,
 ) -> Stored:
     """Return how a layer's weight is stored.
 
@@ -50,9 +51,12 @@ def store(
             2^22 accumulator steps the channel's scale is raised (a dead channel) and told.
         kept: the encoding that it has already, whose scales stay (but for dead channels); None to set them.
         half: whether the scales of weights that are only stored are float16 numbers, rounded up.
+        importance: how much each weight counts in a palette, in the weight's shape (see ``compress.importance``); None
+            where all count alike.
 
     Raises:
         JobError: the weight holds NaN or an infinity.
+        UsageError: a palette's part, settings or group do not fit it.
     """
     key = f"{node.key}:weight"
     if layer.precision == "float32":
@@ -62,8 +66,7 @@ def store(
     assert node.weight is not None, "a layer has a weight"
     weight = np.asarray(model.weights[node.weight], np.float32)
     if layer.precision == "palette":
-        book, indices = palettized(node, weight, layer.weights)
-        return Stored({key: book}, {key: indices})
+        return _palette(node, layer.weights, weight, importance)
     if layer.precision == "w4_grouped":
         return _grouped(node, layer, weight)
     axis = channel_axis(node.op) if layer.granularity == "channel" else None
@@ -79,6 +82,19 @@ def store(
     if layer.precision == "int8_dynamic":
         tensors[f"{node.key}:in"] = Dynamic()
     return Stored(tensors, {key: quantize(weight, encoding)}, findings)
+
+
+def _palette(node: Node, step: Step, weight: np.ndarray, importance: np.ndarray | None) -> Stored:
+    """Return a weight as a palette and indices into it; errors name the layer."""
+    place = split_node(node.key)[0] or node.key
+    try:
+        book, indices = PALETTES.build(step.part, step.settings).palette(weight, importance)
+    except JobError as error:
+        raise JobError(error.cause, where=place, tried=f"reading {node.weight}") from error
+    except UsageError as error:
+        raise UsageError(error.cause, where=place, faults=error.faults, next_step=error.next_step) from error
+    key = f"{node.key}:weight"
+    return Stored({key: book}, {key: indices})
 
 
 def _grouped(node: Node, layer: LayerPlan, weight: np.ndarray) -> Stored:

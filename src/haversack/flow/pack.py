@@ -215,7 +215,8 @@ def _steps(
     targets = {name: built(name, tried.settings.get(name)).sized(job.lengths) for name in tried.targets}
     data = Data(job, None, metric)
     light = spend != FAST or (budget is not None and budget.download is not None)
-    return Steps(shop, job, data, metric, targets, device, tuple(allow), effort(spend), tried.settings, light)
+    limited = budget is not None and (budget.size is not None or budget.download is not None)
+    return Steps(shop, job, data, metric, targets, device, tuple(allow), effort(spend), tried.settings, light, limited)
 
 
 def _limits(steps: Steps, budget: Budget, rules: Rules) -> tuple[str, ...]:

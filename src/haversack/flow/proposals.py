@@ -9,7 +9,7 @@ from haversack.base.constraints import Constraints
 from haversack.base.counted import counted
 from haversack.base.graph import Graph, Node
 from haversack.base.plan import STATIC, WIDTHS, Plan, Precision, Step
-from haversack.choose.options import CLIPPED, QUANTIZERS
+from haversack.choose.options import CLIPPED, PALETTE_BITS, QUANTIZERS
 from haversack.compress.plans import float_first, uniform
 from haversack.flow.effort import DEFAULT, EFFORTS, Effort
 from haversack.tools.graph.roles import Role, role
@@ -17,12 +17,11 @@ from haversack.tools.graph.roles import Role, role
 DYNAMIC_SHARE = 0.5
 """Above this share of the multiply-accumulates in linear layers a model is proposed in dynamic int8 first."""
 FOLD = (Step("fold_norm"),)
+CORRECTED = (*FOLD, Step("bias_correct"))
 VARIANTS = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minmax"), ("percentile", "mse"))
 """Parts for the ranges of activations and the scales of weights in static plans; the first is preferred."""
 WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
-PALETTE_BITS = (6, 4)
-"""Bits of an index into a palette, the gentler first."""
 FEWER = (4, 3, 2, 1)
 """Bits of a weight in static plans that are tried where 8 are too many, the gentlest first."""
 GROUPED = (32, 128)
@@ -71,7 +70,7 @@ def proposals(
     palettes = [
         replace(one, layers=uniform(graph, "palette", weights=Step("kmeans", {"bits": bits})))
         for bits in PALETTE_BITS
-        for one in plan("palette", f"palettes of {1 << bits} values, float arithmetic")
+        for one in plan("palette", f"palettes of {1 << bits} values, float arithmetic", CORRECTED)
     ]
     floats = [
         *plan("int8_weights", "int8 weights, float arithmetic"),

@@ -25,6 +25,7 @@ from haversack.base.progress import Event
 from haversack.base.quality import Quality
 from haversack.base.recipe import structure, unstructure
 from haversack.choose.options import stores, ways
+from haversack.compress.importance import importance
 from haversack.compress.perturb import perturb
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import PrepareContext
@@ -79,6 +80,7 @@ class Steps:
         spend: what rounding weights may cost.
         settings: target -> its own, for targets that were given some.
         light: whether it is worth knowing what coarser steps lose and weigh as a download.
+        limited: whether the bytes are limited: palettes are worth knowing then, where all targets have them.
         made: plan digest -> what was made of it in this run.
         failed: target -> why its float file is not there, or was not run.
     """
@@ -93,6 +95,7 @@ class Steps:
     spend: Effort = EFFORTS[DEFAULT]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     light: bool = True
+    limited: bool = False
     made: dict[str, Made] = field(default_factory=dict)
     failed: dict[str, HaversackError] = field(default_factory=dict)
 
@@ -267,6 +270,7 @@ class Steps:
         narrow = narrowable(self.constraints.values())
         precisions = [frozenset(one.precisions) for one in self.targets.values()]
         able, shared = worth_knowing(self.model.graph, precisions, narrow), frozenset.intersection(*precisions)
+        palettes = self.limited and "palette" in shared
 
         def times(name: str) -> Mapping[str, float]:
             one = self.floats[name]
@@ -283,18 +287,21 @@ class Steps:
             seconds = layers(self.model.graph, {name: partial(times, name) for name in self.running})
             for name in {*self.running} - {*seconds}:
                 self.shop.tell(Event("profile", "note", f"{name} reports no time for any layer: none is forecast"))
-            found = partial(perturb, ranges=self.ranges(self.model), widths=narrow)
+            layered = [node.key for node in self.model.graph.nodes if node.weight] if palettes else []
+            counts = importance(self.model, layered, self.data.calibration())
+            found = partial(perturb, ranges=self.ranges(self.model), widths=narrow, importance=counts)
             free = all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in self.model.inputs)
             held = held_rows(self.data.calibration(), self.data.counts()[0], cut=free)
-            kinds = partial(ways, light=self.light)
+            kinds = partial(ways, light=self.light, palettes=palettes)
             losses = sensitivity(self.model, found, held, self.shop.tell, ways=lambda node: kinds(able(node)))
-            known = rates(self.model, lambda node: stores(able(node), shared)) if self.light else {}
-            return Profile(seconds, losses, known)
+            kinds_stored = partial(stores, able=shared, palettes=palettes)
+            weigh = partial(rates, self.model, lambda node: kinds_stored(able(node)), counts)
+            return Profile(seconds, losses, weigh() if self.light else {})
 
         return self.shop.remember(
             "profile",
             "time and sensitivity of layers",
-            [*self.content, *self.targets, *sorted(narrow), self.light, sorted(shared)],
+            [*self.content, *self.targets, *sorted(narrow), self.light, sorted(shared), palettes],
             make,
             save=lambda made: ({"profile": unstructure(made)}, {}),
             load=lambda data, _: structure(data["profile"], Profile, where="ledger"),

@@ -75,12 +75,12 @@ def test_scales_along_another_axis_are_refused(zoo, encoded, tmp_path):
     assert "along axis 0, not 1" in found[key]
 
 
-def test_palettes_are_another_targets(zoo, tmp_path):
-    key = "head:linear#0:weight"
-    model, _ = zoo["residual"]
-    codes = np.zeros(model.weights["head.weight"].shape, np.int32)
-    found = refused(model, {key: Codebook(2, np.zeros(4, np.float32))}, tmp_path, {key: codes})
-    assert "not as Codebook" in found[key]
+def test_a_table_has_one_palette(zoo, tmp_path):
+    key = "table:embedding#0:weight"
+    model, _ = zoo["words"]
+    codes = np.zeros(model.weights["table.weight"].shape, np.int32)
+    found = refused(model, {key: Codebook(2, np.zeros((2, 4), np.float32), len(codes) // 2)}, tmp_path, {key: codes})
+    assert "one palette" in found[key]
 
 
 def test_the_weight_of_a_norm_stays_float(zoo, tmp_path):

@@ -35,7 +35,6 @@ PER_CHANNEL = Affine(8, signed=False, axis=0, scale=np.ones(3, np.float32), zero
         (f"{LINEAR}:weight", affine.symmetric(np.ones(4, np.float32), 8, 1), CODES, "axis 1"),
         (f"{LINEAR}:weight", Codebook(2, np.zeros(4, np.float32)), None, "missing"),
         (f"{LINEAR}:weight", Codebook(2, np.zeros(4, np.float32)), CODES.T, "another shape"),
-        (f"{LINEAR}:weight", Codebook(2, np.zeros((3, 4), np.float32), 1), CODES, "one palette"),
         (f"{LINEAR}:weight", BlockAffine(2, 4, BLOCKS), None, "missing"),
         (f"{LINEAR}:weight", BlockAffine(3, 4, np.ones((4, 1), np.float32)), CODES.T, "another shape"),
         (f"{LINEAR}:weight", BlockAffine(2, 4, BLOCKS, BLOCKS), CODES, "minima"),
@@ -67,3 +66,5 @@ def test_what_is_fine(model):
         f"{SOFTMAX}:out": affine.from_range(0, 1),
     }  # fmt: skip
     assert refusals(model, Encodings(fine, {f"{LINEAR}:weight": CODES})) == ()
+    for book in (Codebook(2, np.zeros(4, np.float32)), Codebook(2, np.zeros((3, 4), np.float32), 1)):
+        assert refusals(model, Encodings({f"{LINEAR}:weight": book}, {f"{LINEAR}:weight": CODES})) == ()

@@ -36,7 +36,7 @@ class Gptq(PrepareStep):
     column, each column making up for the error of those before it (Frantar et al. 2022, arXiv:2210.17323), with
     centred Hessians, one for each group of a convolution. The bias takes the rest of the mean, as in ``bias_correct``.
     The new weights are the values of integers at the scales that the encodings have. Layers without a bias of their
-    own, or with a weight that others read, are left alone.
+    own, or with a weight that others read, are left alone; of one with a palette only the bias changes.
 
     Attributes:
         samples: rows of calibration samples at most.
@@ -68,9 +68,10 @@ class Gptq(PrepareStep):
             if only_reader(model, node, str(node.weight))
         }
 
-        def weigh(node: Node, arrival: Arrival) -> np.ndarray:
+        def weigh(node: Node, arrival: Arrival) -> np.ndarray | None:
             encoding = encodings.affine(f"{node.key}:weight")
-            assert encoding is not None, "correctable layers have integer weights"
+            if encoding is None:
+                return None  # a palette: its values stay, its bias takes the mean
             exact = model.weights[str(node.weight)]
             whole, halves = moments(node, exact.shape, *arrival.both())
             _tell_dead(node, whole, context.tell)

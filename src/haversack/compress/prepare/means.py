@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from haversack.base.counted import counted
-from haversack.base.encodings import Encodings
+from haversack.base.encodings import Affine, Codebook, Encodings
 from haversack.base.finding import Finding
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
@@ -21,6 +21,7 @@ from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import Role, role, units
 from haversack.tools.graph.simulate import Arrival, Mended, Simulator
+from haversack.tools.numerics import palette
 from haversack.tools.numerics.affine import dequantize
 from haversack.tools.numerics.granularity import output_axis
 
@@ -31,15 +32,24 @@ BATCH = 8
 
 
 def correctable(model: Model, encodings: Encodings) -> dict[str, Node]:
-    """Return the layers with an integer weight and a bias of their own, by node key."""
+    """Return the layers with a weight in integers or in a palette and a bias of their own, by node key."""
     return {
         node.key: node
         for node in model.graph.nodes
         if role(node) is Role.LAYER
-        and encodings.affine(f"{node.key}:weight") is not None
+        and isinstance(encodings.tensors.get(f"{node.key}:weight"), Affine | Codebook)
         and node.bias is not None
         and only_reader(model, node, node.bias)
     }
+
+
+def _values(encodings: Encodings, key: str) -> np.ndarray:
+    """Return the values of a weight of a correctable layer, float32."""
+    encoding = encodings.tensors[key]
+    if isinstance(encoding, Codebook):
+        return palette.values(encodings.integers[key], encoding)
+    assert isinstance(encoding, Affine), "correctable layers have integers or a palette"
+    return dequantize(encodings.integers[key], encoding)
 
 
 FEW = 32
@@ -52,7 +62,7 @@ def with_means(
     layers: Mapping[str, Node],
     context: PrepareContext,
     limits: tuple[int, float],
-    weigh: Callable[[Node, Arrival], np.ndarray] | None = None,
+    weigh: Callable[[Node, Arrival], np.ndarray | None] | None = None,
 ) -> Model:
     """Return the model with a bias for each layer that gives it its mean float output, each seeing those before it.
 
@@ -63,7 +73,7 @@ def with_means(
         context: has the samples and the encodings.
         limits: rows of calibration samples at most, and megabytes that their activations may take.
         weigh: returns a layer's new weight, float32, from what arrives at it and at its exact twin; None where the
-            integers of the encodings stay.
+            integers of the encodings stay: of this layer, or of all.
     """
     encodings = context.encodings
     assert encodings is not None, "the contract checks that they are there"
@@ -82,10 +92,8 @@ def with_means(
         if node.key not in layers:
             return None
         key = f"{node.key}:weight"
-        encoding = encodings.affine(key)
-        assert encoding is not None, "correctable layers have integer weights"
         new = weigh(node, arrival) if weigh else None
-        weight = dequantize(encodings.integers[key], encoding) if new is None else new
+        weight = _values(encodings, key) if new is None else new
         bias = (wanted[node.key] - mean_output(node, weight, arrival.inputs)).astype(np.float32)
         changed.update({str(node.bias): bias} if new is None else {str(node.weight): new, str(node.bias): bias})
         told()

@@ -27,7 +27,7 @@ class Coarse(Quantizer):
         of: the part that sets the scales, and the ranges of activations.
 
     Raises:
-        ValueError: the factor is below 1 or not finite, or ``of`` is this part.
+        ValueError: the factor is below 1 or not finite, or ``of`` is this part or ``power_of_two``.
     """
 
     clips: ClassVar[bool] = True
@@ -37,8 +37,8 @@ class Coarse(Quantizer):
     def __post_init__(self) -> None:
         if not 1.0 <= self.factor < np.inf:
             raise ValueError(f"factor must be at least 1, not {self.factor}")
-        if self.of == "coarse":
-            raise ValueError("coarse sets no scales of its own: name another part")
+        if self.of in ("coarse", "power_of_two"):
+            raise ValueError("coarse sets no scales of its own, and keeps no powers of two: name another part")
 
     def _activation(self, statistics: TensorStatistics, bits: int) -> tuple[float, float]:
         low, high = SHELF.build(self.of).activation_range(statistics, bits)

@@ -16,6 +16,7 @@ from haversack.base.encodings import largest_code
 from haversack.base.errors import JobError
 from haversack.base.profile import TensorStatistics
 from haversack.base.shelf import Shelf
+from haversack.tools.numerics.affine import is_power
 
 SHELF = Shelf("haversack.compress.quantize", "quantizer")
 _NEXT_TO_NONE = np.float32(2.0**-20)
@@ -28,9 +29,11 @@ class Quantizer(abc.ABC):
 
     Class attributes:
         clips: whether a range may leave out values that were seen.
+        shifts: whether scales are to be powers of two: weight scales are, and those of activations are rounded up.
     """
 
     clips: ClassVar[bool] = False
+    shifts: ClassVar[bool] = False
 
     def activation_range(self, statistics: TensorStatistics, bits: int = 8) -> tuple[float, float]:
         """Return (low, high) of the real values to cover with unsigned codes; it contains 0.
@@ -73,6 +76,7 @@ class Quantizer(abc.ABC):
         if bits == 1:
             scales[~alive] = np.maximum(scales[~alive] * _NEXT_TO_NONE, _TINY)
         assert (np.isfinite(scales) & (scales > 0)).all(), f"{type(self).__name__} gives a scale that is none"
+        assert not self.shifts or is_power(scales).all(), f"{type(self).__name__} gives a scale that is no power of two"
         return scales
 
     @abc.abstractmethod

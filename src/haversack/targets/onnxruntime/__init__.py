@@ -17,7 +17,7 @@ from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Sample
-from haversack.base.plan import GROUPS, NARROW
+from haversack.base.plan import GROUPS, NARROW, PRECISIONS, Precision
 from haversack.targets.contract import Session, Target, artifact_file, told_by
 from haversack.targets.onnxruntime.cpu import PRECISION
 from haversack.tools.graph.onnx import mapped
@@ -33,7 +33,9 @@ _LARGEST = 1_900_000_000
 
 @dataclass(frozen=True)
 class OnnxRuntime(Target):
-    """ONNX Runtime on CPUs: float32, float16 storage, int8 static, dynamic and weight only, storage in 1 to 7 bits.
+    """ONNX Runtime on CPUs: float32, float16 storage, int8 static, dynamic, weight only, 1 to 7 bits, palettes.
+
+    A palette is looked up when the file is opened: its layer computes in float.
 
     Attributes:
         file: name of the written file.
@@ -48,6 +50,7 @@ class OnnxRuntime(Target):
     }
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript", "onnx-ir")
     verified: ClassVar[Mapping[str, str]] = {"onnx": ">=1.23,<1.24", "onnxruntime": ">=1.32,<1.33"}
+    precisions: ClassVar[tuple[Precision, ...]] = (*PRECISIONS, "palette")
     session_settings: ClassVar[frozenset[str]] = frozenset({PRECISION})
     keeps_order: ClassVar[bool] = False
     file: str = "model.onnx"

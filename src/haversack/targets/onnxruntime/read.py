@@ -16,6 +16,7 @@ from haversack.base.encodings import Affine, Dynamic, Float, largest_code
 from haversack.base.errors import Fault
 from haversack.targets.onnxruntime.grouped import read_grouped
 from haversack.targets.onnxruntime.integers import MOVES
+from haversack.targets.onnxruntime.palettes import read_palette, read_rows
 from haversack.tools.graph.injection import Content
 from haversack.tools.graph.law import equal
 from haversack.tools.graph.onnx import unpack
@@ -149,11 +150,15 @@ class _Reader:
                 self.bias(key, node.inputs[2])
 
     def stored(self, key: str, value: ir.Value) -> None:
-        """Read a weight: int8 with DequantizeLinear or with a product of cast and scale, or float16."""
+        """Read a weight: int8 with DequantizeLinear or with a product of cast and scale, a palette, or float16."""
         node = value.producer()
         while node is not None and node.op_type == "Transpose" and node.inputs[0] is not None:
             node = node.inputs[0].producer()
         if node is None or not node.inputs:
+            return
+        if node.op_type in ("Gather", "Reshape"):
+            if (found := read_palette(node)) is not None:
+                self.content.tensors[key], self.content.integers[key] = found
             return
         codes = _codes(node.inputs[0])
         if node.op_type == "DequantizeLinear" and codes is not None:
@@ -227,6 +232,9 @@ class _Reader:
             return
         if table.dtype == np.float16:
             self.content.tensors[f"{key}:weight"] = Float("float16")
+            return
+        if (book := read_rows(table, casts[0])) is not None:
+            self.content.tensors[f"{key}:weight"], self.content.integers[f"{key}:weight"] = book
             return
         for product in _readers(casts[0], "Mul"):
             found = product.inputs[1]

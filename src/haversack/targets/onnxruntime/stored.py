@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haversack.base.encodings import Affine, BlockAffine, Dynamic, Encoding, Encodings
+from haversack.base.encodings import Affine, BlockAffine, Codebook, Dynamic, Encoding, Encodings
 from haversack.base.graph import Node
 from haversack.targets.onnxruntime.grouped import write_grouped
+from haversack.targets.onnxruntime.palettes import write_palette, write_rows
 from haversack.tools.graph.onnx.naming import CODES, SCALE
 from haversack.tools.graph.onnx.sheet import Sheet
 from haversack.tools.graph.roles import Role, role
@@ -27,7 +28,9 @@ def write_layer(sheet: Sheet, node: Node, encodings: Encodings, x: ir.Value) -> 
     encoding = encodings.tensors[f"{node.key}:weight"]
     integers = encodings.integers.get(f"{node.key}:weight")
     dynamic = isinstance(encodings.tensors.get(f"{node.key}:in"), Dynamic)
-    if role(node) is Role.EMBEDDING:
+    if role(node) is Role.EMBEDDING and isinstance(encoding, Codebook) and integers is not None:
+        result = write_rows(sheet, node, encoding, integers, x)
+    elif role(node) is Role.EMBEDDING:
         result = _rows(sheet, node, encoding, integers, x)
     elif isinstance(encoding, BlockAffine) and integers is not None:
         result = write_grouped(sheet, node, encoding, integers, x)
@@ -48,8 +51,10 @@ def write_layer(sheet: Sheet, node: Node, encodings: Encodings, x: ir.Value) -> 
 
 
 def _weight(sheet: Sheet, node: Node, encoding: Encoding, integers: np.ndarray | None) -> ir.Value:
-    """Return a weight's float32 value: its integers times their scale, or its float16 numbers."""
+    """Return a weight's float32 value: its integers times their scale, its palette's values, or its float16 numbers."""
     key = f"{node.key}:weight"
+    if isinstance(encoding, Codebook) and integers is not None:
+        return write_palette(sheet, key, encoding, integers)
     if not isinstance(encoding, Affine) or integers is None:
         half = sheet.constant(f"{key}/float16", sheet.model.weights[str(node.weight)].astype(np.float16))
         return sheet.node("Cast", [half], f"{key}/Cast", to=_float32())

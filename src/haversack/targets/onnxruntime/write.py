@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from haversack.base.encodings import Affine, Dynamic, Encoding, Encodings, Float
+from haversack.base.encodings import Affine, Codebook, Dynamic, Encoding, Encodings, Float
 from haversack.base.errors import ConversionError, Fault
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.base.plan import GROUPS, NARROW
 from haversack.targets.onnxruntime.integers import Codes, write_unit
+from haversack.targets.onnxruntime.palettes import palette_fault
 from haversack.targets.onnxruntime.sharing import share
 from haversack.targets.onnxruntime.stored import write_layer
 from haversack.tools.graph.demands import demands
@@ -150,8 +151,10 @@ def _weight_fault(node: Node, encoding: Encoding) -> str:
         return f"the weight of {node.op} stays in float32"
     if isinstance(encoding, Float):
         return "" if encoding.dtype in ("float32", "float16") else f"{encoding.dtype} is not known"
+    if isinstance(encoding, Codebook):
+        return palette_fault(node, encoding)
     if not isinstance(encoding, Affine):
-        return f"a weight is held as Affine or float16, not as {type(encoding).__name__}"
+        return f"a weight is held as Affine, Codebook or float16, not as {type(encoding).__name__}"
     widths = {8} if role(node) is Role.EMBEDDING else NARROW | {8}
     if encoding.bits not in widths or not encoding.signed or encoding.zero_point.any():
         return "a weight is held as symmetric int8, or in 1 to 7 bits in a layer"

@@ -61,17 +61,15 @@ def _weight(model: Model, encodings: Encodings, node: Node, encoding: Encoding) 
     elif isinstance(encoding, BlockAffine):
         yield from _blocks(model, encodings, node, encoding)
     elif isinstance(encoding, Codebook):
-        yield from _palette(model, encodings, node, encoding)
+        yield from _palette(model, encodings, node)
     elif not isinstance(encoding, Float):
         yield f"{type(encoding).__name__} on a weight has no meaning here"
 
 
-def _palette(model: Model, encodings: Encodings, node: Node, encoding: Codebook) -> Iterator[str]:
+def _palette(model: Model, encodings: Encodings, node: Node) -> Iterator[str]:
     codes = encodings.integers.get(f"{node.key}:weight")
     if codes is None or codes.shape != model.weights[node.weight or ""].shape:
         yield "the indices are missing or of another shape"
-    elif encoding.group:
-        yield "one palette serves a whole weight here"
 
 
 def _blocks(model: Model, encodings: Encodings, node: Node, encoding: BlockAffine) -> Iterator[str]:

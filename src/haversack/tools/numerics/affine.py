@@ -107,6 +107,17 @@ def half_up(scale: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(short, above, near), np.float32)
 
 
+def power_up(scale: np.ndarray | np.float32) -> np.ndarray:
+    """Return the least powers of two that are not below float32 scales, float32 of any shape; positive ones."""
+    mantissa, exponent = np.frexp(np.asarray(scale, np.float32))
+    return np.asarray(np.ldexp(np.float32(1), np.where(mantissa == 0.5, exponent - 1, exponent)), np.float32)
+
+
+def is_power(scale: np.ndarray) -> np.ndarray:
+    """Say of each scale whether it is a power of two, so that multiplying by it is a shift: bool, any shape."""
+    return np.asarray(np.frexp(scale)[0] == 0.5)
+
+
 def bias_scale(scale_in: np.ndarray, scale_weight: np.ndarray) -> np.ndarray:
     """Return float32(scale_in * scale_weight), the scale of the int32 accumulator and of the bias."""
     return np.asarray(np.float32(scale_in) * np.asarray(scale_weight, np.float32), np.float32)

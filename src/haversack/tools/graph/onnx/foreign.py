@@ -23,6 +23,8 @@ _INPUTS = {
     "MatMul": 2,
     "MatMulInteger": 2,
     "Gather": 2,
+    "GatherElements": 2,
+    "Reshape": 2,
     "Mul": 2,
     "Cast": 1,
     "Transpose": 1,

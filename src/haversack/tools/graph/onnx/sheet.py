@@ -92,6 +92,22 @@ class Sheet:
             return self.node("Cast", [stored], f"{key}/Widen", to=int(ir.DataType.INT8))
         return self.constant(f"{key}{CODES}", codes.astype(np.int8))
 
+    def indices(self, key: str, codes: np.ndarray, bits: int) -> ir.Value:
+        """Return the int32 value of indices into a palette, stored as UINT4 or UINT8; a Cast widens them.
+
+        Args:
+            key: tensor key of the weight.
+            codes: int32, in the shape the file has them in.
+            bits: of an index, 1 to 8; up to 4 two indices share a byte.
+        """
+        import ml_dtypes
+        import onnx_ir as ir
+
+        if bits <= _INT4:
+            self.opset = max(self.opset, _OPSET)
+        stored = self.constant(f"{key}{CODES}", codes.astype(ml_dtypes.uint4 if bits <= _INT4 else np.uint8))
+        return self.node("Cast", [stored], f"{key}/Widen", to=int(ir.DataType.INT32))
+
     def node(
         self,
         op: str,

@@ -1,0 +1,1 @@
+"""Palettes for weights: how their values are chosen. One file is one part."""
