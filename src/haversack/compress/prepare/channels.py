@@ -143,11 +143,9 @@ class _Walk:
             return None
         if role(node) is Role.ADD:
             return self._added(node, *known)
-        if len(lanes) != 1:
-            return None
         if node.op == "slice":
             return _sliced(node, first)
-        return first if _scales(self.model.graph, node, first.axis) else None
+        return first if len(lanes) == 1 and _scales(self.model.graph, node, first.axis) else None
 
     def _added(self, node: Node, one: _Lane, other: _Lane) -> _Lane | None:
         shapes = [self.model.graph.by_key[key].output.shape for key in node.inputs]

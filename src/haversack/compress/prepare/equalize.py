@@ -39,11 +39,12 @@ class Equalize(PrepareStep):
 
     All channels that can be scaled together (see ``channels``) are: in pairs of layers (Nagel et al. 2019,
     arXiv:1906.04721, section 4.1), in a residual stream with all its makers and readers, and beside each other in a
-    concatenation, where the narrow branch is widened. Channel i is divided by range^s / weight^(1 - s), the largest
-    activation and the largest weight that reads it (Xiao et al. 2022, arXiv:2211.10438). Which s of ``STRENGTHS``, or
-    none, is measured for each group: on samples that set no range, by the error of what its readers give with 8-bit
-    inputs and weights, but for its mean, which the bias takes. Channels that are made or read by what does not scale
-    (relu6, an output, a shared weight) stay; those beside them are brought to their range.
+    concatenation, where the narrow branch is widened. Channel i is divided by range^s / weight^(1 - s) (after Xiao et
+    al. 2022, arXiv:2211.10438): its largest activation, and the root of the sum of squares of the weights that read
+    it, relative to all that their layer reads. Which s of ``STRENGTHS``, or none, is measured for each group: on
+    samples that give no factor, by the error of what its readers give with 8-bit inputs and weights, but for its mean,
+    which the bias takes. Channels that are made or read by what does not scale (relu6, an output, a shared weight)
+    stay; those beside them are brought to their range.
 
     Attributes:
         samples: rows of calibration samples at most; one of four judges what the others give.
@@ -90,9 +91,9 @@ class Equalize(PrepareStep):
                 np.maximum.at(peak, index, spans[key].largest)
         for reader in group.readers:
             index = group.tensors[reader.inputs[0]]
-            squares = np.square(_by_input(model.weights[str(reader.weight)], reader).astype(np.float64)).sum(axis=(1, 3))
-            energy = (squares.reshape(-1) * peak[index] ** 2).sum()
-            np.add.at(reading, index, squares.reshape(-1) / (energy or 1.0))
+            parts = _by_input(model.weights[str(reader.weight)], reader).astype(np.float64)
+            squares = np.square(parts).sum(axis=(1, 3)).reshape(-1)
+            np.add.at(reading, index, squares / ((squares * peak[index] ** 2).sum() or 1.0))
         reading = np.sqrt(reading)
         still = np.ones(group.channels)
         free = group.free & (peak > 0) & (reading > 0)
@@ -180,7 +181,7 @@ def _losses(
     spans: Mapping[str, _Span],
     rows: Sequence[Sample],
 ) -> list[list[float]]:
-    """Return for each group and each trial the error of what its readers give, as a fraction of its variance, summed."""
+    """Return for each group and trial the error of what its readers give, as a fraction of its variance, summed."""
     read = {reader.key: [] for group in found for reader in group.readers}
     for number, group in enumerate(found):
         for reader in group.readers:
