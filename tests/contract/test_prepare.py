@@ -41,6 +41,8 @@ def model():
     net.norm.running_mean.normal_()
     with torch.no_grad():
         net.next.weight *= torch.logspace(-2, 2, 6).reshape(-1, 1, 1, 1)
+        net.next.bias *= torch.logspace(-2, 2, 6)
+        net.head.weight /= torch.logspace(-2, 2, 6)  # so that narrow channels count as well
     program = torch.export.export(net.eval(), (torch.zeros(2, 2, 6, 6),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     return to_model(program, "net", input_names=["image"], output_names=["logits"])
 

@@ -18,8 +18,11 @@ DYNAMIC_SHARE = 0.5
 """Above this share of the multiply-accumulates in linear layers a model is proposed in dynamic int8 first."""
 FOLD = (Step("fold_norm"),)
 CORRECTED = (*FOLD, Step("bias_correct"))
+EVEN = (*FOLD, Step("equalize"))
 VARIANTS = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minmax"), ("percentile", "mse"))
 """Parts for the ranges of activations and the scales of weights in static plans; the first is preferred."""
+EVENED = (("mse", "mse"), ("minmax", "mse"))
+"""The same for static plans whose channels are evened out first."""
 WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
 FEWER = (4, 3, 2, 1)
@@ -87,11 +90,18 @@ def proposals(
             )
         ]
         return Proposals(tuple(variants), tuple(floats))
-    steps = FOLD if spend.rounding is None else (*FOLD, spend.rounding)
+    rounding = () if spend.rounding is None else (spend.rounding,)
+    kinds = [(FOLD, "", *parts) for parts in VARIANTS] + [(EVEN, "channels evened out, ", *parts) for parts in EVENED]
     variants = [
         made
-        for ranges, weights in VARIANTS
-        for made in plan("int8", f"int8, {ranges} ranges, {weights} weights, {spend.words}", steps, weights, ranges)
+        for before, even, ranges, weights in kinds
+        for made in plan(
+            "int8",
+            f"int8, {even}{ranges} ranges, {weights} weights, {spend.words}",
+            (*before, *rounding),
+            weights,
+            ranges,
+        )
     ]
     return Proposals(tuple(variants), tuple(floats))
 

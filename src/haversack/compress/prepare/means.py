@@ -215,7 +215,7 @@ def mean_output(node: Node, weight: np.ndarray, inputs: Iterable[torch.Tensor]) 
     """
     import torch
 
-    operate = _linear(node, torch.from_numpy(weight).double())
+    operate = operation(node, torch.from_numpy(weight).double())
     sums: dict[tuple[int, ...], torch.Tensor] = {}
     rows: dict[tuple[int, ...], int] = {}
     for value in inputs:
@@ -232,7 +232,8 @@ def mean_output(node: Node, weight: np.ndarray, inputs: Iterable[torch.Tensor]) 
     return total / count
 
 
-def _linear(node: Node, weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+def operation(node: Node, weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what a layer does with its input under another weight, in that weight's dtype, without a bias."""
     import torch.nn.functional as F  # noqa: N812 - the name that the field uses
 
     if node.op == "linear":
