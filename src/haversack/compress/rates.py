@@ -10,13 +10,16 @@ from haversack.base.encodings import Affine, Encoding
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.base.plan import LayerPlan
+from haversack.base.spread import Spread, here
 from haversack.compress.selection import bears
 from haversack.compress.weights import store
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics.entropy import bits_per_code
 
 
-def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict[str, dict[str, float]]:
+def rates(
+    model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]], spread: Spread = here
+) -> dict[str, dict[str, float]]:
     """Return node key of each layer -> kind -> bits of a weight, its share of the scales too: ``Profile.rates``.
 
     Codes count by their entropy, scales by that of each of their four bytes. Codes are rounded to nearest; rounding
@@ -25,21 +28,40 @@ def rates(model: Model, ways: Callable[[Node], Mapping[str, LayerPlan]]) -> dict
     Args:
         model: the prepared model.
         ways: node -> kind -> how its weights may be stored; what the node cannot have is left out.
+        spread: where weights are stored; each way of each layer is a task.
 
     Raises:
         JobError: a weight holds NaN or an infinity.
     """
+    tried = [
+        (node.key, kind, layer)
+        for node in model.graph.nodes
+        if role(node) in (Role.LAYER, Role.EMBEDDING)
+        for kind, layer in ways(node).items()
+        if bears(node, layer.precision)
+    ]
+    bits = spread(rate, model, [(key, layer) for key, _, layer in tried])
     found: dict[str, dict[str, float]] = {}
-    for node in model.graph.nodes:
-        if role(node) not in (Role.LAYER, Role.EMBEDDING):
-            continue
-        for kind, layer in ways(node).items():
-            if bears(node, layer.precision):
-                stored = store(model, node, layer, None)
-                (codes,) = stored.integers.values()
-                scales = _scale_bits(stored.tensors[f"{node.key}:weight"])
-                found.setdefault(node.key, {})[kind] = bits_per_code(codes) + scales / max(codes.size, 1)
+    for (key, kind, _), value in zip(tried, bits, strict=True):
+        found.setdefault(key, {})[kind] = value
     return found
+
+
+def rate(model: Model, task: tuple[str, LayerPlan]) -> float:
+    """Return the bits that a weight takes, its share of the scales too.
+
+    Args:
+        model: the prepared model.
+        task: node key of a layer, and how its weights are stored.
+
+    Raises:
+        JobError: a weight holds NaN or an infinity.
+    """
+    key, layer = task
+    stored = store(model, model.graph.by_key[key], layer, None)
+    (codes,) = stored.integers.values()
+    scales = _scale_bits(stored.tensors[f"{key}:weight"])
+    return bits_per_code(codes) + scales / max(codes.size, 1)
 
 
 def _scale_bits(encoding: Encoding) -> float:

@@ -17,12 +17,15 @@ from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.profile import Profile
 from haversack.base.progress import Event, Sink, silent
+from haversack.base.spread import Spread, here
 from haversack.choose.best import Ask, best
 from haversack.choose.forecast import hopeless, overshoot
 from haversack.choose.mixing import Mixer
 from haversack.choose.runtimes import Choice, between, outdone
 from haversack.choose.verdict import checks
 from haversack.flow import floats, robustness
+from haversack.flow.ahead import apply_ahead
+from haversack.flow.cluster import spreading
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
 from haversack.flow.early import limits, narrowest
@@ -72,11 +75,12 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     sink(Event("load", "start", f"reading {wish.source}"))
     job, budget, fixed = opened(wish)
     with (
+        spreading(wish.ray, sink) as spread,
         measured_on(wish.device, asked) as (device, offered),
         Workshop(wish.out, _owner(job), sink, wish.command) as shop,
     ):
         allow = _allowed(wish.allow, budget)
-        steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, allow, budget), offered)
+        steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, allow, budget, spread), offered)
         worse = robustness.checked(steps.data, job)
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
@@ -200,13 +204,14 @@ def _steps(
     spend: str,
     allow: Sequence[str] = (),
     budget: Budget | None = None,
+    spread: Spread = here,
 ) -> Steps:
     """Return the run's steps; the fast ones learn what small downloads lose only where one is asked for."""
     metric = metrics.resolve(job.metric)
     targets = {name: built(name, tried.settings.get(name)).sized(job.lengths) for name in tried.targets}
     data = Data(job, None, metric)
     light = spend != FAST or (budget is not None and budget.download is not None)
-    return Steps(shop, job, data, metric, targets, device, tuple(allow), effort(spend), tried.settings, light)
+    return Steps(shop, job, data, metric, targets, device, tuple(allow), effort(spend), tried.settings, light, spread)
 
 
 def _searched(steps: Steps, names: Sequence[str], budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:
@@ -219,6 +224,9 @@ def _searched(steps: Steps, names: Sequence[str], budget: Budget, fixed: Mapping
         steps.weight_elements(),
         {name: target.precisions for name, target in steps.targets.items()},
     )
+    certain = [next((one for one in ask.proposals if not ask.hopeless(one)), None) for ask in asked.values()]
+    plans = [plan for plan in certain if plan is not None]
+    apply_ahead(steps.squeeze, plans, steps.data, steps.spread, steps.shop.tell)
     found = best(asked, steps.evaluate, mixer=mixer, confirm=steps.confirmed, sink=steps.shop.tell)
     return [one for name in names for one in {**lost, **found}[name]]
 

@@ -19,7 +19,7 @@ from haversack.base.finding import KINDS
 from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.shelf import nearest
-from haversack.flow import degradations, requirements, settings
+from haversack.flow import cluster, degradations, requirements, settings
 from haversack.flow.effort import DEFAULT, effort
 from haversack.measure import devices
 from haversack.targets.contract import PLATFORMS, Target
@@ -54,6 +54,7 @@ class Request:
         effort: what rounding weights may cost (``effort.EFFORTS``).
         degraded: operations that make inputs worse, in place of the job's list, each with settings of its own behind a
             colon (``noise:level=0.2``); ``none`` for an empty list. Empty: the job's.
+        ray: over which Ray cluster pure work is spread (``flow.cluster``); empty: it is done here.
     """
 
     source: str
@@ -68,6 +69,7 @@ class Request:
     device: str = "local"
     effort: str = DEFAULT
     degraded: tuple[str, ...] = ()
+    ray: str = ""
 
     def __post_init__(self) -> None:
         """Take folders and files as text, and one name for a tuple of them.
@@ -87,7 +89,7 @@ class Request:
             if not isinstance(given, tuple | list) or not all(isinstance(one, str) for one in given):
                 raise _unfit_field(name, value, "a tuple of names")
             object.__setattr__(self, name, tuple(given))
-        for name in ("source", "budget", "platform", "command", "device", "effort"):
+        for name in ("source", "budget", "platform", "command", "device", "effort", "ray"):
             if not (isinstance(getattr(self, name), str) or (name == "budget" and self.budget is None)):
                 raise _unfit_field(name, getattr(self, name), "text")
 
@@ -241,6 +243,8 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
             )
     effort(request.effort)
     devices.check_measuring(request.device)
+    if request.ray:
+        cluster.check(request.ray)
     limits = budgets.parse(request.budget) if request.budget is not None else None
     worse = degradations.asked(request.degraded)
     source, fixed = request.source, {}

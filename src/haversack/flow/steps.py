@@ -24,6 +24,7 @@ from haversack.base.profile import Profile, TensorStatistics
 from haversack.base.progress import Event
 from haversack.base.quality import Quality
 from haversack.base.recipe import structure, unstructure
+from haversack.base.spread import Spread, here
 from haversack.choose.options import stores, ways
 from haversack.compress.perturb import perturb
 from haversack.compress.prepare.contract import SHELF as PREPARE
@@ -78,6 +79,7 @@ class Steps:
         spend: what rounding weights may cost.
         settings: target -> its own, for targets that were given some.
         light: whether it is worth knowing what coarser steps lose and weigh as a download.
+        spread: where pure work is done; no result depends on it, and what is measured never goes there.
         made: plan digest -> what was made of it in this run.
         failed: target -> why its float file is not there, or was not run.
     """
@@ -92,6 +94,7 @@ class Steps:
     spend: Effort = EFFORTS[DEFAULT]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     light: bool = True
+    spread: Spread = here
     made: dict[str, Made] = field(default_factory=dict)
     failed: dict[str, HaversackError] = field(default_factory=dict)
 
@@ -280,8 +283,10 @@ class Steps:
             free = all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in self.model.inputs)
             held = held_rows(self.data.calibration(), self.data.counts()[0], cut=free)
             kinds = partial(ways, light=self.light)
-            losses = sensitivity(self.model, found, held, self.shop.tell, ways=lambda node: kinds(able(node)))
-            return Profile(seconds, losses, rates(self.model, lambda node: stores(able(node))) if self.light else {})
+            tried = partial(sensitivity, ways=lambda node: kinds(able(node)), spread=self.spread)
+            losses = tried(self.model, found, held, self.shop.tell)
+            stored = partial(rates, ways=lambda node: stores(able(node)), spread=self.spread)
+            return Profile(seconds, losses, stored(self.model) if self.light else {})
 
         return self.shop.remember(
             "profile",
