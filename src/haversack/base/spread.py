@@ -7,7 +7,8 @@ a task runs, nor whether it runs twice, and the results are the same whoever spr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from dataclasses import fields
+from typing import Any, Protocol, TypeVar
 
 Shared = TypeVar("Shared")
 Task = TypeVar("Task")
@@ -32,3 +33,11 @@ class Spread(Protocol):
 def here(function: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task], /) -> Iterator[Result]:
     """Run the tasks in this process, each when its result is asked for."""
     return (function(shared, task) for task in tasks)
+
+
+class Light:
+    """A dataclass that travels with its fields alone: what was made of them, and kept beside them, is made anew."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]

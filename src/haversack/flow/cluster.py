@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from haversack.base.counted import counted
-from haversack.base.errors import EnvironmentFault, Fault, UsageError
+from haversack.base.errors import EnvironmentFault, Fault, MissingExtra, UsageError
 from haversack.base.progress import Event, Sink
 from haversack.base.spread import Result, Shared, Spread, Task, here
-from haversack.flow import far, parcels, requirements
+from haversack.base.versions import installed
+from haversack.flow import far, parcels
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 LOCAL = re.compile(r"local(?::(?P<workers>[1-9][0-9]{0,3}))?")
 FAR = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 KNOCK_SECONDS, GREET_SECONDS = 5.0, 120.0
-RAYS_TRIES, OUR_TRIES = 3, 2
-"""A task whose worker died is tried so often by Ray, and so often we hand it to Ray, before it counts as lost."""
+RAYS_TRIES, OUR_TRIES = 2, 2
+"""A task whose worker died is tried again so often by Ray, and so often we hand it to Ray, before it counts as lost."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """What an HTTP/2 client says first, with empty settings (RFC 9113, 3.4); gRPC, and so Ray, answers with its own."""
 SETTINGS = 4
@@ -76,7 +78,8 @@ def check(text: str) -> None:
         EnvironmentFault: nothing answers there.
     """
     address = parsed(text)
-    requirements.demand("ray", purpose="--ray")
+    if not installed("ray"):
+        raise MissingExtra("ray", "ray", purpose="--ray")
     if address.host and os.environ.get("RAY_USE_TLS", "0") in {"", "0"}:
         _knock(address)
 
@@ -131,10 +134,8 @@ def spreading(text: str, sink: Sink) -> Iterator[Spread]:
         _join(stack, address, threads)
         cluster = Cluster(threads)
         cluster.greet()
-        workers = counted(cluster.workers, "worker")
-        sink(
-            Event("pack", "note", f"pure work goes to {workers} of a Ray cluster ({address}), {threads} thread(s) each")
-        )
+        workers = f"{counted(cluster.workers, 'worker')} of {counted(threads, 'thread')}"
+        sink(Event("pack", "note", f"pure work goes to {workers} in a Ray cluster ({address})"))
         yield cluster
 
 
@@ -154,8 +155,8 @@ def _token() -> str:
 @contextmanager
 def _surroundings(*, local: bool) -> Iterator[None]:
     """Set what Ray reads from the environment: no usage statistics, no chatter; a token where we start it."""
-    wanted = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-    wanted |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    wanted = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    wanted |= {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}  # what it would print of a worker that died: we tell what follows
     if local:
         wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
     before = {name: os.environ.get(name) for name in wanted}
@@ -171,10 +172,13 @@ def _join(stack: ExitStack, address: Address, threads: int) -> None:
     """Start or join a cluster, and leave it with the stack.
 
     Raises:
+        MissingExtra: Ray is there, but cannot be loaded.
         EnvironmentFault: it does not take us.
     """
-    import ray
-
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtra("ray", "ray", purpose="--ray") from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     blas = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS")
     variables = {
@@ -216,6 +220,11 @@ class Cluster:
         threads: in which a worker computes; it takes as many of the cluster's CPUs.
 
     Attributes:
+        terms: what a worker must be like.
+        nodes: the machines that offer a CPU, as Ray tells of them.
+        share: CPUs that a worker takes.
+        workers: how many tasks run at once.
+        retries: how often Ray tries a task again whose worker died.
         seconds: of every task answered, in order.
     """
 
@@ -228,9 +237,10 @@ class Cluster:
         largest = max((int(node["Resources"]["CPU"]) for node in self.nodes), default=0)
         self.share = min(threads, largest)
         self.workers = sum(int(node["Resources"]["CPU"]) // self.share for node in self.nodes)
+        self.retries = RAYS_TRIES
         self.seconds: list[float] = []
         self._programs: dict[str, tuple[ExportedProgram, Any]] = {}
-        self._answer = ray.remote(far.answer).options(num_cpus=self.share, max_retries=RAYS_TRIES)
+        self._answer = ray.remote(far.answer)
 
     def greet(self) -> None:
         """Ask every machine of the cluster whether it is like this one.
@@ -279,20 +289,25 @@ class Cluster:
             parcel = parcels.packed(task, self._apart)
 
             def again() -> Any:  # noqa: ANN401 - Ray's reference
-                return self._answer.remote(self.terms, name, value, programs, parcel)
+                answer = self._answer.options(num_cpus=self.share, max_retries=self.retries)
+                return answer.remote(self.terms, name, value, programs, parcel)
 
             return _Sent(again(), again)
 
         try:
             while True:
-                waiting += [send(task) for task, _ in zip(left, range(ahead - len(waiting)), strict=False)]
+                waiting += [send(task) for task in islice(left, ahead - len(waiting))]
                 if not waiting:
                     return
                 yield self._result(waiting[0])
                 waiting.popleft()
+        except (KeyboardInterrupt, SystemExit):
+            waiting.clear()  # the cluster ends, or lets us go
+            raise
         finally:
-            for sent in waiting:
-                ray.cancel(sent.reference)
+            # Waited for, not cancelled: a task that is cancelled as it completes makes Ray (2.60) abort this process.
+            if waiting and ray.is_initialized():
+                ray.wait([sent.reference for sent in waiting], num_returns=len(waiting))
 
     def _result(self, sent: _Sent) -> Any:  # noqa: ANN401 - the function's
         import ray

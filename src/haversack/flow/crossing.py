@@ -19,6 +19,7 @@ from haversack.base.model import Model, Sample
 from haversack.base.plan import Plan
 from haversack.base.progress import Event
 from haversack.base.recipe import structure, unstructure
+from haversack.base.spread import Light
 from haversack.flow.making import is_static
 from haversack.flow.meaning import meaning
 from haversack.flow.steps import Steps
@@ -134,7 +135,7 @@ def _compared(steps: Steps, best: Mapping[str, Candidate]) -> tuple[Pair, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Meant:
+class Meant(Light):
     """What outputs are meant to be: the reference, and the model and encodings that it executes."""
 
     reference: Reference

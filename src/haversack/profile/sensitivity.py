@@ -16,7 +16,7 @@ from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
 from haversack.base.plan import LayerPlan
 from haversack.base.progress import Sink, silent, steps
-from haversack.base.spread import Spread, here
+from haversack.base.spread import Light, Spread, here
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.graph.simulate import Simulator
@@ -31,7 +31,7 @@ ROWS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class Held(Light):
     """What the output of a perturbed model is held against.
 
     Attributes:
