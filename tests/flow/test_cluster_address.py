@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -175,3 +176,28 @@ def test_surroundings_are_as_they_were(monkeypatch):
     assert dict(os.environ) == before
     with cluster._surroundings(local=False):
         assert os.environ["RAY_AUTH_MODE"] == "disabled", "a cluster that others run has its own settings"
+
+
+def test_what_ray_writes_goes_where_its_sockets_have_room(monkeypatch, tmp_path):
+    long = tmp_path / ("long" * 10)
+    long.mkdir()
+    monkeypatch.setattr(cluster, "SHORT", str(tmp_path))
+    monkeypatch.setattr(cluster.tempfile, "gettempdir", lambda: str(long))
+    found = Path(cluster._passing())
+    assert found.parent == tmp_path
+    monkeypatch.setattr(cluster, "LONGEST", len(str(long)))
+    assert Path(cluster._passing()).parent == long
+
+
+@pytest.mark.parametrize("error", [Exception("timed out\nmore"), ValueError("AF_UNIX"), ConnectionError()])
+def test_whatever_keeps_ray_from_starting_is_told_in_words(monkeypatch, error):
+    import ray
+
+    def fails(**_):
+        raise error
+
+    monkeypatch.setattr(ray, "init", fails)
+    with pytest.raises(EnvironmentFault) as caught, spreading("local:2", silent):
+        pass
+    first = (str(error).splitlines() or ["ConnectionError"])[0]
+    assert str(caught.value).startswith(f"--ray: no Ray cluster comes up here: {first}")

@@ -44,45 +44,48 @@ def stopped(command, out, environment, what):
 
 
 @pytest.fixture(scope="module")
-def runs(packed, environment):
-    """The tiny job with two workers: interrupted, killed, and finished."""
+def begun(packed, environment):
+    """The tiny job with two workers: its command, its folder, and the environment with a folder for what is passing."""
     out = packed.out.parent / f"spread-{os.getpid()}"
-    command = packed.command(out, "--ray", "local:2")
-    with tempfile.TemporaryDirectory(prefix="hv-") as folder:
-        surroundings = {**environment, "TMPDIR": folder}
-        first = stopped(command, out, surroundings, signal.SIGINT)
-        left = [path.name for path in Path(folder).glob("haversack-ray-*")]
-        second = stopped(command, out, surroundings, signal.SIGKILL)
-        last = subprocess.run(command, capture_output=True, text=True, env=surroundings, check=False)
-    return out, first, left, second, last
+    with tempfile.TemporaryDirectory(prefix="hv-", dir="/tmp") as passing:
+        yield packed.command(out, "--ray", "local:2"), out, {**environment, "TMPDIR": passing}, Path(passing)
 
 
-def test_ctrl_c_ends_with_130_and_leaves_nothing(runs):
-    _, (code, said, rays), left, _, _ = runs
+def test_ctrl_c_ends_with_130_and_leaves_nothing(begun):
+    command, out, environment, passing = begun
+    code, said, rays = stopped(command, out, environment, signal.SIGINT)
     assert code == 130, said
     assert "the same command goes on" in said
     assert "Traceback" not in said
     assert rays
     assert until(lambda: not any(map(psutil.Process.is_running, rays)), 20)
-    assert left == []
+    assert list(passing.glob("haversack-ray-*")) == []
 
 
-def test_kill_9_takes_the_cluster_along(runs):
-    _, _, _, (code, _, rays), _ = runs
+def test_kill_9_takes_the_cluster_along(begun):
+    command, out, environment, _ = begun
+    code, _, rays = stopped(command, out, environment, signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert rays
     assert until(lambda: not any(map(psutil.Process.is_running, rays)), 20)
 
 
+@pytest.fixture(scope="module")
+def runs(begun):
+    """The run that goes on to its end."""
+    command, out, environment, _ = begun
+    return out, subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
 def test_the_same_command_goes_on_and_ends_well(runs):
-    *_, last = runs
+    _, last = runs
     assert last.returncode == 0, last.stderr
     assert "(as before)" in last.stderr
     assert "pure work goes to 2 workers of 1 thread in a Ray cluster (local:2)" in last.stderr
 
 
 def test_ray_says_nothing_of_its_own(runs):
-    *_, last = runs
+    _, last = runs
     assert "ray" not in last.stdout.lower().replace("array", "").replace("--ray local:2", "")
     lines = [line for line in last.stderr.splitlines() if "ray" in line.lower()]
     assert all("in a Ray cluster" in line or "a Ray cluster: local:2" in line for line in lines), lines

@@ -37,6 +37,8 @@ RAYS_TRIES, OUR_TRIES = 2, 2
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """What an HTTP/2 client says first, with empty settings (RFC 9113, 3.4); gRPC, and so Ray, answers with its own."""
 SETTINGS = 4
+LONGEST, SHORT = 18, "/tmp"  # noqa: S108 - a folder of our own is made in it
+"""Bytes of the name of a folder for passing files that leave room for the paths of Ray's sockets, and one that does."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,13 @@ def _knock(address: Address) -> None:
 
 
 def _unreachable(address: Address, why: str, tried: str = "connecting") -> EnvironmentFault:
+    if not address.host:
+        return EnvironmentFault(
+            f"no Ray cluster comes up here: {why}",
+            where="--ray",
+            tried=f"{tried}, {address}",
+            next_step="repeat the same command on a calmer machine, or leave --ray out",
+        )
     return EnvironmentFault(
         f"no Ray cluster is reached at {address}: {why}",
         where="--ray",
@@ -190,7 +199,7 @@ def _join(stack: ExitStack, address: Address, threads: int) -> None:
     if address.host:
         quiet |= {"address": str(address)}
     else:
-        folder = tempfile.mkdtemp(prefix="haversack-ray-")
+        folder = _passing()
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         count = address.workers * threads
         quiet |= {"address": "local", "num_cpus": count, "num_gpus": 0, "include_dashboard": False, "_temp_dir": folder}
@@ -200,9 +209,15 @@ def _join(stack: ExitStack, address: Address, threads: int) -> None:
     stack.callback(ray.shutdown)
     try:
         ray.init(**quiet)
-    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # among others a plain one, where its processes do not come up in time
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise _unreachable(address, lines[0] if lines else type(error).__name__, "ray.init") from error
+
+
+def _passing() -> str:
+    """Return a new folder for what Ray writes while it runs; a socket's path may have 107 bytes, and Ray adds 65."""
+    usual = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="haversack-ray-", dir=usual if len(os.fsencode(usual)) <= LONGEST else SHORT)
 
 
 @dataclass
