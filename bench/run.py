@@ -17,6 +17,7 @@ import detector
 import four_bits
 import lite0
 import minilm
+import spreading
 from accounting import ROOT, Packed, Row
 from peers import METHODS, Peer, measure, quantize
 
@@ -131,6 +132,7 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "minilm": lambda: [minilm.alone(), minilm.others()],
     "four_bits": lambda: [four_bits.run()],
     "networks": bits.networks,
+    "ray": lambda: [spreading.run()],
 }
 PARTS = tuple(MAKERS)
 

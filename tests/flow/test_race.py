@@ -157,7 +157,7 @@ def test_one_variant_needs_no_race(steps, monkeypatch):
 def test_the_result_is_read_from_the_ledger(steps, monkeypatch):
     plans = [variant(steps, "minmax", "a"), variant(steps, "mse", "b")]
     first = race(steps, plans)
-    monkeypatch.setattr(racing, "_error", lambda *_: pytest.fail("it was simulated before"))
+    monkeypatch.setattr(racing, "error_of", lambda *_: pytest.fail("it was simulated before"))
     assert race(steps, plans) == first
 
 

@@ -29,6 +29,7 @@ def pack(
     degraded: tuple[str, ...] = (),
     layer: tuple[str, ...] = (),
     without: tuple[str, ...] = (),
+    ray: str = "",
     json: bool = False,
 ) -> int:
     """Fit a model into its budgets, verified and measured on the artefact itself.
@@ -67,10 +68,13 @@ def pack(
         Fix layers to a precision, by globs over module paths: 'features.0.*=float32'; repeat for more. none: fix none.
     without:
         A precision or a part that nothing may use: w4a8, gptq; repeat for more. none: forbid none.
+    ray:
+        Spread pure work over a Ray cluster: local:2 starts two workers here, HOST:PORT joins the one that this machine
+        is in. Only a cluster you trust: its machines run code.
     json:
         Print the report as JSON, and nothing else, on standard output.
     """
-    worse = (degraded, layer, without)
+    worse = (degraded, layer, without, ray)
     request = _request(job, budget, target, platform, out, allow, plan, allow_pickle, _typed(), device, effort, *worse)
     return _looked(request, json=json) if dry_run else _packed(request, json=json)
 

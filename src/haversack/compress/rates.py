@@ -10,6 +10,7 @@ from haversack.base.encodings import Affine, Codebook, Encoding
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.base.plan import LayerPlan
+from haversack.base.spread import Spread, here
 from haversack.compress.encode import NONE
 from haversack.compress.selection import bears
 from haversack.compress.weights import store
@@ -22,6 +23,7 @@ def rates(
     model: Model,
     ways: Callable[[Node], Mapping[str, LayerPlan]],
     importance: Mapping[str, np.ndarray] = NONE,
+    spread: Spread = here,
 ) -> dict[str, dict[str, float]]:
     """Return node key of each layer -> kind -> bits of a weight, its share of the scales too: ``Profile.rates``.
 
@@ -33,22 +35,40 @@ def rates(
         model: the prepared model.
         ways: node -> kind -> how its weights may be stored; what the node cannot have is left out.
         importance: node key -> float32 in the weight's shape, as ``encode`` takes it.
+        spread: where weights are stored; each way of each layer is a task.
 
     Raises:
         JobError: a weight holds NaN or an infinity.
     """
+    tried = [
+        (node.key, kind, layer)
+        for node in model.graph.nodes
+        if role(node) in (Role.LAYER, Role.EMBEDDING)
+        for kind, layer in ways(node).items()
+        if bears(node, layer.precision)
+    ]
+    bits = spread(rate, (model, importance), [(key, layer) for key, _, layer in tried])
     found: dict[str, dict[str, float]] = {}
-    for node in model.graph.nodes:
-        if role(node) not in (Role.LAYER, Role.EMBEDDING):
-            continue
-        for kind, layer in ways(node).items():
-            if bears(node, layer.precision):
-                stored = store(model, node, layer, None, importance=importance.get(node.key))
-                (codes,) = stored.integers.values()
-                encoding = stored.tensors[f"{node.key}:weight"]
-                total = _code_bits(encoding, codes) + _scale_bits(encoding)
-                found.setdefault(node.key, {})[kind] = total / max(codes.size, 1)
+    for (key, kind, _), value in zip(tried, bits, strict=True):
+        found.setdefault(key, {})[kind] = value
     return found
+
+
+def rate(shared: tuple[Model, Mapping[str, np.ndarray]], task: tuple[str, LayerPlan]) -> float:
+    """Return the bits that a weight takes, its share of the scales too.
+
+    Args:
+        shared: the prepared model, and how much each weight counts, as ``rates`` takes it.
+        task: node key of a layer, and how its weights are stored.
+
+    Raises:
+        JobError: a weight holds NaN or an infinity.
+    """
+    (model, importance), (key, layer) = shared, task
+    stored = store(model, model.graph.by_key[key], layer, None, importance=importance.get(key))
+    (codes,) = stored.integers.values()
+    encoding = stored.tensors[f"{key}:weight"]
+    return (_code_bits(encoding, codes) + _scale_bits(encoding)) / max(codes.size, 1)
 
 
 def _code_bits(encoding: Encoding, codes: np.ndarray) -> float:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from haversack import verify
 from haversack.base.candidate import Candidate, Pair
 from haversack.base.constraints import Constraints
+from haversack.base.encodings import Encodings
 from haversack.base.finding import Finding
+from haversack.base.model import Model, Sample
 from haversack.base.plan import Plan
 from haversack.base.progress import Event
 from haversack.base.recipe import structure, unstructure
+from haversack.base.spread import Light
 from haversack.flow.making import is_static
 from haversack.flow.meaning import meaning
 from haversack.flow.steps import Steps
+from haversack.targets.reference import Reference
+
+if TYPE_CHECKING:
+    from haversack.targets.reference.interpret import Interpreter
 
 LAST_BITS = 1e-5
 """Outputs that are nearer than this differ in what float layers round: nobody is to blame."""
@@ -119,6 +127,31 @@ def _compared(steps: Steps, best: Mapping[str, Candidate]) -> tuple[Pair, ...]:
         static = next((one for one in best.values() if is_static(one.plan)), None)
         if static is not None:
             kept = steps.makers[static.plan.target].kept(static.plan)
-            runs[REFERENCE] = meaning(steps.targets[static.plan.target]).opened(kept.model, kept.encodings).run
+            meant = Meant(meaning(steps.targets[static.plan.target]), kept.model, kept.encodings)
+            outputs = steps.spread(outputs_of, meant, (inputs for inputs, _ in steps.data.evaluation()))
+            runs[REFERENCE] = lambda _: next(outputs)  # in the order in which samples are read below
         runs[FLOAT] = steps.float_predict
         return verify.across(runs, (inputs for inputs, _ in steps.data.evaluation()))
+
+
+@dataclass(frozen=True, eq=False)
+class Meant(Light):
+    """What outputs are meant to be: the reference, and the model and encodings that it executes."""
+
+    reference: Reference
+    model: Model
+    encodings: Encodings
+
+    @cached_property
+    def interpreter(self) -> Interpreter:
+        """The model, ready to run many times."""
+        return self.reference.opened(self.model, self.encodings)
+
+
+def outputs_of(meant: Meant, sample: Sample) -> tuple[np.ndarray, ...]:
+    """Return the reference's outputs for one batch, in the model's order.
+
+    Raises:
+        ConversionError: encodings that the reference cannot execute.
+    """
+    return meant.interpreter.run(sample)

@@ -105,6 +105,12 @@ class Data:
         """
         return iter(self._calibration) if self._calibration is not None else self._read_calibration()
 
+    def kept_calibration(self) -> tuple[Sample, ...] | None:
+        """Return the calibration batches where memory keeps them all; None where they are streamed."""
+        if self._calibration is None:
+            self._read_calibration()
+        return None if self._calibration is None else tuple(self._calibration)
+
     def _read_calibration(self) -> Iterator[Sample]:
         checked = samples.checked(self._samples(), self._ports, what="calibration()")
         kept, rest = up_to(checked, lambda sample: sum(array.nbytes for array in sample))

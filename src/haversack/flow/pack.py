@@ -17,13 +17,16 @@ from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.profile import Profile
 from haversack.base.progress import Event, Sink, silent
+from haversack.base.spread import Spread, here
 from haversack.choose.best import Ask, best
 from haversack.choose.forecast import hopeless, overshoot
 from haversack.choose.mixing import Mixer
 from haversack.choose.runtimes import Choice, between, outdone
 from haversack.choose.verdict import checks
 from haversack.flow import floats, robustness, room
+from haversack.flow.ahead import apply_ahead
 from haversack.flow.barred import instead
+from haversack.flow.cluster import spreading
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.data import Data
 from haversack.flow.early import BEYOND, limits, narrowest
@@ -76,11 +79,12 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     sink(Event("load", "start", f"reading {wish.source}"))
     job, budget, fixed = opened(wish)
     with (
+        spreading(wish.ray, sink) as spread,
         measured_on(wish.device, asked) as (device, offered),
         Workshop(wish.out, _owner(job), sink, wish.command) as shop,
     ):
         allow = _allowed(wish.allow, budget)
-        steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, allow, budget), offered)
+        steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, allow, budget, spread), offered)
         steps, tried, rules = _ruled(steps, tried, fixed)
         worse = robustness.checked(steps.data, job)
         preflight = steps.preflight(PLANS * len(tried.targets), memory)
@@ -209,6 +213,7 @@ def _steps(
     spend: str,
     allow: Sequence[str] = (),
     budget: Budget | None = None,
+    spread: Spread = here,
 ) -> Steps:
     """Return the run's steps; the fast ones learn what small downloads lose only where one is asked for."""
     metric = metrics.resolve(job.metric)
@@ -216,7 +221,8 @@ def _steps(
     data = Data(job, None, metric)
     light = spend != FAST or (budget is not None and budget.download is not None)
     limited = budget is not None and (budget.size is not None or budget.download is not None)
-    return Steps(shop, job, data, metric, targets, device, tuple(allow), effort(spend), tried.settings, light, limited)
+    kept = effort(spend)
+    return Steps(shop, job, data, metric, targets, device, tuple(allow), kept, tried.settings, light, limited, spread)
 
 
 def _limits(steps: Steps, budget: Budget, rules: Rules) -> tuple[str, ...]:
@@ -242,6 +248,9 @@ def _searched(
         {name: target.precisions for name, target in steps.targets.items()},
         rules.scope,
     )
+    certain = [next((one for one in ask.proposals if not ask.hopeless(one)), None) for ask in asked.values()]
+    plans = [plan for plan in certain if plan is not None]
+    apply_ahead(steps.squeeze, plans, steps.data, steps.spread, steps.shop.tell)
     found = best(asked, steps.evaluate, mixer=mixer, confirm=steps.confirmed, sink=steps.shop.tell)
     searched = {name: found[name] for name, one in asked.items() if one.mixes}
     told = instead(

@@ -16,6 +16,8 @@ from haversack.base.progress import Event
 from haversack.base.progress import steps as told
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import relative_error
+from haversack.flow.ahead import travelling
+from haversack.flow.squeeze import Squeezer
 from haversack.flow.steps import Steps
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.simulate import Simulator
@@ -89,14 +91,12 @@ def _errors(steps: Steps, variants: Sequence[Plan]) -> tuple[list[float], int]:
 
     def make() -> tuple[np.ndarray, int]:
         batches = list(rebatch(steps.model, spread(steps.model.inputs, steps.data.calibration), BATCH))
-        simulator = Simulator(steps.model)
-        exact = simulator.run(Encodings.none(), batches)
+        exact = Simulator(steps.model).run(Encodings.none(), batches)
         tell = steps.shop.tell
         tell(Event("choose", "start", f"{counted(len(variants), 'variant')} by simulation"))
-        errors = [
-            _error(steps, plan, simulator, batches, exact)
-            for plan in told(variants, tell, "choose", "variants by simulation", len(variants))
-        ]
+        run, squeeze = travelling(steps.squeeze, steps.data, steps.spread)
+        found = run(error_of, Course(squeeze, tuple(batches), tuple(exact)), variants)
+        errors = [next(found) for _ in told(variants, tell, "choose", "variants by simulation", len(variants))]
         return np.array(errors), sum(map(_rows, batches))
 
     found, rows = steps.shop.remember(
@@ -145,16 +145,32 @@ def _rows(sample: Sample) -> int:
     return int(sample[0].shape[0]) if sample[0].ndim else 1
 
 
-def _error(
-    steps: Steps, plan: Plan, simulator: Simulator, batches: Sequence[Sample], exact: Sequence[tuple[np.ndarray, ...]]
-) -> float:
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What every variant is run on.
+
+    Attributes:
+        squeeze: applies plans.
+        batches: the rows.
+        exact: the float model's outputs on them.
+    """
+
+    squeeze: Squeezer
+    batches: tuple[Sample, ...]
+    exact: tuple[tuple[np.ndarray, ...], ...]
+
+
+def error_of(course: Course, plan: Plan) -> float:
+    """Return the simulated relative error of a variant's outputs, infinite where they are not finite.
+
+    Raises:
+        JobError: NaN in weights or activations.
+    """
     early = [step for step in plan.prepare if "encodings" not in PREPARE.build(step.part, step.settings).needs]
-    squeezed = steps.squeeze(replace(plan, prepare=tuple(early)))
-    same = squeezed.model.digest == steps.model.digest
-    walker = simulator if same else Simulator(squeezed.model)
-    made = walker.run(squeezed.encodings, batches)
+    squeezed = course.squeeze(replace(plan, prepare=tuple(early)))
+    made = Simulator(squeezed.model).run(squeezed.encodings, course.batches)
     error = relative_error(
         (value for row in made for value in row if value.dtype.kind == "f"),
-        (value for row in exact for value in row if value.dtype.kind == "f"),
+        (value for row in course.exact for value in row if value.dtype.kind == "f"),
     )
     return error if math.isfinite(error) else math.inf

@@ -19,7 +19,7 @@ from haversack.base.finding import KINDS
 from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.shelf import nearest
-from haversack.flow import degradations, requirements, scoping, settings
+from haversack.flow import cluster, degradations, requirements, scoping, settings
 from haversack.flow.effort import DEFAULT, effort
 from haversack.measure import devices
 from haversack.targets.contract import PLATFORMS, Target
@@ -57,6 +57,7 @@ class Request:
         layers: which layers have which precision, ``GLOB=PRECISION``; ``none`` for no rules. Empty: those of the
             recipe, or else the job's.
         without: precisions and parts that no plan may use; ``none`` and empty as for ``layers``.
+        ray: over which Ray cluster pure work is spread (``flow.cluster``); empty: it is done here.
     """
 
     source: str
@@ -73,6 +74,7 @@ class Request:
     degraded: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    ray: str = ""
 
     def __post_init__(self) -> None:
         """Take folders and files as text, and one name for a tuple of them.
@@ -92,7 +94,7 @@ class Request:
             if not isinstance(given, tuple | list) or not all(isinstance(one, str) for one in given):
                 raise _unfit_field(name, value, "a tuple of names")
             object.__setattr__(self, name, tuple(given))
-        for name in ("source", "budget", "platform", "command", "device", "effort"):
+        for name in ("source", "budget", "platform", "command", "device", "effort", "ray"):
             if not (isinstance(getattr(self, name), str) or (name == "budget" and self.budget is None)):
                 raise _unfit_field(name, getattr(self, name), "text")
 
@@ -247,6 +249,8 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
             )
     effort(request.effort)
     devices.check_measuring(request.device)
+    if request.ray:
+        cluster.check(request.ray)
     limits = budgets.parse(request.budget) if request.budget is not None else None
     worse = degraded(request)
     layers, without = said(request)

@@ -27,6 +27,7 @@ class Squeezer:
         constraints: target -> its own, with those of all selected targets that it shares encodings with.
         samples: returns calibration batches, afresh at each call.
         made: digest of a plan without its target -> what it gave.
+        ahead: the like of plans that were applied before anybody asked; each until it is asked for.
     """
 
     model: Model
@@ -34,6 +35,7 @@ class Squeezer:
     constraints: Mapping[str, Constraints]
     samples: Callable[[], Iterable[Sample]]
     made: OrderedDict[str, Compressed] = field(default_factory=OrderedDict, compare=False)
+    ahead: dict[str, Compressed] = field(default_factory=dict, compare=False)
 
     def __call__(self, plan: Plan, sink: Sink = silent) -> Compressed:
         """Return the prepared model and its encodings; what differs in a target with equal demands is not made again.
@@ -46,7 +48,9 @@ class Squeezer:
             UsageError, ConversionError, JobError, VerificationError: as ``compress.apply``.
         """
         constraints = self.constraints[plan.target]
-        key = f"{plan.shared_digest} {self.alike(plan.target)}"
+        key = self.key(plan)
+        if key in self.ahead:
+            self.made[key] = self.ahead.pop(key)
         if key not in self.made:
             self._tell(plan.target, sink)
             self.made[key] = apply(
@@ -61,6 +65,10 @@ class Squeezer:
         while len(self.made) > KEPT:
             self.made.popitem(last=False)
         return self.made[key]
+
+    def key(self, plan: Plan) -> str:
+        """Return what decides the result of a plan."""
+        return f"{plan.shared_digest} {self.alike(plan.target)}"
 
     def _tell(self, target: str, sink: Sink) -> None:
         """Say that demands contradict each other, where they do: then each side gets encodings of its own."""

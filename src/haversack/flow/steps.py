@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,9 @@ from haversack.base.profile import Profile, TensorStatistics
 from haversack.base.progress import Event
 from haversack.base.quality import Quality
 from haversack.base.recipe import structure, unstructure
-from haversack.choose.options import stores, ways
-from haversack.compress.importance import importance
-from haversack.compress.perturb import perturb
+from haversack.base.spread import Spread, here
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.prepare.contract import PrepareContext
-from haversack.compress.rates import rates
 from haversack.flow import early, floats, lengths, room
 from haversack.flow.data import Data
 from haversack.flow.effort import DEFAULT, EFFORTS, Effort
@@ -38,25 +35,22 @@ from haversack.flow.kept import intact, save_made, save_ranges
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.order import frugal
 from haversack.flow.own_code import own_code
-from haversack.flow.proposals import worth_knowing
+from haversack.flow.profiling import profiled
 from haversack.flow.replay import Replay
 from haversack.flow.room import Room
 from haversack.flow.running import Running
-from haversack.flow.squeeze import Squeezer, narrowable, together
+from haversack.flow.squeeze import Squeezer, together
 from haversack.flow.workshop import Workshop
 from haversack.load.forecast import Preflight, preflight
 from haversack.measure import quality
 from haversack.measure.device import Device
 from haversack.metrics.contract import Metric
-from haversack.profile.layers import layers
 from haversack.profile.ranges import ranges
-from haversack.profile.sensitivity import held_rows, sensitivity
 from haversack.report import facts
 from haversack.report.record import Environment
 from haversack.targets.contract import Target
 from haversack.tools.graph.execute import Executor
 from haversack.tools.worker.again import twice
-from haversack.tools.worker.faults import WorkerFault
 
 SEARCH_EXACT_SAMPLES, SHIPPED_EXACT_SAMPLES = 8, 64
 """Samples compared bit for bit with the reference: for each candidate of the search, and for what ships."""
@@ -64,7 +58,6 @@ PYTORCH_SAMPLES = 8
 """So many samples compare the float artefact with PyTorch."""
 BELIEVABLE_ERRORS = 2.0
 """A stated baseline is missed when the float model falls short of it by more than so many standard errors."""
-PROFILE_RUNS = 20
 
 
 @dataclass(frozen=True)
@@ -81,6 +74,7 @@ class Steps:
         settings: target -> its own, for targets that were given some.
         light: whether it is worth knowing what coarser steps lose and weigh as a download.
         limited: whether the bytes are limited: palettes are worth knowing then, where all targets have them.
+        spread: where pure work is done; no result depends on it, and what is measured never goes there.
         made: plan digest -> what was made of it in this run.
         failed: target -> why its float file is not there, or was not run.
     """
@@ -96,6 +90,7 @@ class Steps:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     light: bool = True
     limited: bool = False
+    spread: Spread = here
     made: dict[str, Made] = field(default_factory=dict)
     failed: dict[str, HaversackError] = field(default_factory=dict)
 
@@ -267,45 +262,7 @@ class Steps:
     @cached_property
     def profile(self) -> Profile:
         """Seconds of each layer in every float file, the sensitivity and the rates of each layer."""
-        narrow = narrowable(self.constraints.values())
-        precisions = [frozenset(one.precisions) for one in self.targets.values()]
-        able, shared = worth_knowing(self.model.graph, precisions, narrow), frozenset.intersection(*precisions)
-        palettes = self.limited and "palette" in shared
-
-        def times(name: str) -> Mapping[str, float]:
-            one = self.floats[name]
-            self.shop.tell(Event("profile", "start", f"time of each layer in the float file for {name}"))
-            row = tuple(array[:1] for array in self.data.first())
-            try:
-                found = twice(lambda: self.device.layer_seconds(one.opening, one.artifact, row, PROFILE_RUNS))
-            except WorkerFault as error:
-                self.shop.tell(Event("profile", "note", f"{name} tells no times of layers: {error.cause}"))
-                return {}
-            return {key: seconds for key, seconds in found.items() if key}
-
-        def make() -> Profile:
-            seconds = layers(self.model.graph, {name: partial(times, name) for name in self.running})
-            for name in {*self.running} - {*seconds}:
-                self.shop.tell(Event("profile", "note", f"{name} reports no time for any layer: none is forecast"))
-            layered = [node.key for node in self.model.graph.nodes if node.weight] if palettes else []
-            counts = importance(self.model, layered, self.data.calibration())
-            found = partial(perturb, ranges=self.ranges(self.model), widths=narrow, importance=counts)
-            free = all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in self.model.inputs)
-            held = held_rows(self.data.calibration(), self.data.counts()[0], cut=free)
-            kinds = partial(ways, light=self.light, palettes=palettes)
-            losses = sensitivity(self.model, found, held, self.shop.tell, ways=lambda node: kinds(able(node)))
-            kinds_stored = partial(stores, able=shared, palettes=palettes)
-            weigh = partial(rates, self.model, lambda node: kinds_stored(able(node)), counts)
-            return Profile(seconds, losses, weigh() if self.light else {})
-
-        return self.shop.remember(
-            "profile",
-            "time and sensitivity of layers",
-            [*self.content, *self.targets, *sorted(narrow), self.light, sorted(shared), palettes],
-            make,
-            save=lambda made: ({"profile": unstructure(made)}, {}),
-            load=lambda data, _: structure(data["profile"], Profile, where="ledger"),
-        )
+        return profiled(self)
 
     def ranges(self, model: Model) -> Mapping[str, TensorStatistics]:
         """Return a model's activation ranges over the calibration set."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -14,6 +16,7 @@ from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
 from haversack.base.plan import LayerPlan
 from haversack.base.progress import Sink, silent, steps
+from haversack.base.spread import Light, Spread, here
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.graph.simulate import Simulator
@@ -27,6 +30,47 @@ ROWS = 4
 """Rows of samples that are run for each layer and precision."""
 
 
+@dataclass(frozen=True, eq=False)
+class Held(Light):
+    """What the output of a perturbed model is held against.
+
+    Attributes:
+        model: the prepared model.
+        perturb: see ``Perturb``.
+        batches: the rows that are run.
+        exact: the float outputs on them, batch by batch.
+    """
+
+    model: Model
+    perturb: Perturb
+    batches: tuple[Sample, ...]
+    exact: tuple[tuple[np.ndarray, ...], ...]
+
+    @cached_property
+    def size(self) -> float:
+        """The norm of the float outputs of the first batch."""
+        return _norm(self.exact[0])
+
+    @cached_property
+    def simulator(self) -> Simulator:
+        """What runs the model."""
+        return Simulator(self.model)
+
+
+def moved(held: Held, task: tuple[str, LayerPlan]) -> float | None:
+    """Return the relative error of the output when one layer alone has a plan; None where it cannot have it.
+
+    Args:
+        held: what it is held against.
+        task: node key of the layer, and its plan.
+    """
+    encodings = held.perturb(held.model, *task)
+    if not encodings.tensors:
+        return None
+    made = held.simulator.run(encodings, held.batches)[0]
+    return _norm([a.astype(np.float64) - b for a, b in zip(made, held.exact[0], strict=True)]) / held.size
+
+
 def sensitivity(
     model: Model,
     perturb: Perturb,
@@ -34,6 +78,7 @@ def sensitivity(
     sink: Sink = silent,
     *,
     ways: Ways = lambda _: {"int8": LayerPlan()},
+    spread: Spread = here,
 ) -> dict[str, dict[str, float]]:
     """Return node key of each layer -> kind -> relative error of the output: what ``Profile.sensitivity`` holds.
 
@@ -46,6 +91,7 @@ def sensitivity(
         samples: the first 4 rows are used (see ``held_rows``).
         sink: told after each layer.
         ways: those to try for each layer.
+        spread: where the layers are run; each way of each layer is a task.
 
     Raises:
         JobError: no samples, or the float output is all zero or not finite, so that no error is relative to it.
@@ -53,10 +99,9 @@ def sensitivity(
     batches = list(islice(rebatch(model, samples, ROWS), 1))
     if not batches:
         raise JobError("calibration() gives no samples", next_step="let it yield at least one batch of inputs")
-    simulator = Simulator(model)
-    exact = simulator.run(Encodings.none(), batches)[0]
-    size = _norm(exact)
-    if not (math.isfinite(size) and size > 0):
+    exact = Simulator(model).run(Encodings.none(), batches)
+    held = Held(model, perturb, tuple(batches), tuple(exact))
+    if not (math.isfinite(held.size) and held.size > 0):
         raise JobError(
             "the float model's output is zero or not finite on the calibration samples",
             where=model.name,
@@ -64,13 +109,13 @@ def sensitivity(
             next_step="look at calibration() and the model's weights",
         )
     layers = [node for node in model.graph.nodes if role(node) in (Role.LAYER, Role.EMBEDDING)]
+    tried = {node.key: ways(node) for node in layers}
+    errors = spread(moved, held, [(key, layer) for key, kinds in tried.items() for layer in kinds.values()])
     found: dict[str, dict[str, float]] = {}
     for node in steps(layers, sink, "profile", "sensitivity of layers", len(layers)):
-        for kind, layer in ways(node).items():
-            encodings = perturb(model, node.key, layer)
-            if encodings.tensors:
-                moved = simulator.run(encodings, batches)[0]
-                error = _norm([a.astype(np.float64) - b for a, b in zip(moved, exact, strict=True)]) / size
+        for kind in tried[node.key]:
+            error = next(errors)
+            if error is not None:
                 found.setdefault(node.key, {})[kind] = error
     return found
 

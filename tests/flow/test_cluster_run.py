@@ -1,0 +1,96 @@
+"""``pack --ray local:2``: Ctrl-C, kill -9, and the same bytes as a run that spreads nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+SAME = ("recipe.toml", "best/onnxruntime/encodings.safetensors", "best/onnxruntime/model.onnx")
+PATIENCE = 200.0
+
+
+def until(true, seconds=PATIENCE):
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+    return true()
+
+
+def told(out) -> str:
+    path = out / "events.jsonl"
+    return path.read_text() if path.exists() else ""
+
+
+def stopped(command, out, environment, what):
+    """Run until layers are looked at, and send a signal; return the exit code, what was said, and Ray's processes."""
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, env=environment, text=True) as run:
+        signal.signal(signal.SIGINT, heard)
+        before = told(out)
+        until(lambda: "sensitivity of layers" in told(out)[len(before) :] or run.poll() is not None)
+        below = psutil.Process(run.pid).children(recursive=True)
+        rays = [one for one in below if "ray" in " ".join(one.cmdline())]
+        run.send_signal(what)
+        said = run.communicate()[1]
+    return run.returncode, said, rays
+
+
+@pytest.fixture(scope="module")
+def begun(packed, environment):
+    """The tiny job with two workers: its command, its folder, and the environment with a folder for what is passing."""
+    out = packed.out.parent / f"spread-{os.getpid()}"
+    with tempfile.TemporaryDirectory(prefix="hv-", dir="/tmp") as passing:
+        yield packed.command(out, "--ray", "local:2"), out, {**environment, "TMPDIR": passing}, Path(passing)
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing(begun):
+    command, out, environment, passing = begun
+    code, said, rays = stopped(command, out, environment, signal.SIGINT)
+    assert code == 130, said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    assert rays
+    assert until(lambda: not any(map(psutil.Process.is_running, rays)), 20)
+    assert list(passing.glob("haversack-ray-*")) == []
+
+
+def test_kill_9_takes_the_cluster_along(begun):
+    command, out, environment, _ = begun
+    code, _, rays = stopped(command, out, environment, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert rays
+    assert until(lambda: not any(map(psutil.Process.is_running, rays)), 20)
+
+
+@pytest.fixture(scope="module")
+def runs(begun):
+    """The run that goes on to its end."""
+    command, out, environment, _ = begun
+    return out, subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_the_same_command_goes_on_and_ends_well(runs):
+    _, last = runs
+    assert last.returncode == 0, last.stderr
+    assert "(as before)" in last.stderr
+    assert "pure work goes to 2 workers of 1 thread in a Ray cluster (local:2)" in last.stderr
+
+
+def test_ray_says_nothing_of_its_own(runs):
+    _, last = runs
+    assert "ray" not in last.stdout.lower().replace("array", "").replace("--ray local:2", "")
+    lines = [line for line in last.stderr.splitlines() if "ray" in line.lower()]
+    assert all("in a Ray cluster" in line or "a Ray cluster: local:2" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_it_ends_with_the_bytes_of_a_run_that_spreads_nothing(runs, packed, name):
+    assert (runs[0] / name).read_bytes() == (packed.out / name).read_bytes()
