@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,30 @@ class Row:
 
     def __str__(self) -> str:
         return f"| {self.figure} | {self.bound} | {self.measured} | {'yes' if self.met else '**no**'} |"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures side by side: what is compared, in words, and a line for each of it.
+
+    Attributes:
+        title: of the section.
+        words: what must be known to read it.
+        head: of the columns.
+        rows: a text for each column.
+        missed: what does not hold of all that should.
+    """
+
+    title: str
+    words: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    missed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"## {self.title}", "", self.words, ""]
+        lines += [f"| {' | '.join(row)} |" for row in (self.head, ("---",) * len(self.head), *self.rows)]
+        return "\n".join([*lines, *(f"\n**Missed:** {one}." for one in self.missed)])
 
 
 @dataclass(frozen=True)
@@ -115,3 +141,16 @@ def pack(
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     return Packed(out, report, cpu, peak.peak_bytes, done.returncode, " ".join(["haversack", *arguments]))
+
+
+@contextmanager
+def meanwhile(name: str, value: str) -> Iterator[None]:
+    """Give a variable of the environment another value inside: job files take fewer samples by it."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before

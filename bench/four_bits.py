@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from accounting import ROOT, WORK, Packed, Row, pack
+from accounting import ROOT, WORK, Packed, Row, meanwhile, pack
 
 from haversack import load, metrics
 from haversack.base.budget import parse
@@ -61,17 +59,9 @@ def _recipe(model: Model, precision: Precision) -> Path:
     return path
 
 
-@contextmanager
-def few_pictures(count: str) -> Iterator[None]:
+def few_pictures(count: str) -> AbstractContextManager[None]:
     """Let jobs take few pictures inside."""
-    before = os.environ.get("HAVERSACK_IMAGES")
-    os.environ["HAVERSACK_IMAGES"] = count
-    try:
-        yield
-    finally:
-        del os.environ["HAVERSACK_IMAGES"]
-        if before is not None:
-            os.environ["HAVERSACK_IMAGES"] = before
+    return meanwhile("HAVERSACK_IMAGES", count)
 
 
 def _rows(narrow: Packed, wide: Packed, target: str, sample: Sample) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,23 +43,38 @@ class Peer:
 
 def quantize(job: Job, floats: Path, folder: Path, method: str, options: dict[str, str]) -> Peer:
     """Quantize the float file with one calibration method, and measure the result as haversack measures its own."""
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
     pipeline = Pipeline.parse(job.preprocess)
     path = folder / f"peer-{method}.onnx"
+    name = job.input_names[0]
     start = time.process_time()
+    static(
+        floats, path, ({name: row[None]} for sample in pipeline.over(job.calibration()) for row in sample[0]), method
+    )
+    spent = time.process_time() - start
+    return measure(f"ONNX Runtime's quantize_static, {method}", path, floats, job, options, spent)
+
+
+def static(floats: Path, path: Path, rows: Iterator[Mapping[str, np.ndarray]], method: str) -> None:
+    """Let ``quantize_static`` write a file, from calibration data of one row each, by the inputs' names."""
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
     quantize_static(
         str(floats),
         str(path),
-        _Reader(pipeline.over(job.calibration()), job.input_names[0]),
+        _Reader(rows),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         calibrate_method=getattr(CalibrationMethod, method),
     )
-    spent = time.process_time() - start
-    return measure(f"ONNX Runtime's quantize_static, {method}", path, floats, job, options, spent)
+
+
+def dynamic(floats: Path, path: Path) -> None:
+    """Let ``quantize_dynamic`` write a file: int8 weights, a scale for each channel."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(str(floats), str(path), per_channel=True, weight_type=QuantType.QInt8)
 
 
 def measure(
@@ -91,8 +106,8 @@ def measure(
 class _Reader:
     """What quantize_static reads calibration data from: one dictionary of inputs at a time, then None."""
 
-    def __init__(self, samples: Iterator[Sample], name: str) -> None:
-        self.rows = ({name: row[None]} for sample in samples for row in sample[0])
+    def __init__(self, rows: Iterator[Mapping[str, np.ndarray]]) -> None:
+        self.rows = rows
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the next picture."""

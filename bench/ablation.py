@@ -1,0 +1,141 @@
+"""What each part of compression is worth: one network, one runtime, and one part more (or another) in each row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from accounting import Table, meanwhile
+from artefacts import TARGET, Artefacts, Figures, opened
+
+from haversack.base.plan import LayerPlan, Plan, Precision, Step
+from haversack.choose.knapsack import Limit, solve
+from haversack.choose.options import CLIPPED, FULL, Option, options
+from haversack.compress.plans import uniform
+from haversack.flow.effort import EFFORTS
+
+LITE0, MINILM = "examples/efficientnet_lite0.py", "examples/minilm.py"
+PAIRS = "750"
+"""Every other pair of STS-B dev: sentences take a transformer long."""
+MINMAX, MSE = Step("minmax"), FULL
+FAST, DEFAULT, HIGH = (EFFORTS[name].rounding for name in ("fast", "default", "high"))
+COARSER = {LITE0: 5.04, MINILM: 3.175}
+"""Job -> a factor of all layers' steps, one of ``choose.options.FACTORS``; water fills as many bytes beside it."""
+HEAD = ("recipe", "relative error", "agreement", "drop", "file, MB", "download, MB", "CPU s")
+Recipes = Iterable[tuple[str, Plan]]
+"""What a row says, and the plan that it measures."""
+
+
+def tables() -> list[Table]:
+    """Return the tables of EfficientNet-Lite0 and of MiniLM."""
+    with opened(LITE0) as lite0:
+        first = _table("EfficientNet-Lite0 in ONNX Runtime, part by part", lite0, static(lite0))
+    with meanwhile("HAVERSACK_PAIRS", PAIRS), opened(MINILM) as minilm:
+        second = _table("all-MiniLM-L6-v2 in ONNX Runtime, part by part", minilm, dynamic(minilm))
+    return [first, second]
+
+
+def static(made: Artefacts) -> Iterator[tuple[str, Plan]]:
+    """Yield recipes of integers with fixed scales."""
+    minmax, mse = (_layers(made, "int8", step) for step in (MINMAX, MSE))
+    best = _plan(mse, ranges=MSE)
+    ours = _after(best, DEFAULT)
+    yield "int8: `minmax` ranges of activations, `minmax` scales of weights", _plan(minmax)
+    yield "`minmax` ranges, `mse` scales", _plan(mse)
+    yield "`mse` ranges, `mse` scales (A)", best
+    yield "A, `equalize`", _after(best, Step("equalize"))
+    yield "A, `bias_correct` (`--effort fast`)", _after(best, FAST)
+    yield "A, `equalize`, `bias_correct`", _after(best, Step("equalize"), FAST)
+    yield "A, `gptq` (`--effort default`)", ours
+    yield "A, `gptq` on 128 samples (`--effort high`)", _after(best, HIGH)
+    yield "`minmax` ranges, `minmax` scales, `gptq`", _after(_plan(minmax), DEFAULT)
+    for words, plan in _coarser(made, ours, COARSER[LITE0]):
+        yield f"A, `gptq`, {words}", plan
+    narrow = made.demands.int4_layers
+    for words, step, rounding in (
+        ("minmax scales, `bias_correct`", MINMAX, FAST),
+        ("clipped scales, `bias_correct`", CLIPPED, FAST),
+        ("clipped scales, `gptq`", CLIPPED, DEFAULT),
+    ):
+        layers = {key: LayerPlan("w4a8", weights=step) if key in narrow else one for key, one in mse.items()}
+        yield f"A, 4-bit weights where kernels take them: {words}", _after(_plan(layers, ranges=MSE), rounding)
+
+
+def dynamic(made: Artefacts) -> Iterator[tuple[str, Plan]]:
+    """Yield recipes of a transformer: activations are quantized at run time, so that only weights have scales."""
+    ours = _layers(made, "int8_dynamic", MSE)
+    stored = {key: one for key, one in ours.items() if one.precision == "int8_weights"}
+    yield "int8: `minmax` scales", _plan(_layers(made, "int8_dynamic", MINMAX))
+    yield "`mse` scales (the default)", _plan(ours)
+    yield "`mse` scales, tables of embeddings alone", _plan(stored)
+    yield "`mse` scales, linear layers alone", _plan({key: one for key, one in ours.items() if key not in stored})
+    for words, plan in _coarser(made, _plan(ours), COARSER[MINILM]):
+        yield f"`mse` scales, {words}", plan
+    for group in (32, 128):
+        for words, step in (("minmax", MINMAX), ("clipped", CLIPPED)):
+            grouped = Step(step.part, {**step.settings, "group": group})
+            able = {key for key in ours if group in made.demands.groups.get(key, ())}
+            layers = {key: LayerPlan("w4_grouped", weights=grouped) if key in able else ours[key] for key in ours}
+            yield f"linear layers of 4 bits in groups of {group}, {words} scales", _plan(layers)
+
+
+def _layers(made: Artefacts, precision: Precision, weights: Step) -> dict[str, LayerPlan]:
+    return uniform(made.graph, precision, weights=weights, integer_ops=made.demands.integer_ops)
+
+
+def _plan(layers: Mapping[str, LayerPlan], ranges: Step = MINMAX) -> Plan:
+    return Plan(TARGET, layers, (Step("fold_norm"),), ranges, (TARGET,))
+
+
+def _after(plan: Plan, *steps: Step) -> Plan:
+    return replace(plan, prepare=(*plan.prepare, *steps))
+
+
+def _coarser(made: Artefacts, plan: Plan, factor: float) -> Recipes:
+    """Return a plan with coarser steps: by one factor, and by factors that fill as many forecast bytes with least loss.
+
+    The loss of each layer was measured; with no limit but these bytes the knapsack is reverse water-filling.
+    """
+    elements = {node.key: int(made.weights[node.weight].size) for node in made.graph.nodes if node.weight}
+    items = {
+        key: tuple(one for one in found if one.plan.precision == plan.layers[key].precision)
+        for key, found in options(
+            made.graph, made.profile, plan.layers, weight_elements=elements, speed={}, light=True
+        ).items()
+    }
+    even = {key: next(one for one in found if _factor(one) == factor) for key, found in items.items()}
+    filled = solve(items, [Limit("download", sum(one.download for one in even.values()))]).chosen
+    yield f"steps of all layers x{factor:.3g}", replace(plan, layers={key: one.plan for key, one in even.items()})
+    words = f"steps by water-filling, x1 to x{max(map(_factor, filled.values())):.3g}, as many bytes"
+    yield words, replace(plan, layers={key: one.plan for key, one in filled.items()})
+
+
+def _factor(option: Option) -> float:
+    return float(option.plan.weights.settings.get("factor", 1.0))
+
+
+def _table(title: str, made: Artefacts, recipes: Recipes) -> Table:
+    rows = [_row("float", made.of_float()), *(_row(words, made.made(plan)) for words, plan in recipes)]
+    shown = [column for column, name in enumerate(HEAD) if any(row[column] for row in rows) or name == HEAD[0]]
+    words = (
+        f"Every row is a file, run in ONNX Runtime on all {made.samples} samples that are scored. Drop is against the "
+        "float file; CPU seconds are those of compressing alone, activation ranges taken before."
+    )
+    return Table(title, words, tuple(HEAD[column] for column in shown), tuple(_kept(row, shown) for row in rows))
+
+
+def _kept(row: tuple[str, ...], columns: list[int]) -> tuple[str, ...]:
+    return tuple(row[column] for column in columns)
+
+
+def _row(words: str, found: Figures) -> tuple[str, ...]:
+    return (
+        words,
+        f"{found.relative_error:.4f}",
+        "" if math.isnan(found.agreement) else f"{found.agreement:.2%}",
+        f"{100 * found.drop:+.2f} pt",
+        f"{found.bytes / 1e6:.3f}",
+        f"{found.download_bytes / 1e6:.3f}",
+        f"{found.cpu_seconds:.0f}",
+    )

@@ -1,0 +1,411 @@
+"""``python bench/pictures.py``: draws the guide's pictures anew, each an SVG that holds the numbers it shows.
+
+They are read on light and on dark pages alike: a picture has a ground of its own, and takes its colours from the
+reader's scheme where the renderer knows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape, unescape
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import numpy as np
+import shown
+from accounting import ROOT
+from shown import Numbers
+
+FOLDER = ROOT / "docs" / "images"
+WIDTH, HEIGHT = 560, 260
+FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif"
+PAPER, INK, SOFT, FAINT, GRID = "#ffffff", "#1f2328", "#59636e", "#afb8c1", "#e6eaef"
+PROBED = 9
+"""Place of the factor 8 among those that a layer's steps may have."""
+POWER = "datum.value >= 0.01 && datum.value <= 1000 ? format(datum.value, '~') : format(datum.value, '.0e')"
+"""How a tick of a logarithmic axis is written."""
+BLUE, ORANGE, GREEN = "#1f6feb", "#bc4c00", "#1a7f37"
+DARK = {
+    PAPER: "#0d1117",
+    INK: "#e6edf3",
+    SOFT: "#9da7b3",
+    FAINT: "#5b6570",
+    GRID: "#21262d",
+    BLUE: "#6cb0ff",
+    ORANGE: "#ffa657",
+    GREEN: "#56d364",
+}
+"""A colour on a light ground -> the same on a dark one."""
+Chart = Any
+"""One of altair's, which has no common type."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture.
+
+    Attributes:
+        numbers: gives what it shows.
+        draw: makes a chart of that.
+        title: what it shows, in a few words.
+        words: the same in a sentence, for those who do not see it.
+    """
+
+    numbers: Callable[[], Numbers]
+    draw: Callable[[Numbers], Chart]
+    title: str
+    words: str
+
+    def svg(self, numbers: Numbers) -> str:
+        """Return the picture of some numbers as one SVG document."""
+        stream = io.StringIO()
+        _styled(self.draw(numbers)).save(stream, format="svg")
+        return dressed(stream.getvalue(), self.title, self.words, numbers)
+
+
+def dressed(svg: str, title: str, words: str, numbers: Numbers) -> str:
+    """Return an SVG with a title, a description, the numbers it shows, and colours for dark pages."""
+    rules = "".join(
+        f"[fill='{light}']{{fill:{dark}}}[stroke='{light}']{{stroke:{dark}}}" for light, dark in DARK.items()
+    )
+    head = (
+        f"<title>{escape(title)}</title><desc>{escape(words)}</desc>"
+        f"<metadata>{escape(json.dumps(numbers, separators=(',', ':')), quote=False)}</metadata>"
+        f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>"
+    )
+    found = re.sub(r"(<svg\b[^>]*?)(\s*>)", lambda made: f'{made[1]} role="img"{made[2]}{head}', svg, count=1)
+    return found.strip() + "\n"
+
+
+def held(path: Path) -> Numbers:
+    """Return the numbers that a picture holds."""
+    found = re.search(r"<metadata>(.*?)</metadata>", path.read_text(encoding="utf-8"), re.DOTALL)
+    if found is None:
+        sys.exit(f"{path} holds no numbers: draw it without --again")
+    numbers: Numbers = json.loads(unescape(found[1]))
+    return numbers
+
+
+def equalize(numbers: Numbers) -> Chart:
+    """Draw the range of each channel, before and after."""
+    names = {"before": "before", "after": "after equalize"}
+    rows = [
+        {"channel": place + 1, "range": value, "of": of}
+        for key, of in names.items()
+        for place, value in enumerate(numbers[key])
+    ]
+    count = len(numbers["before"])
+    return (
+        alt.Chart(alt.Data(values=rows))
+        .mark_circle(size=44, opacity=1)
+        .encode(
+            x=alt.X("channel:Q", title="channel, the widest first", scale=_span(0, count + 1)),
+            y=alt.Y("range:Q", title="largest value of the channel", scale=_log(0.3, 1000), axis=_powers(0.3, 1000)),
+            color=_colours(list(names.values()), [ORANGE, BLUE]),
+        )
+        .properties(width=WIDTH, height=HEIGHT)
+    )
+
+
+def clip(numbers: Numbers) -> Chart:
+    """Draw an activation's histogram with both ranges, and the error of narrower ranges below it."""
+    minmax, mse = numbers["minmax"], numbers["mse"]
+    ends = [{"value": x, "of": of} for of, span in (("minmax", minmax), ("mse", mse)) for x in span]
+    scale = _colours(["minmax", "mse"], [ORANGE, BLUE])
+    x = alt.X("value:Q", title="value of the activation", scale=alt.Scale(domain=[-62, 62], nice=False))
+    y = alt.Y("share:Q", title="share of values", scale=_log(1e-6, 0.3), axis=_powers(1e-6, 0.3))
+    histogram = _histogram(numbers, least=1e-6).encode(x=x, y=y, y2=alt.Y2Datum(1e-6))
+    rules = alt.Chart(alt.Data(values=ends)).mark_rule(strokeWidth=2).encode(x=x, color=scale)
+    costs = [
+        {"ratio": ratio, "error": error, "of": of}
+        for of, key in (("rounding", "rounding"), ("saturation", "saturation"))
+        for ratio, error in zip(numbers["ratios"], numbers[key], strict=True)
+        if error > 1e-4
+    ]
+    both = [a + b for a, b in zip(numbers["rounding"], numbers["saturation"], strict=True)]
+    costs += [{"ratio": a, "error": b, "of": "both"} for a, b in zip(numbers["ratios"], both, strict=True)]
+    best = [{"ratio": numbers["ratios"][int(np.argmin(both))], "error": min(both)}]
+    across = alt.X("ratio:Q", title="range, of what was seen", axis=alt.Axis(format="%"), scale=_span(0.3, 1.0))
+    along = alt.Y("error:Q", title="mean squared error", scale=_log(1e-4, 0.4), axis=_powers(1e-4, 0.4))
+    order = ["rounding", "saturation", "both"]
+    lines = (
+        alt.Chart(alt.Data(values=costs))
+        .mark_line(strokeWidth=2, clip=True)
+        .encode(x=across, y=along, color=_colours(order, [SOFT, GREEN, BLUE]))
+    )
+    mark = alt.Chart(alt.Data(values=best)).mark_circle(size=90, color=BLUE, opacity=1).encode(x=across, y=along)
+    half = {"width": 255, "height": 220}
+    return alt.hconcat(
+        alt.layer(histogram, rules).properties(**half), alt.layer(lines, mark).properties(**half), spacing=36
+    ).resolve_scale(color="independent")
+
+
+def compensate(numbers: Numbers) -> Chart:
+    """Draw the integers around two weights, and the outputs' error as ellipses through both roundings."""
+    exact, hessian = np.array(numbers["weight"]), np.array(numbers["hessian"]).reshape(2, 2)
+    names = {"nearest": "to nearest: ", "compensated": "compensated: "}
+    labels = [f"{words}error {lost:.2g}" for words, lost in zip(names.values(), numbers["lost"], strict=True)]
+    rings = [
+        {"a": float(a), "b": float(b), "step": step, "of": label}
+        for label, lost in zip(labels, numbers["lost"], strict=True)
+        for step, (a, b) in enumerate(_ellipse(exact, hessian, lost))
+    ]
+    points = [
+        {"a": float(a), "b": float(b), "of": of}
+        for of, (a, b) in zip((*labels, "float"), (numbers["nearest"], numbers["compensated"], exact), strict=True)
+    ]
+    grid = [{"a": a, "b": b} for a in range(-1, 5) for b in range(5)]
+    x = alt.X("a:Q", title="first weight, in steps", scale=_span(-0.6, 3.6), axis=alt.Axis(values=[0, 1, 2, 3]))
+    y = alt.Y("b:Q", title="second weight, in steps", scale=_span(0.4, 4.1), axis=alt.Axis(values=[1, 2, 3, 4]))
+    colour = _colours(["float", *labels], [INK, ORANGE, BLUE])
+    lines = alt.Chart(alt.Data(values=rings)).mark_line(clip=True, strokeWidth=1.75)
+    path = [{"a": a, "b": b, "step": step} for step, (a, b) in enumerate(numbers["path"])]
+    way = alt.Chart(alt.Data(values=path)).mark_line(strokeWidth=1.5, strokeDash=[4, 3], color=INK)
+    return alt.layer(
+        alt.Chart(alt.Data(values=grid)).mark_circle(size=26, color=FAINT, opacity=1, clip=True).encode(x=x, y=y),
+        lines.encode(x=x, y=y, color=colour, order="step:Q", detail="of:N"),
+        way.encode(x=x, y=y, order="step:Q"),
+        alt.Chart(alt.Data(values=points)).mark_circle(size=130, opacity=1).encode(x=x, y=y, color=colour),
+    ).properties(width=380, height=335)
+
+
+def groups(numbers: Numbers) -> Chart:
+    """Draw a row of weights, and the range of its codes with one scale and with one for each group."""
+    row, most = numbers["row"], 7.0
+    weights = [
+        {"place": place + 0.5, "weight": value, "step": 3 * place + step}
+        for place, weight in enumerate(row)
+        for step, value in enumerate((0.0, weight, 0.0))
+    ]
+    labels = [
+        f"{words}: error {error:.1%}"
+        for words, error in zip(("a scale for the row", "a scale for each 32"), numbers["errors"], strict=True)
+    ]
+    ends = [
+        {"place": place * shown.GROUP, "edge": sign * most * scale, "of": label, "side": sign}
+        for label, key in zip(labels, ("of row", "of groups"), strict=True)
+        for sign in (-1, 1)
+        for place, scale in [*enumerate(numbers[key]), (len(numbers[key]), numbers[key][-1])]
+    ]
+    x = alt.X(
+        "place:Q", title="place in the row", scale=_span(0, len(row)), axis=alt.Axis(values=list(range(0, 385, 64)))
+    )
+    y = alt.Y("edge:Q", title="weight", scale=_span(-0.85, 0.85))
+    needles = alt.Chart(alt.Data(values=weights)).mark_line(strokeWidth=1, color=SOFT)
+    lines = alt.Chart(alt.Data(values=ends)).mark_line(interpolate="step-after", strokeWidth=1.75)
+    return alt.layer(
+        needles.encode(x=x, y=alt.Y("weight:Q", title="weight"), order="step:Q"),
+        lines.encode(x=x, y=y, color=_colours(labels, [ORANGE, BLUE]), detail="side:N"),
+    ).properties(width=WIDTH, height=HEIGHT)
+
+
+def palettes(numbers: Numbers) -> Chart:
+    """Draw a weight's histogram, and below it the values that 4 bits stand for, evenly spaced and in a palette."""
+    labels = [
+        f"{words}: error {error:.1%}"
+        for words, error in zip(("15 even steps", "palette of 16"), numbers["errors"], strict=True)
+    ]
+    ticks = [
+        {"value": value, "of": label}
+        for label, key in zip(labels, ("even", "palette"), strict=True)
+        for value in numbers[key]
+    ]
+    x = alt.X("value:Q", title="weight", scale=_span(-0.44, 0.44), axis=alt.Axis(tickCount=9))
+    histogram = (
+        _histogram(numbers)
+        .encode(
+            x=alt.X("value:Q", title=None, scale=_span(-0.44, 0.44), axis=None),
+            y=alt.Y("share:Q", title="share of weights", axis=alt.Axis(format="%", tickCount=4)),
+        )
+        .properties(width=WIDTH, height=190)
+    )
+    marks = (
+        alt.Chart(alt.Data(values=ticks))
+        .mark_tick(thickness=2, size=22, opacity=1)
+        .encode(
+            x=x,
+            y=alt.Y("of:N", title=None, sort=labels, axis=None),
+            color=_colours(labels, [ORANGE, BLUE]),
+        )
+        .properties(width=WIDTH, height=64)
+    )
+    return alt.vconcat(histogram, marks, spacing=4)
+
+
+def joins(numbers: Numbers) -> Chart:
+    """Draw what scores up to 1 become on three scales."""
+    labels = {"640": "scale shared with boxes to 640", "100": "shared with boxes to 100", "1": "scale of their own"}
+    rows = [
+        {"score": score, "as": value, "of": labels[most]}
+        for most, found in numbers["as"].items()
+        for score, value in zip(numbers["scores"], found, strict=True)
+    ]
+    return (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(strokeWidth=2, interpolate="step")
+        .encode(
+            x=alt.X("score:Q", title="score in float", scale=_span(0, 1)),
+            y=alt.Y("as:Q", title="score in 8 bits", scale=_span(-0.03, 1.25)),
+            color=_colours(list(labels.values()), [ORANGE, GREEN, BLUE]),
+        )
+        .properties(width=400, height=HEIGHT)
+    )
+
+
+def water(numbers: Numbers) -> Chart:
+    """Draw the bits of a weight of each layer by how much its coarser steps lose: by one factor, and filled."""
+    even, filled = (
+        f"{words}: forecast error {math.sqrt(loss):.2f}"
+        for words, loss in zip(("all steps x5", "by water-filling"), numbers["loss"], strict=True)
+    )
+    rows = [
+        {
+            "loss": one["losses"][PROBED] / one["weights"],
+            "weights": one["weights"] / 1000,
+            "bits": one["bits"][place],
+            "of": of,
+        }
+        for key, one in numbers["layers"].items()
+        for of, place in ((even, numbers["even"]), (filled, numbers["taken"][key]))
+    ]
+    sizes = alt.Legend(values=[10, 100, 1000], symbolStrokeColor=SOFT, symbolFillColor="transparent")
+    weights = alt.Size("weights:Q", title="thousand weights", scale=alt.Scale(range=[14, 700]), legend=sizes)
+    return (
+        alt.Chart(alt.Data(values=rows))
+        .mark_point(strokeWidth=1.75, opacity=1, filled=False)
+        .encode(
+            x=alt.X(
+                "loss:Q", title="loss with steps x8, for each weight", scale=_log(1e-9, 3e-3), axis=_powers(1e-9, 3e-3)
+            ),
+            y=alt.Y("bits:Q", title="bits of a weight as a download", scale=_span(3, 10.5)),
+            size=weights,
+            color=_colours([even, filled], [ORANGE, BLUE]),
+        )
+        .properties(width=WIDTH - 110, height=HEIGHT + 40)
+    )
+
+
+def _ellipse(centre: np.ndarray, hessian: np.ndarray, lost: float, steps: int = 96) -> np.ndarray:
+    """Return points around a centre at which e^T H e is ``lost``, float64 [steps + 1, 2]."""
+    angles = np.linspace(0.0, 2.0 * np.pi, steps + 1)
+    factor = np.linalg.inv(np.linalg.cholesky(hessian)).T
+    return np.round(centre + math.sqrt(lost) * np.stack([np.cos(angles), np.sin(angles)], 1) @ factor.T, 4)
+
+
+def _colours(names: Sequence[str], colours: Sequence[str]) -> alt.Color:
+    legend = alt.Legend(title=None, orient="top", symbolOpacity=1, symbolStrokeWidth=2, labelLimit=400)
+    return alt.Color("of:N", scale=alt.Scale(domain=list(names), range=list(colours)), legend=legend)
+
+
+def _log(low: float, high: float) -> alt.Scale:
+    return alt.Scale(type="log", domain=[low, high], nice=False)
+
+
+def _span(low: float, high: float) -> alt.Scale:
+    return alt.Scale(domain=[low, high], nice=False)
+
+
+def _powers(low: float, high: float) -> alt.Axis:
+    """Return an axis with ticks at the powers of ten alone."""
+    found = [10.0**power for power in range(-12, 6) if low <= 10.0**power <= high]
+    return alt.Axis(values=found, labelExpr=POWER)
+
+
+def _histogram(numbers: Numbers, least: float = 0.0) -> Chart:
+    """Return shares of values as an outline with steps."""
+    middles, half = numbers["middles"], (numbers["middles"][1] - numbers["middles"][0]) / 2
+    shares = [max(share, least) for share in numbers["share"]]
+    rows = [{"value": x - half, "share": y} for x, y in zip(middles, shares, strict=True)]
+    rows.append({"value": middles[-1] + half, "share": shares[-1]})
+    return alt.Chart(alt.Data(values=rows)).mark_area(interpolate="step-after", color=FAINT, opacity=1)
+
+
+def _styled(chart: Chart) -> Chart:
+    words = {"labelColor": SOFT, "titleColor": SOFT, "labelFontSize": 12, "titleFontSize": 12}
+    return (
+        chart.configure(background=PAPER, font=FONT, aria=False, padding=12)
+        .configure_view(stroke=None)
+        .configure_axis(
+            **words,
+            titleFontWeight="normal",
+            labelFlush=False,
+            gridColor=GRID,
+            domainColor=FAINT,
+            tickColor=FAINT,
+            titlePadding=8,
+        )
+        .configure_legend(labelColor=INK, labelFontSize=12, titleColor=SOFT, titleFontSize=12, titleFontWeight="normal")
+    )
+
+
+PICTURES = {
+    "equalize": Picture(
+        shown.equalized,
+        equalize,
+        "Ranges of channels, before and after equalizing",
+        "Largest values of 48 channels, made up to lie between 0.5 and 660; after equalize they lie between 3 and 130.",
+    ),
+    "clip": Picture(
+        shown.clipped,
+        clip,
+        "An activation of EfficientNet-Lite0: its range by minmax and by mse",
+        "The histogram has long tails. Of narrower ranges, rounding costs less and saturation more; both together cost "
+        "least at about 65 % of what was seen.",
+    ),
+    "compensate": Picture(
+        shown.compensated_pair,
+        compensate,
+        "Two weights, rounded to nearest and so that the outputs stay near",
+        "Lines of equal error of the outputs are long ellipses around the float weights: along them one weight makes "
+        "up for the other. The nearest pair of integers lies on a large ellipse, another one on a small one.",
+    ),
+    "groups": Picture(
+        shown.grouped,
+        groups,
+        "A row of 4-bit weights with one scale, and with a scale for each 32",
+        "One large weight sets the scale of its whole row. With a scale for each group it sets that of its own 32.",
+    ),
+    "palettes": Picture(
+        shown.palettes,
+        palettes,
+        "Values of 4 bits, evenly spaced and in a palette",
+        "The values of a palette lie close together where many weights are, and further apart in the tails.",
+    ),
+    "joins": Picture(
+        shown.joined,
+        joins,
+        "Scores that share a scale with boxes, and with a scale of their own",
+        "With the scale of boxes to 640 pixels all scores are 0; with that of boxes to 100 four values are left.",
+    ),
+    "water": Picture(
+        shown.filled,
+        water,
+        "Bits for each layer of EfficientNet-Lite0 by water-filling",
+        "Layers whose coarser steps lose little for each weight get three to five bits, the others up to eight; at as "
+        "many bytes one factor for all layers loses several times as much.",
+    ),
+}
+
+
+def main() -> None:
+    """Draw what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=PICTURES, help="one picture; the others stay as they are")
+    parser.add_argument("--again", action="store_true", help="with the numbers that the pictures hold")
+    wish = parser.parse_args()
+    for name in PICTURES if wish.only is None else (wish.only,):
+        path, one = FOLDER / f"{name}.svg", PICTURES[name]
+        path.write_text(one.svg(held(path) if wish.again else one.numbers()), encoding="utf-8")
+        sys.stdout.write(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e3:.1f} kB\n")
+
+
+if __name__ == "__main__":
+    main()
