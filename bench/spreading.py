@@ -21,9 +21,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accounting import ROOT, WORK, Packed, Row
+
+if TYPE_CHECKING:
+    from haversack.base.spread import Spread
+    from haversack.flow.steps import Steps
 
 JOB = "examples/efficientnet_lite0.py"
 TARGET = "onnxruntime"
@@ -105,8 +109,8 @@ def main(workers: int) -> None:
 
 
 @contextmanager
-def _steps(spread: Any) -> Iterator[Any]:
-    """Give the steps of a run; starting it is not counted with Ray's start, for that comes first."""
+def _steps(spread: Spread) -> Iterator[Steps]:
+    """Give the steps of a run."""
     from haversack import load, metrics
     from haversack.base.progress import silent
     from haversack.flow.data import Data
@@ -126,7 +130,7 @@ def _steps(spread: Any) -> Iterator[Any]:
         yield Steps(shop, job, Data(job, None, metric), metric, targets, device, spread=spread)
 
 
-def _work(steps: Any) -> dict[str, Callable[[], Any]]:
+def _work(steps: Steps) -> dict[str, Callable[[], Any]]:
     """Return the spread parts of a run by name; what they need beforehand is made now."""
     from haversack.choose.options import stores, ways
     from haversack.compress.perturb import perturb

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -23,13 +25,19 @@ def until(true, seconds=PATIENCE):
     return true()
 
 
+def lives(process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def told(out) -> str:
     path = out / "events.jsonl"
     return path.read_text() if path.exists() else ""
 
 
 def stopped(command, out, environment, what):
-    """Run until layers are looked at, and send a signal; return the exit code, what was said, and Ray's processes."""
+    """Run until layers are looked at, and send a signal; return the exit code, what was said, and Ray's processes by name."""
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes, env=environment, text=True) as run:
@@ -37,7 +45,7 @@ def stopped(command, out, environment, what):
         before = told(out)
         until(lambda: "sensitivity of layers" in told(out)[len(before) :] or run.poll() is not None)
         below = psutil.Process(run.pid).children(recursive=True)
-        rays = [one for one in below if "ray" in " ".join(one.cmdline())]
+        rays = {one: one.name() for one in below if "ray" in " ".join(one.cmdline())}
         run.send_signal(what)
         said = run.communicate()[1]
     return run.returncode, said, rays
@@ -58,7 +66,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(begun):
     assert "the same command goes on" in said
     assert "Traceback" not in said
     assert rays
-    assert until(lambda: not any(map(psutil.Process.is_running, rays)), 20)
+    assert until(lambda: not [one for one in rays if lives(one)], 60)
     assert list(passing.glob("haversack-ray-*")) == []
 
 
@@ -66,8 +74,10 @@ def test_kill_9_takes_the_cluster_along(begun):
     command, out, environment, _ = begun
     code, _, rays = stopped(command, out, environment, signal.SIGKILL)
     assert code == -signal.SIGKILL
-    assert rays
-    assert until(lambda: not any(map(psutil.Process.is_running, rays)), 20)
+    assert len(rays) > 4, "two workers and what rules them"
+    # Ray's two agents look for who started them, and end a minute later.
+    working = [one for one, name in rays.items() if not name.endswith("Agent")]
+    assert until(lambda: not any(map(lives, working)), 30)
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +94,12 @@ def test_the_same_command_goes_on_and_ends_well(runs):
     assert "pure work goes to 2 workers of 1 thread in a Ray cluster (local:2)" in last.stderr
 
 
-def test_ray_says_nothing_of_its_own(runs):
+def test_ray_says_nothing_of_its_own(runs, packed):
     _, last = runs
-    assert "ray" not in last.stdout.lower().replace("array", "").replace("--ray local:2", "")
-    lines = [line for line in last.stderr.splitlines() if "ray" in line.lower()]
-    assert all("in a Ray cluster" in line or "a Ray cluster: local:2" in line for line in lines), lines
+    ours = re.compile(r" *\d+\.\d s  [a-z]+ ")
+    strange = [line for line in last.stderr.splitlines() if not ours.match(line)]
+    assert set(strange) <= set(packed.stderr.splitlines())
+    assert "raylet" not in last.stdout
 
 
 @pytest.mark.parametrize("name", SAME)
