@@ -6,7 +6,7 @@ import pytest
 
 from haversack.base.constraints import Constraints
 from haversack.base.graph import Graph, Node, TensorSpec
-from haversack.base.plan import NARROW, PRECISIONS, WEIGHT_BITS, LayerPlan, Plan
+from haversack.base.plan import NARROW, PRECISIONS, WEIGHT_BITS, LayerPlan, Plan, Step
 from haversack.choose.options import QUANTIZERS
 from haversack.flow.proposals import GROUPED, careful, mostly_linear, proposals, regrouped, smaller
 
@@ -68,6 +68,16 @@ def test_float_is_the_last_resort():
     found = proposals(graph(100, 10), "onnxruntime", PRECISIONS, ())
     assert found.fallbacks[-1].layers == {}
     assert all(plan.layers for plan in found.variants)
+
+
+def test_variants_with_channels_evened_out_come_last_and_before_the_rounding():
+    variants = proposals(graph(100, 10), "onnxruntime", PRECISIONS, ()).variants
+    evened = [plan for plan in variants if Step("equalize") in plan.prepare]
+    assert evened == [*variants[-2:]]
+    assert [plan.ranges.part for plan in evened] == ["mse", "minmax"]
+    for plan in evened:
+        assert [step.part for step in plan.prepare] == ["fold_norm", "equalize", "gptq"]
+        assert "channels evened out" in plan.origin
 
 
 def test_a_careful_plan_keeps_the_layer_at_the_input_in_float():

@@ -40,8 +40,8 @@ def uneven(module, seed=0):
             part.weight *= factors.reshape(-1, *[1] * (part.weight.ndim - 1))
             if part.bias is not None:
                 part.bias *= factors
-            if isinstance(module, Chain) and after is not None:
-                count = getattr(after, "groups", 1)
+            count = getattr(after, "groups", 1)
+            if isinstance(module, Chain) and after is not None and after.weight.shape[1] * count == len(factors):
                 by_input = after.weight.reshape(count, len(after.weight) // count, after.weight.shape[1], -1)
                 by_input /= factors.reshape(count, 1, -1, 1)  # a view of the weight
     return module.eval()

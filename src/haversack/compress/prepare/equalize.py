@@ -122,7 +122,7 @@ class _Span:
     @property
     def largest(self) -> np.ndarray:
         """The largest size of a value."""
-        return np.maximum(-self.low, self.high)
+        return np.asarray(np.maximum(-self.low, self.high))
 
 
 @dataclass
@@ -182,7 +182,7 @@ def _losses(
     rows: Sequence[Sample],
 ) -> list[list[float]]:
     """Return for each group and trial the error of what its readers give, as a fraction of its variance, summed."""
-    read = {reader.key: [] for group in found for reader in group.readers}
+    read: dict[str, list[tuple[int, int, _Trial]]] = {reader.key: [] for group in found for reader in group.readers}
     for number, group in enumerate(found):
         for reader in group.readers:
             index = group.tensors[reader.inputs[0]]
