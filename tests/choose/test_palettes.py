@@ -9,7 +9,7 @@ from alone import propose
 
 from haversack.base.budget import Budget
 from haversack.base.graph import Node, TensorSpec
-from haversack.base.plan import PRECISIONS, LayerPlan, Plan, Step
+from haversack.base.plan import PRECISIONS, STATIC, LayerPlan, Plan, Step
 from haversack.base.profile import Profile
 from haversack.choose.forecast import computes_integers, least_bytes
 from haversack.choose.mixing import Mixer
@@ -113,12 +113,12 @@ def test_without_a_limit_on_bytes_nothing_asks_for_them(world, booked):
 
 
 def test_integers_alone_come_first_where_they_fit(world, booked):
-    """A mixture of 8 and 4 bits can be proven bit for bit, though palettes would lose less."""
+    """A mixture of integers can be proven bit for bit, though palettes would lose less."""
     losses = {key: {**found, "w4a8": 0.2} for key, found in booked.profile.sensitivity.items()}
     known = replace(booked.profile, sensitivity=losses)
     base = world.evaluate(world.plan("int8"))
     plan, _ = propose(replace(booked.mixer(), profile=known), base, Budget(size=round(base.artifact.bytes * 0.75)), 0.0)
-    assert {layer.precision for layer in plan.layers.values()} == {"int8", "w4a8"}
+    assert {"int8"} < {layer.precision for layer in plan.layers.values()} <= STATIC
 
 
 def test_what_is_measured_and_weighed_names_them_only_where_asked():

@@ -126,7 +126,7 @@ def test_a_server_that_says_nothing_is_no_ray(listening, monkeypatch):
 
 
 def test_one_that_speaks_as_ray_does_is_looked_at_no_further(listening):
-    check(listening(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))))
+    assert check(listening(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))) is None
 
 
 def test_without_ray_its_extra_is_named(monkeypatch):

@@ -10,7 +10,7 @@ from torch import nn
 
 from haversack.base.encodings import Encodings
 from haversack.base.errors import JobError
-from haversack.base.plan import PRECISIONS, LayerPlan
+from haversack.base.plan import PRECISIONS, STATIC, LayerPlan
 from haversack.compress.perturb import perturb
 from haversack.profile.ranges import ranges
 from haversack.profile.sensitivity import ROWS, held_rows, hold_back, sensitivity
@@ -55,7 +55,7 @@ def taken(model):
 
 def test_every_layer_and_every_precision_it_can_have(model, taken):
     found = sensitivity(model, partial(perturb, ranges=taken), sentences(3), ways=kinds(*PRECISIONS))
-    weighted = {"float16", "int8", "w4a8", "int8_dynamic", "int8_weights"}
+    weighted = {"float16", "int8_dynamic", "int8_weights", *STATIC}
     assert {key: set(errors) for key, errors in found.items()} == {
         "table:embedding#0": {"float16", "int8_weights"},
         "fine:linear#0": weighted,

@@ -9,7 +9,7 @@ import numpy as np
 
 from haversack.base.budget import Budget
 from haversack.base.graph import Graph
-from haversack.base.plan import STATIC, Plan
+from haversack.base.plan import STATIC, LayerPlan, Plan
 from haversack.choose.options import BYTES_PER_WEIGHT
 from haversack.choose.verdict import amount
 from haversack.tools.graph.lifetimes import steps
@@ -40,9 +40,14 @@ def least_bytes(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan) -> 
     for node in graph.nodes:
         for name in node.parameters:
             layer = plan.layers.get(node.key) if name == node.weight else None
-            width = BYTES_PER_WEIGHT["float32"] if layer is None else layer.bits / 8
+            width = BYTES_PER_WEIGHT["float32"] if layer is None else _width(layer)
             widths[name] = min(width, widths.get(name, width))
     return sum(weights[name].size * width for name, width in widths.items() if weights[name].dtype.kind == "f")
+
+
+def _width(layer: LayerPlan) -> float:
+    """Return the bytes that a weight takes at the least: an index into a palette has bits of its own."""
+    return layer.bits / 8 if layer.precision == "palette" else BYTES_PER_WEIGHT[layer.precision]
 
 
 def least_memory(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan) -> float:

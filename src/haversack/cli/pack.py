@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cyclopts import Parameter
 
 from haversack.cli.terminal import clock, display, results, say, say_json
 
 if TYPE_CHECKING:
     from haversack.flow.request import Request
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Say:
+    """What the user says of layers.
+
+    Parameters
+    ----------
+    layer:
+        Fix layers to a precision, by globs over module paths: 'features.0.*=float32'; repeat for more. none: fix none.
+    without:
+        A precision or a part that nothing may use: w4a8, gptq; repeat for more. none: forbid none.
+    """
+
+    layer: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+
+NOTHING = Say()
 
 
 def pack(
@@ -27,8 +50,7 @@ def pack(
     device: str = "local",
     effort: str = "default",
     degraded: tuple[str, ...] = (),
-    layer: tuple[str, ...] = (),
-    without: tuple[str, ...] = (),
+    say: Say = NOTHING,
     ray: str = "",
     json: bool = False,
 ) -> int:
@@ -64,17 +86,13 @@ def pack(
         What rounding weights may cost: fast (means only), default (by layers' outputs), high (on more samples).
     degraded:
         Also score what ships on inputs made worse: blur, noise:level=0.2; repeat for more. none: not the job's either.
-    layer:
-        Fix layers to a precision, by globs over module paths: 'features.0.*=float32'; repeat for more. none: fix none.
-    without:
-        A precision or a part that nothing may use: w4a8, gptq; repeat for more. none: forbid none.
     ray:
         Spread pure work over a Ray cluster: local:2 starts two workers here, HOST:PORT joins the one that this machine
         is in. Only a cluster you trust: its machines run code.
     json:
         Print the report as JSON, and nothing else, on standard output.
     """
-    worse = (degraded, layer, without, ray)
+    worse = (degraded, say.layer, say.without, ray)
     request = _request(job, budget, target, platform, out, allow, plan, allow_pickle, _typed(), device, effort, *worse)
     return _looked(request, json=json) if dry_run else _packed(request, json=json)
 

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -35,22 +35,24 @@ from haversack.flow.kept import intact, save_made, save_ranges
 from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.order import frugal
 from haversack.flow.own_code import own_code
-from haversack.flow.profiling import profiled
+from haversack.flow.profiling import Looking
 from haversack.flow.replay import Replay
 from haversack.flow.room import Room
 from haversack.flow.running import Running
-from haversack.flow.squeeze import Squeezer, together
+from haversack.flow.squeeze import Squeezer, narrowable, together
 from haversack.flow.workshop import Workshop
 from haversack.load.forecast import Preflight, preflight
 from haversack.measure import quality
 from haversack.measure.device import Device
 from haversack.metrics.contract import Metric
+from haversack.profile.layers import layers
 from haversack.profile.ranges import ranges
 from haversack.report import facts
 from haversack.report.record import Environment
 from haversack.targets.contract import Target
 from haversack.tools.graph.execute import Executor
 from haversack.tools.worker.again import twice
+from haversack.tools.worker.faults import WorkerFault
 
 SEARCH_EXACT_SAMPLES, SHIPPED_EXACT_SAMPLES = 8, 64
 """Samples compared bit for bit with the reference: for each candidate of the search, and for what ships."""
@@ -58,6 +60,7 @@ PYTORCH_SAMPLES = 8
 """So many samples compare the float artefact with PyTorch."""
 BELIEVABLE_ERRORS = 2.0
 """A stated baseline is missed when the float model falls short of it by more than so many standard errors."""
+PROFILE_RUNS = 20
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,36 @@ class Steps:
     @cached_property
     def profile(self) -> Profile:
         """Seconds of each layer in every float file, the sensitivity and the rates of each layer."""
-        return profiled(self)
+        narrow = narrowable(self.constraints.values())
+        precisions = [frozenset(one.precisions) for one in self.targets.values()]
+        looking = Looking(self.model, narrow, precisions, self.light, self.limited, self.spread)
+        return self.shop.remember(
+            "profile",
+            "time and sensitivity of layers",
+            [*self.content, *self.targets, *looking.key],
+            lambda: looking.taken(self._seconds(), self.ranges(self.model), self.data, self.shop.tell),
+            save=lambda made: ({"profile": unstructure(made)}, {}),
+            load=lambda data, _: structure(data["profile"], Profile, where="ledger"),
+        )
+
+    def _seconds(self) -> dict[str, Mapping[str, float]]:
+        """Return target -> node key -> seconds of a layer in the target's float file, for those that tell."""
+
+        def times(name: str) -> Mapping[str, float]:
+            one = self.floats[name]
+            self.shop.tell(Event("profile", "start", f"time of each layer in the float file for {name}"))
+            row = tuple(array[:1] for array in self.data.first())
+            try:
+                found = twice(lambda: self.device.layer_seconds(one.opening, one.artifact, row, PROFILE_RUNS))
+            except WorkerFault as error:
+                self.shop.tell(Event("profile", "note", f"{name} tells no times of layers: {error.cause}"))
+                return {}
+            return {key: seconds for key, seconds in found.items() if key}
+
+        found = layers(self.model.graph, {name: partial(times, name) for name in self.running})
+        for name in {*self.running} - {*found}:
+            self.shop.tell(Event("profile", "note", f"{name} reports no time for any layer: none is forecast"))
+        return dict(found)
 
     def ranges(self, model: Model) -> Mapping[str, TensorStatistics]:
         """Return a model's activation ranges over the calibration set."""
