@@ -36,7 +36,7 @@ def proposed(target, spend=EFFORTS["default"]):
     part = PARTS[target]
     found = proposals(GRAPH, target, part.precisions, (target,), spend)
     first = found.variants[:1]
-    narrow = [two for one in first for two in smaller(one, part.precisions, part.constraints(GRAPH))]
+    narrow = [two for one in first for two in smaller(one, part.precisions, part.constraints(GRAPH), lambda _: "")]
     return [*found.variants, *narrow, *(two for one in first for two in careful(GRAPH, one)), *found.fallbacks]
 
 
@@ -171,7 +171,7 @@ def test_what_a_layer_can_be_is_what_its_runtime_has_and_float_always(target):
 def test_a_layer_without_a_kernel_is_told_with_what_it_can_be():
     (fault,) = lacking(rules("features.0=w4_grouped"))["onnxruntime"]
     assert (fault.where, fault.cause.partition(";")[0]) == ("features.0", "onnxruntime cannot have it in w4_grouped")
-    assert fault.cause.endswith("it can be float32, float16, int8, w4a8, int8_weights")
+    assert fault.cause.endswith("int8, w7a8, w6a8, w5a8, w4a8, w3a8, w2a8, w1a8, int8_weights, palette")
 
 
 def test_each_runtime_is_asked_and_all_is_told_at_once():
@@ -191,7 +191,7 @@ def test_a_fixed_layer_whose_scales_nothing_may_set_is_told():
 
 
 def test_a_layer_all_of_whose_precisions_are_forbidden_is_told():
-    found = rules(without=("float32", "float16", "int8", "w4a8", "int8_weights", "int8_dynamic", "w4_grouped"))
+    found = rules(without=(*PRECISIONS, "palette"))
     told = lacking(found)["onnxruntime"]
     assert [fault.where for fault in told] == ["features.0", "features.1.conv", "features.10.conv", "head"]
     assert told[0].cause.startswith("--without forbids all that it can be in onnxruntime: float32, ")

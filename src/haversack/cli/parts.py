@@ -11,7 +11,7 @@ def parts(shelf: str = "", *, json: bool = False) -> None:
     Parameters
     ----------
     shelf:
-        Only the shelf of this noun (operation, metric, 'preparation step', quantizer, target).
+        Only the shelf of this noun (operation, metric, 'preparation step', quantizer, palette, target).
     json:
         Print JSON.
     """
