@@ -111,7 +111,13 @@ def test_a_forbidden_precision_is_stored_in_float_arithmetic_by_its_gentler_neig
 def test_a_kind_of_plan_of_which_nothing_is_left_is_not_tried():
     kept = rules(without=("int8", "w4a8")).kept(proposed("onnxruntime"))
     assert not any(layer.precision in STATIC for plan in kept for layer in plan.layers.values())
-    assert [plan.origin.partition(",")[0] for plan in kept] == ["int8 weights", "float16 weights", "float"]
+    assert [plan.origin.partition(",")[0] for plan in kept] == [
+        "int8 weights",
+        "palettes of 64 values",
+        "palettes of 16 values",
+        "float16 weights",
+        "float",
+    ]
 
 
 def test_4_bits_may_be_left_where_8_are_forbidden():
@@ -138,7 +144,7 @@ def test_without_float32_no_layer_that_can_be_something_else_is_float():
 def test_a_forbidden_quantizer_gives_way_to_the_plain_one():
     kept = rules(without=("mse",)).kept(proposed("onnxruntime"))
     parts = {part for plan in kept for layer in plan.layers.values() for part in quantizers(layer)}
-    assert parts == {"minmax"}
+    assert parts == {"minmax", "kmeans"}
     assert any(layer.precision in COMPUTING for layer in kept[0].layers.values())
 
 

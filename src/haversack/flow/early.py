@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,10 +12,10 @@ from haversack.base.budget import Budget
 from haversack.base.counted import counted
 from haversack.base.errors import JobError, VerificationError
 from haversack.base.model import Model, Sample
-from haversack.base.plan import LayerPlan, Plan
+from haversack.base.plan import LayerPlan, Plan, Step
 from haversack.base.scope import Scope
 from haversack.choose.forecast import least_bytes
-from haversack.choose.options import BYTES_PER_WEIGHT
+from haversack.choose.options import BYTES_PER_WEIGHT, PALETTE_BITS
 from haversack.choose.verdict import JUDGED_UNRUN, amount
 from haversack.flow.barred import words
 from haversack.flow.data import Data
@@ -166,6 +167,8 @@ def narrowest(model: Model, targets: Mapping[str, Target], scope: Scope | None =
         for key, held in forms(graph, target, shared[name], scope.without if scope else ()).items():
             allowed = [one for one in held.values() if scope is None or scope.allows(key, one)]
             least = min(allowed, key=lambda one: BYTES_PER_WEIGHT[one.precision], default=LayerPlan("float32"))
+            if least.precision == "palette":
+                least = replace(least, weights=Step(least.weights.part, {"bits": min(PALETTE_BITS)}))
             layers |= {key: least} if least.precision != "float32" else {}
         plans[name] = Plan(name, layers)
     return plans
