@@ -152,7 +152,7 @@ BIASES = 4 + 4 + 3
 @pytest.mark.parametrize(
     ("target", "least", "said"),
     [
-        ("onnxruntime", ELEMENTS / 2, " in w4a8,"),
+        ("onnxruntime", ELEMENTS / 8, " in w1a8,"),
         ("executorch", ELEMENTS - 48 / 2, " in w4a8 (1 layer), int8 (2 layers),"),
         ("litert", ELEMENTS - 48 / 2, " in w4a8 (1 layer), int8 (2 layers),"),
         ("ncnn", ELEMENTS, " in int8,"),
@@ -168,10 +168,10 @@ def test_a_size_below_what_the_weights_take_in_that_runtime_cannot_be_met(model,
         assert said in f"{line},"
 
 
-def test_layers_have_four_bits_where_all_runtimes_that_share_them_can(model):
+def test_layers_have_few_bits_where_all_runtimes_that_share_them_can(model):
     pair = {name: TARGETS.build(name) for name in ("onnxruntime", "executorch")}
     alone = early.narrowest(model, {"onnxruntime": pair["onnxruntime"]})["onnxruntime"]
-    assert {layer.precision for layer in alone.layers.values()} == {"w4a8"}
+    assert {layer.precision for layer in alone.layers.values()} == {"w1a8"}
     for plan in early.narrowest(model, pair).values():
         held = {key: layer.precision for key, layer in plan.layers.items()}
         assert held == {"0:conv2d#0": "int8", "2:conv2d#0": "int8", "4:linear#0": "w4a8"}
@@ -183,7 +183,7 @@ def test_what_is_made_is_no_smaller_than_its_bound(model):
         (plan,) = early.narrowest(model, {name: part}).values()
         known = part.constraints(model.graph)
         for made in [*proposals(model.graph, name, part.precisions, (name,)).variants]:
-            for one in (made, *smaller(made, part.precisions, known)):
+            for one in (made, *smaller(made, part.precisions, known, lambda _: "too large")):
                 least = least_bytes(model.graph, model.weights, plan)
                 assert least <= least_bytes(model.graph, model.weights, one)
 
@@ -235,13 +235,15 @@ def test_every_target_is_proposed_only_what_it_can_do_and_float_at_the_end(model
 def test_a_plan_is_narrowed_where_it_may_be_and_nowhere_else(model, chosen, precision):
     plan = Plan("onnxruntime", uniform(model.graph, precision), origin="all")
     keys = {list(plan.layers)[index] for index in chosen}
-    made = narrowed(plan, keys)
+    widths = dict.fromkeys(keys, (2, 4))
+    made = narrowed(plan, widths)
     assert len(made) == (precision == "int8" and bool(keys))
     for one in made:
         assert {key for key, layer in one.layers.items() if layer.precision == "w4a8"} == keys
         assert all(one.layers[key] == plan.layers[key] for key in set(plan.layers) - keys)
         assert one.origin == f"all, {len(keys)} layer{'s' * (len(keys) != 1)} with 4-bit weights"
-        assert narrowed(one, keys) == []
+        assert narrowed(one, widths) == []
+    assert narrowed(plan, widths, 3) == []
 
 
 @pytest.mark.parametrize("precision", PRECISIONS[:4])
