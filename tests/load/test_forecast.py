@@ -86,6 +86,8 @@ def test_the_forecast_follows_its_formula(model):
     assert few.forecast_bytes == (
         forecast.BASE_BYTES + forecast.COPIES * few.weight_bytes + forecast.WORKING * 8 * few.activation_bytes
     )
+    three = preflight(model, dict.fromkeys("abc", ()), Work(forwards=100, plans=2, batch=8), seconds_per_sample=0.5)
+    assert three.forecast_bytes - few.forecast_bytes == 2 * forecast.RUNTIME_BYTES
     raced = preflight(model, {}, Work(forwards=100, plans=2, batch=8, simulated=80), seconds_per_sample=0.5)
     assert raced.forecast_seconds - few.forecast_seconds == forecast.SIMULATION * 80 * 0.5
     untimed = preflight(model, {}, Work(forwards=10**9, plans=0))

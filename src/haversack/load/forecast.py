@@ -1,7 +1,8 @@
 """The preflight: what the exported model is, what each target cannot take, and a forecast of time and memory.
 
 The forecast is a plain model, and says so: ``seconds = START + PLAN * plans + seconds_per_sample * (forwards +
-SIMULATION * simulated)`` and ``peak = BASE + COPIES * weights + WORKING * batch * activations + data + rounding``.
+SIMULATION * simulated)`` and ``peak = BASE + RUNTIME * further + COPIES * weights + WORKING * batch * activations +
+data + rounding``, for so many runtimes beside the first.
 ``seconds_per_sample`` is timed once on the float model, or taken as ``macs / MACS_PER_SECOND`` when nobody times it.
 The constants of time are round numbers for a two-core machine, no measurements: expect a factor of two or three. Those
 of memory were fitted to peaks that were measured.
@@ -23,11 +24,11 @@ PLAN_SECONDS = 10.0
 SIMULATION = 3.0
 """Forward passes that one row with simulated encodings takes the time of."""
 MACS_PER_SECOND = 1e10
-BASE_BYTES = 600 * 10**6
-COPIES = 9
+BASE_BYTES, RUNTIME_BYTES = 600 * 10**6, 190 * 10**6
+COPIES = 10
 WORKING = 6
-"""Bytes of a run with torch and a runtime, and how often it holds weights and a batch's activations, this process and
-the one in which files run together, as they were measured (``docs/guide/01-load.md``)."""
+"""Bytes of a run with torch and one runtime, and of each further one; and how often it holds weights and a batch's
+activations, this process and the one in which files run together, as they were measured (``docs/guide/01-load.md``)."""
 PROGRAMS, WEIGHTS, ACTIVATIONS = (
     "torch, runtimes and haversack",
     "weights, in all their forms",
@@ -175,7 +176,7 @@ def preflight(
     activations = peak_bytes(model.graph, length)
     counts = Counter(node.op for node in model.graph.nodes if node.op != "input")
     memory = {
-        PROGRAMS: BASE_BYTES,
+        PROGRAMS: BASE_BYTES + RUNTIME_BYTES * max(0, len(refusals) - 1),
         WEIGHTS: COPIES * weights,
         ACTIVATIONS: WORKING * work.batch * activations,
         DATA: work.data_bytes,
