@@ -6,8 +6,9 @@ import pytest
 
 from haversack.base.constraints import Constraints
 from haversack.base.graph import Graph, Node, TensorSpec
-from haversack.base.plan import NARROW, PRECISIONS, WEIGHT_BITS, LayerPlan, Plan, Step
+from haversack.base.plan import NARROW, PRECISIONS, WEIGHT_BITS, LayerPlan, Plan
 from haversack.choose.options import QUANTIZERS
+from haversack.flow.effort import EFFORTS, FAST
 from haversack.flow.proposals import GROUPED, careful, mostly_linear, proposals, regrouped, smaller
 
 SPEC = TensorSpec(("batch", 3), "float32")
@@ -72,12 +73,18 @@ def test_float_is_the_last_resort():
 
 def test_variants_with_channels_evened_out_come_last_and_before_the_rounding():
     variants = proposals(graph(100, 10), "onnxruntime", PRECISIONS, ()).variants
-    evened = [plan for plan in variants if Step("equalize") in plan.prepare]
+    evened = [plan for plan in variants if "equalize" in [step.part for step in plan.prepare]]
     assert evened == [*variants[-2:]]
     assert [plan.ranges.part for plan in evened] == ["mse", "minmax"]
     for plan in evened:
         assert [step.part for step in plan.prepare] == ["fold_norm", "equalize", "gptq"]
         assert "channels evened out" in plan.origin
+
+
+def test_channels_are_not_evened_out_where_weights_are_rounded_to_nearest():
+    variants = proposals(graph(100, 10), "onnxruntime", PRECISIONS, (), EFFORTS[FAST]).variants
+    assert len(variants) == 5
+    assert {step.part for plan in variants for step in plan.prepare} == {"fold_norm", "bias_correct"}
 
 
 def test_a_careful_plan_keeps_the_layer_at_the_input_in_float():

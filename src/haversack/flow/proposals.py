@@ -17,12 +17,14 @@ from haversack.tools.graph.roles import Role, role
 DYNAMIC_SHARE = 0.5
 """Above this share of the multiply-accumulates in linear layers a model is proposed in dynamic int8 first."""
 FOLD = (Step("fold_norm"),)
+BY_OUTPUTS = "gptq"
 CORRECTED = (*FOLD, Step("bias_correct"))
-EVEN = (*FOLD, Step("equalize"))
+EVEN = (*FOLD, Step("equalize", {"samples": 32}))
 VARIANTS = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minmax"), ("percentile", "mse"))
 """Parts for the ranges of activations and the scales of weights in static plans; the first is preferred."""
 EVENED = (("mse", "mse"), ("minmax", "mse"))
-"""The same for static plans whose channels are evened out first."""
+"""The same for static plans whose channels are evened out first, where weights are rounded by outputs: the scales of
+weights grow more uneven by it, and rounding to nearest loses more there than activations gain."""
 WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
 FEWER = (4, 3, 2, 1)
@@ -91,7 +93,9 @@ def proposals(
         ]
         return Proposals(tuple(variants), tuple(floats))
     rounding = () if spend.rounding is None else (spend.rounding,)
-    kinds = [(FOLD, "", *parts) for parts in VARIANTS] + [(EVEN, "channels evened out, ", *parts) for parts in EVENED]
+    kinds = [(FOLD, "", *parts) for parts in VARIANTS]
+    if spend.rounding is not None and spend.rounding.part == BY_OUTPUTS:
+        kinds += [(EVEN, "channels evened out, ", *parts) for parts in EVENED]
     variants = [
         made
         for before, even, ranges, weights in kinds
