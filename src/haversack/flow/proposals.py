@@ -93,7 +93,7 @@ def proposals(
         ]
         return Proposals(tuple(variants), tuple(floats))
     rounding = () if spend.rounding is None else (spend.rounding,)
-    kinds = [(FOLD, "", *parts) for parts in VARIANTS]
+    kinds: list[tuple[tuple[Step, ...], str, str, str]] = [(FOLD, "", *parts) for parts in VARIANTS]
     if spend.rounding is not None and spend.rounding.part == BY_OUTPUTS:
         kinds += [(EVEN, "channels evened out, ", *parts) for parts in EVENED]
     variants = [
