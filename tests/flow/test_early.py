@@ -16,7 +16,8 @@ from haversack import load, metrics
 from haversack.base.budget import Budget
 from haversack.base.errors import JobError, VerificationError
 from haversack.base.job import Job
-from haversack.base.plan import PRECISIONS, STATIC, Plan
+from haversack.base.plan import PRECISIONS, STATIC, LayerPlan, Plan
+from haversack.base.scope import Scope
 from haversack.choose.forecast import least_bytes
 from haversack.compress.plans import uniform
 from haversack.flow import early
@@ -282,3 +283,27 @@ def test_every_requirement_of_this_project_is_read_as_packaging_reads_it(pytestc
         assert Requirement(f"{ours.name}{ours.wanted}").specifier == theirs.specifier
         if ours.found and ours.wanted:
             assert (ours.state == "installed") == theirs.specifier.contains(ours.found, prereleases=True)
+
+
+# ---- what the user allows -------------------------------------------------------------------------------------------
+
+
+def test_the_bound_of_a_size_is_that_of_what_the_user_allows(model):
+    part = {"onnxruntime": TARGETS.build("onnxruntime")}
+    free, held = (early.narrowest(model, part, scope) for scope in (None, Scope(without=("w4a8", "w4_grouped"))))
+    assert least_bytes(model.graph, model.weights, free["onnxruntime"]) == ELEMENTS / 2 + 4 * BIASES
+    assert least_bytes(model.graph, model.weights, held["onnxruntime"]) == ELEMENTS + 4 * BIASES
+    fixed = early.narrowest(model, part, Scope(fixed={"4:linear#0": LayerPlan("float16")}))["onnxruntime"]
+    assert fixed.layers["4:linear#0"].precision == "float16"
+
+
+@pytest.mark.parametrize(("size", "barred"), [(170, False), (200, True), (250, True), (400, False)])
+def test_a_size_that_only_a_forbidden_precision_brings_within_reach_says_so(model, size, barred):
+    """Weights take 176 bytes with all that there is, and 308 with what is left: between them it is named."""
+    part = {"onnxruntime": TARGETS.build("onnxruntime")}
+    scope = Scope(without=("w4a8",))
+    plans, free = early.narrowest(model, part, scope), early.narrowest(model, part)
+    (line,) = early.limits(model, Budget(size=size), plans, "fraction", free=free, scope=scope)
+    assert ("only w4a8, which --without forbids, would bring them down to 176 bytes" in line) == barred
+    assert (early.BEYOND in line) == (size < 300)
+    assert "forbids" not in early.limits(model, Budget(size=size), plans, "fraction")[0]

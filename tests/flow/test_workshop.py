@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -103,8 +104,10 @@ def test_events_go_to_the_file_and_to_the_sink(shop, told):
 
 
 def test_a_second_process_may_not_work_in_it(shop):
-    with pytest.raises(EnvironmentFault):
-        Workshop(shop.out, "job.py", lambda _: None)
+    with pytest.raises(EnvironmentFault, match=f"another run .process {os.getpid()}. is writing") as caught:
+        Workshop(shop.out, "job.py", lambda _: None, "haversack pack job.py")
+    assert caught.value.next_step.startswith(f"haversack pack job.py --out {shop.out}-2 ")
+    assert caught.value.where == str(shop.out)
 
 
 def test_another_jobs_folder(shop):
