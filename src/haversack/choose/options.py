@@ -30,6 +30,8 @@ QUANTIZERS: Mapping[int, Step] = {
     **dict.fromkeys((2, 1), FULL),
 }
 """Bits of a static weight -> what sets its scales: the fewer codes there are, the more it pays to let some saturate."""
+LEAST_PACKED = 1 << 14
+"""Weights of a layer from which on planes are an option: what unpacks them takes one to four kB, for all of a width."""
 MEASURED = (4, 8)
 """Bits of static weights whose loss is measured. Squared errors of rounding grow with 4^-bits: others are forecast."""
 FACTORS = tuple(round(2.0 ** (step / 3), 3) for step in range(1, 16))
@@ -106,7 +108,7 @@ def options(
             continue
         coarser = _coarser(profile, node, base[node.key]) if light else ()
         halves = (LayerPlan("float16"),) if "float16" in precisions else ()
-        narrow = _widths(profile, node, base[node.key], precisions)
+        narrow = _widths(profile, node, base[node.key], precisions, weight_elements[node.key])
         books = _palettes(profile, node) if "palette" in precisions else ()
         others = (*coarser, *narrow, *books, *halves, LayerPlan("float32"))
         allowed = (plan for plan in others if scope is None or scope.allows(node.key, plan))
@@ -153,14 +155,18 @@ def _book(bits: int) -> LayerPlan:
     return LayerPlan("palette", "tensor", Step("kmeans", {"bits": bits}))
 
 
-def _widths(profile: Profile, node: Node, plan: LayerPlan, precisions: Collection[Precision]) -> tuple[LayerPlan, ...]:
-    """Return a static layer with weights of the other widths."""
+def _widths(
+    profile: Profile, node: Node, plan: LayerPlan, precisions: Collection[Precision], elements: int
+) -> tuple[LayerPlan, ...]:
+    """Return a static layer with weights of the other widths, of those only that make its file smaller."""
     if plan.precision not in STATIC or "w4a8" not in profile.sensitivity.get(node.key, {}):
         return ()
     return tuple(
         LayerPlan(precision, plan.granularity, QUANTIZERS[bits])
         for bits, precision in WIDTHS.items()
-        if precision in precisions and precision != plan.precision
+        if precision in precisions
+        and precision != plan.precision
+        and (elements >= LEAST_PACKED or bits not in planes.WIDTHS)
     )
 
 

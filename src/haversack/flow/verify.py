@@ -46,7 +46,7 @@ FLOAT_TOLERANCE = 1e-5
 """Of the largest value of an output, where a plan leaves layers in float; integers are compared bit for bit."""
 CALL_SECONDS = 120.0
 ENCODINGS_BYTES, ENCODINGS_FACTOR = 64 << 20, 8
-"""The file of encodings may have so many bytes, and so many times those of the artefact: one bit takes eight."""
+"""The file of encodings may have so many bytes, and so many times those of the artefact: codes of one bit take 8."""
 
 
 @dataclass(frozen=True)
