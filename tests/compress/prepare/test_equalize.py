@@ -194,6 +194,10 @@ def test_beside_what_does_not_scale_the_other_branch_comes_to_its_range(make_mod
     np.testing.assert_allclose(*outs, rtol=1e-4, atol=1e-4)
     fixed = "wide" if isinstance(wide_end, nn.ReLU6) else "narrow"
     np.testing.assert_array_equal(after.weights[f"{fixed}.weight"], model.weights[f"{fixed}.weight"])
+    spans = _spans(after, [group], samples_of(*shape))
+    peak = spans[":cat#0"].largest
+    free = group.free[group.tensors[":cat#0"]]
+    assert peak[free].max() == pytest.approx(peak[~free].max(), rel=0.3)
 
 
 def test_a_relu6_in_the_narrow_branch_leaves_the_mixing_to_be_told(make_model):
