@@ -64,17 +64,17 @@ def pack(
         Also score what ships on inputs made worse; repeat for more, in place of the job's: blur, noise:level=0.2,
         brightness, missing_frames. none: on none.
     ray:
-        Spread pure work over a Ray cluster: local:2 starts two workers here, HOST:PORT joins the one that this machine
-        is in. Only a cluster you trust: its machines run code.
+        Spread pure work over a Ray cluster that you trust: local:2 starts two workers here, HOST:PORT joins one.
     json:
         Print the report as JSON, and nothing else, on standard output.
     """
     from haversack.flow.request import Request
 
     command = shlex.join(["haversack", *sys.argv[1:]])
-    worse, where = degraded, device
-    request = Request(job, budget, target, platform, out, allow, plan, allow_pickle, command, where, effort, worse, ray)
-    return _looked(request, json=json) if dry_run else _packed(request, json=json)
+    wish = Request(
+        job, budget, target, platform, out, allow, plan, allow_pickle, command, device, effort, degraded, ray
+    )
+    return _looked(wish, json=json) if dry_run else _packed(wish, json=json)
 
 
 def _looked(request: Request, *, json: bool) -> int:

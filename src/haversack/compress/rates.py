@@ -28,40 +28,39 @@ def rates(
     Args:
         model: the prepared model.
         ways: node -> kind -> how its weights may be stored; what the node cannot have is left out.
-        spread: where weights are stored; each way of each layer is a task.
+        spread: where weights are stored; each layer is a task.
 
     Raises:
         JobError: a weight holds NaN or an infinity.
     """
-    tried = [
-        (node.key, kind, layer)
+    tried = {
+        node.key: {kind: layer for kind, layer in ways(node).items() if bears(node, layer.precision)}
         for node in model.graph.nodes
         if role(node) in (Role.LAYER, Role.EMBEDDING)
-        for kind, layer in ways(node).items()
-        if bears(node, layer.precision)
-    ]
-    bits = spread(rate, model, [(key, layer) for key, _, layer in tried])
-    found: dict[str, dict[str, float]] = {}
-    for (key, kind, _), value in zip(tried, bits, strict=True):
-        found.setdefault(key, {})[kind] = value
-    return found
+    }
+    tried = {key: kinds for key, kinds in tried.items() if kinds}
+    bits = spread(bits_of, model, [(key, tuple(kinds.values())) for key, kinds in tried.items()])
+    return {key: dict(zip(kinds, found, strict=True)) for (key, kinds), found in zip(tried.items(), bits, strict=True)}
 
 
-def rate(model: Model, task: tuple[str, LayerPlan]) -> float:
-    """Return the bits that a weight takes, its share of the scales too.
+def bits_of(model: Model, task: tuple[str, tuple[LayerPlan, ...]]) -> list[float]:
+    """Return the bits that a weight of one layer takes, its share of the scales too, for each plan.
 
     Args:
         model: the prepared model.
-        task: node key of a layer, and how its weights are stored.
+        task: node key of the layer, and how its weights may be stored.
 
     Raises:
         JobError: a weight holds NaN or an infinity.
     """
-    key, layer = task
-    stored = store(model, model.graph.by_key[key], layer, None)
-    (codes,) = stored.integers.values()
-    scales = _scale_bits(stored.tensors[f"{key}:weight"])
-    return bits_per_code(codes) + scales / max(codes.size, 1)
+    key, layers = task
+    found = []
+    for layer in layers:
+        stored = store(model, model.graph.by_key[key], layer, None)
+        (codes,) = stored.integers.values()
+        scales = _scale_bits(stored.tensors[f"{key}:weight"])
+        found.append(bits_per_code(codes) + scales / max(codes.size, 1))
+    return found
 
 
 def _scale_bits(encoding: Encoding) -> float:
