@@ -37,7 +37,7 @@ def told(out) -> str:
 
 
 def stopped(command, out, environment, what):
-    """Run until layers are looked at, and send a signal; return exit code, what was said, Ray's processes by name."""
+    """Run until layers are looked at, send a signal; return the exit code, what was said, Ray's processes by name."""
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes, env=environment, text=True) as run:

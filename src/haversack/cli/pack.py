@@ -87,8 +87,7 @@ def pack(
     degraded:
         Also score what ships on inputs made worse: blur, noise:level=0.2; repeat for more. none: not the job's either.
     ray:
-        Spread pure work over a Ray cluster: local:2 starts two workers here, HOST:PORT joins the one that this machine
-        is in. Only a cluster you trust: its machines run code.
+        Spread pure work over a Ray cluster that you trust: local:2 starts two workers here, HOST:PORT joins one.
     json:
         Print the report as JSON, and nothing else, on standard output.
     """

@@ -35,40 +35,39 @@ def rates(
         model: the prepared model.
         ways: node -> kind -> how its weights may be stored; what the node cannot have is left out.
         importance: node key -> float32 in the weight's shape, as ``encode`` takes it.
-        spread: where weights are stored; each way of each layer is a task.
+        spread: where weights are stored; each layer is a task.
 
     Raises:
         JobError: a weight holds NaN or an infinity.
     """
-    tried = [
-        (node.key, kind, layer)
+    tried = {
+        node.key: {kind: layer for kind, layer in ways(node).items() if bears(node, layer.precision)}
         for node in model.graph.nodes
         if role(node) in (Role.LAYER, Role.EMBEDDING)
-        for kind, layer in ways(node).items()
-        if bears(node, layer.precision)
-    ]
-    bits = spread(rate, (model, importance), [(key, layer) for key, _, layer in tried])
-    found: dict[str, dict[str, float]] = {}
-    for (key, kind, _), value in zip(tried, bits, strict=True):
-        found.setdefault(key, {})[kind] = value
-    return found
+    }
+    tried = {key: kinds for key, kinds in tried.items() if kinds}
+    bits = spread(bits_of, (model, importance), [(key, tuple(kinds.values())) for key, kinds in tried.items()])
+    return {key: dict(zip(kinds, found, strict=True)) for (key, kinds), found in zip(tried.items(), bits, strict=True)}
 
 
-def rate(shared: tuple[Model, Mapping[str, np.ndarray]], task: tuple[str, LayerPlan]) -> float:
-    """Return the bits that a weight takes, its share of the scales too.
+def bits_of(shared: tuple[Model, Mapping[str, np.ndarray]], task: tuple[str, tuple[LayerPlan, ...]]) -> list[float]:
+    """Return the bits that a weight of one layer takes, its share of the scales too, for each plan.
 
     Args:
         shared: the prepared model, and how much each weight counts, as ``rates`` takes it.
-        task: node key of a layer, and how its weights are stored.
+        task: node key of the layer, and how its weights may be stored.
 
     Raises:
         JobError: a weight holds NaN or an infinity.
     """
-    (model, importance), (key, layer) = shared, task
-    stored = store(model, model.graph.by_key[key], layer, None, importance=importance.get(key))
-    (codes,) = stored.integers.values()
-    encoding = stored.tensors[f"{key}:weight"]
-    return (_code_bits(encoding, codes) + _scale_bits(encoding)) / max(codes.size, 1)
+    (model, importance), (key, layers) = shared, task
+    found = []
+    for layer in layers:
+        stored = store(model, model.graph.by_key[key], layer, None, importance=importance.get(key))
+        (codes,) = stored.integers.values()
+        encoding = stored.tensors[f"{key}:weight"]
+        found.append((_code_bits(encoding, codes) + _scale_bits(encoding)) / max(codes.size, 1))
+    return found
 
 
 def _code_bits(encoding: Encoding, codes: np.ndarray) -> float:

@@ -239,6 +239,7 @@ class Cluster:
         nodes: the machines that offer a CPU, as Ray tells of them.
         share: CPUs that a worker takes.
         workers: how many tasks run at once.
+        warming: what its workers do first.
         retries: how often Ray tries a task again whose worker died.
         seconds: of every task answered, in order.
     """
@@ -253,6 +254,7 @@ class Cluster:
         self.share = min(threads, largest)
         self.workers = sum(int(node["Resources"]["CPU"]) // self.share for node in self.nodes)
         self.retries = RAYS_TRIES
+        self.warming: list[Any] = []
         self.seconds: list[float] = []
         self._programs: dict[str, tuple[ExportedProgram, Any]] = {}
         self._answer = ray.remote(far.answer)
@@ -281,6 +283,9 @@ class Cluster:
                 faults += [Fault(node["NodeManagerAddress"], line) for line in found.value]
         if faults or not self.nodes:
             raise _unlike(faults or [Fault("", "no machine of it offers a CPU")])
+        # Nobody waits: workers begin while the model is exported here.
+        warm = ray.remote(far.warm).options(num_cpus=self.share)
+        self.warming = [warm.remote() for _ in range(self.workers)]
 
     def __call__(
         self, function: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task], /

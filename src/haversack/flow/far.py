@@ -83,6 +83,12 @@ def greet(terms: Terms) -> Answer:
     return Answer("unlike", other) if other else Answer("value", platform.node())
 
 
+def warm(seconds: float = 1.0) -> None:
+    """Load what tasks need; for a while, so that the next one asked to is another worker."""
+    importlib.import_module("torch.export")
+    time.sleep(seconds)
+
+
 def answer(terms: Terms, function: str, shared: Any, programs: Mapping[str, Any], task: bytes) -> bytes:  # noqa: ANN401 - references
     """Run one task.
 
