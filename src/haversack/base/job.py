@@ -33,6 +33,8 @@ class Job:
         degraded: operations by name and settings, each one way to make the raw inputs worse: what ships is scored on
             them as well.
         source: the file or reference it was loaded from.
+        models: returns architecture -> nn.Module in eval mode where the job gives several; ``model`` then serves none.
+            ``load.architectures`` makes one job of each.
     """
 
     name: str
@@ -49,3 +51,4 @@ class Job:
     lengths: tuple[int, ...] = ()
     degraded: tuple[Mapping[str, Any], ...] = ()
     source: str = ""
+    models: Callable[[], Mapping[str, nn.Module]] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from haversack.flow.next_step import next_step
 from haversack.flow.running import feeds
 from haversack.flow.steps import Steps
 from haversack.flow.where import environment
-from haversack.flow.workshop import FOLDER
+from haversack.flow.workshop import FOLDER, ROOMS, Workshop
 from haversack.measure.device import Opening
 from haversack.report import facts
 from haversack.report.degraded import DegradedRecord
@@ -81,13 +81,26 @@ def leave(
     Raises:
         EnvironmentFault: the folder cannot be written; what an earlier run left in it is whole.
     """
-    stage = steps.shop.inside / STAGE
+    return placed(steps.shop, lambda stage: _left(steps, candidates, pairs, wishes, seconds, degraded, stage))
+
+
+def placed(shop: Workshop, left: Callable[[Path], Record]) -> Record:
+    """Let everything of a finished run be written into a folder aside, and put it in its place together.
+
+    Args:
+        shop: the run's folder.
+        left: writes it all into a folder, and returns the record.
+
+    Raises:
+        EnvironmentFault: the folder cannot be written; what an earlier run left in it is whole.
+    """
+    stage = shop.inside / STAGE
     try:
         shutil.rmtree(stage, ignore_errors=True)  # of a run that was killed
-        record = _left(steps, candidates, pairs, wishes, seconds, degraded, atomic.make_folder(stage))
+        record = left(atomic.make_folder(stage))
         kept = f"{FOLDER}/{choice.NAME}"
         names = (*(f"{BEST}/{target}" for target in record.best), kept, RECIPE, report.HTML_NAME, report.JSON_NAME)
-        whole.put(stage, steps.shop.out, names)
+        whole.put(stage, shop.out, names)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return record
@@ -103,18 +116,57 @@ def _left(
     stage: Path,
 ) -> Record:
     """Write everything into a folder, and return the record."""
-    out, only = steps.shop.out, wishes.only
+    only = wishes.only
     best = {target: one for target, one in shipped(candidates).items() if only is None or target == only.target}
-    after = {one.id: _ship(steps, stage / BEST / target, one) for target, one in best.items()}
+    record, chosen = record_of(steps, candidates, best, wishes, seconds, stage)
+    own = {name: one for name, one in steps.settings.items() if name in best}
     plans = tuple(one.plan for one in best.values())
+    write_recipe(Recipe(FORMAT, steps.job.source, steps.model.digest, wishes.budget, plans, own), steps.shop.out, stage)
+    atomic.make_folder(stage / FOLDER)
+    choice.write(chosen, stage)
+    across = tuple(report.pair(one) for one in pairs)
+    why = only.paragraph if only else ""
+    record = replace(record, across=across, why=why, degraded=tuple(degraded))
+    steps.shop.tell(Event("pack", "start", "writing the report"))
+    report.write(record, stage)
+    return record
+
+
+def write_recipe(recipe: Recipe, out: Path, stage: Path) -> None:
+    """Write a recipe that names its job as it is seen from the output folder.
+
+    Raises:
+        EnvironmentFault: it cannot be written.
+    """
     with atomic.told(stage / RECIPE, "write the recipe"):
-        job = _beside(steps.job.source, out)
-        own = {name: one for name, one in steps.settings.items() if name in best}
-        write(Recipe(FORMAT, job, steps.model.digest, wishes.budget, plans, own), stage / RECIPE)
+        write(replace(recipe, job=_beside(recipe.job, out)), stage / RECIPE)
+
+
+def record_of(
+    steps: Steps,
+    candidates: Sequence[Candidate],
+    best: Mapping[str, Candidate],
+    wishes: Wishes,
+    seconds: Mapping[str, float],
+    stage: Path,
+) -> tuple[Record, choice.Choice]:
+    """Copy what ships of one model into a folder; return what a report tells of it, and what ``resolve`` needs.
+
+    Args:
+        steps: the run.
+        candidates: all of them, judged, best first.
+        best: target -> what ships for it.
+        wishes: what the user said.
+        seconds: stage -> seconds.
+        stage: the folder.
+
+    Raises:
+        EnvironmentFault: it cannot be written.
+    """
+    out = steps.shop.out
+    after = {one.id: _ship(steps, stage / BEST / target, one) for target, one in best.items()}
     calibration, evaluation = steps.data.counts()
     relocated = [_relocated(one, best) for one in candidates]
-    atomic.make_folder(stage / FOLDER)
-    choice.write(_choice(steps, relocated), stage)
     record = report.build(
         relocated,
         model=facts.of_model(steps.model, source=steps.job.source, time_share=_shares(steps)),
@@ -133,15 +185,10 @@ def _left(
         after=after,
         forecasts={one.id: _forecast(one) for one in candidates if "forecast" in one.extra},
     )
-    across = tuple(report.pair(one) for one in pairs)
     proofs = _proofs(stage, {name: beside(steps.targets[name]) for name in best})
-    why = only.paragraph if only else ""
-    own = dict(steps.settings)
-    record = replace(record, across=across, why=why, proofs=proofs, settings=own, degraded=tuple(degraded))
+    record = replace(record, proofs=proofs, settings=dict(steps.settings))
     record = memory.told(record, steps, best, {target: stage / BEST / target for target in best})
-    steps.shop.tell(Event("pack", "start", "writing the report"))
-    report.write(record, stage)
-    return record
+    return record, _choice(steps, [one for one in relocated if one.architecture == steps.architecture])
 
 
 def beside(target: Target) -> tuple[str, ...]:
@@ -168,6 +215,7 @@ def _choice(steps: Steps, candidates: Sequence[Candidate]) -> choice.Choice:
         candidates=tuple(candidates),
         chosen_on=choice.drops([made.candidate for made in steps.made.values()]),
         settings=dict(steps.settings),
+        architecture=steps.architecture,
     )
 
 
@@ -269,7 +317,8 @@ def _relocated(candidate: Candidate, best: Mapping[str, Candidate]) -> Candidate
     if artifact is None:
         return candidate
     ships = any(one.id == candidate.id for one in best.values())
-    folder = f"{BEST}/{candidate.plan.target}" if ships else f".haversack/candidates/{candidate.id}"
+    inside = f"{FOLDER}/{ROOMS}/{candidate.architecture}" if candidate.architecture else FOLDER
+    folder = f"{BEST}/{candidate.plan.target}" if ships else f"{inside}/candidates/{candidate.plan.id}"
     files = tuple(replace(file, path=f"{folder}/{file.path}") for file in artifact.files)
     return replace(candidate, artifact=replace(artifact, files=files))
 

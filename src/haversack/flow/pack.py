@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from haversack import metrics
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
-from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, EXIT_VERIFICATION, ConversionError, UsageError
+from haversack.base.errors import ConversionError, UsageError
 from haversack.base.finding import Finding
 from haversack.base.job import Job
-from haversack.base.plan import Plan
-from haversack.base.profile import Profile
 from haversack.base.progress import Event, Sink, silent
-from haversack.choose.best import Ask, best
-from haversack.choose.forecast import hopeless, overshoot
-from haversack.choose.mixing import Mixer
 from haversack.choose.runtimes import Choice, between, outdone
-from haversack.choose.verdict import checks
-from haversack.flow import floats, robustness
+from haversack.flow import architectures, robustness
 from haversack.flow.crossing import crossed, parting, told
-from haversack.flow.data import Data
 from haversack.flow.early import limits, narrowest
-from haversack.flow.effort import FAST, effort
-from haversack.flow.exports import judgeable
 from haversack.flow.foreign import foreign
 from haversack.flow.outputs import Wishes, leave, shipped
-from haversack.flow.proposals import careful, proposals, smaller
-from haversack.flow.race import race
 from haversack.flow.reporting import confirmed
 from haversack.flow.request import Request, Runtimes, opened, runtimes
-from haversack.flow.settings import built
+from haversack.flow.search import PLANS, allowed, exit_code, searched, steps_of, taking
 from haversack.flow.steps import Steps
 from haversack.flow.where import measured_on
 from haversack.flow.workshop import Workshop, refuse_anothers, refuse_unmakeable
-from haversack.load.forecast import Preflight
-from haversack.measure.device import Device
+from haversack.load.forecast import Preflight, Preflights
 from haversack.report.record import Record
-
-PLANS = 3
-"""How many plans for each target a forecast of time counts with."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +59,19 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         measured_on(wish.device, asked) as (device, offered),
         Workshop(wish.out, _owner(job), sink, wish.command) as shop,
     ):
-        allow = _allowed(wish.allow, budget)
-        steps, tried = _taking(_steps(shop, job, offered, device, wish.effort, allow, budget), offered)
+        allow = allowed(wish.allow, budget)
+        if job.models is not None:
+            errand = architectures.Errand(wish, job, budget, fixed, allow, offered, device, shop)
+            record, code = architectures.pack(errand)
+            return Outcome(record, wish.out / "report.html", time.monotonic() - started, code)
+        steps, tried = taking(steps_of(shop, job, offered, device, wish.effort, allow, budget), offered)
         worse = robustness.checked(steps.data, job)
         preflight = steps.preflight(PLANS * len(tried.targets))
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
         _refuse(preflight, tried)
         strange = _strange(wish, steps)
         steps.checked_baseline()
-        candidates = _searched(steps, tried.targets, budget, fixed)
+        candidates = searched(steps, tried.targets, budget, fixed)
         final = confirmed(steps, candidates, budget)
         pairs = crossed(steps, shipped(final))
         final = told(final, parting(shipped(final), pairs, steps.constraints))
@@ -98,7 +86,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     return Outcome(record, wish.out / "report.html", time.monotonic() - started, code)
 
 
-def preflight(request: Request, sink: Sink = silent) -> Preflight:
+def preflight(request: Request, sink: Sink = silent) -> Preflight | Preflights:
     """Export, look and forecast; nothing is made, nothing is left in the output folder.
 
     Raises:
@@ -107,14 +95,17 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight:
     import tempfile
 
     sink(Event("load", "start", f"reading {request.source}"))
-    job, budget, _ = opened(request)
+    job, budget, fixed = opened(request)
     notes = _of_folder(request.out, _owner(job))
     with (
         tempfile.TemporaryDirectory(prefix="haversack-") as folder,
         Workshop(Path(folder), _owner(job), sink) as shop,
         measured_on(request.device, runtimes(request)) as (device, offered),
     ):
-        steps, tried = _taking(_steps(shop, job, offered, device, request.effort), offered)
+        if job.models is not None:
+            errand = architectures.Errand(request, job, budget, fixed, (), offered, device, shop)
+            return replace(architectures.preflight(errand), notes=notes)
+        steps, tried = taking(steps_of(shop, job, offered, device, request.effort), offered)
         robustness.checked(steps.data, job)
         found = steps.preflight(PLANS * len(tried.targets))
         _strange(request, steps)
@@ -140,34 +131,6 @@ def _of_folder(out: Path, owner: str) -> tuple[str, ...]:
     return ()
 
 
-def exit_code(candidates: Sequence[Candidate], allow: Sequence[str], budget: Budget) -> int:
-    """Return 0 when every target's best meets its budget, else the worst of what is wrong: a finding, then a miss.
-
-    A target that left no file counts with what its candidates found.
-    A file that misses its budget anyway is not failed for being slower than float as well: that is the miss.
-    """
-    best = shipped(candidates)
-    if not best:
-        return max((f.exit_code for one in candidates for f in one.findings), default=EXIT_VERIFICATION)
-    codes = [EXIT_MET, *(f.exit_code for one in candidates if one.plan.target not in best for f in one.findings)]
-    for one in best.values():
-        missed = any(not check.met for check in checks(one, budget))
-        excused = {*allow, "slower-than-float"} if missed else set(allow)
-        codes += [f.exit_code for f in one.findings if f.severity == "error" and f.kind not in excused]
-        if missed or one.verdict != "chosen":
-            codes.append(EXIT_BUDGET_MISSED if missed or one.verdict == "missed" else EXIT_MET)
-    return max(codes)
-
-
-def _allowed(allow: Sequence[str], budget: Budget) -> tuple[str, ...]:
-    """Return the kinds of findings that fail nothing.
-
-    Where the budget limits the latency, that limit judges speed: a file that is slower than float is told by its
-    finding, and meets the limit or misses it; it has not failed, and gentler plans are no cure.
-    """
-    return tuple(dict.fromkeys((*allow, "slower-than-float"))) if budget.judges_speed else tuple(allow)
-
-
 def _strange(request: Request, steps: Steps) -> Finding | None:
     """Return what is to be said of a recipe of another model, and tell it at once."""
     found = foreign(request, steps.model.digest)
@@ -190,72 +153,6 @@ def _one_of(candidates: Sequence[Candidate], budget: Budget, tried: Runtimes) ->
 def _shipping(candidates: Sequence[Candidate], only: Choice | None) -> dict[str, Candidate]:
     """Return target -> what ships for it; of one target alone where only one of them ships."""
     return {name: one for name, one in shipped(candidates).items() if only is None or name == only.target}
-
-
-def _steps(
-    shop: Workshop,
-    job: Job,
-    tried: Runtimes,
-    device: Device,
-    spend: str,
-    allow: Sequence[str] = (),
-    budget: Budget | None = None,
-) -> Steps:
-    """Return the run's steps; the fast ones learn what small downloads lose only where one is asked for."""
-    metric = metrics.resolve(job.metric)
-    targets = {name: built(name, tried.settings.get(name)).sized(job.lengths) for name in tried.targets}
-    data = Data(job, None, metric)
-    light = spend != FAST or (budget is not None and budget.download is not None)
-    return Steps(shop, job, data, metric, targets, device, tuple(allow), effort(spend), tried.settings, light)
-
-
-def _searched(steps: Steps, names: Sequence[str], budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:
-    """Return every candidate of all targets, each target's best first; one that failed where no float file runs."""
-    lost = {name: [floats.lost(name, steps.failed[name])] for name in names if name in steps.failed}
-    asked = {name: _ask(steps, name, budget, fixed) for name in names if name not in lost}
-    mixer = Mixer(
-        steps.model.graph,
-        steps.profile if any(one.mixes for one in asked.values()) else Profile(),
-        steps.weight_elements(),
-        {name: target.precisions for name, target in steps.targets.items()},
-    )
-    found = best(asked, steps.evaluate, mixer=mixer, confirm=steps.confirmed, sink=steps.shop.tell)
-    return [one for name in names for one in {**lost, **found}[name]]
-
-
-def _ask(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> Ask:
-    """Return what one target may try: the plan of a recipe alone, or what is proposed for it."""
-    if name in fixed:
-        return Ask([fixed[name]], budget, mixes=False)
-    target = steps.targets[name]
-    budget = budget if target.runs_here else judgeable(budget)
-    plans = proposals(steps.model.graph, name, target.precisions, steps.squeeze.alike(name), steps.spend)
-    raced = race(steps, plans.variants)
-    model = steps.model
-    cannot = hopeless(model.graph, model.weights, budget)
-    large = [one for one in raced.order[:1] if cannot(one)]
-    return Ask(
-        raced.order[:1],
-        budget,
-        spares=[(plan, raced.lost[plan.digest]) for plan in raced.order[1:]],
-        fallbacks=[
-            *(one for first in large for one in smaller(first, target.precisions, steps.constraints[name])),
-            *(one for first in raced.order[:1] for one in careful(model.graph, first)),
-            *plans.fallbacks,
-        ],
-        mixes=target.runs_here,
-        hopeless=cannot,
-        overshoot=overshoot(model.graph, model.weights, budget),
-        float_bytes=steps.floats[name].artifact.bytes,
-    )
-
-
-def _taking(steps: Steps, tried: Runtimes) -> tuple[Steps, Runtimes]:
-    """Return both without the runtimes that cannot take the model, where the user asked for any."""
-    left = tried.taking(steps.refusals)
-    for name in sorted({*tried.targets} - {*left.targets}):
-        steps.shop.tell(Event("load", "note", f"{name} is left out: {left.left_out[name]}"))
-    return steps.only(left.targets), left
 
 
 def _refuse(preflight: Preflight, tried: Runtimes) -> None:

@@ -30,6 +30,8 @@ DEFAULT_BUDGET = Budget(drop=0.01)
 """When nothing is limited: one point of the metric, and then the smallest and fastest."""
 
 
+ARCHITECTURE = "architecture"
+"""What a plan file calls the one its plan is for."""
 USUAL = "onnxruntime"
 """The runtime where nobody names one."""
 
@@ -295,12 +297,30 @@ def _check_units(job: Job, typed: str) -> None:
         )
 
 
+def architectures(request: Request) -> dict[str, str]:
+    """Return target -> the architecture that its plan is for, where a recipe or a plan file names one.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    if request.plan is not None:
+        plan, name = _plan_file(request.plan)
+        return {plan.target: name} if name else {}
+    found = recipe.read(Path(request.source)).architectures if request.source.endswith(".toml") else {}
+    return {target: one.name for target, one in found.items()}
+
+
 def read_plan(path: Path) -> Plan:
     """Read a plan that ``resolve --write`` wrote.
 
     Raises:
         UsageError: not TOML, or wrong fields, all told at once.
     """
+    return _plan_file(path)[0]
+
+
+def _plan_file(path: Path) -> tuple[Plan, str]:
+    """Return a plan and the architecture that it is for; empty where none is named."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -310,15 +330,19 @@ def read_plan(path: Path) -> Plan:
             where=str(path),
             next_step="haversack resolve OUT --budget … --write plan.toml writes one",
         ) from error
-    return recipe.structure(data, Plan, where=str(path))
+    name = data.pop(ARCHITECTURE, "")
+    if not isinstance(name, str):
+        raise UsageError(f"{ARCHITECTURE} is {name!r}, not a name", where=str(path))
+    return recipe.structure(data, Plan, where=str(path)), name
 
 
-def write_plan(plan: Plan, path: Path) -> None:
-    """Write a plan for ``pack --plan``.
+def write_plan(plan: Plan, path: Path, architecture: str = "") -> None:
+    """Write a plan for ``pack --plan``; with the architecture that it is for, where a job gives several.
 
     Raises:
         OSError: it cannot be written.
     """
     import tomli_w
 
-    path.write_text(tomli_w.dumps(recipe.unstructure(plan)), encoding="utf-8")
+    named = {ARCHITECTURE: architecture} if architecture else {}
+    path.write_text(tomli_w.dumps({**named, **recipe.unstructure(plan)}), encoding="utf-8")

@@ -117,6 +117,39 @@ class Preflight:
         return [*lines, *(f"  note: {line}" for line in self.notes)]
 
 
+@dataclass(frozen=True)
+class Preflights:
+    """What is known of several architectures.
+
+    Attributes:
+        architectures: name -> what is known of it alone.
+        lost: name -> why nothing can be made of it.
+        notes: what else the run itself needs, one line each.
+    """
+
+    architectures: Mapping[str, Preflight] = field(hash=False)
+    lost: Mapping[str, str] = field(default_factory=dict, hash=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def forecast_seconds(self) -> float:
+        """Of all together: each is packed by itself."""
+        return sum(one.forecast_seconds for one in self.architectures.values())
+
+    @property
+    def exit_code(self) -> int:
+        """0: where a target takes none of them, the looking ends with an error."""
+        return EXIT_MET
+
+    def lines(self) -> list[str]:
+        """Return it as lines for a terminal."""
+        lines = [line for one in self.architectures.values() for line in one.lines()]
+        lines += [f"{name} is left out: {' '.join(why.split())}" for name, why in self.lost.items()]
+        many = counted(len(self.architectures), "architecture")
+        lines.append(f"forecast of {many}: about {_seconds(self.forecast_seconds)}, one after the other")
+        return [*lines, *(f"note: {line}" for line in self.notes)]
+
+
 def preflight(
     model: Model,
     refusals: Mapping[str, tuple[Fault, ...]],

@@ -1,0 +1,138 @@
+"""The search of one model for all its targets: its steps, what each target may try, and the exit code at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from haversack import metrics
+from haversack.base.budget import Budget
+from haversack.base.candidate import Candidate
+from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, EXIT_VERIFICATION
+from haversack.base.job import Job
+from haversack.base.plan import Plan
+from haversack.base.profile import Profile
+from haversack.base.progress import Event
+from haversack.choose.best import Ask, best
+from haversack.choose.forecast import hopeless, overshoot
+from haversack.choose.mixing import Mixer
+from haversack.choose.verdict import checks
+from haversack.flow import floats
+from haversack.flow.data import Data
+from haversack.flow.effort import FAST, effort
+from haversack.flow.exports import judgeable
+from haversack.flow.outputs import shipped
+from haversack.flow.proposals import careful, proposals, smaller
+from haversack.flow.race import race
+from haversack.flow.request import Runtimes
+from haversack.flow.settings import built
+from haversack.flow.steps import Steps
+from haversack.flow.workshop import Workshop
+from haversack.measure.device import Device
+
+PLANS = 3
+"""How many plans for each target a forecast of time counts with."""
+
+
+def exit_code(candidates: Sequence[Candidate], allow: Sequence[str], budget: Budget) -> int:
+    """Return 0 when every target's best meets its budget, else the worst of what is wrong: a finding, then a miss.
+
+    A target that left no file counts with what its candidates found.
+    A file that misses its budget anyway is not failed for being slower than float as well: that is the miss.
+    """
+    best = shipped(candidates)
+    if not best:
+        return max((f.exit_code for one in candidates for f in one.findings), default=EXIT_VERIFICATION)
+    codes = [EXIT_MET, *(f.exit_code for one in candidates if one.plan.target not in best for f in one.findings)]
+    for one in best.values():
+        missed = any(not check.met for check in checks(one, budget))
+        excused = {*allow, "slower-than-float"} if missed else set(allow)
+        codes += [f.exit_code for f in one.findings if f.severity == "error" and f.kind not in excused]
+        if missed or one.verdict != "chosen":
+            codes.append(EXIT_BUDGET_MISSED if missed or one.verdict == "missed" else EXIT_MET)
+    return max(codes)
+
+
+def allowed(allow: Sequence[str], budget: Budget) -> tuple[str, ...]:
+    """Return the kinds of findings that fail nothing.
+
+    Where the budget limits the latency, that limit judges speed: a file that is slower than float is told by its
+    finding, and meets the limit or misses it; it has not failed, and gentler plans are no cure.
+    """
+    return tuple(dict.fromkeys((*allow, "slower-than-float"))) if budget.judges_speed else tuple(allow)
+
+
+def steps_of(
+    shop: Workshop,
+    job: Job,
+    tried: Runtimes,
+    device: Device,
+    spend: str,
+    allow: Sequence[str] = (),
+    budget: Budget | None = None,
+    *,
+    data: Data | None = None,
+    architecture: str = "",
+) -> Steps:
+    """Return the run's steps; the fast ones learn what small downloads lose only where one is asked for.
+
+    Args:
+        shop, job, tried, device, spend, allow, budget: of the run.
+        data: the job's, where somebody looked at them already.
+        architecture: which of several the job is of.
+    """
+    metric = metrics.resolve(job.metric)
+    targets = {name: built(name, tried.settings.get(name)).sized(job.lengths) for name in tried.targets}
+    data = data or Data(job, None, metric)
+    light = spend != FAST or (budget is not None and budget.download is not None)
+    own = tried.settings
+    return Steps(shop, job, data, metric, targets, device, tuple(allow), effort(spend), own, light, architecture)
+
+
+def searched(steps: Steps, names: Sequence[str], budget: Budget, fixed: Mapping[str, Plan]) -> list[Candidate]:
+    """Return every candidate of all targets, each target's best first; one that failed where no float file runs."""
+    lost = {name: [floats.lost(name, steps.failed[name])] for name in names if name in steps.failed}
+    asked = {name: _ask(steps, name, budget, fixed) for name in names if name not in lost}
+    mixer = Mixer(
+        steps.model.graph,
+        steps.profile if any(one.mixes for one in asked.values()) else Profile(),
+        steps.weight_elements(),
+        {name: target.precisions for name, target in steps.targets.items()},
+    )
+    found = best(asked, steps.evaluate, mixer=mixer, confirm=steps.confirmed, sink=steps.shop.tell)
+    return [replace(one, architecture=steps.architecture) for name in names for one in {**lost, **found}[name]]
+
+
+def _ask(steps: Steps, name: str, budget: Budget, fixed: Mapping[str, Plan]) -> Ask:
+    """Return what one target may try: the plan of a recipe alone, or what is proposed for it."""
+    if name in fixed:
+        return Ask([fixed[name]], budget, mixes=False)
+    target = steps.targets[name]
+    budget = budget if target.runs_here else judgeable(budget)
+    plans = proposals(steps.model.graph, name, target.precisions, steps.squeeze.alike(name), steps.spend)
+    raced = race(steps, plans.variants)
+    model = steps.model
+    cannot = hopeless(model.graph, model.weights, budget)
+    large = [one for one in raced.order[:1] if cannot(one)]
+    return Ask(
+        raced.order[:1],
+        budget,
+        spares=[(plan, raced.lost[plan.digest]) for plan in raced.order[1:]],
+        fallbacks=[
+            *(one for first in large for one in smaller(first, target.precisions, steps.constraints[name])),
+            *(one for first in raced.order[:1] for one in careful(model.graph, first)),
+            *plans.fallbacks,
+        ],
+        mixes=target.runs_here,
+        hopeless=cannot,
+        overshoot=overshoot(model.graph, model.weights, budget),
+        float_bytes=steps.floats[name].artifact.bytes,
+    )
+
+
+def taking(steps: Steps, tried: Runtimes) -> tuple[Steps, Runtimes]:
+    """Return both without the runtimes that cannot take the model, where the user asked for any."""
+    left = tried.taking(steps.refusals)
+    for name in sorted({*tried.targets} - {*left.targets}):
+        steps.shop.tell(Event("load", "note", f"{name} is left out: {left.left_out[name]}"))
+    return steps.only(left.targets), left
