@@ -1,7 +1,7 @@
 """Three widths of one network on handwritten digits, on one Pareto front: ``python examples/widths.py``.
 
-This file is also the job file: ``haversack pack examples/widths.py --budget size=30KB,drop=2pt``. ``models()`` gives all
-widths; each is packed under the same budget, every drop is against the best float network of the three, and one ships.
+This file is also the job file: ``haversack pack examples/widths.py --budget size=30KB,drop=2pt``. ``models()`` gives
+all widths; each is packed under the same budget, every drop is against the best float network of the three, one ships.
 Data are scikit-learn's 1,797 digits of 8 x 8 pixels. Training takes some ten seconds on one core.
 """
 

@@ -16,8 +16,8 @@ from haversack.base.job import Job
 from haversack.base.progress import silent
 from haversack.flow.data import Data
 from haversack.flow.making import is_static
-from haversack.flow.search import searched
 from haversack.flow.reporting import confirmed
+from haversack.flow.search import searched
 from haversack.flow.steps import Steps
 from haversack.flow.workshop import Workshop
 from haversack.measure.local import LocalDevice

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
-from haversack.choose.verdict import amount, checks, unmade
+from haversack.choose.verdict import amount, checks
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The architecture whose file ships, and why, in one paragraph."""
+    """The architecture that is the best, and why, in one paragraph."""
 
     architecture: str
     paragraph: str
@@ -26,13 +26,13 @@ class Winner:
 def between(best: Mapping[str, Candidate], budget: Budget, floats: Mapping[str, float]) -> Winner:
     """Choose between the best candidates of several architectures for one target.
 
-    What was not made comes last and what failed before it; then the smallest overshoot of the budget decides, then the
-    smallest drop: every drop is against the same float model, so that the least is the best value of the metric. Where
-    nothing but the drop is limited, the smallest product of bytes and milliseconds decides among those within it. What
-    is level in that ships by its bytes.
+    What failed comes last; then the smallest overshoot of the budget decides, then the smallest drop: every drop is
+    against the same float model, so that the least is the best value of the metric. Where nothing but the drop is
+    limited, the smallest product of bytes and milliseconds decides among those within it. What is level in that ships
+    by its bytes.
 
     Args:
-        best: architecture -> the first of its candidates, each drop against the best float model among them.
+        best: architecture -> the first of its candidates that left a file, each drop against one float model.
         budget: the limits.
         floats: architecture -> drop of its own float model, which stands for the file of a target that is not run here.
 
@@ -43,12 +43,12 @@ def between(best: Mapping[str, Candidate], budget: Budget, floats: Mapping[str, 
         raise ValueError("no architecture left a candidate")
     only_quality = set(budget.limits()) <= {"drop"}
 
-    def order(name: str) -> tuple[bool, bool, float, float, float]:
+    def order(name: str) -> tuple[bool, float, float, float]:
         one = best[name]
         over = sum(check.overshoot for check in checks(one, budget))
         lost = _lost(one, floats.get(name, math.inf))
         worth = _bytes(one) * _milliseconds(one) if only_quality and not over and not one.exported else lost
-        return unmade(one) or one.artifact is None, one.verdict == "failed", over, worth, _bytes(one)
+        return one.verdict == "failed", over, worth, _bytes(one)
 
     winner, *others = sorted(best, key=order)
     rule = "the smallest size times milliseconds" if only_quality else "the best quality"
@@ -58,20 +58,18 @@ def between(best: Mapping[str, Candidate], budget: Budget, floats: Mapping[str, 
 
 
 def _why(name: str, one: Candidate, budget: Budget, rule: str) -> str:
-    if one.artifact is None:
-        return f"Of {name} no file is left: {one.reason}."
     if one.verdict == "failed":
-        met = "is the best of what failed"
+        met = "failed, as all of them did"
     elif any(not check.met for check in checks(one, budget)):
         met = "misses the budget by the least"
     else:
         met = f"meets every limit, with {rule} of those that do" if rule else "meets every limit"
-    return f"{name} ships ({_figures(one)}): it {met}."
+    return f"{name} is the best ({_figures(one)}): it {met}."
 
 
 def _other(name: str, one: Candidate, winner: Candidate, budget: Budget) -> str:
-    if one.artifact is None or one.verdict == "failed":
-        return f"{name} failed: {one.reason}." if one.verdict == "failed" else f"{name} was not made: {one.reason}."
+    if one.verdict == "failed":
+        return f"{name} failed: {one.reason.splitlines()[0] if one.reason else 'it says no reason'}."
     missed = [str(check) for check in checks(one, budget) if not check.met]
     if missed and all(check.met for check in checks(winner, budget)):
         return f"{name} misses the budget: {'; '.join(missed)}."

@@ -30,7 +30,7 @@ from haversack.flow.early import limits, narrowest
 from haversack.flow.failing import failure
 from haversack.flow.foreign import foreign
 from haversack.flow.making import CHOOSE, quality_of
-from haversack.flow.outputs import Wishes, shipped
+from haversack.flow.outputs import Wishes, float_drop, shipped
 from haversack.flow.reporting import confirmed
 from haversack.flow.request import Request, Runtimes
 from haversack.flow.search import PLANS, exit_code, searched, steps_of
@@ -44,6 +44,7 @@ from haversack.tools.worker.faults import WorkerFault
 
 LOST = (ConversionError, VerificationError, WorkerFault)
 """What costs an architecture, and not the run."""
+HALF = "by the half of the evaluation set that chooses, "
 Thing = TypeVar("Thing")
 
 
@@ -173,7 +174,7 @@ def pack(errand: Errand) -> tuple[Record, int]:
         final = outdone(final, ships, choice.target if choice else "")
         parts[name] = replace(part, candidates=tuple(final), best=best, degraded=degraded)
     order = _order(tried, parts, ships, ones.failed)
-    between_them = {target: one.paragraph for target, one in winners.items()}
+    between_them = {target: f"{HALF}{one.paragraph}" for target, one in winners.items()}
     whole = Whole(errand.job.name, reference, errand.job.baseline, order, between_them, ones.lost)
     record = leave(shop, parts, whole, Wishes(budget, errand.allow, errand.request.command, choice))
     counted = [one for one in order if choice is None or one.plan.target == choice.target]
@@ -334,7 +335,7 @@ def _chosen(
     Both choose by the half of the evaluation set that chooses.
     """
     budget, tried = errand.budget, errand.tried
-    floats = {name: _float_drop(steps) for name, steps in held.items()}
+    floats = {name: float_drop(steps) for name, steps in held.items()}
     firsts = {name: shipped(candidates) for name, candidates in found.items()}
     if tried.one:
         runtimes = {
@@ -362,11 +363,6 @@ def _chosen(
 def _on_choosing_half(steps: Steps, candidate: Candidate) -> Candidate:
     made = steps.made[candidate.plan.digest].candidate
     return replace(candidate, quality=made.quality, drop=made.drop)
-
-
-def _float_drop(steps: Steps) -> float:
-    against = steps.against or steps.baseline
-    return steps.metric.drop(against.rows[CHOOSE], steps.baseline.rows[CHOOSE]).value
 
 
 def _part(errand: Errand, steps: Steps, candidates: list[Candidate], targets: list[str]) -> Part:

@@ -41,6 +41,7 @@ class Choice:
         chosen_on: candidate id -> its drop on the half that chose, in the metric's unit.
         settings: target -> its own, for targets that were given some.
         architecture: of the candidates, where the run had several: the file holds one choice of each.
+        float_drop: of its float model against the best one, on the half that chose.
     """
 
     format: int
@@ -53,6 +54,7 @@ class Choice:
     chosen_on: Mapping[str, float] = field(hash=False)
     settings: Mapping[str, Settings] = field(default_factory=dict, hash=False)
     architecture: str = ""
+    float_drop: float = 0.0
 
     def severe(self) -> list[Candidate]:
         """Return the candidates with the worse drop of the two halves: what meets a limit so, meets it on both."""

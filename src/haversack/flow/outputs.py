@@ -19,7 +19,7 @@ from haversack.base.progress import Event
 from haversack.base.recipe import FORMAT, Recipe, unstructure, write
 from haversack.choose.runtimes import Choice
 from haversack.flow import choice, memory
-from haversack.flow.making import ENCODINGS
+from haversack.flow.making import CHOOSE, ENCODINGS
 from haversack.flow.next_step import next_step
 from haversack.flow.running import feeds
 from haversack.flow.steps import Steps
@@ -216,7 +216,15 @@ def _choice(steps: Steps, candidates: Sequence[Candidate]) -> choice.Choice:
         chosen_on=choice.drops([made.candidate for made in steps.made.values()]),
         settings=dict(steps.settings),
         architecture=steps.architecture,
+        float_drop=float_drop(steps),
     )
+
+
+def float_drop(steps: Steps) -> float:
+    """Return the drop of a run's own float model, on the half that chooses, against the one that drops are against."""
+    if steps.against is None:
+        return 0.0
+    return steps.metric.drop(steps.against.rows[CHOOSE], steps.baseline.rows[CHOOSE]).value
 
 
 def _beside(source: str, out: Path) -> str:

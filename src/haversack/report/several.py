@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from haversack.report.record import ArchitectureRecord, Limit, Record
+from haversack.report.record import ArchitectureRecord, CandidateRecord, Limit, Record
 
 
 def together(
@@ -57,6 +57,19 @@ def together(
         degraded=tuple(row for one in parts for row in one.degraded),
         architectures=architectures,
         between=dict(between),
+    )
+
+
+def rows(record: Record) -> tuple[tuple[str, ArchitectureRecord, CandidateRecord], ...]:
+    """Return name, architecture and its best candidate, one for each architecture and target."""
+    firsts: dict[tuple[str, str], CandidateRecord] = {}
+    for one in record.candidates:
+        firsts.setdefault((one.architecture, one.target), one)
+    return tuple(
+        (name, one, firsts[name, target])
+        for name, one in record.architectures.items()
+        for target in record.targets
+        if (name, target) in firsts
     )
 
 
