@@ -1,4 +1,4 @@
-"""Several architectures through the whole ``pack``: the widths of ``examples/widths.py``, and small jobs that go wrong."""
+"""Several architectures through the whole ``pack``: the widths of ``examples/widths.py``, and jobs that go wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from haversack.base.errors import ConversionError, Fault, JobError, UsageError
 from haversack.cli import main
 from haversack.flow import choice
 from haversack.flow.pack import pack, preflight
-from haversack.flow.request import Request, architectures, read_plan
+from haversack.flow.request import Request, architectures, read_plan, write_plan
 from haversack.flow.resolve import resolve
 from haversack.targets.onnxruntime import OnnxRuntime
 
@@ -124,8 +124,8 @@ def test_the_same_command_makes_nothing_twice(widths, out, job, record, tmp_path
     shutil.copytree(out, tmp_path / "out")
     events = []
     again = pack(request_of(job, tmp_path / "out"), events.append)
-    remade = [one.text for one in events if one.kind == "done" and one.stage in ("lower", "choose", "measure", "verify")]
-    assert remade == []
+    slow = ("lower", "choose", "measure", "verify")
+    assert [one.text for one in events if one.kind == "done" and one.stage in slow] == []
     assert any(one.kind == "reused" and one.text.startswith("w24: candidate: ") for one in events)
     assert again.record.best == record.best
     assert [one.id for one in again.record.candidates] == [one.id for one in record.candidates]
@@ -183,7 +183,8 @@ def test_resolve_takes_the_best_measured_of_all(out, record, tmp_path):
     assert read_plan(tmp_path / "plan.toml") == first.plan
     assert architectures(Request("job.py", plan=tmp_path / "plan.toml")) == {TARGET: "w24"}
     small = min((one for one in record.candidates if one.artifact), key=lambda one: one.artifact.bytes)
-    assert small.architecture == "w4" and set(measured) == {"w4", "w8", "w24"}
+    assert small.architecture == "w4"
+    assert set(measured) == {"w4", "w8", "w24"}
     assert list(resolve(out, f"size={small.artifact.bytes}B").parts) == ["w4"]
     missed = resolve(out, f"size={small.artifact.bytes - 1}B")
     assert missed.exit_code == 3
@@ -338,10 +339,8 @@ def test_what_says_nothing_across_architectures_is_refused(small, tmp_path, budg
 
 def test_a_plan_must_name_one_of_them(small, tmp_path, out, record):
     job = small('"a": net(8), "b": net(16)')
+    write_plan(shipped(record).plan, tmp_path / "plan.toml")
     with pytest.raises(UsageError, match="it names no architecture for its plan on onnxruntime"):
-        from haversack.flow.request import write_plan
-
-        write_plan(shipped(record).plan, tmp_path / "plan.toml")
         pack(request_of(job, tmp_path / "out", plan=tmp_path / "plan.toml"))
     found = recipe.read(out / "recipe.toml")
     named = {TARGET: replace(found.architectures[TARGET], name="w9")}

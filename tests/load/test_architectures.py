@@ -19,7 +19,7 @@ BOTH = 'return {"narrow": Net().eval(), "wide": Net().eval()}'
 
 
 def job(models) -> Job:
-    return Job("net", lambda: nn.Identity(), list, list, "top1", source="job.py", models=models)
+    return Job("net", nn.Identity, list, list, "top1", source="job.py", models=models)
 
 
 def test_a_job_file_gives_them_by_name(job_file):
