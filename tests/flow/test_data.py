@@ -188,3 +188,28 @@ def test_a_later_batch_that_differs_is_the_sets_own_fault():
     with pytest.raises(JobError) as caught:
         Data(job, None, metrics.resolve("top1")).look()
     assert (caught.value.cause, caught.value.where) == ("batch 1 cannot be used", "evaluation()")
+
+
+def test_data_beside_another_model_are_kept_once_and_not_read_again():
+    from dataclasses import replace
+
+    reads = []
+
+    def calibration():
+        reads.append("calibration")
+        yield (np.ones((4, 3), np.float32),)
+
+    def evaluation():
+        reads.append("evaluation")
+        yield (np.ones((4, 3), np.float32),), np.zeros(4, np.int64)
+
+    job = Job("a", lambda: None, calibration, evaluation, "top1")
+    data = Data(job, None, metrics.resolve("top1"))
+    first = data.look()
+    read = list(reads)
+    other = data.beside(replace(job, name="b", model=lambda: "other"))
+    assert np.array_equal(other.look()[0], first[0])
+    assert other.first()[0] is data.first()[0]
+    assert reads == read, "what is kept is not read again"
+    assert (data.job.name, other.job.name) == ("a", "b")
+    assert other.prepared_job().model() == "other"

@@ -11,7 +11,7 @@ from haversack.base.candidate import Artifact, ArtifactFile, Candidate
 from haversack.base.finding import Finding
 from haversack.base.plan import Plan
 from haversack.flow.outputs import shipped
-from haversack.flow.pack import exit_code
+from haversack.flow.search import exit_code
 
 FILE = Artifact("one", (), (), (), "1")
 GOOD = Candidate(Plan("one"), FILE, None, None, None, None, None, verdict="chosen")

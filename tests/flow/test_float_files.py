@@ -12,7 +12,8 @@ from torch import nn
 from haversack.base.budget import Budget
 from haversack.base.errors import ConversionError
 from haversack.flow import floats
-from haversack.flow.pack import exit_code, pack
+from haversack.flow.pack import pack
+from haversack.flow.search import exit_code
 from haversack.measure.local import LocalDevice
 from haversack.targets.contract import SHELF
 from haversack.tools.worker.process import DEFAULT_LIMITS

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from haversack.base.budget import Budget
-from haversack.base.errors import JobError
+from haversack.base.errors import JobError, UsageError
 from haversack.base.plan import Plan
-from haversack.base.recipe import FORMAT, Recipe, write
+from haversack.base.recipe import FORMAT, Architecture, Recipe, read, write
+from haversack.flow.foreign import foreign
 from haversack.flow.outputs import _beside
-from haversack.flow.request import Request, opened
+from haversack.flow.request import Request, architectures, opened, read_plan
 
 JOB = """
 metric = "top1"
@@ -72,3 +74,31 @@ def test_a_job_that_has_gone_is_told_by_its_name(here):
     path = recipe(Path("out/recipe.toml"), "../gone.py")
     with pytest.raises(JobError, match="gone.py"):
         opened(Request(path))
+
+
+def test_a_recipe_of_several_architectures_names_them_and_one_of_a_single_model_does_not(here):
+    alone = Recipe(FORMAT, "../job.py", "digest", Budget(size=10), (Plan("onnxruntime"),))
+    write(alone, Path("out/alone.toml"))
+    assert "architectures" not in Path("out/alone.toml").read_text()
+    assert read(Path("out/alone.toml")) == alone
+    assert architectures(Request("out/alone.toml")) == {}
+    several = replace(alone, model_digest="", architectures={"onnxruntime": Architecture("w8", "its digest")})
+    write(several, Path("out/several.toml"))
+    assert read(Path("out/several.toml")) == several
+    assert architectures(Request("out/several.toml")) == {"onnxruntime": "w8"}
+
+
+def test_a_recipe_of_several_is_foreign_by_the_digest_of_its_target(here):
+    several = Recipe(FORMAT, "../job.py", "", Budget(), (), {}, {"onnxruntime": Architecture("w8", "its digest")})
+    write(several, Path("out/several.toml"))
+    request = Request("out/several.toml")
+    assert foreign(request, "its digest", "onnxruntime") is None
+    assert foreign(request, "another", "onnxruntime").kind == "another-model"
+    assert foreign(request, "another", "litert") is None, "it names none for that target"
+
+
+@pytest.mark.parametrize("text", ["architecture = 3\n", "architecture = ['w8']\n"])
+def test_a_plan_file_whose_architecture_is_no_name_is_refused(here, text):
+    Path("plan.toml").write_text(text + 'target = "onnxruntime"\n')
+    with pytest.raises(UsageError, match="not a name"):
+        read_plan(Path("plan.toml"))

@@ -201,3 +201,18 @@ def test_an_unfinished_run_is_told_with_its_own_command(tmp_path):
     assert told.next_step.startswith("haversack pack job.py --out out ")
     (tmp_path / "out" / "report.json").write_text("{}")
     assert unfinished(tmp_path / "out") is None
+
+
+def test_a_room_has_a_folder_and_a_name_of_its_own_and_shares_the_ledger(shop, told, tmp_path):
+    room = shop.room("wide")
+    assert room.inside == tmp_path / "out" / ".haversack" / "architectures" / "wide"
+    assert room.inside.is_dir()
+    first = remembered(room, ["same"], lambda: ("one", np.arange(3)))
+    again = remembered(shop.room("narrow"), ["same"], lambda: pytest.fail("it was made in another room"))
+    assert first[0] == again[0] == "one"
+    assert [(event.kind, event.text) for event in told] == [("done", "wide: numbers"), ("reused", "narrow: numbers")]
+    assert shop.seconds["profile"] > 0
+    shop.tell(Event("load", "note", "of all"))
+    assert told[-1].text == "of all"
+    lines = [json.loads(line)["text"] for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()]
+    assert lines[-3:] == ["wide: numbers", "narrow: numbers", "of all"]

@@ -144,6 +144,7 @@ class Candidate:
         verdict: ``chosen``, ``met`` (all budgets met, but another is better), ``missed`` or ``failed``.
         reason: why it has that verdict.
         drop: None when it could not be scored.
+        architecture: which of several it was made of; empty where the job gives one model.
     """
 
     plan: Plan
@@ -158,11 +159,12 @@ class Candidate:
     verdict: Literal["chosen", "met", "missed", "failed", "open"] = "open"
     reason: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    architecture: str = ""
 
     @property
     def id(self) -> str:
-        """The plan's identity."""
-        return self.plan.id
+        """The plan's identity, behind the architecture where there are several: their plans may be alike."""
+        return f"{self.architecture}-{self.plan.id}" if self.architecture else self.plan.id
 
     @property
     def exported(self) -> bool:

@@ -35,6 +35,8 @@ class Job:
         layer_precisions: which layers have which precision, as ``GLOB=PRECISION`` over module paths.
         without: names of the precisions and parts that no plan may use.
         source: the file or reference it was loaded from.
+        models: returns architecture -> nn.Module in eval mode where the job gives several; ``model`` then serves none.
+            ``load.architectures`` makes one job of each.
     """
 
     name: str
@@ -53,3 +55,4 @@ class Job:
     layer_precisions: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     source: str = ""
+    models: Callable[[], Mapping[str, nn.Module]] | None = None

@@ -24,18 +24,27 @@ Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
+class Architecture:
+    """Which of a job's architectures a plan was made for, and the content digest of its model."""
+
+    name: str
+    model_digest: str
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What ``recipe.toml`` holds: the plan of the artefact that was chosen, and what it was chosen for.
 
     Attributes:
         format: the file's format number.
         job: the job file or reference, relative to the recipe.
-        model_digest: content digest of the model that the plan was made for.
+        model_digest: content digest of the model that the plan was made for; empty where the job gives several.
         budget: the limits it was chosen under.
         plans: one plan a target.
         settings: target -> its own settings, for targets that were given some.
         layers, without: what was said of layers (``GLOB=PRECISION``) and what no plan may use; the plans obey it.
         degraded: what was typed in place of the job's list of degradations; None where nothing was.
+        architectures: target -> the one its plan is for, where the job gives several; else it is not in the file.
     """
 
     format: int
@@ -47,6 +56,7 @@ class Recipe:
     layers: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     degraded: tuple[Mapping[str, Any], ...] | None = None
+    architectures: Mapping[str, Architecture] = field(default_factory=dict)
 
 
 def _converter() -> Converter:
@@ -121,7 +131,10 @@ def write(recipe: Recipe, path: Path) -> None:
     """
     import tomli_w
 
-    path.write_text(tomli_w.dumps(_without_none(unstructure(recipe))), encoding="utf-8")
+    data = unstructure(recipe)
+    if not recipe.architectures:
+        del data["architectures"]
+    path.write_text(tomli_w.dumps(_without_none(data)), encoding="utf-8")
 
 
 def _without_none(data: Any) -> Any:  # noqa: ANN401 - JSON-able data

@@ -25,6 +25,7 @@ from haversack.tools.store import atomic
 FORMAT = 2
 """2 keeps what the user allowed as well; 1 is read."""
 NAME = "choice.json"
+SEVERAL = "architectures"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Choice:
         chosen_on: candidate id -> its drop on the half that chose, in the metric's unit.
         settings: target -> its own, for targets that were given some.
         scope: what the user allows of plans.
+        architecture: of the candidates, where the run had several: the file holds one choice of each.
+        float_drop: of its float model against the best one, on the half that chose.
     """
 
     format: int
@@ -54,6 +57,8 @@ class Choice:
     chosen_on: Mapping[str, float] = field(hash=False)
     settings: Mapping[str, Settings] = field(default_factory=dict, hash=False)
     scope: Scope = field(default_factory=Scope)
+    architecture: str = ""
+    float_drop: float = 0.0
 
     def severe(self) -> list[Candidate]:
         """Return the candidates with the worse drop of the two halves: what meets a limit so, meets it on both."""
@@ -82,8 +87,32 @@ def write(choice: Choice, out: Path) -> Path:
     return path
 
 
+def write_several(choices: Sequence[Choice], out: Path) -> Path:
+    """Write what choosing went by in each architecture into a run's folder and return the file's path.
+
+    Raises:
+        EnvironmentFault: the folder cannot be written.
+    """
+    path = out / FOLDER / NAME
+    data = {"format": FORMAT, SEVERAL: [unstructure(one) for one in choices]}
+    atomic.write_text(path, json.dumps(data, sort_keys=True) + "\n")
+    return path
+
+
 def read(out: Path) -> Choice:
-    """Return what the run in a folder chose by.
+    """Return what the run in a folder, of one model, chose by.
+
+    Raises:
+        UsageError: as ``read_all``, or the run had several architectures.
+    """
+    first, *others = read_all(out)
+    if others or first.architecture:
+        raise UsageError("the run there had several architectures", where=str(out))
+    return first
+
+
+def read_all(out: Path) -> tuple[Choice, ...]:
+    """Return what the run in a folder chose by: one for each architecture, one alone for one model.
 
     Raises:
         UsageError: the folder is none of ours, its run is not finished, or the file cannot be read (all faults).
@@ -103,7 +132,12 @@ def read(out: Path) -> Choice:
     if data.get("format") not in (FORMAT, FORMAT - 1):
         cause = f"format {data.get('format')!r} is not one this version reads ({FORMAT - 1} or {FORMAT})"
         raise UsageError(cause, where=str(path), next_step=again)
-    return structure(data, Choice, where=str(path))
+    several = data.get(SEVERAL)
+    if several is None:
+        return (structure(data, Choice, where=str(path)),)
+    if not isinstance(several, list) or not several or not all(isinstance(one, dict) for one in several):
+        raise UsageError(f"{SEVERAL} is no list of objects", where=str(path), next_step=again)
+    return tuple(structure(one, Choice, where=str(path)) for one in several)
 
 
 def drops(candidates: Sequence[Candidate]) -> dict[str, float]:

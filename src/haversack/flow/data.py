@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -46,6 +47,12 @@ class Data:
         self._calibration: list[Sample] | None = None
         self._evaluation: list[Pair] | None = None
 
+    def beside(self, job: Job) -> Data:
+        """Return the same data for a job with another model; what is kept is kept once."""
+        other = copy.copy(self)
+        other.job = job
+        return other
+
     def expect(self, ports: tuple[Port, ...]) -> None:
         """Check every batch against the model's inputs from now on; what was kept is not read again.
 
@@ -70,6 +77,8 @@ class Data:
         Raises:
             JobError: a batch that cannot be used, or too few of them.
         """
+        if self._calibration is not None and self._evaluation is not None:
+            return self.first()
         try:
             first = next(samples.checked(self._samples(), None, what="calibration()"))
             self._ports = self._as_first(first)

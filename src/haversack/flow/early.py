@@ -13,6 +13,7 @@ from haversack.base.counted import counted
 from haversack.base.errors import JobError, VerificationError
 from haversack.base.model import Model, Sample
 from haversack.base.plan import LayerPlan, Plan, Step
+from haversack.base.quality import Quality
 from haversack.base.scope import Scope
 from haversack.choose.forecast import least_bytes
 from haversack.choose.options import BYTES_PER_WEIGHT, PALETTE_BITS
@@ -40,6 +41,8 @@ FILE_BYTES, OPERATION_BYTES = 4_000, 100
 6 kB for 8 operations, an ONNX file of a recurrent layer 24 kB for 252, and another's 67 kB for 652."""
 BEYOND = "cannot be met"
 """What is said of a size that the weights alone are above."""
+BELIEVABLE_ERRORS = 2.0
+"""A stated baseline is missed when the float model falls short of it by more than so many standard errors."""
 PYTORCH_ERROR = 1e-3
 """The float artefact may leave PyTorch by this relative error."""
 
@@ -64,6 +67,30 @@ def refuse_undefined(metric: Metric, rows: np.ndarray) -> None:
                 "the others are reported",
                 next_step="give more samples, of every class, so ordered that each half holds what the metric needs",
             )
+
+
+def refuse_short(stated: float | None, whole: Quality) -> None:
+    """Refuse a float model that is not as good as its job states.
+
+    Args:
+        stated: the quality that the job states, in the metric's unit; None where it states none.
+        whole: of the float artefact, on all samples.
+
+    Raises:
+        JobError: it falls short by more than two standard errors.
+    """
+    if stated is None:
+        return
+    short = stated - whole.value if whole.direction == "higher" else whole.value - stated
+    error = 0.0 if np.isnan(whole.standard_error) else whole.standard_error
+    if short > BELIEVABLE_ERRORS * error:
+        text = f"{whole.value:.4f} (± {error:.4f}, {counted(whole.samples, 'sample')})"
+        raise JobError(
+            f"the float model scores {text} where the job states {stated:.4f}",
+            where="baseline",
+            tried=f"scoring the float artefact with {whole.metric}",
+            next_step=baseline_step(stated, whole.value, whole.unit),
+        )
 
 
 def baseline_step(stated: float, found: float, unit: str) -> str:

@@ -12,19 +12,21 @@ KIND = "another-model"
 _SHOWN = 12
 
 
-def foreign(request: Request, digest: str) -> Finding | None:
+def foreign(request: Request, digest: str, target: str = "") -> Finding | None:
     """Return the finding ``another-model`` if the recipe that is replayed names the digest of another model.
 
     Args:
         request: what the user typed; without a recipe, or with a plan of its own, nothing is found.
         digest: of the model that is packed.
+        target: whose plan is replayed, where the recipe was made for several architectures.
 
     Raises:
         UsageError: the recipe cannot be read.
     """
     if not request.source.endswith(".toml") or request.plan is not None:
         return None
-    made_for = recipe.read(Path(request.source)).model_digest
+    found = recipe.read(Path(request.source))
+    made_for = found.architectures[target].model_digest if target in found.architectures else found.model_digest
     if made_for in ("", digest):
         return None
     return Finding(

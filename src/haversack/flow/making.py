@@ -263,9 +263,15 @@ class Maker:
         )
         return Made(candidate, rows)
 
-    def scored(self, rows: np.ndarray, half: slice) -> tuple[Quality, Drop]:
-        """Return the quality of one half of the evaluation set, and its drop against float on the same samples."""
-        mine, exact = rows[half], self.baseline.rows[half]
+    def scored(self, rows: np.ndarray, half: slice, against: Baseline | None = None) -> tuple[Quality, Drop]:
+        """Return the quality of one half of the evaluation set, and its drop against float on the same samples.
+
+        Args:
+            rows: the metric's, [samples, columns].
+            half: of them.
+            against: the float model of another architecture; None for its own.
+        """
+        mine, exact = rows[half], (against or self.baseline).rows[half]
         return quality_of(self.metric, mine), self.metric.drop(exact, mine)
 
     def _rows(self, predict: Predict) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,18 +15,20 @@ from haversack.base import digest
 from haversack.base.budget import Budget
 from haversack.base.candidate import Artifact, Candidate, Pair
 from haversack.base.encodings import Affine, BlockAffine, Codebook, Encodings, Float
+from haversack.base.job import Job
 from haversack.base.model import Model, Sample
+from haversack.base.plan import Plan
 from haversack.base.progress import Event
 from haversack.base.recipe import FORMAT, Recipe, unstructure, write
 from haversack.base.scope import Scope
 from haversack.choose.runtimes import Choice
 from haversack.flow import choice, memory
-from haversack.flow.making import ENCODINGS
+from haversack.flow.making import CHOOSE, ENCODINGS
 from haversack.flow.next_step import next_step
 from haversack.flow.running import feeds
 from haversack.flow.steps import Steps
 from haversack.flow.where import environment
-from haversack.flow.workshop import FOLDER
+from haversack.flow.workshop import FOLDER, ROOMS, Workshop
 from haversack.measure.device import Opening
 from haversack.report import facts
 from haversack.report.degraded import DegradedRecord
@@ -89,13 +91,26 @@ def leave(
     Raises:
         EnvironmentFault: the folder cannot be written; what an earlier run left in it is whole.
     """
-    stage = steps.shop.inside / STAGE
+    return placed(steps.shop, lambda stage: _left(steps, candidates, pairs, wishes, seconds, degraded, stage))
+
+
+def placed(shop: Workshop, left: Callable[[Path], Record]) -> Record:
+    """Let everything of a finished run be written into a folder aside, and put it in its place together.
+
+    Args:
+        shop: the run's folder.
+        left: writes it all into a folder, and returns the record.
+
+    Raises:
+        EnvironmentFault: the folder cannot be written; what an earlier run left in it is whole.
+    """
+    stage = shop.inside / STAGE
     try:
         shutil.rmtree(stage, ignore_errors=True)  # of a run that was killed
-        record = _left(steps, candidates, pairs, wishes, seconds, degraded, atomic.make_folder(stage))
+        record = left(atomic.make_folder(stage))
         kept = f"{FOLDER}/{choice.NAME}"
         names = (*(f"{BEST}/{target}" for target in record.best), kept, RECIPE, report.HTML_NAME, report.JSON_NAME)
-        whole.put(stage, steps.shop.out, names)
+        whole.put(stage, shop.out, names)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return record
@@ -111,14 +126,67 @@ def _left(
     stage: Path,
 ) -> Record:
     """Write everything into a folder, and return the record."""
-    out, only = steps.shop.out, wishes.only
+    only = wishes.only
     best = {target: one for target, one in shipped(candidates).items() if only is None or target == only.target}
+    record, chosen = record_of(steps, candidates, best, wishes, seconds, stage)
+    own = {name: one for name, one in steps.settings.items() if name in best}
+    plans = tuple(one.plan for one in best.values())
+    write_recipe(recipe_of(steps.job, steps.model.digest, wishes, plans, own), steps.shop.out, stage)
+    atomic.make_folder(stage / FOLDER)
+    choice.write(chosen, stage)
+    across = tuple(report.pair(one) for one in pairs)
+    why = only.paragraph if only else ""
+    record = replace(record, across=across, why=why, degraded=tuple(degraded))
+    steps.shop.tell(Event("pack", "start", "writing the report"))
+    report.write(record, stage)
+    return record
+
+
+def recipe_of(
+    job: Job, model_digest: str, wishes: Wishes, plans: tuple[Plan, ...], settings: Mapping[str, Mapping[str, Any]]
+) -> Recipe:
+    """Return the plans of what ships, with what was said that led to them."""
+    scope = wishes.scope
+    return Recipe(
+        FORMAT, job.source, model_digest, wishes.budget, plans, settings, scope.rules, scope.without, wishes.degraded
+    )
+
+
+def write_recipe(recipe: Recipe, out: Path, stage: Path) -> None:
+    """Write a recipe that names its job as it is seen from the output folder.
+
+    Raises:
+        EnvironmentFault: it cannot be written.
+    """
+    with atomic.told(stage / RECIPE, "write the recipe"):
+        write(replace(recipe, job=_beside(recipe.job, out)), stage / RECIPE)
+
+
+def record_of(
+    steps: Steps,
+    candidates: Sequence[Candidate],
+    best: Mapping[str, Candidate],
+    wishes: Wishes,
+    seconds: Mapping[str, float],
+    stage: Path,
+) -> tuple[Record, choice.Choice]:
+    """Copy what ships of one model into a folder; return what a report tells of it, and what ``resolve`` needs.
+
+    Args:
+        steps: the run.
+        candidates: all of them, judged, best first.
+        best: target -> what ships for it.
+        wishes: what the user said.
+        seconds: stage -> seconds.
+        stage: the folder.
+
+    Raises:
+        EnvironmentFault: it cannot be written.
+    """
+    out = steps.shop.out
     after = {one.id: _ship(steps, stage / BEST / target, one) for target, one in best.items()}
-    _write_recipe(steps, best, wishes, stage / RECIPE)
     calibration, evaluation = steps.data.counts()
     relocated = [_relocated(one, best) for one in candidates]
-    atomic.make_folder(stage / FOLDER)
-    choice.write(_choice(steps, relocated, wishes.scope), stage)
     record = report.build(
         relocated,
         model=facts.of_model(steps.model, source=steps.job.source, time_share=_shares(steps)),
@@ -143,25 +211,11 @@ def _left(
         after=after,
         forecasts={one.id: _forecast(one) for one in candidates if "forecast" in one.extra},
     )
-    across = tuple(report.pair(one) for one in pairs)
     proofs = _proofs(stage, {name: beside(steps.targets[name]) for name in best})
-    why = only.paragraph if only else ""
-    own = dict(steps.settings)
-    record = replace(record, across=across, why=why, proofs=proofs, settings=own, degraded=tuple(degraded))
+    record = replace(record, proofs=proofs, settings=dict(steps.settings))
     record = memory.told(record, steps, best, {target: stage / BEST / target for target in best})
-    steps.shop.tell(Event("pack", "start", "writing the report"))
-    report.write(record, stage)
-    return record
-
-
-def _write_recipe(steps: Steps, best: Mapping[str, Candidate], wishes: Wishes, path: Path) -> None:
-    """Write the plans of what ships, with what was said that led to them."""
-    own = {name: one for name, one in steps.settings.items() if name in best}
-    said = (wishes.scope.rules, wishes.scope.without, wishes.degraded)
-    plans = tuple(one.plan for one in best.values())
-    job = _beside(steps.job.source, steps.shop.out)
-    with atomic.told(path, "write the recipe"):
-        write(Recipe(FORMAT, job, steps.model.digest, wishes.budget, plans, own, *said), path)
+    own = [one for one in relocated if one.architecture == steps.architecture]
+    return record, _choice(steps, own, wishes.scope)
 
 
 def beside(target: Target) -> tuple[str, ...]:
@@ -189,7 +243,16 @@ def _choice(steps: Steps, candidates: Sequence[Candidate], scope: Scope) -> choi
         chosen_on=choice.drops([made.candidate for made in steps.made.values()]),
         settings=dict(steps.settings),
         scope=scope,
+        architecture=steps.architecture,
+        float_drop=float_drop(steps),
     )
+
+
+def float_drop(steps: Steps) -> float:
+    """Return the drop of a run's own float model, on the half that chooses, against the one that drops are against."""
+    if steps.against is None:
+        return 0.0
+    return steps.metric.drop(steps.against.rows[CHOOSE], steps.baseline.rows[CHOOSE]).value
 
 
 def _beside(source: str, out: Path) -> str:
@@ -290,7 +353,8 @@ def _relocated(candidate: Candidate, best: Mapping[str, Candidate]) -> Candidate
     if artifact is None:
         return candidate
     ships = any(one.id == candidate.id for one in best.values())
-    folder = f"{BEST}/{candidate.plan.target}" if ships else f".haversack/candidates/{candidate.id}"
+    inside = f"{FOLDER}/{ROOMS}/{candidate.architecture}" if candidate.architecture else FOLDER
+    folder = f"{BEST}/{candidate.plan.target}" if ships else f"{inside}/candidates/{candidate.plan.id}"
     files = tuple(replace(file, path=f"{folder}/{file.path}") for file in artifact.files)
     return replace(candidate, artifact=replace(artifact, files=files))
 

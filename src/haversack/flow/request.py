@@ -28,8 +28,8 @@ from haversack.targets.contract import SHELF as TARGETS
 ANY = "any"
 DEFAULT_BUDGET = Budget(drop=0.01)
 """When nothing is limited: one point of the metric, and then the smallest and fastest."""
-
-
+ARCHITECTURE = "architecture"
+"""What a plan file calls the one its plan is for."""
 USUAL = "onnxruntime"
 """The runtime where nobody names one."""
 
@@ -161,7 +161,8 @@ def runtimes(request: Request) -> Runtimes:
             where="--platform",
             next_step=f"one of {', '.join(PLATFORMS)}",
         )
-    planned = _planned(request)
+    replayed = _recipe(request)
+    planned = tuple(dict.fromkeys(plan.target for plan in replayed.plans)) if replayed else ()
     texts = request.targets or planned or (USUAL,)
     asked = [settings.parsed(text) for text in texts if text != ANY]
     named = [name for name, _ in asked]
@@ -174,7 +175,7 @@ def runtimes(request: Request) -> Runtimes:
             next_step=f"--target any alone, or the names alone: --target {' --target '.join(named)}",
         )
     wanted = dict.fromkeys(TARGETS.names() if ANY in texts else named)
-    own = {**_replayed(request), **{name: one for name, one in asked if one}}
+    own = {**(replayed.settings if replayed else {}), **{name: one for name, one in asked if one}}
     parts: dict[str, Target] = {name: settings.built(name, own.get(name)) for name in wanted}
     why = {name: reason for name, part in parts.items() if (reason := _unfit(part, request.platform))}
     if ANY not in texts:
@@ -197,15 +198,9 @@ def runtimes(request: Request) -> Runtimes:
     return Runtimes(kept, ANY in texts, why, shipping, {name: own[name] for name in kept if name in own})
 
 
-def _planned(request: Request) -> tuple[str, ...]:
-    """Return the runtimes that a recipe has plans for; none without a recipe."""
-    plans = recipe.read(Path(request.source)).plans if request.source.endswith(".toml") else ()
-    return tuple(dict.fromkeys(plan.target for plan in plans))
-
-
-def _replayed(request: Request) -> Mapping[str, settings.Settings]:
-    """Return the settings of targets that stand in a recipe."""
-    return recipe.read(Path(request.source)).settings if request.source.endswith(".toml") else {}
+def _recipe(request: Request) -> recipe.Recipe | None:
+    """Return the recipe that is replayed, or None."""
+    return recipe.read(Path(request.source)) if request.source.endswith(".toml") else None
 
 
 def _unfit(part: Target, platform: str) -> str:
@@ -319,7 +314,8 @@ def degraded(request: Request) -> tuple[Mapping[str, Any], ...] | None:
     """
     if request.degraded:
         return degradations.asked(request.degraded)
-    return recipe.read(Path(request.source)).degraded if request.source.endswith(".toml") else None
+    found = _recipe(request)
+    return found.degraded if found else None
 
 
 def said(request: Request) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
@@ -329,9 +325,9 @@ def said(request: Request) -> tuple[tuple[str, ...] | None, tuple[str, ...] | No
         UsageError: as ``scoping.typed``, or the recipe cannot be read.
     """
     layers, without = scoping.typed(request.layers, request.without)
-    if not request.source.endswith(".toml"):
+    found = _recipe(request)
+    if found is None:
         return layers, without
-    found = recipe.read(Path(request.source))
     return found.layers if layers is None else layers, found.without if without is None else without
 
 
@@ -352,12 +348,30 @@ def _check_units(job: Job, typed: str) -> None:
         )
 
 
+def architectures(request: Request) -> dict[str, str]:
+    """Return target -> the architecture that its plan is for, where a recipe or a plan file names one.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    if request.plan is not None:
+        plan, name = _plan_file(request.plan)
+        return {plan.target: name} if name else {}
+    found = _recipe(request)
+    return {target: one.name for target, one in found.architectures.items()} if found else {}
+
+
 def read_plan(path: Path) -> Plan:
     """Read a plan that ``resolve --write`` wrote.
 
     Raises:
         UsageError: not TOML, or wrong fields, all told at once.
     """
+    return _plan_file(path)[0]
+
+
+def _plan_file(path: Path) -> tuple[Plan, str]:
+    """Return a plan and the architecture that it is for; empty where none is named."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -367,15 +381,19 @@ def read_plan(path: Path) -> Plan:
             where=str(path),
             next_step="haversack resolve OUT --budget … --write plan.toml writes one",
         ) from error
-    return recipe.structure(data, Plan, where=str(path))
+    name = data.pop(ARCHITECTURE, "")
+    if not isinstance(name, str):
+        raise UsageError(f"{ARCHITECTURE} is {name!r}, not a name", where=str(path))
+    return recipe.structure(data, Plan, where=str(path)), name
 
 
-def write_plan(plan: Plan, path: Path) -> None:
-    """Write a plan for ``pack --plan``.
+def write_plan(plan: Plan, path: Path, architecture: str = "") -> None:
+    """Write a plan for ``pack --plan``; with the architecture that it is for, where a job gives several.
 
     Raises:
         OSError: it cannot be written.
     """
     import tomli_w
 
-    path.write_text(tomli_w.dumps(recipe.unstructure(plan)), encoding="utf-8")
+    named = {ARCHITECTURE: architecture} if architecture else {}
+    path.write_text(tomli_w.dumps({**named, **recipe.unstructure(plan)}), encoding="utf-8")

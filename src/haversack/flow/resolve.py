@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, UsageError
 from haversack.base.plan import Plan
 from haversack.base.recipe import unstructure
 from haversack.choose import resolve as choosing
+from haversack.choose.architectures import Winner, between
 from haversack.choose.mixing import Mixer, margins
 from haversack.choose.resolve import Resolution
 from haversack.choose.verdict import checks
 from haversack.flow.barred import instead
 from haversack.flow.certainty import certain
-from haversack.flow.choice import Choice
-from haversack.flow.choice import read as read_choice
+from haversack.flow.choice import Choice, read_all
 from haversack.flow.figures import figures, forecast_figures
 from haversack.flow.request import write_plan
 from haversack.flow.scoping import flags
@@ -83,7 +84,7 @@ class Answer:
         if self.writable is None:
             raise UsageError("there is no plan to write: nothing meets it, nor is forecast to", where=str(path))
         with atomic.told(path, "write the plan", "choose a file that can be written with --write"):
-            write_plan(self.writable, path)
+            write_plan(self.writable, path, self.choice.architecture)
 
     def next_command(self, path: Path | None = None) -> str:
         """Return the command that makes the plan what ships; ``path`` is where it was written."""
@@ -197,7 +198,101 @@ class Answer:
         return certain(replace(first, quality=known.quality, drop=known.drop), self.budget)
 
 
-def resolve(out: Path, budget: str) -> Answer:
+@dataclass(frozen=True)
+class Across:
+    """The answer for another budget from a run of several architectures: for each target that of the best of them.
+
+    Attributes:
+        answers: architecture -> its own answer.
+    """
+
+    answers: Mapping[str, Answer] = field(hash=False)
+
+    @cached_property
+    def parts(self) -> dict[str, Answer]:
+        """Architecture -> its answer for the targets for which it is the best; the others are left out.
+
+        Where none meets the budget, one with a forecast plan goes before one without.
+        """
+        targets = dict.fromkeys(target for one in self.answers.values() for target in one.found)
+        owners: dict[str, list[str]] = {}
+        for target in targets:
+            able = {name: one for name, one in self.answers.items() if target in one.found}
+            planned = [name for name, one in able.items() if one.found[target].plan is not None]
+            winner = self._winner(target)
+            best = winner.architecture if winner is not None else next(iter(able))
+            if not able[best].found[target].met and best not in planned:
+                best = next(iter(planned), best)
+            owners.setdefault(best, []).append(target)
+        return {
+            name: replace(self.answers[name], found={one: self.answers[name].found[one] for one in own})
+            for name, own in owners.items()
+        }
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every target has a measured artefact that meets the budget, else 3."""
+        return max((one.exit_code for one in self.parts.values()), default=EXIT_BUDGET_MISSED)
+
+    @property
+    def writable(self) -> Plan | None:
+        """The first plan that ``pack --plan`` can make."""
+        return next((one.writable for one in self.parts.values() if one.writable is not None), None)
+
+    def write(self, path: Path) -> None:
+        """Write the plan, and the architecture that it is for.
+
+        Raises:
+            UsageError: there is none.
+            EnvironmentFault: it cannot be written.
+        """
+        next(iter(self._writing() or self.parts.values())).write(path)
+
+    def lines(self, written: Path | None = None) -> list[str]:
+        """Return the answer for a terminal; ``written`` is where the plan went."""
+        lines: list[str] = []
+        for name, one in self.parts.items():
+            for target in one.found:
+                winner = self._winner(target)
+                lines += [f"{target}: {winner.paragraph}"] if winner is not None else []
+            lines += [f"{name}:", *one.lines(written if [one] == self._writing() else None)]
+        return lines
+
+    def data(self) -> dict[str, Any]:
+        """Return the answer as JSON-able data; a figure that was not measured is None."""
+        told = {name: one.data() for name, one in self.parts.items()}
+        targets = {
+            target: {"architecture": name, **found}
+            for name, one in told.items()
+            for target, found in one["targets"].items()
+        }
+        first = next(iter(told.values()))
+        return {
+            **first,
+            "exit_code": self.exit_code,
+            "targets": targets,
+            "next": next(filter(None, (one["next"] for one in told.values())), ""),
+        }
+
+    def _writing(self) -> list[Answer]:
+        return [one for one in self.parts.values() if one.writable is not None][:1]
+
+    def _winner(self, target: str) -> Winner | None:
+        firsts = {}
+        for name, one in self.answers.items():
+            made = (
+                [other for other in one.found[target].candidates if other.artifact is not None]
+                if target in one.found
+                else []
+            )
+            if made:
+                firsts[name] = made[0]
+        floats = {name: one.choice.float_drop for name, one in self.answers.items()}
+        budget = next(iter(self.answers.values())).budget
+        return between(firsts, budget, floats) if firsts else None
+
+
+def resolve(out: Path, budget: str) -> Answer | Across:
     """Answer another budget from the run in ``out``.
 
     A candidate counts as meeting a limit on the drop when it does on both halves of the evaluation set: the one that
@@ -211,13 +306,26 @@ def resolve(out: Path, budget: str) -> Answer:
         UsageError: the budget cannot be read or limits nothing, or the folder holds no finished run.
     """
     limits = budgets.parse(budget)
-    choice = read_choice(out)
+    answers = {choice.architecture: _answer(out, choice, limits, budget) for choice in read_all(out)}
+    if "" in answers:
+        return answers[""]
+    if limits.latency_ratio is not None:
+        raise UsageError(
+            "a ratio is to an architecture's own float file, and says nothing of several",
+            where="--budget",
+            next_step="limit the latency in milliseconds: latency=8ms",
+        )
+    return Across(answers)
+
+
+def _answer(out: Path, choice: Choice, limits: Budget, typed: str) -> Answer:
+    """Return the answer of one model."""
     candidates = [_there(one, out) for one in choice.severe()]
     able = {target: TARGETS.type_of(target).precisions for target in {one.plan.target for one in candidates}}
     mixer = Mixer(choice.graph, choice.profile, choice.weight_elements, able, choice.scope)
     found = choosing.resolve(candidates, limits, mixer)
     lacking = {target: one.candidates for target, one in found.items() if not one.met and one.plan is None}
-    return Answer(out, choice, limits, budget, found, instead(lacking, limits, mixer))
+    return Answer(out, choice, limits, typed, found, instead(lacking, limits, mixer))
 
 
 def _there(candidate: Candidate, out: Path) -> Candidate:

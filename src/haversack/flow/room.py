@@ -19,7 +19,7 @@ from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.flow.data import Data
 from haversack.flow.proposals import mostly_linear
 from haversack.flow.replay import KEPT_BYTES
-from haversack.load.forecast import ACTIVATIONS, DATA, ROUNDING, WEIGHTS, Preflight, peak_bytes, sized
+from haversack.load.forecast import ACTIVATIONS, DATA, OTHERS, ROUNDING, WEIGHTS, Preflight, peak_bytes, sized
 from haversack.tools.graph.roles import Role, role
 
 ROOT = Path("/")
@@ -34,12 +34,16 @@ SIDE_BY_SIDE = 1.25
 """Activations in float and in integers, of those in float."""
 MOMENTS = 10
 """Matrices of second moments, in double precision, that are alive at once when a layer is rounded by its outputs."""
+KEPT_COPIES = 4
+"""How often the weights of an architecture are held while another is packed: as the user made them, exported, and in
+the two plans that were applied last. Counted, not measured."""
 _WIDE, _DOUBLE = 4, 8
 CURES = {
     ACTIVATIONS: "let calibration() and evaluation() yield smaller batches",
     DATA: "give fewer samples",
     ROUNDING: "--effort fast",
     WEIGHTS: "pack a smaller model",
+    OTHERS: "pack fewer architectures at a time",
 }
 """Part of the forecast -> what makes it less."""
 
@@ -67,6 +71,21 @@ def left(root: Path = ROOT) -> Room | None:
 def beside(found: Preflight, room: Room | None) -> Preflight:
     """Return what is known of a run with the memory that is left for it."""
     return found if room is None else replace(found, available_bytes=max(1, room.bytes), available_by=room.limit)
+
+
+def among(found: Mapping[str, Preflight]) -> dict[str, Preflight]:
+    """Return what is known of several architectures, each with the memory that the others keep while it is packed.
+
+    Args:
+        found: architecture -> what is known of it alone.
+    """
+    every = sum(one.weight_bytes for one in found.values())
+    told = {}
+    for name, one in found.items():
+        others = KEPT_COPIES * (every - one.weight_bytes)
+        memory = {**one.memory, OTHERS: others} if others else one.memory
+        told[name] = replace(one, memory=memory, forecast_bytes=one.forecast_bytes + others)
+    return told
 
 
 def kept(model: Model, data: Data, counts: tuple[int, int]) -> int:
@@ -101,11 +120,12 @@ def rounding(model: Model, step: Step | None, rows: int) -> int:
     return int(min(held, part.megabytes * 1e6)) + MOMENTS * _DOUBLE * squares
 
 
-def refuse(found: Preflight) -> None:
+def refuse(found: Preflight, what: str = "the run") -> None:
     """Refuse a run that is forecast to need more memory than is left.
 
     Args:
         found: what is known of the run.
+        what: needs it, in words.
 
     Raises:
         EnvironmentFault: with what takes how much of it, largest first, and what makes it less.
@@ -115,7 +135,7 @@ def refuse(found: Preflight) -> None:
     parts = sorted(found.memory.items(), key=lambda part: -part[1])
     steps = [step for name, step in CURES.items() if any(part == name for part, _ in parts[:2])]
     raise EnvironmentFault(
-        f"the run is forecast to need {sized(found.forecast_bytes)}B of memory, and {sized(found.available_bytes)}B "
+        f"{what} is forecast to need {sized(found.forecast_bytes)}B of memory, and {sized(found.available_bytes)}B "
         f"are left ({found.available_by})",
         where="memory",
         faults=tuple(Fault(name, f"about {sized(size)}B") for name, size in parts if size),

@@ -125,6 +125,35 @@ def ruled(graph: Graph, rules: Sequence[str], without: Sequence[str], targets: M
     return made
 
 
+def parted(graphs: Mapping[str, Graph], rules: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return architecture -> the rules that say something of it.
+
+    Args:
+        graphs: architecture -> graph of its folded model.
+        rules: ``GLOB=PRECISION``.
+
+    Raises:
+        UsageError: a glob names no layer of any architecture (the nearest modules of each are shown); all at once.
+    """
+    own: dict[str, tuple[str, ...]] = dict.fromkeys(graphs, ())
+    faults = []
+    for text in rules:
+        glob, _, kind = text.rpartition("=")
+        causes = {name: _named(graph, glob, kind)[1] for name, graph in graphs.items()}
+        if all(causes.values()):
+            faults.append(Fault(text, "; ".join(f"{name}: {cause}" for name, cause in causes.items())))
+        own.update({name: (*own[name], text) for name, cause in causes.items() if not cause})
+    if faults:
+        raise UsageError(
+            "layers cannot be fixed as asked",
+            where=PLACE,
+            faults=tuple(faults),
+            tried="holding every glob against the module paths of every architecture",
+            next_step="let each glob name a layer of one architecture at least",
+        )
+    return own
+
+
 def _fixed(key: str, kind: Precision, able: Mapping[str, Forms]) -> LayerPlan:
     """Return the form of a layer, one for all targets that can have it."""
     return next((one[key][kind] for one in able.values() if kind in one[key]), LayerPlan(kind))

@@ -42,7 +42,7 @@ class Shipped:
     @classmethod
     def of(cls, out: Path, record: Record, part: Target, candidate: CandidateRecord) -> Shipped:
         """Return what a record says of one candidate that ships."""
-        layers = tuple(layer.key for layer in record.model.layers)
+        layers = tuple(layer.key for layer in record.model_of(candidate).layers)
         return cls(out, candidate.target, part, candidate, record.proofs, layers)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from haversack import load
 from haversack.base.candidate import Candidate, Parity
 from haversack.base.constraints import Constraints
 from haversack.base.counted import counted
-from haversack.base.errors import Fault, HaversackError, JobError
+from haversack.base.errors import Fault, HaversackError
 from haversack.base.finding import Finding
 from haversack.base.job import Job
 from haversack.base.model import Model
@@ -32,7 +32,7 @@ from haversack.flow.data import Data
 from haversack.flow.effort import DEFAULT, EFFORTS, Effort
 from haversack.flow.judging import judged, retold
 from haversack.flow.kept import intact, save_made, save_ranges
-from haversack.flow.making import REPORT, Baseline, FloatFile, Made, Maker, quality_of
+from haversack.flow.making import CHOOSE, REPORT, Baseline, FloatFile, Made, Maker, quality_of
 from haversack.flow.order import frugal
 from haversack.flow.own_code import own_code
 from haversack.flow.profiling import Looking
@@ -58,8 +58,6 @@ SEARCH_EXACT_SAMPLES, SHIPPED_EXACT_SAMPLES = 8, 64
 """Samples compared bit for bit with the reference: for each candidate of the search, and for what ships."""
 PYTORCH_SAMPLES = 8
 """So many samples compare the float artefact with PyTorch."""
-BELIEVABLE_ERRORS = 2.0
-"""A stated baseline is missed when the float model falls short of it by more than so many standard errors."""
 PROFILE_RUNS = 20
 
 
@@ -78,6 +76,8 @@ class Steps:
         light: whether it is worth knowing what coarser steps lose and weigh as a download.
         limited: whether the bytes are limited: palettes are worth knowing then, where all targets have them.
         spread: where pure work is done; no result depends on it, and what is measured never goes there.
+        architecture: which of several architectures is packed; empty where the job gives one model.
+        against: the float model that drops are taken against where that is another architecture's; else None.
         made: plan digest -> what was made of it in this run.
         failed: target -> why its float file is not there, or was not run.
     """
@@ -94,6 +94,8 @@ class Steps:
     light: bool = True
     limited: bool = False
     spread: Spread = here
+    architecture: str = ""
+    against: Baseline | None = None
     made: dict[str, Made] = field(default_factory=dict)
     failed: dict[str, HaversackError] = field(default_factory=dict)
 
@@ -129,6 +131,16 @@ class Steps:
         """Return the steps for these targets alone; what is known of the model stays known."""
         left = replace(self, targets={name: self.targets[name] for name in names})
         vars(left).update({name: vars(self)[name] for name in ("exported", "model", "refusals") if name in vars(self)})
+        return left
+
+    def held_against(self, best: Baseline) -> Steps:
+        """Return the steps with every drop taken against another architecture's float model, on the same samples.
+
+        What is known stays known, and the ledger too: what was measured is held against it afterwards.
+        """
+        left = replace(self, against=best)
+        own = {one.name for one in fields(self)}
+        vars(left).update({name: value for name, value in vars(self).items() if name not in own})
         return left
 
     @property
@@ -248,18 +260,7 @@ class Steps:
         """
         early.refuse_undefined(self.metric, self.baseline.rows)
         whole = quality_of(self.metric, self.baseline.rows)
-        stated = self.job.baseline
-        if stated is not None:
-            short = stated - whole.value if whole.direction == "higher" else whole.value - stated
-            error = 0.0 if np.isnan(whole.standard_error) else whole.standard_error
-            if short > BELIEVABLE_ERRORS * error:
-                text = f"{whole.value:.4f} (± {error:.4f}, {counted(whole.samples, 'sample')})"
-                raise JobError(
-                    f"the float model scores {text} where the job states {stated:.4f}",
-                    where="baseline",
-                    tried=f"scoring the float artefact with {whole.metric}",
-                    next_step=early.baseline_step(stated, whole.value, self.metric.unit),
-                )
+        early.refuse_short(self.job.baseline, whole)
         return whole
 
     @cached_property
@@ -300,7 +301,7 @@ class Steps:
         """Return a model's activation ranges over the calibration set."""
 
         def load_back(data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, TensorStatistics]:
-            return {key: TensorStatistics(counts=arrays[key], **fields) for key, fields in data["tensors"].items()}
+            return {key: TensorStatistics(counts=arrays[key], **told) for key, told in data["tensors"].items()}
 
         return self.shop.remember(
             "profile",
@@ -355,7 +356,10 @@ class Steps:
             load=load_back,
         )
         candidate = lengths.told(made.candidate, maker.target, self.model)
-        made = replace(made, candidate=judged(candidate, self.allow))
+        if self.against is not None and made.rows is not None:
+            score, drop = maker.scored(made.rows, CHOOSE, self.against)
+            candidate = replace(candidate, quality=score, drop=drop)
+        made = replace(made, candidate=replace(judged(candidate, self.allow), architecture=self.architecture))
         self.made[plan.digest] = made
         return made.candidate
 
@@ -364,7 +368,7 @@ class Steps:
         rows = self.made[candidate.plan.digest].rows if candidate.plan.digest in self.made else None
         if rows is None:
             return candidate
-        score, drop = self.makers[candidate.plan.target].scored(rows, REPORT)
+        score, drop = self.makers[candidate.plan.target].scored(rows, REPORT, self.against)
         return replace(candidate, quality=score, drop=drop)
 
     def confirmed(self, candidate: Candidate) -> Candidate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import shlex
 import shutil
@@ -10,7 +11,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -26,6 +27,8 @@ from haversack.tools.store.ledger import Held, Ledger
 
 FOLDER = ".haversack"
 MARKER = "job.json"
+ROOMS = "architectures"
+"""Where each of several architectures has a folder."""
 LEDGER, EVENTS, REPORT = "ledger.jsonl", "events.jsonl", "report.json"
 Thing = TypeVar("Thing")
 Saved = tuple[Mapping[str, Any], Mapping[str, np.ndarray]]
@@ -69,14 +72,29 @@ class Workshop:
         self.blobs.remove_leftovers()
         self.seconds: dict[str, float] = defaultdict(float)
         self._sink = sink
+        self.called = ""
         # Without a buffer: what a full disk refused once is not tried again on closing.
         with atomic.told(out / EVENTS, "write the events"):
             self._events = (out / EVENTS).open("ab", buffering=0)
         for fault in self.ledger.faults:
             self.tell(Event("pack", "note", str(fault)))
 
+    def room(self, name: str) -> Workshop:
+        """Return the same workshop with a folder of its own inside, and a name before all that is told.
+
+        Ledger, events and clock are shared: what is remembered goes by its content.
+
+        Args:
+            name: of an architecture, a file name.
+        """
+        room = copy.copy(self)
+        room.inside = atomic.make_folder(self.inside / ROOMS / name)
+        room.called = f"{name}: "
+        return room
+
     def tell(self, event: Event) -> None:
         """Pass an event on, and write it down."""
+        event = replace(event, text=f"{self.called}{event.text}") if self.called else event
         with atomic.told(self.out / EVENTS, "write the events"):
             self._events.write(json.dumps(asdict(event), default=str).encode() + b"\n")
         self._sink(event)

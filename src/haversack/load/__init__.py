@@ -6,8 +6,9 @@ Open ``opening.py`` first: it says how a source is written. What a user's code r
 
 from __future__ import annotations
 
+from haversack.load.architectures import architectures
 from haversack.load.exporting import export
-from haversack.load.forecast import Preflight, Work, preflight
+from haversack.load.forecast import Preflight, Preflights, Work, preflight
 from haversack.load.opening import open_job
 
-__all__ = ["Preflight", "Work", "export", "open_job", "preflight"]
+__all__ = ["Preflight", "Preflights", "Work", "architectures", "export", "open_job", "preflight"]

@@ -1,6 +1,7 @@
 """The names of a job: which must be there, which may, and of what kind. All faults are told at once.
 
-Needed: ``model()`` (or a string, see ``opening.py``), ``calibration()``, ``evaluation()``, ``metric``.
+Needed: ``model()`` (or a string, see ``opening.py``) or ``models()`` (several architectures, see ``architectures.py``),
+``calibration()``, ``evaluation()``, ``metric``.
 Optional: ``preprocess``, ``golden()``, ``baseline``, ``input_names``, ``output_names``, ``dims``, ``lengths``,
 ``degraded``, ``layer_precisions``, ``without``.
 """
@@ -28,6 +29,8 @@ OPTIONAL = (
     *("preprocess", "golden", "baseline", "input_names", "output_names", "dims", "lengths", "degraded"),
     *("layer_precisions", "without"),
 )
+SEVERAL = "models"
+"""The name that gives several architectures, in place of ``model``."""
 MOST_LENGTHS = 16
 """Each is a signature of its own in a file that has no free lengths."""
 _EXAMPLE = {
@@ -44,9 +47,15 @@ class Fields:
 
     values: Mapping[str, Any] = field(repr=False)
 
-    def job(self, model: Callable[[], nn.Module], name: str, source: str) -> Job:
-        """Return the job with this model."""
-        return Job(name=name, model=model, source=source, **self.values)
+    def job(
+        self,
+        model: Callable[[], nn.Module],
+        name: str,
+        source: str,
+        models: Callable[[], Mapping[str, nn.Module]] | None = None,
+    ) -> Job:
+        """Return the job with this model, or with several."""
+        return Job(name=name, model=model, source=source, models=models, **self.values)
 
 
 def read(place: Place, *, model: str) -> Fields:
@@ -54,7 +63,7 @@ def read(place: Place, *, model: str) -> Fields:
 
     Args:
         place: the executed file or module.
-        model: the name that gives the model, or "" when the model comes from elsewhere.
+        model: the name that gives the model or the models, or "" when the model comes from elsewhere.
 
     Raises:
         JobError: with every missing, misspelt or wrong name at once.
@@ -67,10 +76,12 @@ def read(place: Place, *, model: str) -> Fields:
         if name not in names
     ]
     faults += _misspelt(names)
+    if model == SEVERAL and "model" in names:
+        faults.append(Fault(SEVERAL, "stands beside model: give one of them"))
     present = [name for name in needed if name in names]
     present += [name for name in OPTIONAL if names.get(name) is not None]
     for name in present:
-        faults += [Fault(name, cause) for cause in _wrong("model" if name == model else name, names[name])]
+        faults += [Fault(name, cause) for cause in _wrong("model" if name == model != SEVERAL else name, names[name])]
     if faults:
         raise JobError(
             "it is no complete job",
@@ -112,7 +123,7 @@ def _wrong(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever t
     """Yield what is wrong with the value of a known name."""
     if name == "model" and isinstance(value, str):
         return
-    if name in ("model", "golden", *STREAMS):
+    if name in ("model", SEVERAL, "golden", *STREAMS):
         yield from _wrong_function(value, 0)
     elif name == "metric":
         yield from _wrong_metric(value)

@@ -35,6 +35,7 @@ PROGRAMS, WEIGHTS, ACTIVATIONS = (
     "activations of a batch",
 )
 DATA, ROUNDING = "samples and outputs that are kept", "rounding by outputs"
+OTHERS = "weights of the other architectures"
 """What takes the memory of a run."""
 _BYTES = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bfloat16": 2, "int64": 8, "float64": 8}
 REASONS = 8
@@ -142,6 +143,39 @@ class Preflight:
             )
         lines += [f"  budget: {line}" for line in self.limits]
         return [*lines, *(f"  note: {line}" for line in self.notes)]
+
+
+@dataclass(frozen=True)
+class Preflights:
+    """What is known of several architectures.
+
+    Attributes:
+        architectures: name -> what is known of it alone.
+        lost: name -> why nothing can be made of it.
+        notes: what else the run itself needs, one line each.
+    """
+
+    architectures: Mapping[str, Preflight] = field(hash=False)
+    lost: Mapping[str, str] = field(default_factory=dict, hash=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def forecast_seconds(self) -> float:
+        """Of all together: each is packed by itself."""
+        return sum(one.forecast_seconds for one in self.architectures.values())
+
+    @property
+    def exit_code(self) -> int:
+        """6 where one has not the memory, else 0: where a target takes none of them, the looking ends with an error."""
+        return EXIT_ENVIRONMENT if any(one.short for one in self.architectures.values()) else EXIT_MET
+
+    def lines(self) -> list[str]:
+        """Return it as lines for a terminal."""
+        lines = [line for one in self.architectures.values() for line in one.lines()]
+        lines += [f"{name} is left out: {' '.join(why.split())}" for name, why in self.lost.items()]
+        many = counted(len(self.architectures), "architecture")
+        lines.append(f"forecast of {many}: about {_seconds(self.forecast_seconds)}, one after the other")
+        return [*lines, *(f"note: {line}" for line in self.notes)]
 
 
 def preflight(

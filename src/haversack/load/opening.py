@@ -76,8 +76,10 @@ def open_job(source: str, *, allow_pickle: bool = False) -> Job:
                 next_step=f"haversack pack {source}@job.py    (job.py: calibration(), evaluation(), metric)",
             )
     place = _place(parts.place)
-    given = "" if parts.weights is not None else parts.name or "model"
+    given = "" if parts.weights is not None else parts.name or _usual(place)
     values = fields.read(place, model=given)
+    if given == fields.SEVERAL:
+        return values.job(_which, _name(place), source, guarded(place.names[given], given, place.folder))
     if parts.weights is None and not isinstance(place.names[given], str):
         builder: Callable[[], nn.Module] = guarded(place.names[given], given, place.folder)
         return values.job(builder, _name(place), source)
@@ -118,6 +120,15 @@ def parse(source: str, folder: Path | None = None) -> Source:
         folder_hint = "; it is a folder: name the file in it" if place and Path(place).is_dir() else ""
         raise JobError(f"this is no source of a job{folder_hint}", where=source or "(empty)", next_step=_ACCEPTED)
     return Source(weights, place, name)
+
+
+def _usual(place: Place) -> str:
+    """Return the name that gives the model where the source names none."""
+    return fields.SEVERAL if fields.SEVERAL in place.names else "model"
+
+
+def _which() -> nn.Module:
+    raise JobError("models() gives several architectures where one model is wanted", next_step="one of them as model()")
 
 
 def _place(text: str) -> Place:

@@ -173,6 +173,7 @@ def _candidate(
         after=after,
         forecast=forecast,
         seconds={stage: round(value, 3) for stage, value in one.seconds.items()},
+        architecture=one.architecture,
     )
 
 

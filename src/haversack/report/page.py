@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from haversack.base.counted import counted
 from haversack.base.errors import MissingExtra
-from haversack.report import alive, headline, pareto, wording
+from haversack.report import alive, headline, pareto, several, wording
 from haversack.report.record import CandidateRecord, FindingRecord, LayerRecord, Limit, Record
 from haversack.report.text import SEVERITIES
 
@@ -130,6 +130,7 @@ def render(record: Record) -> str:
             dash=wording.DASH,
             SHOWN=SHOWN,
             alive=alive,
+            architectures=several.rows(record),
         )
     )
 

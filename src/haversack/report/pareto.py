@@ -30,13 +30,17 @@ _FONT = "ui-sans-serif, system-ui, sans-serif"
 
 @dataclass(frozen=True)
 class Point:
-    """One candidate: size in MB, loss in the unit of the vertical axis; ``note`` stands beside its mark."""
+    """One candidate: size in MB, loss in the unit of the vertical axis; ``note`` stands beside its mark.
+
+    ``architecture`` is what it was made of, where there are several; its mark has a shape of its own then.
+    """
 
     size: float
     loss: float
     target: str
     kind: str
     note: str
+    architecture: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,16 @@ def points(record: Record) -> tuple[Point, ...]:
         if candidate.artifact is None or loss is None:
             continue
         kind = "ships" if record.best.get(candidate.target) == candidate.id else "considered"
-        found.append(
-            Point(candidate.artifact.bytes / 1e6, loss * shown.factor, candidate.target, kind, _note(candidate))
-        )
+        size, note = candidate.artifact.bytes / 1e6, _note(candidate)
+        found.append(Point(size, loss * shown.factor, candidate.target, kind, note, candidate.architecture))
     return tuple(sorted(found, key=lambda point: point.kind == "ships"))
 
 
 def _note(candidate: CandidateRecord) -> str:
+    """Return the time as a ratio to float; of several architectures, which have no float file in common, as it is."""
+    if candidate.architecture:
+        time = wording.milliseconds(candidate.latency.median_ms) if candidate.latency else ""
+        return f"{candidate.architecture} {time}".rstrip()
     return wording.ratio(candidate.latency.ratio) if candidate.latency and candidate.latency.ratio is not None else ""
 
 
@@ -135,13 +142,19 @@ def labelled(shown: Sequence[Point], across: Span, along: Span, width: int = WID
     kept: list[Point] = []
     for point in sorted(shown, key=lambda p: p.kind != "ships"):
         near = (
-            across.pixels(point.size - other.size, width) < APART[0]
+            across.pixels(point.size - other.size, width) < _apart(point, other)
             and along.pixels(point.loss - other.loss, HEIGHT) < APART[1]
             for other in kept
         )
         if point.note and not any(near):
             kept.append(point)
     return tuple(point if point in kept else replace(point, note="") for point in shown)
+
+
+def _apart(point: Point, other: Point) -> float:
+    """Return by how many pixels across two labels must differ: those that name an architecture are as long as it is."""
+    named = [one.note for one in (point, other) if one.architecture]
+    return max([APART[0], *(LETTER * len(note) for note in named)])
 
 
 def columns(targets: Sequence[str], width: int = WIDTH) -> int:
@@ -193,6 +206,7 @@ def _chart(altair: Any, record: Record, points: Sequence[Point], width: int) -> 
         if len(targets) > 1
         else None
     )
+    shapes = {"shape": altair.Shape("architecture:N", legend=None)} if record.architectures else {}
     base = altair.Chart(altair.Data(values=[asdict(point) for point in shown])).encode(
         x=altair.X("size:Q", title=f"Size ({name})", scale=_scale(altair, wide)),
         y=altair.Y("loss:Q", title=axis(record).title, scale=_scale(altair, along.domain)),
@@ -205,10 +219,10 @@ def _chart(altair: Any, record: Record, points: Sequence[Point], width: int) -> 
         edge.mark_line(interpolate="step-after", strokeWidth=1.25, opacity=0.6).encode(
             x="size:Q", y="loss:Q", color=altair.Color("target:N", scale=scale, legend=legend)
         ),
-        base.transform_filter(~ships).mark_point(
-            filled=False, size=70, strokeWidth=1.75, opacity=1, fill="var(--paper)"
-        ),
-        base.transform_filter(ships).mark_point(filled=True, size=150, opacity=1),
+        base.encode(**shapes)
+        .transform_filter(~ships)
+        .mark_point(filled=False, size=70, strokeWidth=1.75, opacity=1, fill="var(--paper)"),
+        base.encode(**shapes).transform_filter(ships).mark_point(filled=True, size=150, opacity=1),
         (base.transform_filter(ships) if crowded else base)
         .mark_text(align="left", dx=10, dy=-9, fontSize=12, font=_FONT)
         .encode(text="note:N", color=altair.value("var(--ink)")),

@@ -259,7 +259,10 @@ class Forecast:
 
 @dataclass(frozen=True)
 class CandidateRecord:
-    """A candidate with its verdict and the reason for it; ``layers`` is empty when no artefact was made."""
+    """A candidate with its verdict and the reason for it; ``layers`` is empty when no artefact was made.
+
+    ``architecture`` is the one it was made of, where the job gives several.
+    """
 
     id: str
     target: str
@@ -276,6 +279,7 @@ class CandidateRecord:
     after: ModelFacts | None = None
     forecast: Forecast | None = None
     seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
+    architecture: str = ""
 
     @property
     def exported(self) -> bool:
@@ -317,6 +321,16 @@ class PairRecord:
 
 
 @dataclass(frozen=True)
+class ArchitectureRecord:
+    """One of several architectures: its model and float quality (None where it was lost, and why), its float files."""
+
+    model: ModelFacts | None
+    baseline: Baseline | None
+    floats: Mapping[str, FloatFile] = field(default_factory=dict, hash=False)
+    lost: str = ""
+
+
+@dataclass(frozen=True)
 class Record:
     """``report.json``.
 
@@ -329,6 +343,9 @@ class Record:
         proofs: path below the output folder -> sha256, of what lies beside the artefacts that ship.
         activations: target -> where the activations of what ships for it peak.
         degraded: what ships for each target on inputs made worse, each way by itself; empty where none was asked for.
+        architectures: name -> what it is, where the job gives several; then ``model`` and ``baseline`` are those of the
+            best float model among them, which every drop is against, and ``floats`` those of what ships.
+        between: target -> why the file of this architecture ships and no other's.
         seconds: stage -> seconds it took.
         command: what repeats the run.
         created: when, ISO 8601 in UTC; empty when not told.
@@ -356,6 +373,13 @@ class Record:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     activations: Mapping[str, Activations] = field(default_factory=dict, hash=False)
     degraded: tuple[DegradedRecord, ...] = ()
+    architectures: Mapping[str, ArchitectureRecord] = field(default_factory=dict, hash=False)
+    between: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def model_of(self, candidate: CandidateRecord) -> ModelFacts:
+        """Return the model that a candidate was made of, before compression."""
+        found = self.architectures.get(candidate.architecture)
+        return found.model if found is not None and found.model is not None else self.model
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -14,6 +14,9 @@ def lines(record: Record) -> tuple[str, ...]:
     told += [_target(record, target) for target in record.targets if target in record.best or not record.why]
     told += _memory(record)
     told += _degraded(record)
+    told += [f"{target}: {words}" for target, words in record.between.items()]
+    lost = {name: one.lost for name, one in record.architectures.items() if one.lost}
+    told += [f"{name} is left out: {' '.join(why.split())}" for name, why in lost.items()]
     told += [record.why] if record.why else []
     told += _across(record)
     told += _findings(record)
@@ -29,7 +32,8 @@ def _target(record: Record, target: str) -> str:
         reasons = [one.reason for one in record.candidates if one.target == target and one.reason]
         return f"{target}: failed" + (f" ({reasons[-1]})" if reasons else "")
     verdict = "missed" if any(limit.missed for limit in record.limits_of(target)) else "met"
-    return f"{target}: {'  '.join((*_figures(best, record.baseline), verdict))}"
+    figures = _figures(best, record.baseline, "best float" if record.architectures else "float")
+    return f"{target}: {'  '.join((*filter(None, [best.architecture]), *figures, verdict))}"
 
 
 def _memory(record: Record) -> list[str]:
@@ -68,7 +72,7 @@ def _across(record: Record) -> list[str]:
     return [f"the same bits from {', '.join(names)}: all {equal[0].compared:,} values"]
 
 
-def _figures(best: CandidateRecord, baseline: Baseline) -> list[str]:
+def _figures(best: CandidateRecord, baseline: Baseline, floats: str) -> list[str]:
     unit = baseline.unit
     figures = [wording.size(best.artifact.bytes) if best.artifact else "no file"]
     if best.exported:
@@ -78,7 +82,7 @@ def _figures(best: CandidateRecord, baseline: Baseline) -> list[str]:
     else:
         figures.append("not timed")
     if best.quality and best.quality.value is not None:
-        was = f" (float {wording.quality(baseline.value, unit)})" if baseline.value is not None else ""
+        was = f" ({floats} {wording.quality(baseline.value, unit)})" if baseline.value is not None else ""
         figures.append(f"{baseline.metric} {wording.quality(best.quality.value, unit)}{was}")
     if best.quality and best.quality.drop is not None:
         bounds = wording.interval(best.quality.drop_low, best.quality.drop_high, unit)
