@@ -278,13 +278,12 @@ class Steps:
             load=lambda data, _: structure(data["profile"], Profile, where="ledger"),
         )
 
-    def _seconds(self) -> dict[str, Mapping[str, float]]:
+    def _seconds(self) -> Mapping[str, Mapping[str, float]]:
         """Return target -> node key -> seconds of a layer in the target's float file, for those that tell."""
 
         def times(name: str) -> Mapping[str, float]:
-            one = self.floats[name]
+            one, row = self.floats[name], tuple(array[:1] for array in self.data.first())
             self.shop.tell(Event("profile", "start", f"time of each layer in the float file for {name}"))
-            row = tuple(array[:1] for array in self.data.first())
             try:
                 found = twice(lambda: self.device.layer_seconds(one.opening, one.artifact, row, PROFILE_RUNS))
             except WorkerFault as error:
@@ -295,7 +294,7 @@ class Steps:
         found = layers(self.model.graph, {name: partial(times, name) for name in self.running})
         for name in {*self.running} - {*found}:
             self.shop.tell(Event("profile", "note", f"{name} reports no time for any layer: none is forecast"))
-        return dict(found)
+        return found
 
     def ranges(self, model: Model) -> Mapping[str, TensorStatistics]:
         """Return a model's activation ranges over the calibration set."""
