@@ -52,7 +52,7 @@ def static(made: Artefacts) -> Iterator[tuple[str, Plan]]:
     yield "`minmax` ranges, `minmax` scales, `gptq`", _after(_plan(minmax), DEFAULT)
     for words, plan in _coarser(made, ours, COARSER[LITE0]):
         yield f"A, `gptq`, {words}", plan
-    narrow = made.demands.int4_layers
+    narrow = made.demands.widths
     for words, step, rounding in (
         ("minmax scales, `bias_correct`", MINMAX, FAST),
         ("clipped scales, `bias_correct`", CLIPPED, FAST),

@@ -142,10 +142,10 @@ def _work(steps: Steps) -> dict[str, Callable[[], Any]]:
     from haversack.profile.sensitivity import held_rows, sensitivity
 
     model, target = steps.model, steps.targets[TARGET]
-    narrow = steps.constraints[TARGET].int4_layers
+    narrow = steps.constraints[TARGET].widths
     able = worth_knowing(model.graph, [target.precisions], narrow)
     variants = proposals(model.graph, TARGET, target.precisions, (TARGET,)).variants
-    found = partial(perturb, ranges=steps.ranges(model), int4_layers=narrow)
+    found = partial(perturb, ranges=steps.ranges(model), widths=narrow)
     held = held_rows(steps.data.calibration(), steps.data.counts()[0])
     made = steps.squeeze(replace(variants[0], prepare=FOLD))
     meant = Meant(meaning(target), made.model, made.encodings)

@@ -248,7 +248,7 @@ def test_a_report_that_is_cut_off(job, capfd, packed):
 def test_an_unknown_shelf(job, capfd):
     told = refused(capfd, job, "parts", "metrics")
     assert "did you mean metric?" in told
-    assert "quantizer, target" in told
+    assert "quantizer, palette, target" in told
 
 
 def test_any_beside_a_name_is_refused_and_not_dropped(capfd, job):

@@ -125,7 +125,7 @@ def test_sensitivity_is_the_same_to_the_bit(cluster, model):
 def test_rates_are_the_same(cluster, model):
     ways = {"int8": LayerPlan(), "float32": LayerPlan("float32")}
     near = rates(model, lambda _: {"int8": ways["int8"]})
-    assert rates(model, lambda _: {"int8": ways["int8"]}, cluster) == near
+    assert rates(model, lambda _: {"int8": ways["int8"]}, spread=cluster) == near
 
 
 @pytest.fixture

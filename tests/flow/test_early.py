@@ -288,9 +288,14 @@ def test_every_requirement_of_this_project_is_read_as_packaging_reads_it(pytestc
 # ---- what the user allows -------------------------------------------------------------------------------------------
 
 
+FINER = ("w1a8", "w2a8", "w3a8", "palette")
+"""What is smaller than weights of 4 bits, or as small."""
+FEW = (*FINER, "w4a8", "w4_grouped", "w5a8", "w6a8", "w7a8")
+
+
 def test_the_bound_of_a_size_is_that_of_what_the_user_allows(model):
     part = {"onnxruntime": TARGETS.build("onnxruntime")}
-    free, held = (early.narrowest(model, part, scope) for scope in (None, Scope(without=("w4a8", "w4_grouped"))))
+    free, held = (early.narrowest(model, part, Scope(without=names)) for names in (FINER, FEW))
     assert least_bytes(model.graph, model.weights, free["onnxruntime"]) == ELEMENTS / 2 + 4 * BIASES
     assert least_bytes(model.graph, model.weights, held["onnxruntime"]) == ELEMENTS + 4 * BIASES
     fixed = early.narrowest(model, part, Scope(fixed={"4:linear#0": LayerPlan("float16")}))["onnxruntime"]
@@ -301,8 +306,8 @@ def test_the_bound_of_a_size_is_that_of_what_the_user_allows(model):
 def test_a_size_that_only_a_forbidden_precision_brings_within_reach_says_so(model, size, barred):
     """Weights take 176 bytes with all that there is, and 308 with what is left: between them it is named."""
     part = {"onnxruntime": TARGETS.build("onnxruntime")}
-    scope = Scope(without=("w4a8",))
-    plans, free = early.narrowest(model, part, scope), early.narrowest(model, part)
+    scope = Scope(without=FEW)
+    plans, free = early.narrowest(model, part, scope), early.narrowest(model, part, Scope(without=FINER))
     (line,) = early.limits(model, Budget(size=size), plans, "fraction", free=free, scope=scope)
     assert ("only w4a8, which --without forbids, would bring them down to 176 bytes" in line) == barred
     assert (early.BEYOND in line) == (size < 300)

@@ -74,11 +74,15 @@ def test_the_recipe_that_is_left_says_it_again(three):
     assert all({key: plan.layers[key] for key in NARROW} == {key: LAYERS[key] for key in NARROW} for plan in plans)
 
 
+WITHOUT = ("--without", "palette")
+"""Palettes of 16 values are as small as weights of 4 bits."""
+
+
 @pytest.fixture(scope="module")
 def small(environment, tmp_path_factory):
     """The job under a limit on bytes that 8-bit weights alone are over."""
     out = tmp_path_factory.mktemp("small") / "out"
-    return pack(environment, JOB, out, "--target", "onnxruntime", "--budget", "size=5.5KB")[1]
+    return pack(environment, JOB, out, "--target", "onnxruntime", "--budget", "size=5.5KB", *WITHOUT)[1]
 
 
 def test_the_search_tries_four_bits_where_eight_are_hopeless(small):

@@ -89,7 +89,9 @@ def test_a_recipe_of_several_architectures_names_them_and_one_of_a_single_model_
 
 
 def test_a_recipe_of_several_is_foreign_by_the_digest_of_its_target(here):
-    several = Recipe(FORMAT, "../job.py", "", Budget(), (), {}, {"onnxruntime": Architecture("w8", "its digest")})
+    several = Recipe(
+        FORMAT, "../job.py", "", Budget(), (), architectures={"onnxruntime": Architecture("w8", "its digest")}
+    )
     write(several, Path("out/several.toml"))
     request = Request("out/several.toml")
     assert foreign(request, "its digest", "onnxruntime") is None

@@ -129,7 +129,14 @@ def test_the_flag_stands_in_place_of_the_jobs_list_and_scores_only_what_is_new(r
     assert not blind.less_robust
 
 
+def test_a_recipe_is_replayed_on_what_was_typed(run, folder):
+    code, record, _ = pack(folder, str(folder / "run" / "recipe.toml"))
+    assert code == 0
+    assert [one.degradation for one in record.degraded] == ["scale(factor=8.0)", "missing_frames(fraction=1.0)"]
+
+
 def test_a_recipe_is_replayed_on_the_jobs_list(run, folder):
+    pack(folder)  # nothing is typed, so that the recipe keeps nothing
     code, record, events = pack(folder, str(folder / "run" / "recipe.toml"))
     assert code == 0
     assert [one.degradation for one in record.degraded] == [one.degradation for one in run[1].degraded]

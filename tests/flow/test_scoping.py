@@ -82,10 +82,10 @@ def test_what_is_float32_in_every_plan_may_be_called_so_and_nothing_else():
 
 
 def test_all_that_is_wrong_is_told_at_once():
-    told = faults("hed=int8", "features.0=w4a8", "features.0=int8", "features.10=palette")
+    told = faults("hed=int8", "features.0=w4a8", "features.0=int8", "features.10=w4_grouped")
     assert told["hed=int8"].startswith("it names no layer; the nearest are head")
     assert "contradict each other" in told["features.0"]
-    assert told["features.10.conv"].startswith("onnxruntime cannot have it in palette; it can be float32, ")
+    assert told["features.10.conv"].startswith("onnxruntime cannot have it in w4_grouped; it can be float32, ")
 
 
 @pytest.mark.parametrize(

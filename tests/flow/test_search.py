@@ -17,6 +17,7 @@ from haversack.base.progress import silent
 from haversack.flow.data import Data
 from haversack.flow.making import is_static
 from haversack.flow.reporting import confirmed
+from haversack.flow.rules import Rules
 from haversack.flow.search import searched
 from haversack.flow.steps import Steps
 from haversack.flow.workshop import Workshop
@@ -57,7 +58,8 @@ def test_when_no_static_plan_holds_on_more_samples_another_kind_ships(steps, mon
 
     monkeypatch.setattr(Steps, "confirmed", on_more_samples)
     budget = Budget(size=100_000)
-    found = searched(steps, ["onnxruntime"], budget, {})
+    found, barred = searched(steps, ["onnxruntime"], budget, {}, Rules())
+    assert barred == ""
     assert found[0].verdict == "chosen"
     assert not is_static(found[0].plan)
     failed = [one for one in found if one.verdict == "failed"]

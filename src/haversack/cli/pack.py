@@ -4,36 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from cyclopts import Parameter
 
 from haversack.cli.terminal import clock, display, results, say, say_json
 
 if TYPE_CHECKING:
     from haversack.flow.request import Request
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Say:
-    """What the user says of layers.
-
-    Parameters
-    ----------
-    layer:
-        Fix layers to a precision, by globs over module paths: 'features.0.*=float32'; repeat for more. none: fix none.
-    without:
-        A precision or a part that nothing may use: w4a8, gptq; repeat for more. none: forbid none.
-    """
-
-    layer: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-
-
-NOTHING = Say()
 
 
 def pack(
@@ -50,14 +27,14 @@ def pack(
     device: str = "local",
     effort: str = "default",
     degraded: tuple[str, ...] = (),
-    say: Say = NOTHING,
+    layer: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
     ray: str = "",
     json: bool = False,
 ) -> int:
     """Fit a model into its budgets, verified and measured on the artefact itself.
 
-    The same command goes on where an interrupted run stopped. Exit codes: 0 met, 2 usage, 3 a budget missed (the best
-    effort is written), 4 cannot be converted, 5 verification failed, 6 environment, 7 refused, 130 interrupted.
+    Exit codes: 0 met, 2 usage, 3 missed, 4 not converted, 5 not verified, 6 environment, 7 refused, 130 interrupted.
 
     Parameters
     ----------
@@ -66,8 +43,7 @@ def pack(
     budget:
         Joint limits: size=5.2MB,download=4MB,latency=0.55x (or 8ms),memory=40MB,drop=1pt.
     target:
-        A runtime; repeat for more (default: the recipe's, or onnxruntime). Its own settings stand behind a colon:
-        litert:integer_io=true. any: all that run here are tried, and one ships.
+        A runtime, settings behind a colon (litert:integer_io=true); repeat for more. any: all are tried, and one ships.
     platform:
         Where it will run: android, ios, linux-arm or browser. Runtimes that do not run there are left out.
     out:
@@ -86,13 +62,20 @@ def pack(
         What rounding weights may cost: fast (means only), default (by layers' outputs), high (on more samples).
     degraded:
         Also score what ships on inputs made worse: blur, noise:level=0.2; repeat for more. none: not the job's either.
+    layer:
+        Fix layers to a precision, by globs over module paths: 'features.0.*=float32'; repeat for more. none: fix none.
+    without:
+        A precision or a part that nothing may use: w4a8, gptq; repeat for more. none: forbid none.
     ray:
         Spread pure work over a Ray cluster that you trust: local:2 starts two workers here, HOST:PORT joins one.
     json:
         Print the report as JSON, and nothing else, on standard output.
     """
-    worse = (degraded, say.layer, say.without, ray)
-    request = _request(job, budget, target, platform, out, allow, plan, allow_pickle, _typed(), device, effort, *worse)
+    said = (_typed(), device, effort, degraded, layer, without, ray)
+    return _done(_request(job, budget, target, platform, out, allow, plan, allow_pickle, *said), dry_run, json=json)
+
+
+def _done(request: Request, dry_run: bool, *, json: bool) -> int:
     return _looked(request, json=json) if dry_run else _packed(request, json=json)
 
 

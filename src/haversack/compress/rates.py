@@ -46,7 +46,8 @@ def rates(
         if role(node) in (Role.LAYER, Role.EMBEDDING)
     }
     tried = {key: kinds for key, kinds in tried.items() if kinds}
-    bits = spread(bits_of, (model, importance), [(key, tuple(kinds.values())) for key, kinds in tried.items()])
+    shared = (model, dict(importance))  # values alone travel
+    bits = spread(bits_of, shared, [(key, tuple(kinds.values())) for key, kinds in tried.items()])
     return {key: dict(zip(kinds, found, strict=True)) for (key, kinds), found in zip(tried.items(), bits, strict=True)}
 
 

@@ -99,13 +99,8 @@ def proposals(
     variants = [
         made
         for before, even, ranges, weights in kinds
-        for made in plan(
-            "int8",
-            f"int8, {even}{ranges} ranges, {weights} weights, {spend.words}",
-            (*before, *rounding),
-            weights,
-            ranges,
-        )
+        for words in (f"int8, {even}{ranges} ranges, {weights} weights, {spend.words}",)
+        for made in plan("int8", words, (*before, *rounding), weights, ranges)
     ]
     return Proposals(tuple(variants), tuple(floats))
 
