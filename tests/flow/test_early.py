@@ -135,8 +135,8 @@ def test_a_float_file_may_leave_pytorch_by_a_thousandth(model, off, refused):
 def test_the_work_of_a_run_is_counted(model, calibrating, scored, plans, batch, rounding):
     found = early.work(model, (calibrating, scored), plans, batch, rounding)
     assert (
-        found.simulated == 7 * 16 + 3 * 62 + 3 * 4 + rounding
-    )  # a race of seven, two evened out and again for the winner, and four rows for each of three layers
+        found.simulated == 5 * 16 + 3 * 4 + rounding
+    )  # a race of five variants, and four rows for each of three layers
     assert (found.forwards, found.plans, found.batch) == ((calibrating + scored) * (plans + 1), plans, batch)
 
 

@@ -71,8 +71,21 @@ def test_float_is_the_last_resort():
     assert all(plan.layers for plan in found.variants)
 
 
-def test_variants_with_channels_evened_out_come_last_and_before_the_rounding():
+def joined():
+    """Return a graph that joins two tensors."""
+    network = graph(100, 10)
+    join = Node("j:cat#0", "cat", "j", (network.nodes[-1].key, network.nodes[-1].key), SPEC)
+    return Graph((*network.nodes, join), network.inputs, (join.key,))
+
+
+def test_without_joins_no_channels_are_evened_out():
     variants = proposals(graph(100, 10), "onnxruntime", PRECISIONS, ()).variants
+    assert len(variants) == 5
+    assert not any("equalize" in [step.part for step in plan.prepare] for plan in variants)
+
+
+def test_variants_with_channels_evened_out_come_last_and_before_the_rounding():
+    variants = proposals(joined(), "onnxruntime", PRECISIONS, ()).variants
     evened = [plan for plan in variants if "equalize" in [step.part for step in plan.prepare]]
     assert evened == [*variants[-2:]]
     assert [plan.ranges.part for plan in evened] == ["mse", "minmax"]
@@ -82,7 +95,7 @@ def test_variants_with_channels_evened_out_come_last_and_before_the_rounding():
 
 
 def test_channels_are_not_evened_out_where_weights_are_rounded_to_nearest():
-    variants = proposals(graph(100, 10), "onnxruntime", PRECISIONS, (), EFFORTS[FAST]).variants
+    variants = proposals(joined(), "onnxruntime", PRECISIONS, (), EFFORTS[FAST]).variants
     assert len(variants) == 5
     assert {step.part for plan in variants for step in plan.prepare} == {"fold_norm", "bias_correct"}
 

@@ -33,9 +33,8 @@ from haversack.targets.contract import Target
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import Role, role
 
-RACED_ROWS = 7 * 16 + 3 * 62
-"""Rows that a race of variants simulates: so many variants, so many rows each; and evening channels out, for two of
-them and once more for the plan that is made."""
+RACED_ROWS = 5 * 16
+"""Rows that a race of variants simulates: so many variants, so many rows each."""
 FILE_BYTES, OPERATION_BYTES = 4_000, 100
 """Bytes of a file beside its weights, forecast: once, and for each operation. Small files of three runtimes had 4.5 to
 6 kB for 8 operations, an ONNX file of a recurrent layer 24 kB for 252, and another's 67 kB for 652."""

@@ -23,8 +23,9 @@ EVEN = (*FOLD, Step("equalize", {"samples": 32}))
 VARIANTS = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minmax"), ("percentile", "mse"))
 """Parts for the ranges of activations and the scales of weights in static plans; the first is preferred."""
 EVENED = (("mse", "mse"), ("minmax", "mse"))
-"""The same for static plans whose channels are evened out first, where weights are rounded by outputs: the scales of
-weights grow more uneven by it, and rounding to nearest loses more there than activations gain."""
+"""The same for static plans whose channels are evened out first: where the model joins tensors, whose ranges may differ
+under one scale, and weights are rounded by outputs. Elsewhere it gains little for its time, and weights rounded to
+nearest lose more by scales that grow uneven than activations gain."""
 WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
 FEWER = (4, 3, 2, 1)
@@ -94,7 +95,8 @@ def proposals(
         return Proposals(tuple(variants), tuple(floats))
     rounding = () if spend.rounding is None else (spend.rounding,)
     kinds: list[tuple[tuple[Step, ...], str, str, str]] = [(FOLD, "", *parts) for parts in VARIANTS]
-    if spend.rounding is not None and spend.rounding.part == BY_OUTPUTS:
+    by_outputs = spend.rounding is not None and spend.rounding.part == BY_OUTPUTS
+    if by_outputs and any(role(node) is Role.CONCAT for node in graph.nodes):
         kinds += [(EVEN, "channels evened out, ", *parts) for parts in EVENED]
     variants = [
         made
