@@ -159,7 +159,7 @@ def _work(steps: Steps) -> dict[str, Callable[[], Any]]:
         "sensitivity of layers": lambda: sensitivity(
             model, found, held, ways=lambda node: ways(able(node), light=True), spread=steps.spread
         ),
-        "rates of layers": lambda: rates(model, lambda node: stores(able(node)), steps.spread),
+        "rates of layers": lambda: rates(model, lambda node: stores(able(node)), spread=steps.spread),
         "race of variants": lambda: race(steps, variants),
         "the reference's outputs for the evaluation set": outputs,
     }
