@@ -10,7 +10,9 @@ from haversack.base.encodings import Encodings
 from haversack.base.errors import JobError, UsageError
 from haversack.base.plan import LayerPlan, Plan, Step
 from haversack.compress import apply, uniform
+from haversack.compress.prepare.contract import relative_error
 from haversack.profile import ranges
+from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.simulate import Simulator
 from haversack.tools.numerics.affine import bias_codes
 
@@ -52,6 +54,21 @@ def test_the_encodings_are_of_the_prepared_model(run):
     assert all(node.op != "batch_norm" for node in made.model.graph.nodes)
     for key in made.encodings.tensors:
         assert key.rpartition(":")[0] in made.model.graph.by_key
+
+
+def test_tensors_are_told_in_the_scale_of_their_channels_and_outputs_as_they_were(run, small_model, images):
+    made = run()
+    assert [note.partition(":")[0] for note in made.exact.notes] == ["fold_norm", "equalize"]
+    assert relative_error(Executor(made.exact).run(images[0]), Executor(small_model).run(images[0])) < 1e-5
+    seen, scaled = {}, {}
+    Executor(made.exact).run(images[0], observe=lambda node, value: seen.update({node.key: value.numpy()}))
+    Executor(made.model).run(images[0], observe=lambda node, value: scaled.update({node.key: value.numpy()}))
+    assert all(relative_error([scaled[key]], [value]) < 0.02 for key, value in seen.items())  # biases alone differ
+    plain = {}
+    Executor(run(prepare=ALL[1:2]).exact).run(
+        images[0], observe=lambda node, value: plain.update({node.key: value.numpy()})
+    )
+    assert relative_error([plain["wide:conv2d#0"]], [seen["wide:conv2d#0"]]) > 0.5
 
 
 def test_ranges_are_taken_once_of_the_prepared_model_and_only_if_needed(run):

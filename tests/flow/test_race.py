@@ -169,6 +169,32 @@ def test_simulated_errors_are_close_to_what_the_reference_measures(steps):
     assert math.isclose(forecast, measured, rel_tol=0.35)
 
 
+def test_layers_are_held_against_float_in_the_scale_of_their_channels(tmp_path):
+    """What equalize scales by channel is another tensor, not an error."""
+
+    def model():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(16, 5))
+        with torch.no_grad():
+            factors = torch.logspace(-2, 2, 8)
+            network[0].weight *= factors.reshape(-1, 1, 1, 1)
+            network[0].bias *= factors
+            network[2].weight /= factors.reshape(1, -1, 1, 1)
+        return network.eval()
+
+    uneven = replace(job(tmp_path), model=model)
+    with Workshop(tmp_path / "out", "job", silent) as shop, LocalDevice() as device:
+        targets = {"onnxruntime": TARGETS.build("onnxruntime")}
+        metric = metrics.resolve("top1")
+        steps = Steps(shop, uneven, Data(uneven, None, metric), metric, targets, device)
+        plan = replace(variant(steps, "minmax", "evened out"), prepare=(Step("fold_norm"), Step("equalize")))
+        assert any(note.startswith("equalize") for note in steps.squeeze(plan).model.notes)
+        found = steps.evaluate(plan).parity
+    assert found.reference_differing == 0
+    assert max(found.layers.values()) < 0.1
+    assert found.relative_error < 0.1
+
+
 def test_every_proposed_variant_can_run_in_the_race(steps):
     offered = proposals(steps.model.graph, "onnxruntime", ("int8", "float32"), ("onnxruntime",))
     found = race(steps, offered.variants)

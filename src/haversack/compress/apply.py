@@ -21,11 +21,20 @@ from haversack.compress.selection import holdable
 
 @dataclass(frozen=True)
 class Compressed:
-    """A plan made real, before it is lowered: the prepared model, how its tensors are stored, what gave way."""
+    """A plan made real, before it is lowered: the prepared model, how its tensors are stored, what gave way.
+
+    Attributes:
+        model: the prepared one.
+        encodings: of its tensors.
+        findings: what gave way.
+        exact: the float model as far as preparation left its outputs: its tensors, which may be scaled by channel, are
+            what the prepared model's stand for. None where that is not known any more.
+    """
 
     model: Model
     encodings: Encodings
     findings: tuple[Finding, ...] = ()
+    exact: Model | None = None
 
 
 def apply(
@@ -60,9 +69,11 @@ def apply(
     parts = [SHELF.build(step.part, step.settings) for step in plan.prepare]
     learnt: list[Finding] = []
     context = PrepareContext(samples, None, sink, learnt.append)
+    exact = model
     for part in parts:
         if "encodings" not in part.needs:
-            model = _run(part, model, context)
+            before, model = model, _run(part, model, context)
+            exact = model if exact is before and "outputs" in part.leaves else exact
     static = any(layer.precision in STATIC for layer in plan.layers.values())
     books = [key for key, layer in plan.layers.items() if layer.precision == "palette" and key in model.graph.by_key]
     counts = importance(model, books, samples()) if books else {}
@@ -77,7 +88,7 @@ def apply(
         encodings = Encodings({**encodings.tensors, **tensors}, integers)
         findings = tuple(dict.fromkeys((*findings, *told)))
     sink(Event("compress", "done", f"{counted(len(plan.layers), 'layer')} encoded"))
-    return Compressed(model, encodings, tuple(dict.fromkeys((*findings, *learnt))))
+    return Compressed(model, encodings, tuple(dict.fromkeys((*findings, *learnt))), exact)
 
 
 def _run(part: PrepareStep, model: Model, context: PrepareContext) -> Model:

@@ -295,7 +295,7 @@ class Maker:
             float_predict=self.baseline.predict,
             reference_samples=self.exact_samples if exact else 0,
             reference=meaning(self.target),
-            float_model=self.model,
+            float_model=compressed.exact or self.model,
             furthest=furthest.append,
         )
         # The arg-max of an embedding means nothing: agreement is told where labels are classes, or may be.

@@ -48,7 +48,7 @@ def compare(
             Nothing is measured where nothing is encoded.
         reference: the reference with its settings.
         float_model: the model that the error of each layer is measured against; ``model`` where absent. Give it when
-            preparation corrected biases; where it scaled channels, their tensors are no longer the same.
+            preparation corrected biases; where it scaled channels, the float model with the same channels scaled.
         furthest: told at the end of the rows that leave the reference furthest, batches of one.
 
     Raises:
