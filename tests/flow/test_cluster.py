@@ -105,7 +105,7 @@ def test_it_says_how_many_workers_there_are(cluster, told):
 
 
 def test_results_are_in_order_from_more_than_one_process(cluster, tmp_path):
-    found = list(cluster(spread_work.squared, (str(tmp_path), 0.5), range(6)))
+    found = list(cluster(spread_work.squared_together, (str(tmp_path), 0.5), range(6)))
     assert found == [0.5 * task * task for task in range(6)]
     processes = {path.read_text() for path in tmp_path.iterdir()}
     assert len(processes) == 2

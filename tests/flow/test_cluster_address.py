@@ -182,6 +182,19 @@ def test_surroundings_are_as_they_were(monkeypatch):
         assert os.environ["RAY_AUTH_MODE"] == "disabled", "a cluster that others run has its own settings"
 
 
+def test_a_process_that_asked_ray_before_there_was_a_token_has_one_then(monkeypatch):
+    from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    cluster._read_again()
+    without = get_authentication_mode()
+    with cluster._surroundings(local=True):
+        within = get_authentication_mode()
+        assert AuthenticationTokenLoader.instance().has_token()
+    assert within == AuthenticationMode.TOKEN != without
+    assert get_authentication_mode() == without
+
+
 def test_what_ray_writes_goes_where_its_sockets_have_room(monkeypatch, tmp_path):
     long = tmp_path / ("long" * 10)
     long.mkdir()

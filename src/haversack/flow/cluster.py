@@ -9,6 +9,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections import deque
@@ -170,11 +171,20 @@ def _surroundings(*, local: bool) -> Iterator[None]:
         wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
+    _read_again()
     try:
         yield
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+        _read_again()
+
+
+def _read_again() -> None:
+    """Have Ray read the environment again, where it did already: it asks once a process whether there is a token."""
+    if raylet := sys.modules.get("ray._raylet"):
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _join(stack: ExitStack, address: Address, threads: int) -> None:
