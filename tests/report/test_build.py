@@ -204,7 +204,14 @@ def test_every_precision_has_bits():
 
 @pytest.mark.parametrize(
     ("precision", "bits", "granularity"),
-    [("float16", 16, ""), ("int8_dynamic", 8, "tensor"), ("int8_weights", 8, "tensor"), ("float32", 32, "")],
+    [
+        ("float16", 16, ""),
+        ("int8_dynamic", 8, "tensor"),
+        ("int8_weights", 8, "tensor"),
+        ("float32", 32, ""),
+        ("w2a8", 1.6, "tensor"),
+        ("w1a8", 1, "tensor"),
+    ],
 )
 def test_bits_and_granularity(values, precision, bits, granularity):
     first = values["candidates"][0]

@@ -8,7 +8,7 @@ import pytest
 
 from haversack.base.budget import parse
 from haversack.base.finding import Finding
-from haversack.report import build, headline
+from haversack.report import build, headline, text
 
 
 def test_met(record):
@@ -45,6 +45,19 @@ def test_a_missed_latency_is_told_as_measured_against_allowed(values):
     verdict = headline.of(build(**{**values, "candidates": (first,), "budget": budget}))
     assert verdict.sentence.startswith("The budget is missed on onnxruntime: size 5.02 MB, allowed 5.00 MB")
     assert verdict.sentence.endswith("; latency against float ×1.04, allowed ×0.05.")
+
+
+def test_a_drop_that_one_half_alone_allows_is_missed_as_the_exit_code_says(record):
+    reason = "nearest: drop is 1.20 pt, allowed is 1.00 pt (20.0% over)"
+    first, *others = record.candidates
+    told = replace(record, candidates=(replace(first, verdict="missed", reason=reason), *others))
+    assert headline.of(told) == headline.Headline(
+        "missed",
+        "The budget is missed on onnxruntime: drop is 1.20 pt, allowed is 1.00 pt (20.0% over) on the samples that "
+        "chose, though within it on the others.",
+    )
+    assert text.lines(told)[1].endswith("missed")
+    assert text.lines(record)[1].endswith("met")
 
 
 def test_not_measured_is_missed(values):

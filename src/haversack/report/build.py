@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from haversack.base.budget import Budget
 from haversack.base.candidate import Artifact, Candidate, Latency, Memory, Pair, Parity
 from haversack.base.finding import Finding
-from haversack.base.plan import GROUPS, WEIGHT_BITS, LayerPlan
+from haversack.base.plan import GROUPS, STATIC, WEIGHT_BITS, LayerPlan
 from haversack.base.quality import Drop, Quality
 from haversack.report.record import (
     FORMAT,
@@ -32,6 +32,7 @@ from haversack.report.record import (
     Record,
     Samples,
 )
+from haversack.tools.numerics.planes import stored_bits
 
 _INTEGERS = 8
 _UNITS = {"size": "bytes", "download": "bytes", "memory": "bytes", "latency_ms": "ms", "latency_ratio": "x"}
@@ -266,12 +267,18 @@ def _layer(before: LayerFacts, now: LayerFacts | None, plan: LayerPlan | None, e
         macs=shown.macs,
         parameters=shown.parameters,
         precision=precision,
-        bits=int(plan.weights.settings.get("bits", WEIGHT_BITS[precision])) if plan else WEIGHT_BITS[precision],
+        bits=_bits(plan) if plan else float(WEIGHT_BITS[precision]),
         granularity=_granularity(plan) if plan else "",
         relative_error=error,
         time_share=now.time_share if now else None,
         float_time_share=before.time_share,
     )
+
+
+def _bits(plan: LayerPlan) -> float:
+    """Return the bits that a weight takes as it is stored: a ternary one takes 1.6."""
+    bits = int(plan.weights.settings.get("bits", WEIGHT_BITS[plan.precision]))
+    return float(stored_bits(bits) if plan.precision in STATIC else bits)
 
 
 def _granularity(plan: LayerPlan) -> str:

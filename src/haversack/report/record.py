@@ -230,7 +230,7 @@ class LayerRecord:
     """How one layer is stored and what that costs.
 
     Attributes:
-        bits: bits of a weight.
+        bits: of a weight as it is stored.
         relative_error: of the tensor it leaves, against float; None when not compared.
         time_share, float_time_share: measured fraction of the artefact's time, and of the float artefact's.
     """
@@ -240,7 +240,7 @@ class LayerRecord:
     macs: int
     parameters: int
     precision: str
-    bits: int
+    bits: float
     granularity: str
     relative_error: float | None
     time_share: float | None

@@ -31,7 +31,8 @@ def _target(record: Record, target: str) -> str:
     if best is None:
         reasons = [one.reason for one in record.candidates if one.target == target and one.reason]
         return f"{target}: failed" + (f" ({reasons[-1]})" if reasons else "")
-    verdict = "missed" if any(limit.missed for limit in record.limits_of(target)) else "met"
+    missed = any(limit.missed for limit in record.limits_of(target)) or headline.halved(record, target)
+    verdict = "missed" if missed else "met"
     figures = _figures(best, record.baseline, "best float" if record.architectures else "float")
     return f"{target}: {'  '.join((*filter(None, [best.architecture]), *figures, verdict))}"
 
