@@ -14,7 +14,7 @@ from haversack.base.budget import Budget
 from haversack.base.plan import Step
 from haversack.base.profile import Profile
 from haversack.base.progress import Event
-from haversack.choose.mixing import MARGIN, MARGINS, MIXED, margins
+from haversack.choose.mixing import MARGIN, MARGINS, MIXED, margins, settled
 from haversack.choose.verdict import checks
 
 
@@ -133,6 +133,27 @@ def test_the_knapsack_finds_what_no_uniform_plan_is(world):
     assert first.artifact.bytes <= 300_000
     assert first.parity.relative_error < world.truth(world.plan("int8"))[2]
     assert {one.verdict for one in found[1:]} == {"met", "missed"}
+
+
+def compared(world, differing):
+    """Make candidates of ``world`` that were compared with the reference."""
+
+    def evaluate(plan):
+        one = world.evaluate(plan)
+        return replace(one, parity=replace(one.parity, reference_compared=100, reference_differing=differing))
+
+    return evaluate
+
+
+@pytest.mark.parametrize(("differing", "made"), [(0, 0), (1, 1)])
+def test_no_layer_is_left_in_float_where_the_reference_bits_meet_every_limit(world, differing, made):
+    evaluate, budget = compared(world, differing), Budget(size=600_000)
+    found = best([world.plan("int8")], budget, evaluate, mixer=world.mixer, rounds=1)
+    assert len(mixed(found)) == made
+    base = evaluate(world.plan("int8"))
+    plan, _ = propose(world.mixer, base, budget, 0.0)
+    assert (plan.layers == base.plan.layers) is settled(base, budget) is (not made)
+    assert not settled(base, Budget(size=100_000))
 
 
 def test_the_forecast_is_kept_beside_the_measurement(world):

@@ -16,7 +16,7 @@ from haversack.choose import knapsack
 from haversack.choose.forecast import COMPUTING
 from haversack.choose.knapsack import Limit
 from haversack.choose.options import Option, borders, options, stored_bits
-from haversack.choose.verdict import amount, ranked
+from haversack.choose.verdict import amount, checks, exactness, ranked
 
 MARGIN = 0.01
 """The knapsack aims this far inside a limit; each miss by measurement widens it."""
@@ -139,7 +139,8 @@ class Mixer:
         limits = [limit for target in bases for limit in fixed[target].limits(budget, 1.0 - margin)]
         edges = borders(self.graph, list(items))
         found = knapsack.solve(_whole(items), limits, borders=edges)
-        if not found.feasible or list(found.chosen.values()) == uniform:
+        unchanged = found.feasible and list(found.chosen.values()) == uniform
+        if not found.feasible or (unchanged and not all(settled(one, budget) for one in bases.values())):
             found = knapsack.solve(items, limits, borders=edges)
         layers = {key: option.plan for key, option in found.chosen.items() if option.plan.precision != "float32"}
         expected = sum(option.loss for option in uniform)
@@ -261,7 +262,7 @@ def base_of(target: str, made: Mapping[str, Candidate], budget: Budget, mixer: M
     """Return the uniform candidate with integers that a target's mixtures are made of.
 
     It is the best one around which a new mixture is forecast to meet the limits, or else the best one. None where there
-    is none, or no limit that mixing changes.
+    is none, no limit that mixing changes, or nothing that would come before the best one.
     """
     uniform = [one for one in made.values() if one.verdict != "failed" and _cheapens(one) and one.plan.origin != MIXED]
     if not uniform or set(budget.limits()) <= {"drop", "memory"}:
@@ -269,9 +270,22 @@ def base_of(target: str, made: Mapping[str, Candidate], budget: Budget, mixer: M
     order = ranked(uniform, budget)
     for base in order:
         found = mixer.propose({target: base}, budget, MARGIN)
-        if found is not None and found.feasible and found.plans[target].digest not in made:
+        if found is None or not found.feasible:
+            continue
+        if found.plans[target].digest not in made:
             return base
+        if base is order[0] and settled(base, budget):
+            return None
     return order[0]
+
+
+def settled(candidate: Candidate, budget: Budget) -> bool:
+    """Say whether a candidate meets every limit with the reference's bits: layers in float would cost it these.
+
+    What gives the reference's bits comes first of all that meets the limits (``verdict.ranked``), so that a mixture of
+    integers and floats would be made and measured for nothing.
+    """
+    return exactness(candidate) == "equal" and all(check.met for check in checks(candidate, budget))
 
 
 def _cheapens(candidate: Candidate) -> bool:
