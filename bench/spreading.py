@@ -2,8 +2,8 @@
 
     python bench/spreading.py WORKERS      # 0: here; prints JSON
 
-One thread in every process. Measured is from the first task to the last result, with what a worker needs to begin: a
-process, PyTorch, the model. Starting Ray itself is told apart.
+One thread in every process. Measured is from the first task to the last result. What workers read before there are any
+tasks (PyTorch, the model), they read while the activation ranges are taken, as in a run; starting Ray is told apart.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import ray
 import torch
 from torch import nn
 
@@ -110,6 +111,20 @@ def test_results_are_in_order_from_more_than_one_process(cluster, tmp_path):
     processes = {path.read_text() for path in tmp_path.iterdir()}
     assert len(processes) == 2
     assert str(os.getpid()) not in "".join(processes)
+
+
+def test_a_program_that_was_told_of_ahead_is_read_before_the_first_task(cluster, model, tmp_path):
+    cluster.ahead(model.program)
+    (_, reference) = cluster._programs[str(id(model.program))]
+    assert {type(found) for found in ray.get(cluster.warming)} == {type(None)}
+    found = set(cluster(spread_work.knows, (str(tmp_path), reference.hex()), range(6)))
+    assert found == {True}
+    assert len({path.read_text() for path in tmp_path.iterdir()}) == 2
+
+
+def test_here_there_is_nothing_to_read_ahead(model):
+    here.ahead(model.program)
+    assert list(here(lambda shared, task: shared + task, 1, [2])) == [3]
 
 
 def test_sensitivity_is_the_same_to_the_bit(cluster, model):

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from haversack.base.errors import EnvironmentFault, MissingExtra, UsageError
 from haversack.base.progress import silent
 from haversack.base.spread import here
-from haversack.flow import cluster
-from haversack.flow.cluster import Address, check, parsed, spreading
+from haversack.flow import cluster, cluster_address
+from haversack.flow.cluster import spreading
+from haversack.flow.cluster_address import Address, check, parsed
 
 
 @pytest.mark.parametrize(
@@ -120,21 +121,21 @@ def test_another_server_is_no_ray(listening, said):
 
 
 def test_a_server_that_says_nothing_is_no_ray(listening, monkeypatch):
-    monkeypatch.setattr(cluster, "KNOCK_SECONDS", 0.3)
+    monkeypatch.setattr(cluster_address, "KNOCK_SECONDS", 0.3)
     with pytest.raises(EnvironmentFault, match="timed out"):
         check(listening(b""))
 
 
 def test_one_that_speaks_as_ray_does_is_looked_at_no_further(listening, monkeypatch):
     heard = []
-    real = cluster._knock
-    monkeypatch.setattr(cluster, "_knock", lambda address: heard.append(real(address)))
+    real = cluster_address._knock
+    monkeypatch.setattr(cluster_address, "_knock", lambda address: heard.append(real(address)))
     check(listening(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))))
     assert heard == [None]
 
 
 def test_without_ray_its_extra_is_named(monkeypatch):
-    monkeypatch.setattr(cluster, "installed", lambda name: "")
+    monkeypatch.setattr(cluster_address, "installed", lambda name: "")
     with pytest.raises(MissingExtra) as caught:
         check("local:2")
     assert str(caught.value).splitlines() == [

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 Shared = TypeVar("Shared")
 Task = TypeVar("Task")
@@ -29,10 +32,24 @@ class Spread(Protocol):
             tasks: read as far ahead as there are workers.
         """
 
+    def ahead(self, program: ExportedProgram) -> None:
+        """Tell of a program that tasks will share, before there are any: workers may read it meanwhile."""
 
-def here(function: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task], /) -> Iterator[Result]:
-    """Run the tasks in this process, each when its result is asked for."""
-    return (function(shared, task) for task in tasks)
+
+class Here:
+    """Runs the tasks in this process, each when its result is asked for."""
+
+    def __call__(
+        self, function: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task], /
+    ) -> Iterator[Result]:
+        """Yield the results; see ``Spread``."""
+        return (function(shared, task) for task in tasks)
+
+    def ahead(self, program: ExportedProgram) -> None:
+        """Do nothing: it is here already."""
+
+
+here = Here()
 
 
 class Light:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import secrets
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -21,103 +19,20 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from haversack.base.counted import counted
-from haversack.base.errors import EnvironmentFault, Fault, MissingExtra, UsageError
+from haversack.base.errors import EnvironmentFault, Fault, MissingExtra
 from haversack.base.progress import Event, Sink
 from haversack.base.spread import Result, Shared, Spread, Task, here
-from haversack.base.versions import installed
 from haversack.flow import far, parcels
+from haversack.flow.cluster_address import Address, check, parsed, unreachable
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-LOCAL = re.compile(r"local(?::(?P<workers>[1-9][0-9]{0,3}))?")
-FAR = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
-KNOCK_SECONDS, GREET_SECONDS = 5.0, 120.0
+GREET_SECONDS = 120.0
 RAYS_TRIES, OUR_TRIES = 2, 2
 """A task whose worker died is tried again so often by Ray, and so often we hand it to Ray, before it counts as lost."""
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-"""What an HTTP/2 client says first, with empty settings (RFC 9113, 3.4); gRPC, and so Ray, answers with its own."""
-SETTINGS = 4
 LONGEST, SHORT = 18, "/tmp"  # noqa: S108 - a folder of our own is made in it
 """Bytes of the name of a folder for passing files that leave room for the paths of Ray's sockets, and one that does."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where the workers are: ``local``, with how many, or a cluster's head by host and port."""
-
-    workers: int = 0
-    host: str = ""
-    port: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}" if self.host else f"local:{self.workers}"
-
-
-def parsed(text: str) -> Address:
-    """Return what was typed behind ``--ray``.
-
-    Raises:
-        UsageError: it is neither ``local``, ``local:WORKERS`` nor ``HOST:PORT``.
-    """
-    if near := LOCAL.fullmatch(text):
-        return Address(int(near["workers"] or len(os.sched_getaffinity(0))))
-    found = FAR.fullmatch(text)
-    if found is None or not 0 < int(found["port"]) < 1 << 16:
-        raise UsageError(
-            f"{text!r} is no address of a Ray cluster",
-            where="--ray",
-            next_step="--ray local:2 starts two workers here; --ray HOST:6379 joins a cluster that this machine is in",
-        )
-    return Address(host=found["host"], port=int(found["port"]))
-
-
-def check(text: str) -> None:
-    """Look at an address, whether Ray is installed, and whether something like it answers there.
-
-    Raises:
-        UsageError: it is none.
-        MissingExtra: Ray is not installed.
-        EnvironmentFault: nothing answers there.
-    """
-    address = parsed(text)
-    if not installed("ray"):
-        raise MissingExtra("ray", "ray", purpose="--ray")
-    if address.host and os.environ.get("RAY_USE_TLS", "0") in {"", "0"}:
-        _knock(address)
-
-
-def _knock(address: Address) -> None:
-    """Ask an address whether it speaks HTTP/2: Ray itself takes minutes to say that nobody is there.
-
-    Raises:
-        EnvironmentFault: it does not.
-    """
-    try:
-        with socket.create_connection((address.host.strip("[]"), address.port), KNOCK_SECONDS) as tried:
-            tried.settimeout(KNOCK_SECONDS)
-            tried.sendall(PREFACE)
-            said = tried.recv(9, socket.MSG_WAITALL)
-    except OSError as error:
-        raise _unreachable(address, (error.strerror or str(error)).lower()) from error
-    if len(said) < 9 or said[3] != SETTINGS:
-        raise _unreachable(address, "what answers there is no Ray")
-
-
-def _unreachable(address: Address, why: str, tried: str = "connecting") -> EnvironmentFault:
-    if not address.host:
-        return EnvironmentFault(
-            f"no Ray cluster comes up here: {why}",
-            where="--ray",
-            tried=f"{tried}, {address}",
-            next_step="repeat the same command on a calmer machine, or leave --ray out",
-        )
-    return EnvironmentFault(
-        f"no Ray cluster is reached at {address}: {why}",
-        where="--ray",
-        tried=tried,
-        next_step=f"on this machine: ray start --address={address}; or --ray local:2; or leave --ray out",
-    )
 
 
 @contextmanager
@@ -221,7 +136,7 @@ def _join(stack: ExitStack, address: Address, threads: int) -> None:
         ray.init(**quiet)
     except Exception as error:  # among others a plain one, where its processes do not come up in time
         lines = [line for line in str(error).splitlines() if line.strip()]
-        raise _unreachable(address, lines[0] if lines else type(error).__name__, "ray.init") from error
+        raise unreachable(address, lines[0] if lines else type(error).__name__, "ray.init") from error
 
 
 def _passing() -> str:
@@ -296,6 +211,14 @@ class Cluster:
         # Nobody waits: workers begin while the model is exported here.
         warm = ray.remote(far.warm).options(num_cpus=self.share)
         self.warming = [warm.remote() for _ in range(self.workers)]
+
+    def ahead(self, program: ExportedProgram) -> None:
+        """Have every worker read a program; nobody waits for it."""
+        import ray
+
+        reference = [self._programs[self._apart(program)][1]]
+        read = ray.remote(far.read).options(num_cpus=self.share)
+        self.warming += [read.remote(reference) for _ in range(self.workers)]
 
     def __call__(
         self, function: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task], /

@@ -19,6 +19,8 @@ from haversack.report import facts
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+NEEDED = ("torch.export", "haversack.flow.steps", "haversack.flow.race", "haversack.flow.crossing")
+"""Modules that bring all that tasks are made of."""
 COMPUTING = ("torch", "numpy", "scipy")
 """Packages whose version may change a bit of what a task computes."""
 
@@ -85,7 +87,19 @@ def greet(terms: Terms) -> Answer:
 
 def warm(seconds: float = 1.0) -> None:
     """Load what tasks need; for a while, so that the next one asked to is another worker."""
-    importlib.import_module("torch.export")
+    for module in NEEDED:
+        importlib.import_module(module)
+    time.sleep(seconds)
+
+
+def read(reference: list[Any], seconds: float = 1.0) -> None:
+    """Read a program that tasks will share; for a while, as ``warm``.
+
+    Args:
+        reference: where it is, as bytes: a Ray reference in a list.
+        seconds: to stay busy afterwards.
+    """
+    _program(reference[0])
     time.sleep(seconds)
 
 
@@ -172,14 +186,17 @@ def _value(shared: Any, programs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - R
     if key not in _shared:
         _shared.clear()  # one at a time: each may hold all weights of a model
 
-        def program(name: str) -> ExportedProgram:
-            reference = programs[name][0]
-            if reference.hex() not in _programs:
-                _programs[reference.hex()] = parcels.program_from(ray.get(reference))
-            return _programs[reference.hex()]
-
-        _shared[key] = parcels.unpacked(ray.get(shared[0]), program)
+        _shared[key] = parcels.unpacked(ray.get(shared[0]), lambda name: _program(programs[name][0]))
     return _shared[key]
+
+
+def _program(reference: Any) -> ExportedProgram:  # noqa: ANN401 - Ray's
+    import ray
+
+    key = reference.hex()
+    if key not in _programs:
+        _programs[key] = parcels.program_from(ray.get(reference))
+    return _programs[key]
 
 
 def _no_program(_: object) -> Any:  # noqa: ANN401 - never returns

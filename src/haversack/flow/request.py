@@ -19,7 +19,7 @@ from haversack.base.finding import KINDS
 from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.shelf import nearest
-from haversack.flow import cluster, degradations, requirements, scoping, settings
+from haversack.flow import cluster_address, degradations, requirements, scoping, settings
 from haversack.flow.effort import DEFAULT, effort
 from haversack.measure import devices
 from haversack.targets.contract import PLATFORMS, Target
@@ -245,7 +245,7 @@ def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
     effort(request.effort)
     devices.check_measuring(request.device)
     if request.ray:
-        cluster.check(request.ray)
+        cluster_address.check(request.ray)
     limits = budgets.parse(request.budget) if request.budget is not None else None
     worse = degraded(request)
     layers, without = said(request)

@@ -103,7 +103,9 @@ class Steps:
     def model(self) -> Model:
         """The float model, in the order in which least is alive at the peak."""
         with self.shop.clocked("load"):
-            return frugal(self.exported, self.data.first(), self.shop.tell)
+            found = frugal(self.exported, self.data.first(), self.shop.tell)
+            self.spread.ahead(found.program)
+            return found
 
     @cached_property
     def exported(self) -> Model:
@@ -129,8 +131,8 @@ class Steps:
 
     def only(self, names: Sequence[str]) -> Steps:
         """Return the steps for these targets alone; what is known of the model stays known."""
-        left = replace(self, targets={name: self.targets[name] for name in names})
-        vars(left).update({name: vars(self)[name] for name in ("exported", "model", "refusals") if name in vars(self)})
+        left, known = replace(self, targets={name: self.targets[name] for name in names}), vars(self)
+        vars(left).update({name: known[name] for name in ("exported", "model", "refusals") if name in known})
         return left
 
     def held_against(self, best: Baseline) -> Steps:
@@ -231,14 +233,8 @@ class Steps:
         """The float artefact scored, on both halves."""
 
         def make() -> np.ndarray:
-            names = [port.name for port in self.model.outputs]
-            state = quality.score(
-                self.float_predict,
-                self.data.evaluation(),
-                self.metric,
-                float_predict=self.float_predict,
-                names=names,
-            )
+            names, predict = [port.name for port in self.model.outputs], self.float_predict
+            state = quality.score(predict, self.data.evaluation(), self.metric, float_predict=predict, names=names)
             return state.rows()
 
         rows = self.shop.remember(

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from haversack.base.errors import Fault, JobError
+from haversack.flow import far
 
 
 def squared(shared, task):
@@ -25,6 +26,13 @@ def squared_together(shared, task):
     while len({path.read_text() for path in Path(folder).iterdir()} - {""}) < 2 and time.monotonic() < until:
         time.sleep(0.05)
     return found
+
+
+def knows(shared, task):
+    """Say whether this process has read a program, by the reference that it came from."""
+    folder, reference = shared
+    squared_together((folder, 1), task)
+    return reference in far._programs
 
 
 def dies_once(shared, task):
