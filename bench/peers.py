@@ -61,7 +61,7 @@ def static(floats: Path, path: Path, rows: Iterator[Mapping[str, np.ndarray]], m
     quantize_static(
         str(floats),
         str(path),
-        _Reader(rows),
+        Reader(rows),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
@@ -103,7 +103,7 @@ def measure(
     )
 
 
-class _Reader:
+class Reader:
     """What quantize_static reads calibration data from: one dictionary of inputs at a time, then None."""
 
     def __init__(self, rows: Iterator[Mapping[str, np.ndarray]]) -> None:

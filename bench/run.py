@@ -18,6 +18,7 @@ import detector
 import four_bits
 import lite0
 import minilm
+import sixteen_bits
 import spreading
 import table
 from accounting import ROOT, Packed, Row, Table
@@ -145,12 +146,16 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "small": lambda: [lite0.smallest()],
     "light": lite0.lightest,
     "detector": lambda: [detector.run()],
-    "minilm": lambda: [minilm.alone(), minilm.others()],
+    "minilm": lambda: [minilm.alone(), minilm.light(), minilm.others()],
     "four_bits": lambda: [four_bits.run()],
     "networks": bits.networks,
     "ray": lambda: [spreading.run()],
 }
-TABLES: dict[str, Callable[[], list[Table]]] = {"ablation": ablation.tables, "table": table.tables}
+TABLES: dict[str, Callable[[], list[Table]]] = {
+    "ablation": ablation.tables,
+    "table": table.tables,
+    "sixteen_bits": sixteen_bits.tables,
+}
 PARTS = (*MAKERS, *TABLES)
 
 
