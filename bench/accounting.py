@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ class Packed:
         peak_bytes: largest sum of the proportional set sizes of its process tree.
         exit_code: of the command.
         command: what was typed.
+        wall_seconds: from the first to the last.
     """
 
     out: Path
@@ -76,6 +78,7 @@ class Packed:
     peak_bytes: int
     exit_code: int
     command: str
+    wall_seconds: float = 0.0
 
     @property
     def best(self) -> dict[str, Any]:
@@ -110,6 +113,7 @@ def pack(
     targets: Sequence[str] = ("onnxruntime",),
     allow: Sequence[str] = (),
     effort: str = "default",
+    plan: Path | None = None,
 ) -> Packed:
     """Pack a job into build/bench/NAME, without anything from earlier runs.
 
@@ -120,6 +124,7 @@ def pack(
         targets: names of runtimes.
         allow: kinds of findings that do not end the run with an error.
         effort: what rounding weights may cost.
+        plan: a recipe whose plans are made, and no others.
 
     Raises:
         SystemExit: the run left no report.
@@ -131,16 +136,24 @@ def pack(
     shutil.rmtree(out, ignore_errors=True)
     allowed = [word for kind in allow for word in ("--allow", kind)]
     costing = [] if effort == "default" else ["--effort", effort]
+    costing += [] if plan is None else ["--plan", str(plan.relative_to(ROOT))]
     arguments = ["pack", job, "--budget", budget, *named, *allowed, *costing, "--out", str(out.relative_to(ROOT))]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     with PeakOfTree() as peak:
         done = subprocess.run([sys.executable, "-m", "haversack.cli", *arguments], cwd=ROOT, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - started
     if not (out / "report.json").exists():
         sys.exit(f"haversack pack {job} ended with {done.returncode} and left no report")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    return Packed(out, report, cpu, peak.peak_bytes, done.returncode, " ".join(["haversack", *arguments]))
+    return Packed(out, report, cpu, peak.peak_bytes, done.returncode, " ".join(["haversack", *arguments]), wall)
+
+
+def forecast(packed: Packed) -> float:
+    """Return the seconds that a dry run of the same command forecasts."""
+    command = [sys.executable, "-m", "haversack.cli", *packed.command.split()[1:], "--dry-run", "--json"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return float(json.loads(done.stdout)["forecast_seconds"])
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from accounting import Packed, Row, pack
+from accounting import Packed, Row, forecast, pack
 
 JOB = "examples/efficientnet_lite0.py"
 BUDGET = "size=5.2MB,latency=0.55x,drop=1pt"
@@ -48,6 +48,7 @@ def together() -> tuple[Packed, list[Row]]:
             differing == 0 and compared == SCORED * CLASSES,
         ),
         cost(packed, 300, 3e9),
+        timed(packed),
     ]
 
 
@@ -114,6 +115,15 @@ def rows(packed: Packed, target: str, bounds: tuple[float, float]) -> list[Row]:
         ),
         Row(f"{target}: file", f"≤ {most / 1e6:g} MB", f"{size / 1e6:.3f} MB", size <= most),
     ]
+
+
+def timed(packed: Packed) -> Row:
+    """Return what the run took beside what a dry run forecasts."""
+    told, took = forecast(packed), packed.wall_seconds
+    off = abs(told / took - 1.0)
+    return Row(
+        "forecast of the run's time", "within 30%", f"{told:.0f} s, it took {took:.0f} s: {off:.0%} off", off <= 0.3
+    )
 
 
 def cost(packed: Packed, seconds: float, size: float) -> Row:

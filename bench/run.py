@@ -18,6 +18,7 @@ import detector
 import four_bits
 import lite0
 import minilm
+import resolving
 import sixteen_bits
 import spreading
 import table
@@ -145,6 +146,7 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "three": three,
     "small": lambda: [lite0.smallest()],
     "light": lite0.lightest,
+    "resolve": lambda: [resolving.run()],
     "detector": lambda: [detector.run()],
     "minilm": lambda: [minilm.alone(), minilm.light(), minilm.others()],
     "four_bits": lambda: [four_bits.run()],
