@@ -23,6 +23,10 @@ OPSET = 23
 """The first that has Attention."""
 _HEADS_FIRST, _TURNED = [0, 2, 1, 3], [0, 2, 3, 1]
 """From [batch, length, heads, width] to [batch, heads, length, width], and to [batch, heads, width, length]."""
+_EXCHANGED = [[0, 1, 3, 2], [0, 2, 1]]
+"""Orders that exchange the last two of all four axes, or of three where batch and heads are one axis."""
+_WHOLE = "scaled_dot_product_attention"
+"""PyTorch's operator, which torch.onnx writes out: its keys are turned on a matrix of three axes."""
 _LAST = (-1, 3)
 Shape = tuple[str, ...]
 """Lengths of a tensor as the canonical graph tells them: numbers, or names of free ones."""
@@ -31,9 +35,10 @@ Shapes = Mapping["ir.Value", Shape]
 
 @dataclass(frozen=True)
 class _Scores:
-    """What a softmax reads: the product of queries and keys, its factor, and the mask that is added to it."""
+    """What a softmax reads: the product of queries and keys (heads apart), its factor, and the mask added to it."""
 
-    product: ir.Node
+    queries: ir.Value | None
+    keys: ir.Value | None
     scale: float
     mask: ir.Value | None
 
@@ -53,9 +58,11 @@ def write_attention(sheet: Sheet) -> None:
     """Write each attention whose inner tensors are float32 and read by nothing else as one operator.
 
     Tensors with codes have Q/DQ nodes between, and stay as they are. So does what takes its keys from fewer heads than
-    its queries, has a mask that is spread over its rows, or gives its weights out. See Attention in the ONNX operators.
+    its queries, has a mask that is spread over its rows, gives its weights out, or makes zeros of rows that see nothing
+    (as torch.onnx writes PyTorch's own attention with a mask). See Attention in the ONNX operators.
     """
-    shapes = {value: _shape(sheet, key) for key, value in sheet.floats.items()}
+    outputs = {value: sheet.model.graph.by_key[key].output for key, value in sheet.floats.items()}
+    shapes = {value: tuple(map(str, output.shape)) for value, output in outputs.items()}
     keys = {value: key for key, value in sheet.floats.items()}
     for softmax in [node for node in sheet.graph if node.op_type == "Softmax"]:
         scores = _scores(softmax)
@@ -64,17 +71,17 @@ def write_attention(sheet: Sheet) -> None:
         joined = _reader(turned.outputs[0], "Reshape") if turned is not None else None
         if scores is None or product is None or turned is None or joined is None or _order(turned) != _HEADS_FIRST:
             continue
-        queries = _heads(scores.product.inputs[0], _HEADS_FIRST, shapes)
-        others = _heads(scores.product.inputs[1], _TURNED, shapes), _heads(product.inputs[1], _HEADS_FIRST, shapes)
+        turning = ((scores.queries, _HEADS_FIRST), (scores.keys, _TURNED), (product.inputs[1], _HEADS_FIRST))
+        found = [one for value, order in turning if (one := _heads(value, order, shapes)) is not None]
         old = joined.outputs[0]
-        if queries is None or others[0] is None or others[1] is None or old not in keys:
+        if len(found) < len(turning) or old not in keys or outputs[old].dtype != "float32":
             continue
-        if not _fit(queries, others[0], others[1], shapes[old]) or not _masks(scores.mask, queries, others[0], shapes):
+        if not _fit(found[0], found[1], found[2], shapes[old]) or not _masks(scores.mask, found[0], found[1], shapes):
             continue
-        read = [queries.whole, others[0].whole, others[1].whole, *([scores.mask] if scores.mask is not None else [])]
-        heads = {"q_num_heads": queries.heads, "kv_num_heads": queries.heads}
-        name = f"{key_of(product.name or '')}/Attention"
-        _put(sheet, keys[old], sheet.node("Attention", read, name, scale=scores.scale, **heads))
+        read = [*(one.whole for one in found), *([scores.mask] if scores.mask is not None else [])]
+        name, heads = f"{key_of(product.name or '')}/Attention", found[0].heads
+        made = sheet.node("Attention", read, name, scale=scores.scale, q_num_heads=heads, kv_num_heads=heads)
+        _put(sheet, keys[old], made)
 
 
 def _put(sheet: Sheet, key: str, result: ir.Value) -> None:
@@ -84,12 +91,6 @@ def _put(sheet: Sheet, key: str, result: ir.Value) -> None:
     sheet.floats[key], sheet.opset = result, max(sheet.opset, OPSET)
     if not result.is_graph_output():
         result.name, old.name = f"{key}:out", f"{key}:out/before"
-
-
-def _shape(sheet: Sheet, key: str) -> Shape:
-    """Return the lengths of a node's output; none at all where it is not float32."""
-    found = sheet.model.graph.by_key[key].output
-    return tuple(map(str, found.shape)) if found.dtype == "float32" else ()
 
 
 def _scores(softmax: ir.Node) -> _Scores | None:
@@ -105,36 +106,57 @@ def _scores(softmax: ir.Node) -> _Scores | None:
     for scaled, mask in pairs:
         found = _scaled(scaled)
         if found is not None:
-            return _Scores(*found, mask)
+            (queries, first), (keys, second) = map(_factored, found[0].inputs[:2])
+            return _Scores(queries, keys, float(found[1] * (first * second)), mask)
     return None
 
 
-def _scaled(value: ir.Value | None) -> tuple[ir.Node, float] | None:
+def _scaled(value: ir.Value | None) -> tuple[ir.Node, np.float32] | None:
     """Return (the product of matrices, its factor) that a value is, if it is one and nothing else reads it."""
-    node = value.producer() if value is not None and _alone(value) else None
-    if node is None or node.op_type == "MatMul":
-        return None if node is None else (node, 1.0)
-    pairs = {"Mul": [(0, 1), (1, 0)], "Div": [(0, 1)]}.get(node.op_type, [])
-    for index, other in pairs:
-        inner, factor = node.inputs[index], _number(node.inputs[other])
-        made = inner.producer() if inner is not None and _alone(inner) else None
-        if made is not None and made.op_type == "MatMul" and factor:
-            return made, float(np.float32(1) / factor if node.op_type == "Div" else factor)
-    return None
+    inner, factor = _factored(value)
+    node = inner.producer() if inner is not None and _alone(inner) else None
+    if value is None or not _alone(value) or node is None or node.op_type != "MatMul":
+        return None
+    return node, factor
+
+
+def _factored(value: ir.Value | None) -> tuple[ir.Value | None, np.float32]:
+    """Return (what is multiplied, or divided, by one number; the factor), or (the value itself, 1)."""
+    node = value.producer() if value is not None else None
+    for index, other in {"Mul": [(0, 1), (1, 0)], "Div": [(0, 1)]}.get(node.op_type, []) if node is not None else []:
+        factor = _number(node.inputs[other]) if node is not None else None
+        if node is not None and factor:
+            return node.inputs[index], np.float32(1) / factor if node.op_type == "Div" else factor
+    return value, np.float32(1)
 
 
 def _heads(value: ir.Value | None, order: list[int], shapes: Shapes) -> _Heads | None:
     """Return the matrix whose heads a value is, in an order of axes, or None."""
+    inner = _exchanged(value) if order == _TURNED else None
+    if inner is not None:
+        return _heads(inner, _HEADS_FIRST, shapes)
     turned = value.producer() if value is not None else None
     cut = turned.inputs[0] if turned is not None and turned.op_type == "Transpose" else None
     node = cut.producer() if cut is not None else None
     if turned is None or cut is None or node is None or node.op_type != "Reshape" or _order(turned) != order:
         return None
-    whole, (*places, heads, width) = node.inputs[0], shapes.get(cut) or ("", "")
+    whole, (batch, length, heads, width) = node.inputs[0], shapes.get(cut, ("", "", "", ""))
     if whole is None or not heads.isdecimal() or not width.isdecimal():
         return None
-    found = _Heads(whole, places[0] if places else "", places[-1] if places else "", int(heads), int(width))
-    return found if shapes.get(whole) == (found.batch, found.length, str(found.heads * found.width)) else None
+    found = _Heads(whole, batch, length, int(heads), int(width))
+    return found if shapes.get(whole) == (batch, length, str(found.heads * found.width)) else None
+
+
+def _exchanged(value: ir.Value | None) -> ir.Value | None:
+    """Return the value whose last two axes were exchanged to give a value, or None."""
+    node = value.producer() if value is not None else None
+    flat = node is not None and node.op_type == "Reshape" and f":{_WHOLE}#" in key_of(node.name or "")
+    turned = node.inputs[0].producer() if node is not None and flat and node.inputs[0] is not None else node
+    if turned is None or turned.op_type != "Transpose" or _order(turned) != _EXCHANGED[flat]:
+        return None
+    inner = turned.inputs[0]
+    cut = inner.producer() if inner is not None and flat else None
+    return inner if not flat else cut.inputs[0] if cut is not None and cut.op_type == "Reshape" else None
 
 
 def _fit(queries: _Heads, keys: _Heads, values: _Heads, out: Shape) -> bool:
@@ -148,12 +170,15 @@ def _fit(queries: _Heads, keys: _Heads, values: _Heads, out: Shape) -> bool:
 
 
 def _masks(mask: ir.Value | None, queries: _Heads, keys: _Heads, shapes: Shapes) -> bool:
-    """Say whether the operator takes a mask: float32 with a number for each pair of places."""
+    """Say whether the operator takes a mask: four axes, and a number for each pair of places."""
     if mask is None:
         return True
-    batch, heads, *places = shapes.get(mask) or ("", "")
-    spread = batch in ("1", queries.batch) and heads in ("1", str(queries.heads))
-    return spread and places == [queries.length, keys.length]
+    shape = shapes.get(mask, ())
+    return (
+        shape[2:] == (queries.length, keys.length)
+        and shape[0] in ("1", queries.batch)
+        and shape[1] in ("1", str(queries.heads))
+    )
 
 
 def _alone(value: ir.Value) -> bool:
