@@ -20,19 +20,21 @@ def network(**asked):
     from torch import nn
 
     kind = {"factor": "after", "scale": 8**-0.5, "mask": True, "value": 8, "spread": "", "gives": "", "cross": False}
-    kind |= {"shared": False, **asked}
+    kind |= {"shared": "", **asked}
 
     class Attention(nn.Module):
         def __init__(self):
             super().__init__()
-            self.query, self.key = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-            self.value, self.out = nn.Linear(WIDTH, 3 * kind["value"]), nn.Linear(3 * kind["value"], WIDTH)
+            self.heads = 1 if kind["shared"] == "one" else 3
+            self.query, self.key = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 8 * self.heads)
+            self.value, self.out = nn.Linear(WIDTH, kind["value"] * 3), nn.Linear(3 * kind["value"], WIDTH)
 
         def forward(self, x, mask):
             other = x[:, 1:] * 2 if kind["cross"] else x
             q, k, v = self.query(x), self.key(other), self.value(other)
-            q, k, v = (each.view(*each.shape[:2], 3, -1).transpose(1, 2) for each in (q, k, v))
-            k = k[:, :1].expand(-1, 3, -1, -1) if kind["shared"] else k
+            q, v = (each.view(*each.shape[:2], 3, -1).transpose(1, 2) for each in (q, v))
+            k = k.view(*other.shape[:2], self.heads, -1).transpose(1, 2)
+            k = k[:, :1].expand(-1, 3, -1, -1) if kind["shared"] == "expanded" else k
             if kind["factor"] == "torch":
                 seen = mask[:, None, None, :].bool().expand(-1, 1, x.shape[1], -1) if kind["mask"] else None
                 made = nn.functional.scaled_dot_product_attention(q, k, v, seen)
@@ -139,7 +141,8 @@ def whole(exported, tmp_path_factory):
 
 LEFT = {
     "a mask that is spread over the rows": {"spread": "rows"},
-    "fewer heads of keys": {"shared": True},
+    "heads of keys that several read": {"shared": "expanded"},
+    "one head of keys for all": {"shared": "one"},
     "PyTorch's own with a mask": {"factor": "torch"},
     "weights that are given out": {"gives": "weights"},
     "a softmax along another axis": {"gives": "other axis"},
