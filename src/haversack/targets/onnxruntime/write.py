@@ -11,6 +11,7 @@ from haversack.base.errors import ConversionError, Fault
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.base.plan import GROUPS, NARROW
+from haversack.targets.onnxruntime.attention import write_attention
 from haversack.targets.onnxruntime.integers import Codes, write_unit
 from haversack.targets.onnxruntime.palettes import palette_fault
 from haversack.targets.onnxruntime.sharing import share
@@ -86,6 +87,7 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
             write_unit(codes, whole[node.key])
         elif node.key not in inside:
             _write_float(codes, node, skeleton, places.encodings.get(node.key))
+    write_attention(sheet)
     share(sheet.graph)
     data = sheet.finish(model.weights)
     names = _names(codes, skeleton)
