@@ -24,7 +24,9 @@ from haversack.base.shelf import Shelf
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.execute import Executor
 
-SHELF = Shelf("haversack.compress.prepare", "preparation step", also=frozenset({"channels", "means", "moments"}))
+SHELF = Shelf(
+    "haversack.compress.prepare", "preparation step", also=frozenset({"by_outputs", "channels", "means", "moments"})
+)
 TOLERANCE = 1e-4
 """How far a step that keeps the outputs may move them, relative to their norm, before it is refused."""
 
