@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from haversack.base.constraints import Constraints
 from haversack.base.counted import counted
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.finding import Finding
+from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Sample
 from haversack.base.plan import STATIC, Plan
 from haversack.base.profile import TensorStatistics
@@ -17,6 +20,7 @@ from haversack.compress.encode import encode, store_weights
 from haversack.compress.importance import importance
 from haversack.compress.prepare.contract import SHELF, PrepareContext, PrepareStep
 from haversack.compress.selection import holdable
+from haversack.tools.numerics.affine import quantize
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def apply(
 
     In order: the preparation steps that need no encodings; the ranges of the prepared model's activations; how much
     the weights of palettes count; the encodings; the steps that need them. These may change biases and
-    weights, which are then stored anew with the scales that they have (raised where a bias has outgrown its room).
+    weights, which are then stored anew with the scales that they have, or that a step gives them (raised where a bias
+    has outgrown its room).
 
     Args:
         model: the float model.
@@ -80,7 +85,9 @@ def apply(
     encodings, findings = encode(model, plan, ranges(model) if static else {}, constraints, counts)
     late = [part for part in parts if "encodings" in part.needs]
     for part in late:
-        model = _run(part, model, replace(context, encodings=encodings))
+        scales: dict[str, np.ndarray] = {}
+        model = _run(part, model, replace(context, encodings=encodings, rescale=scales.__setitem__))
+        encodings = _rescaled(encodings, model, scales)
     if late:
         affine = {key: value for key, value in encodings.tensors.items() if isinstance(value, Affine)}
         made, _ = holdable(model.graph, plan, constraints)
@@ -89,6 +96,20 @@ def apply(
         findings = tuple(dict.fromkeys((*findings, *told)))
     sink(Event("compress", "done", f"{counted(len(plan.layers), 'layer')} encoded"))
     return Compressed(model, encodings, tuple(dict.fromkeys((*findings, *learnt))), exact)
+
+
+def _rescaled(encodings: Encodings, model: Model, scales: Mapping[str, np.ndarray]) -> Encodings:
+    """Return encodings with other scales for some weights, and the integers that the model's weights have there."""
+    made = {key: replace(_affine(encodings, key), scale=np.asarray(scale, np.float32)) for key, scale in scales.items()}
+    weights = {key: model.weights[str(model.graph.by_key[split_tensor(key)[0]].weight)] for key in made}
+    codes = {key: quantize(weights[key], encoding) for key, encoding in made.items()}
+    return Encodings({**encodings.tensors, **made}, {**encodings.integers, **codes}) if made else encodings
+
+
+def _affine(encodings: Encodings, key: str) -> Affine:
+    found = encodings.affine(key)
+    assert found is not None, "only integers have scales to change"
+    return found
 
 
 def _run(part: PrepareStep, model: Model, context: PrepareContext) -> Model:
