@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, ClassVar
@@ -14,24 +14,27 @@ from haversack.base.encodings import Encodings
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
 from haversack.base.progress import Event, steps
-from haversack.compress.prepare.contract import PrepareContext, PrepareStep, only_reader
+from haversack.compress.prepare.by_outputs import mendable
+from haversack.compress.prepare.contract import PrepareContext, PrepareStep
 from haversack.compress.prepare.gptq import Gptq
 from haversack.compress.prepare.learnt import Learnt, Stored
-from haversack.compress.prepare.means import correctable
+from haversack.compress.prepare.means import mean_output, tell_few
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.segments import Alive, Hooks, Segments, encoded
-from haversack.tools.graph.simulate import stored_weight
-from haversack.tools.numerics.affine import quantize
+from haversack.tools.graph.simulate import Arrival, stored_weight
+from haversack.tools.numerics.affine import dequantize
 from haversack.tools.numerics.soft_rounding import beta
 
 if TYPE_CHECKING:
     import torch
 
+START = Gptq()
+"""Its integers are what a block begins with."""
 BATCH = 16
 HELD = 4
 """One in so many batches is held back from training and judges it."""
-PENALTY = 0.1
-"""What all roundings undecided cost, of the error that the block begins with."""
+PENALTY = 1000.0
+"""What it costs where all roundings are undecided, of the error that the block begins with."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class BlockReconstruction(PrepareStep):
     leaves: ClassVar[frozenset[str]] = frozenset({"graph"})
     samples: int = 1024
     epochs: int = 20
-    rate: float = 0.02
+    rate: float = 0.05
     megabytes: float = 1000.0
     layers: int = 3
 
@@ -73,37 +76,26 @@ class BlockReconstruction(PrepareStep):
     def _inner(self, model: Model, context: PrepareContext) -> Model:
         encodings = context.encodings
         assert encodings is not None, "the contract checks that they are there"
-        if not correctable(model, encodings):
+        nodes = mendable(model, encodings)
+        if not nodes:
             return model
-        start = Gptq(samples=self.samples, megabytes=self.megabytes).apply(model, context)
-        changed = {name: value for name, value in start.weights.items() if value is not model.weights[name]}
-        blocks = _blocks(Segments(model), _trainable(model, encodings), self.layers)
+        blocks = _blocks(Segments(model), list(nodes.values()), self.layers)
         batches = _fitting(model, blocks, context, self.samples, self.megabytes)
-        work = _Reconstruction(self, model, start, context, blocks, batches)
-        changed |= work.weights()
+        work = _Reconstruction(self, model, context, blocks, batches)
+        changed = work.weights()
         rows = sum(batch[0].shape[0] for batch in batches)
-        text = f"{work.kept} of {counted(work.trained, 'block')} came nearer to float than by gptq"
+        tell_few(rows, self.samples, context.tell)
+        text = f"{work.kept} of {counted(work.trained, 'block')} came nearer to float by training"
         context.sink(Event("compress", "note", f"{text}, on samples that they were not trained on"))
         return model.with_weights(changed, f"{self.name}: {text}, {counted(rows, 'sample')}")
 
 
 @dataclass(frozen=True)
 class _Block:
-    """A span of steps, and the layers that are trained there."""
+    """A span of steps, and the layers that are rounded there, in execution order."""
 
     span: range
     nodes: tuple[Node, ...]
-
-
-def _trainable(model: Model, encodings: Encodings) -> list[Node]:
-    """Return the layers that run in integers with fixed scales, with a weight and a bias that nobody else reads."""
-    return [
-        node
-        for node in correctable(model, encodings).values()
-        if encodings.affine(f"{node.key}:weight") is not None
-        and encodings.affine(f"{node.inputs[0]}:out") is not None
-        and only_reader(model, node, str(node.weight))
-    ]
 
 
 def _blocks(segments: Segments, nodes: Sequence[Node], most: int) -> list[_Block]:
@@ -154,7 +146,6 @@ class _Reconstruction:
         self,
         step: BlockReconstruction,
         model: Model,
-        start: Model,
         context: PrepareContext,
         blocks: Sequence[_Block],
         batches: Sequence[Sample],
@@ -163,61 +154,86 @@ class _Reconstruction:
         self.step, self.model, self.context, self.encodings = step, model, context, context.encodings
         self.segments = Segments(model)
         self.blocks, self.batches = blocks, batches
+        self.constants = _as_stored(model, context.encodings)
         self.stored: dict[str, Stored] = {}
-        self.constants = _constants(model, start, context.encodings)
-        self.begun = {node.key: _begun(start, context.encodings, node) for block in blocks for node in block.nodes}
+        self.changed: dict[str, np.ndarray] = {}
         self.kept = self.trained = 0
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Go through all blocks and return what changes against their start, float32 by parameter name."""
+        """Go through all blocks and return the new weights and biases, float32 by parameter name."""
         import torch
 
         with torch.no_grad():
             arriving = [self.segments.start(batch, self._hooks()) for batch in self.batches]
             exact = [self.segments.start(batch, Hooks()) for batch in self.batches]
-        busy = sum(bool(block.nodes) for block in self.blocks)
-        told = steps(range(busy), self.context.sink, "compress", "blocks brought near to float", busy)
-        for seed, block in enumerate(self.blocks):
+        told = steps(self.blocks, self.context.sink, "compress", "blocks brought near to float", len(self.blocks))
+        for seed, block in enumerate(told):
             with torch.no_grad():
+                for node in block.nodes:
+                    self._round(block, node, arriving, exact)
                 exact = [self.segments.run(block.span, alive, Hooks()) for alive in exact]
-            if block.nodes:
-                next(told)
-                self._learn(block, arriving, exact, seed)
+            self._learn(block, list(zip(arriving, exact, strict=True)), seed)
             with torch.no_grad():
                 arriving = [self.segments.run(block.span, alive, self._hooks()) for alive in arriving]
-        next(told, None)
-        return self._changes()
+        return self.changed
 
     def _hooks(self, over: Mapping[str, torch.Tensor] | None = None) -> Hooks:
         return encoded(self.encodings, {**self.constants, **(over or {})})
 
-    def _learn(self, block: _Block, arriving: Sequence[Alive], exact: Sequence[Alive], seed: int) -> None:
-        """Train a block, and keep what it learnt where the batches that were held back say so."""
-        held = list(range(len(arriving)))[HELD - 1 :: HELD] or list(range(len(arriving)))[1:][-1:]
-        fitted = [index for index in range(len(arriving)) if index not in held]
-        if not held:
+    def _round(self, block: _Block, node: Node, arriving: Sequence[Alive], exact: Sequence[Alive]) -> None:
+        """Round a layer by its outputs, as the part that this one starts from does, behind the layers before it."""
+        before = range(block.span.start, self.segments.readers[node.key])
+        made, twin = (
+            _Inputs(self.segments, node, before, alive, hooks)
+            for alive, hooks in ((arriving, self._hooks()), (exact, Hooks()))
+        )
+        weight, bias = (self.model.weights[str(name)] for name in (node.weight, node.bias))
+        encoding = self.encodings.affine(f"{node.key}:weight")
+        values = stored_weight(self.model, self.encodings, node)
+        assert values is not None, "layers that are rounded have integers or a palette"
+        wanted = mean_output(node, weight, twin) + bias
+        if encoding is not None:
+            codes = START.codes(node, weight, encoding, Arrival(made, twin), self.context.tell)
+            values = dequantize(codes, encoding)
+        mended = (wanted - mean_output(node, values, made)).astype(np.float32)
+        self._keep({str(node.weight): values, str(node.bias): mended} if encoding else {str(node.bias): mended})
+        if encoding is not None and self.encodings.affine(f"{node.inputs[0]}:out") is not None:
+            self.stored[node.key] = Stored(encoding, codes, mended)
+
+    def _keep(self, values: Mapping[str, np.ndarray]) -> None:
+        import torch
+
+        self.changed |= values
+        self.constants |= {name: torch.from_numpy(value) for name, value in values.items()}
+
+    def _learn(self, block: _Block, pairs: Sequence[tuple[Alive, Alive]], seed: int) -> None:
+        """Train a block's layers, and keep what they learnt where the batches that were held back say so.
+
+        Args:
+            block: its layers are rounded.
+            pairs: for each batch, what is alive before the block, and what is alive behind it in float.
+            seed: of the order of batches.
+        """
+        nodes = [node for node in block.nodes if node.key in self.stored]
+        held = list(pairs[HELD - 1 :: HELD] or pairs[1:][-1:])
+        fitted = [pair for index, pair in enumerate(pairs) if index % HELD != HELD - 1]
+        fitted = fitted if len(pairs) >= HELD else fitted[:-1]
+        if not nodes or not held:
             return  # a single batch judges nothing but itself
         self.trained += 1
-        pairs = [(arriving[index], exact[index]) for index in range(len(arriving))]
-        judges = [pairs[index] for index in held]
-        before = self._error(block, judges, self._hooks())
-        learnt = [
-            Learnt(
-                node,
-                self.begun[node.key],
-                self.model.weights[str(node.weight)],
-                scales=self.context.rescale is not None,
-            )
-            for node in block.nodes
-        ]
-        if not before > 0 or not self._train(block, learnt, [pairs[index] for index in fitted], before, seed):
+        before = self._error(block, held, self._hooks())
+        free = self.context.rescale is not None
+        learnt = [Learnt(one, self.stored[one.key], self.model.weights[str(one.weight)], scales=free) for one in nodes]
+        if not before > 0 or not self._train(block, learnt, fitted, before, seed):
             return
         made = {one.node.key: one.hardened() for one in learnt}
-        over = {name: value for one in learnt for name, value in _tensors(one.node, made[one.node.key]).items()}
-        if self._error(block, judges, self._hooks(over)) < before:
+        values = {name: value for one in learnt for name, value in made[one.node.key].values(one.node).items()}
+        if self._error(block, held, self._hooks({name: _tensor(value) for name, value in values.items()})) < before:
             self.kept += 1
-            self.stored |= made
-            self.constants |= over
+            self._keep(values)
+            for key, one in made.items():
+                if self.context.rescale is not None and (one.encoding.scale != self.stored[key].encoding.scale).any():
+                    self.context.rescale(f"{key}:weight", one.encoding.scale)
 
     def _train(
         self, block: _Block, learnt: Sequence[Learnt], pairs: Sequence[tuple[Alive, Alive]], error: float, seed: int
@@ -257,40 +273,32 @@ class _Reconstruction:
             sum(size for _, size in found), float(np.finfo(np.float32).tiny)
         )
 
-    def _changes(self) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = {}
-        for key, made in self.stored.items():
-            node, before = self.model.graph.by_key[key], self.begun[key]
-            if self.context.rescale is not None and (made.encoding.scale != before.encoding.scale).any():
-                self.context.rescale(f"{key}:weight", made.encoding.scale)
-            found |= {str(node.weight): made.weight(), str(node.bias): made.bias}
-        return found
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What arrives at a layer within a block, batch by batch, computed as often as asked for."""
+
+    segments: Segments
+    node: Node
+    span: range
+    before: Sequence[Alive]
+    hooks: Hooks
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for alive in self.before:
+            yield self.segments.read(self.node, self.segments.run(self.span, alive, self.hooks), self.hooks)
 
 
-def _begun(start: Model, encodings: Encodings, node: Node) -> Stored:
-    encoding = encodings.affine(f"{node.key}:weight")
-    assert encoding is not None, "trained layers have integers"
-    weight, bias = start.weights[str(node.weight)], start.weights[str(node.bias)]
-    return Stored(encoding, quantize(weight, encoding), bias)
+def _as_stored(model: Model, encodings: Encodings) -> dict[str, torch.Tensor]:
+    """Return the weights of all layers that are not float32, as they are stored, by parameter name."""
+    found = {str(node.weight): stored_weight(model, encodings, node) for node in model.graph.nodes if node.weight}
+    return {name: _tensor(value) for name, value in found.items() if value is not None}
 
 
-def _constants(model: Model, start: Model, encodings: Encodings) -> dict[str, torch.Tensor]:
-    """Return what gptq changed, and the weights of all other layers as they are stored, float32 by parameter name."""
+def _tensor(value: np.ndarray) -> torch.Tensor:
     import torch
 
-    found: dict[str, np.ndarray] = {}
-    for node in model.graph.nodes:
-        stored = stored_weight(model, encodings, node) if node.weight else None
-        if stored is not None:
-            found[str(node.weight)] = stored
-    found |= {name: value for name, value in start.weights.items() if value is not model.weights[name]}
-    return {name: torch.from_numpy(value.copy()) for name, value in found.items()}
-
-
-def _tensors(node: Node, made: Stored) -> dict[str, torch.Tensor]:
-    import torch
-
-    return {str(node.weight): torch.from_numpy(made.weight()), str(node.bias): torch.from_numpy(made.bias)}
+    return torch.from_numpy(value)
 
 
 def _squares(made: Alive, exact: Alive, before: Alive) -> tuple[torch.Tensor, float]:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from haversack.base.counted import counted
-from haversack.base.encodings import Affine
+from haversack.base.encodings import Affine, Encodings
 from haversack.base.finding import Finding
 from haversack.base.graph import Node
 from haversack.base.keys import split_node
@@ -102,23 +102,32 @@ class ByOutputs(PrepareStep):
     def _inner(self, model: Model, context: PrepareContext) -> Model:
         encodings = context.encodings
         assert encodings is not None, "the contract checks that they are there"
-        layers = {
-            key: node
-            for key, node in correctable(model, encodings).items()
-            if only_reader(model, node, str(node.weight))
-        }
+        layers = mendable(model, encodings)
 
         def weigh(node: Node, arrival: Arrival) -> np.ndarray | None:
             encoding = encodings.affine(f"{node.key}:weight")
             if encoding is None:
                 return None  # a palette: its values stay, its bias takes the mean
             exact = model.weights[str(node.weight)]
-            whole, halves = moments(node, exact.shape, *arrival.both())
-            _tell_dead(node, whole, context.tell)
-            codes = self._round(self._rows(exact, encoding, whole, halves))
-            return dequantize(codes.reshape(exact.shape), encoding)
+            return dequantize(self.codes(node, exact, encoding, arrival, context.tell), encoding)
 
         return with_means(self.name, model, layers, context, (self.samples, self.megabytes), weigh)
+
+    def codes(
+        self, node: Node, exact: np.ndarray, encoding: Affine, arrival: Arrival, tell: Callable[[Finding], None]
+    ) -> np.ndarray:
+        """Return a layer's integers, int32 in the weight's shape.
+
+        Args:
+            node: the layer.
+            exact: its float weight.
+            encoding: of the weight.
+            arrival: what arrives at it, and at its exact twin.
+            tell: takes findings.
+        """
+        whole, halves = moments(node, exact.shape, *arrival.both())
+        _tell_dead(node, whole, tell)
+        return self._round(self._rows(exact, encoding, whole, halves)).reshape(exact.shape)
 
     def _rows(self, exact: np.ndarray, encoding: Affine, whole: Moments, halves: tuple[Moments, ...]) -> Rows:
         """Return a layer's rows, with the damping that half of the samples chooses for a refit on the other half."""
@@ -130,6 +139,13 @@ class ByOutputs(PrepareStep):
             chosen = ridge(weight, fitted, held, RIDGES)
         scale = np.broadcast_to(encoding.scale, len(exact)).reshape(groups, -1)
         return Rows(weight, scale, encoding, chosen, max(self.damping, min(chosen, MOST_DAMPING)), whole, halves)
+
+
+def mendable(model: Model, encodings: Encodings) -> dict[str, Node]:
+    """Return the layers that are rounded so, by node key: with weight and bias of their own."""
+    return {
+        key: node for key, node in correctable(model, encodings).items() if only_reader(model, node, str(node.weight))
+    }
 
 
 def _tell_dead(node: Node, whole: Moments, tell: Callable[[Finding], None]) -> None:

@@ -20,7 +20,7 @@ NEAR, EDGE = 0.1, 0.02
 """How far from its code a rounding begins, towards the other; and how near to either where it saturates."""
 BOUND = 0.1
 """How far a scale may go, as a fraction of itself."""
-BIAS_UNIT = 0.05
+BIAS_UNIT = 0.02
 """What a bias moves by while a rounding's number moves by 1, as a fraction of the layer's mean bias."""
 
 
@@ -38,9 +38,9 @@ class Stored:
     codes: np.ndarray
     bias: np.ndarray
 
-    def weight(self) -> np.ndarray:
-        """Return the weight's values, float32."""
-        return dequantize(self.codes, self.encoding)
+    def values(self, node: Node) -> dict[str, np.ndarray]:
+        """Return the values of a layer's weight and bias, float32, by parameter name."""
+        return {str(node.weight): dequantize(self.codes, self.encoding), str(node.bias): self.bias}
 
 
 class Learnt:

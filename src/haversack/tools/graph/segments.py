@@ -153,6 +153,11 @@ class Segments:
             values = {name: one for name, one in values.items() if self._last.get(name, -1) > index}
         return values
 
+    def read(self, node: Node, alive: Alive, hooks: Hooks) -> torch.Tensor:
+        """Return the first tensor that flows into a node, of what is alive before its step."""
+        found: torch.Tensor = hooks.arrives(node, alive[self._simulator.names[node.inputs[0]]])
+        return found
+
     def _clamp(self, node: fx.Node) -> fx.Node | None:
         canonical = self._simulator.nodes.get(node.name)
         clamp = self._simulator.clamps.get(canonical.key) if canonical is not None else None
