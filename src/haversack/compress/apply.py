@@ -11,7 +11,6 @@ from haversack.base.constraints import Constraints
 from haversack.base.counted import counted
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.finding import Finding
-from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Sample
 from haversack.base.plan import STATIC, Plan
 from haversack.base.profile import TensorStatistics
@@ -86,8 +85,8 @@ def apply(
     late = [part for part in parts if "encodings" in part.needs]
     for part in late:
         scales: dict[str, np.ndarray] = {}
-        model = _run(part, model, replace(context, encodings=encodings, rescale=scales.__setitem__))
-        encodings = _rescaled(encodings, model, scales)
+        before, model = model, _run(part, model, replace(context, encodings=encodings, rescale=scales.__setitem__))
+        encodings = _restored(encodings, before, model, scales)
     if late:
         affine = {key: value for key, value in encodings.tensors.items() if isinstance(value, Affine)}
         made, _ = holdable(model.graph, plan, constraints)
@@ -98,18 +97,17 @@ def apply(
     return Compressed(model, encodings, tuple(dict.fromkeys((*findings, *learnt))), exact)
 
 
-def _rescaled(encodings: Encodings, model: Model, scales: Mapping[str, np.ndarray]) -> Encodings:
-    """Return encodings with other scales for some weights, and the integers that the model's weights have there."""
-    made = {key: replace(_affine(encodings, key), scale=np.asarray(scale, np.float32)) for key, scale in scales.items()}
-    weights = {key: model.weights[str(model.graph.by_key[split_tensor(key)[0]].weight)] for key in made}
-    codes = {key: quantize(weights[key], encoding) for key, encoding in made.items()}
-    return Encodings({**encodings.tensors, **made}, {**encodings.integers, **codes}) if made else encodings
-
-
-def _affine(encodings: Encodings, key: str) -> Affine:
-    found = encodings.affine(key)
-    assert found is not None, "only integers have scales to change"
-    return found
+def _restored(encodings: Encodings, before: Model, after: Model, scales: Mapping[str, np.ndarray]) -> Encodings:
+    """Return encodings with the scales and integers of the weights that a step has changed, for the step after it."""
+    made, codes = dict(encodings.tensors), dict(encodings.integers)
+    for node in after.graph.nodes:
+        encoding = encodings.affine(f"{node.key}:weight")
+        if encoding is None or after.weights[str(node.weight)] is before.weights[str(node.weight)]:
+            continue
+        key = f"{node.key}:weight"
+        made[key] = encoding = replace(encoding, scale=np.asarray(scales.get(key, encoding.scale), np.float32))
+        codes[key] = quantize(after.weights[str(node.weight)], encoding)
+    return Encodings(made, codes)
 
 
 def _run(part: PrepareStep, model: Model, context: PrepareContext) -> Model:

@@ -15,6 +15,7 @@ from haversack.base.plan import WIDTHS, Plan, Step
 from haversack.compress.apply import apply
 from haversack.compress.plans import uniform
 from haversack.compress.prepare import block_reconstruction
+from haversack.compress.prepare.bias_correct import BiasCorrect
 from haversack.compress.prepare.block_reconstruction import BlockReconstruction, _blocks
 from haversack.compress.prepare.contract import PrepareContext
 from haversack.profile.ranges import ranges
@@ -28,13 +29,14 @@ FEW = {"epochs": 40, "samples": 64}
 
 @pytest.fixture(scope="module")
 def made(folded):
-    """Return (bits, part, settings, events) -> the folded model in integers, rounded by that part."""
+    """Return (bits, part or parts, settings of the first, events) -> the folded model in integers, rounded so."""
 
     def make(bits, part, events=None, **settings):
         target = TARGETS.build("onnxruntime")
         demands = target.demands(folded)
         layers = uniform(folded.graph, WIDTHS[bits], weights=Step("mse"), widths=demands.widths)
-        steps = (Step(part, settings),) if part else ()
+        first, *others = (part,) if isinstance(part, str) else part
+        steps = (Step(first, settings), *map(Step, others))
         return apply(
             folded,
             Plan("onnxruntime", layers, steps, Step("mse"), ("onnxruntime",)),
@@ -68,6 +70,18 @@ def test_scales_are_learnt_within_their_bound_and_weights_lie_on_them(folded, ma
             values = dequantize(mine.encodings.integers[key], mine.encodings.affine(key))
             np.testing.assert_array_equal(values, mine.model.weights[node.weight])
     assert moved > 0
+
+
+def test_the_step_that_follows_sees_the_new_scales_and_integers(folded, made, monkeypatch):
+    seen = []
+    plain = BiasCorrect._inner
+    monkeypatch.setattr(BiasCorrect, "_inner", lambda self, *both: seen.append(both) or plain(self, *both))
+    one = made(3, ("block_reconstruction", "bias_correct"), **FEW)
+    ((model, context),) = seen
+    for key, codes in context.encodings.integers.items():
+        weight = model.weights[folded.graph.by_key[key.removesuffix(":weight")].weight]
+        np.testing.assert_array_equal(dequantize(codes, context.encodings.affine(key)), weight)
+        np.testing.assert_array_equal(codes, one.encodings.integers[key])
 
 
 def test_the_file_gives_what_the_reference_gives_bit_for_bit(folded, made, tmp_path):
