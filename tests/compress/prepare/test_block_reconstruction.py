@@ -227,3 +227,22 @@ def test_a_model_without_integers_comes_back_as_it_is(folded):
 def test_settings_that_make_no_sense(setting):
     with pytest.raises(ValueError, match="positive"):
         BlockReconstruction(**{setting: 0})
+
+
+def test_the_same_again_gives_the_same_bits(made):
+    one, again = (made(3, "block_reconstruction", epochs=5, samples=64) for _ in range(2))
+    assert one.encodings.digest == again.encodings.digest
+    assert one.model.digest == again.model.digest
+
+
+@pytest.mark.parametrize("part", ["adaround", "block_reconstruction"])
+def test_few_samples_are_told(made, part):
+    found = made(4, part, samples=16)
+    assert "few-samples" in {finding.kind for finding in found.findings}
+
+
+def test_outputs_of_every_float_tensor_that_a_block_makes_count():
+    made = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0]), "rows": 2, "index": torch.tensor([1])}
+    exact = {"a": torch.tensor([1.0, 0.0]), "b": torch.tensor([0.0]), "rows": 2, "index": torch.tensor([7])}
+    off, size = block_reconstruction._squares(made, exact, {"b": torch.tensor([0.0])})
+    assert (off.item(), size) == (4.0, 1.0)

@@ -14,9 +14,9 @@ from haversack.base.encodings import Encodings
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
 from haversack.base.progress import Event, steps
+from haversack.compress.prepare.adaround import Adaround
 from haversack.compress.prepare.by_outputs import mendable
 from haversack.compress.prepare.contract import PrepareContext, PrepareStep
-from haversack.compress.prepare.gptq import Gptq
 from haversack.compress.prepare.learnt import Learnt, Stored
 from haversack.compress.prepare.means import mean_output, tell_few
 from haversack.tools.graph.batches import rebatch
@@ -28,7 +28,7 @@ from haversack.tools.numerics.soft_rounding import beta
 if TYPE_CHECKING:
     import torch
 
-START = Gptq()
+START = Adaround()
 """Its integers are what a block begins with."""
 BATCH = 16
 HELD = 4
@@ -39,12 +39,12 @@ PENALTY = 1000.0
 
 @dataclass(frozen=True)
 class BlockReconstruction(PrepareStep):
-    """Rounds as gptq does, then trains block after block to give what the float block gives.
+    """Rounds as adaround does, and trains block after block to give what the float block gives.
 
     Li et al. 2021 (arXiv:2102.05426): a block reaches from one place of the graph where a single tensor is alive to
     another, so a residual block is whole; it has at most ``layers`` weights, or is one that cannot be cut. In each,
-    Adam trains on its inputs as they arrive, behind the blocks before it: for each weight whether it stays at gptq's
-    code or goes to the next one towards float (soft roundings, arXiv:2004.10568), the biases, and a factor of at most
+    Adam trains on its inputs as they arrive, behind the blocks before it: for each weight whether it stays at its code
+    or goes to the next one towards float (soft roundings, arXiv:2004.10568), the biases, and a factor of at most
     a tenth for each scale (Esser et al. 2020, arXiv:1902.08153). A quarter of the batches is held back: a block keeps
     what it learnt only where that brings its outputs nearer to float on these. Only layers that run in integers with
     fixed scales are trained. Float copies of what is alive between two blocks are held for all samples.

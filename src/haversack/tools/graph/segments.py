@@ -26,7 +26,7 @@ Alive = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a run lets another say.
+    """What a run lets another say; tensors are float32 in their nodes' shapes.
 
     Attributes:
         constant: name of a parameter -> its value, or None for the model's own.
@@ -154,7 +154,7 @@ class Segments:
         return values
 
     def read(self, node: Node, alive: Alive, hooks: Hooks) -> torch.Tensor:
-        """Return the first tensor that flows into a node, of what is alive before its step."""
+        """Return the first tensor that flows into a node, float32 of any shape, of what is alive before its step."""
         found: torch.Tensor = hooks.arrives(node, alive[self._simulator.names[node.inputs[0]]])
         return found
 
