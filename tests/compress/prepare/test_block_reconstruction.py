@@ -11,12 +11,13 @@ from few_codes import error, images, narrow
 from torch import nn
 
 from haversack.base.encodings import Encodings
-from haversack.base.plan import WIDTHS, Plan, Step
+from haversack.base.plan import WIDTHS, LayerPlan, Plan, Step
 from haversack.compress.apply import apply
 from haversack.compress.plans import uniform
 from haversack.compress.prepare import block_reconstruction
 from haversack.compress.prepare.bias_correct import BiasCorrect
 from haversack.compress.prepare.block_reconstruction import BlockReconstruction, _blocks
+from haversack.compress.prepare.block_reconstruction import _as_stored as as_stored
 from haversack.compress.prepare.contract import PrepareContext
 from haversack.profile.ranges import ranges
 from haversack.targets.contract import SHELF as TARGETS
@@ -246,3 +247,28 @@ def test_outputs_of_every_float_tensor_that_a_block_makes_count():
     exact = {"a": torch.tensor([1.0, 0.0]), "b": torch.tensor([0.0]), "rows": 2, "index": torch.tensor([7])}
     off, size = block_reconstruction._squares(made, exact, {"b": torch.tensor([0.0])})
     assert (off.item(), size) == (4.0, 1.0)
+
+
+def test_layers_of_other_precisions_run_as_they_are_stored(folded, monkeypatch):
+    """In a mixture with float16 and a palette, what is trained sees their stored values."""
+    seen = []
+    monkeypatch.setattr(
+        block_reconstruction, "_as_stored", lambda *both: seen.append(as_stored(*both)) or dict(seen[-1])
+    )
+    target = TARGETS.build("onnxruntime")
+    demands = target.demands(folded)
+    layers = dict(uniform(folded.graph, "int8", weights=Step("mse")))
+    half, book = list(layers)[1:3]
+    layers |= {half: LayerPlan("float16"), book: LayerPlan("palette", weights=Step("kmeans", {"bits": 4}))}
+    one = apply(
+        folded,
+        Plan("onnxruntime", layers, (Step("block_reconstruction", FEW),), Step("mse"), ("onnxruntime",)),
+        ranges=lambda model: ranges(model, images(1)),
+        constraints=demands,
+        samples=lambda: images(1),
+    )
+    weights = {key: folded.graph.by_key[key].weight for key in (half, book)}
+    assert len(np.unique(seen[0][weights[book]].numpy())) <= 16
+    exact = folded.weights[weights[half]]
+    np.testing.assert_array_equal(seen[0][weights[half]].numpy(), exact.astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(one.model.weights[weights[half]], exact)
