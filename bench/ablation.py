@@ -20,6 +20,7 @@ PAIRS = "750"
 """Every other pair of STS-B dev: sentences take a transformer long."""
 MINMAX, MSE = Step("minmax"), FULL
 FAST, DEFAULT, HIGH = (EFFORTS[name].rounding for name in ("fast", "default", "high"))
+SOFT, BLOCKS = Step("adaround"), Step("block_reconstruction", {"samples": 128})
 COARSER = {LITE0: 5.04, MINILM: 3.175}
 """Job -> a factor of all layers' steps, one of ``choose.options.FACTORS``; water fills as many bytes beside it."""
 HEAD = ("recipe", "relative error", "agreement", "drop", "file, MB", "download, MB", "CPU s")
@@ -49,6 +50,8 @@ def static(made: Artefacts) -> Iterator[tuple[str, Plan]]:
     yield "A, `equalize`, `bias_correct`", _after(best, Step("equalize"), FAST)
     yield "A, `gptq` (`--effort default`)", ours
     yield "A, `gptq` on 128 samples (`--effort high`)", _after(best, HIGH)
+    yield "A, `adaround`", _after(best, SOFT)
+    yield "A, `block_reconstruction`", _after(best, BLOCKS)
     yield "`minmax` ranges, `minmax` scales, `gptq`", _after(_plan(minmax), DEFAULT)
     for words, plan in _coarser(made, ours, COARSER[LITE0]):
         yield f"A, `gptq`, {words}", plan
@@ -57,6 +60,8 @@ def static(made: Artefacts) -> Iterator[tuple[str, Plan]]:
         ("minmax scales, `bias_correct`", MINMAX, FAST),
         ("clipped scales, `bias_correct`", CLIPPED, FAST),
         ("clipped scales, `gptq`", CLIPPED, DEFAULT),
+        ("clipped scales, `adaround`", CLIPPED, SOFT),
+        ("clipped scales, `block_reconstruction`", CLIPPED, BLOCKS),
     ):
         layers = {key: LayerPlan("w4a8", weights=step) if key in narrow else one for key, one in mse.items()}
         yield f"A, 4-bit weights where kernels take them: {words}", _after(_plan(layers, ranges=MSE), rounding)

@@ -34,7 +34,7 @@ def test_static_plans_end_with_the_rounding_of_their_level(name):
 
 
 def test_more_effort_costs_more():
-    costs = [EFFORTS[name].forwards for name in ("fast", "default", "high")]
+    costs = [EFFORTS[name].forwards for name in ("fast", "default", "high", "highest")]
     assert costs == sorted(set(costs))
     assert Request("job.py").effort == DEFAULT
 
@@ -42,7 +42,7 @@ def test_more_effort_costs_more():
 def test_a_level_that_is_none():
     with pytest.raises(UsageError, match="did you mean fast") as caught:
         effort("fats")
-    assert caught.value.next_step == "one of fast, default, high"
+    assert caught.value.next_step == "one of fast, default, high, highest"
     assert caught.value.exit_code == 2
 
 

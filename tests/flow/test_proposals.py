@@ -84,13 +84,14 @@ def test_without_joins_no_channels_are_evened_out():
     assert not any("equalize" in [step.part for step in plan.prepare] for plan in variants)
 
 
-def test_variants_with_channels_evened_out_come_last_and_before_the_rounding():
-    variants = proposals(joined(), "onnxruntime", PRECISIONS, ()).variants
+@pytest.mark.parametrize(("level", "rounding"), [("default", "gptq"), ("highest", "block_reconstruction")])
+def test_variants_with_channels_evened_out_come_last_and_before_the_rounding(level, rounding):
+    variants = proposals(joined(), "onnxruntime", PRECISIONS, (), EFFORTS[level]).variants
     evened = [plan for plan in variants if "equalize" in [step.part for step in plan.prepare]]
     assert evened == [*variants[-2:]]
     assert [plan.ranges.part for plan in evened] == ["mse", "minmax"]
     for plan in evened:
-        assert [step.part for step in plan.prepare] == ["fold_norm", "equalize", "gptq"]
+        assert [step.part for step in plan.prepare] == ["fold_norm", "equalize", rounding]
         assert "channels evened out" in plan.origin
 
 

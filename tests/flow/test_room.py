@@ -160,6 +160,11 @@ def test_rounding_takes_the_moments_of_the_widest_layer(model):
     squares = 10 * 8 * 576**2  # the linear layer; 27 and 2 groups of 18 in the convolutions
     assert room.rounding(model, Step("gptq"), 8) == squares + rows
     assert rows == pytest.approx(8 * 1.25 * forecast.peak_bytes(model.graph), abs=1)
+    assert (
+        room.rounding(model, Step("adaround"), 8)
+        == room.rounding(model, Step("block_reconstruction"), 8)
+        == squares + rows
+    )
     assert room.rounding(model, Step("gptq"), 10**6) == room.rounding(model, Step("gptq"), 64), "it takes 64 at most"
     few = room.rounding(model, Step("gptq", {"megabytes": 0.001}), 8)
     assert few == squares + 1000

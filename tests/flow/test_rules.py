@@ -152,6 +152,9 @@ def test_a_forbidden_quantizer_gives_way_to_the_plain_one():
     ("level", "without", "part"),
     [
         ("high", (), "gptq"),
+        ("highest", (), "block_reconstruction"),
+        ("highest", ("block_reconstruction",), "gptq"),
+        ("highest", ("block_reconstruction", "gptq"), "bias_correct"),
         ("default", ("gptq",), "bias_correct"),
         ("default", ("bias_correct",), "gptq"),
         ("fast", ("bias_correct",), None),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from haversack.base.constraints import Constraints
 from haversack.base.counted import counted
 from haversack.base.encodings import Affine, Encodings
@@ -17,6 +19,7 @@ from haversack.compress.encode import encode, store_weights
 from haversack.compress.importance import importance
 from haversack.compress.prepare.contract import SHELF, PrepareContext, PrepareStep
 from haversack.compress.selection import holdable
+from haversack.tools.numerics.affine import quantize
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def apply(
 
     In order: the preparation steps that need no encodings; the ranges of the prepared model's activations; how much
     the weights of palettes count; the encodings; the steps that need them. These may change biases and
-    weights, which are then stored anew with the scales that they have (raised where a bias has outgrown its room).
+    weights, which are then stored anew with the scales that they have, or that a step gives them (raised where a bias
+    has outgrown its room).
 
     Args:
         model: the float model.
@@ -80,7 +84,9 @@ def apply(
     encodings, findings = encode(model, plan, ranges(model) if static else {}, constraints, counts)
     late = [part for part in parts if "encodings" in part.needs]
     for part in late:
-        model = _run(part, model, replace(context, encodings=encodings))
+        scales: dict[str, np.ndarray] = {}
+        before, model = model, _run(part, model, replace(context, encodings=encodings, rescale=scales.__setitem__))
+        encodings = _restored(encodings, before, model, scales)
     if late:
         affine = {key: value for key, value in encodings.tensors.items() if isinstance(value, Affine)}
         made, _ = holdable(model.graph, plan, constraints)
@@ -89,6 +95,19 @@ def apply(
         findings = tuple(dict.fromkeys((*findings, *told)))
     sink(Event("compress", "done", f"{counted(len(plan.layers), 'layer')} encoded"))
     return Compressed(model, encodings, tuple(dict.fromkeys((*findings, *learnt))), exact)
+
+
+def _restored(encodings: Encodings, before: Model, after: Model, scales: Mapping[str, np.ndarray]) -> Encodings:
+    """Return encodings with the scales and integers of the weights that a step has changed, for the step after it."""
+    made, codes = dict(encodings.tensors), dict(encodings.integers)
+    for node in after.graph.nodes:
+        encoding = encodings.affine(f"{node.key}:weight")
+        if encoding is None or after.weights[str(node.weight)] is before.weights[str(node.weight)]:
+            continue
+        key = f"{node.key}:weight"
+        made[key] = encoding = replace(encoding, scale=np.asarray(scales.get(key, encoding.scale), np.float32))
+        codes[key] = quantize(after.weights[str(node.weight)], encoding)
+    return Encodings(made, codes)
 
 
 def _run(part: PrepareStep, model: Model, context: PrepareContext) -> Model:

@@ -30,20 +30,25 @@ EFFORTS: Mapping[str, Effort] = {
     FAST: Effort(Step("bias_correct"), "bias corrected", 300),
     DEFAULT: Effort(Step("gptq"), "rounded by outputs", 1000),
     "high": Effort(Step("gptq", {"samples": 128, "megabytes": 2000.0}), "rounded by outputs of more samples", 2000),
+    "highest": Effort(
+        Step("block_reconstruction", {"samples": 512, "megabytes": 2000.0}), "trained block by block", 30000
+    ),
 }
+BY_OUTPUTS = frozenset({"gptq", "adaround", "block_reconstruction"})
+"""Parts that round weights by what layers give, with second moments of their inputs."""
 
 
 PLAIN = Effort(None, "rounded to nearest", 0)
 
 
 def allowed(spend: Effort, without: Collection[str]) -> Effort:
-    """Return a level without the parts that the user forbids: the next cheaper one that uses none of them.
+    """Return a level without the parts that the user forbids: the dearest cheaper one that uses none of them.
 
     Args:
         spend: the level.
         without: names of parts.
     """
-    cheaper = (spend, EFFORTS[FAST], PLAIN)
+    cheaper = (spend, *(one for one in list(EFFORTS.values())[::-1] if one.forwards < spend.forwards), PLAIN)
     return next(one for one in cheaper if one.rounding is None or one.rounding.part not in without)
 
 

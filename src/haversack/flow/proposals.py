@@ -11,13 +11,12 @@ from haversack.base.graph import Graph, Node
 from haversack.base.plan import STATIC, WIDTHS, Plan, Precision, Step
 from haversack.choose.options import CLIPPED, PALETTE_BITS, QUANTIZERS
 from haversack.compress.plans import float_first, uniform
-from haversack.flow.effort import DEFAULT, EFFORTS, Effort
+from haversack.flow.effort import BY_OUTPUTS, DEFAULT, EFFORTS, Effort
 from haversack.tools.graph.roles import Role, role
 
 DYNAMIC_SHARE = 0.5
 """Above this share of the multiply-accumulates in linear layers a model is proposed in dynamic int8 first."""
 FOLD = (Step("fold_norm"),)
-BY_OUTPUTS = "gptq"
 CORRECTED = (*FOLD, Step("bias_correct"))
 EVEN = (*FOLD, Step("equalize", {"samples": 32}))
 VARIANTS = (("mse", "mse"), ("mse", "minmax"), ("minmax", "mse"), ("minmax", "minmax"), ("percentile", "mse"))
@@ -95,7 +94,7 @@ def proposals(
         return Proposals(tuple(variants), tuple(floats))
     rounding = () if spend.rounding is None else (spend.rounding,)
     kinds: list[tuple[tuple[Step, ...], str, str, str]] = [(FOLD, "", *parts) for parts in VARIANTS]
-    by_outputs = spend.rounding is not None and spend.rounding.part == BY_OUTPUTS
+    by_outputs = spend.rounding is not None and spend.rounding.part in BY_OUTPUTS
     if by_outputs and any(role(node) is Role.CONCAT for node in graph.nodes):
         kinds += [(EVEN, "channels evened out, ", *parts) for parts in EVENED]
     variants = [

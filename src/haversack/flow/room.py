@@ -17,6 +17,7 @@ from haversack.base.model import Model
 from haversack.base.plan import Step
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.flow.data import Data
+from haversack.flow.effort import BY_OUTPUTS
 from haversack.flow.proposals import mostly_linear
 from haversack.flow.replay import KEPT_BYTES
 from haversack.load.forecast import ACTIVATIONS, DATA, OTHERS, ROUNDING, WEIGHTS, Preflight, peak_bytes, sized
@@ -113,7 +114,7 @@ def rounding(model: Model, step: Step | None, rows: int) -> int:
     part = PREPARE.build(step.part, step.settings)
     held = min(rows, part.samples) * peak_bytes(model.graph) * SIDE_BY_SIDE
     squares = 0
-    for node in model.graph.nodes if step.part == "gptq" else ():
+    for node in model.graph.nodes if step.part in BY_OUTPUTS else ():
         if role(node) is Role.LAYER:
             shape, groups = model.weights[str(node.weight)].shape, int(node.attributes.get("groups", 1))
             squares = max(squares, groups * math.prod(shape[1:]) ** 2)

@@ -24,7 +24,11 @@ from haversack.base.shelf import Shelf
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.execute import Executor
 
-SHELF = Shelf("haversack.compress.prepare", "preparation step", also=frozenset({"channels", "means", "moments"}))
+SHELF = Shelf(
+    "haversack.compress.prepare",
+    "preparation step",
+    also=frozenset({"by_outputs", "channels", "learnt", "means", "moments"}),
+)
 TOLERANCE = 1e-4
 """How far a step that keeps the outputs may move them, relative to their norm, before it is refused."""
 
@@ -38,12 +42,15 @@ class PrepareContext:
         encodings: those of the plan, for steps that need them.
         sink: told of the progress.
         tell: takes findings: what of the model or the samples a user should know.
+        rescale: takes a weight's tensor key and new scales, float32 in the shape of its encoding's, for a step whose
+            weights are values at these; None where scales stay.
     """
 
     samples: Callable[[], Iterable[Sample]]
     encodings: Encodings | None = None
     sink: Sink = silent
     tell: Callable[[Finding], None] = lambda _: None
+    rescale: Callable[[str, np.ndarray], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -102,12 +102,16 @@ def with_means(
     told()
     Simulator(model).run(encodings, batches, arrive=arrive, beside=beside)
     rows = sum(batch[0].shape[0] for batch in batches)
-    if weigh and rows < FEW:
-        text = (
-            f"{counted(rows, 'calibration sample')} to round by: give {limits[0]}, or what fits these fits others less"
-        )
-        context.tell(Finding("few-samples", text))
+    if weigh:
+        tell_few(rows, limits[0], context.tell)
     return model.with_weights(changed, f"{step}: {counted(len(layers), 'layer')}, {counted(rows, 'sample')}")
+
+
+def tell_few(rows: int, wanted: int, tell: Callable[[Finding], None]) -> None:
+    """Tell of samples that are too few to round by."""
+    if rows < FEW:
+        text = f"{counted(rows, 'calibration sample')} to round by: give {wanted}, or what fits these fits others less"
+        tell(Finding("few-samples", text))
 
 
 def float_means(

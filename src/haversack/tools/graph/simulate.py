@@ -57,6 +57,21 @@ Arrive = Callable[[Node, Arrival], "Mended | None"]
 """Called before each layer with what arrives there; it may mend the layer."""
 
 
+def stored_weight(model: Model, encodings: Encodings, node: Node) -> np.ndarray | None:
+    """Return the values that a node's weight has as it is stored, float32, or None for the model's own."""
+    key = f"{node.key}:weight"
+    encoding = encodings.tensors.get(key)
+    if isinstance(encoding, Affine):
+        return dequantize(encodings.integers[key], encoding)
+    if isinstance(encoding, BlockAffine):
+        return blocks.values(encodings.integers[key], encoding)
+    if isinstance(encoding, Codebook):
+        return palette.values(encodings.integers[key], encoding)
+    if isinstance(encoding, Float) and encoding.dtype == "float16" and node.weight is not None:
+        return model.weights[node.weight].astype(np.float16).astype(np.float32)
+    return None
+
+
 class Simulator:
     """Runs one model under any encodings.
 
@@ -112,6 +127,18 @@ class _Codes:
     def value(self) -> torch.Tensor:
         """Return the float32 tensor."""
         return self.codes.float().sub_(self.zero_point).mul_(self.scale)
+
+
+def arriving(encodings: Encodings, node: Node, value: Any) -> Any:  # noqa: ANN401 - tensors, and sizes
+    """Return what a node reads of a float tensor of any shape that flows in: quantized where its input is *Dynamic*."""
+    if not isinstance(encodings.tensors.get(f"{node.key}:in"), Dynamic) or not value.is_floating_point():
+        return value
+    return rounded(value, from_range(float(value.min()), float(value.max())))
+
+
+def rounded(value: torch.Tensor, encoding: Affine) -> torch.Tensor:
+    """Return the float32 values, of any shape, that an activation has in integers of one scale."""
+    return _Codes(_codes(value, encoding), float(encoding.scale), float(encoding.zero_point)).value()
 
 
 class _Walk:
@@ -183,7 +210,7 @@ class _Walk:
             return found
         names = {str(n.target): n.name for n in node.all_input_nodes if n.op == "get_attr"}
         if canonical.weight in names:
-            stored = self._stored(canonical)
+            stored = stored_weight(self.simulator.model, self.encodings, canonical)
             if stored is not None:
                 found[names[canonical.weight]] = torch.from_numpy(stored)
         if self.arrive is not None and role(canonical) is Role.LAYER:
@@ -194,20 +221,6 @@ class _Walk:
                 if name is not None and value is not None:
                     found[names[name]] = torch.from_numpy(np.array(value, np.float32))
         return found
-
-    def _stored(self, node: Node) -> np.ndarray | None:
-        """Return the values that a node's weight has as it is stored, or None for the model's own."""
-        key = f"{node.key}:weight"
-        encoding = self.encodings.tensors.get(key)
-        if isinstance(encoding, Affine):
-            return dequantize(self.encodings.integers[key], encoding)
-        if isinstance(encoding, BlockAffine):
-            return blocks.values(self.encodings.integers[key], encoding)
-        if isinstance(encoding, Codebook):
-            return palette.values(self.encodings.integers[key], encoding)
-        if isinstance(encoding, Float) and encoding.dtype == "float16" and node.weight is not None:
-            return self.simulator.model.weights[node.weight].astype(np.float16).astype(np.float32)
-        return None
 
     def _call(self, node: fx.Node, index: int, constants: Mapping[str, torch.Tensor]) -> Any:  # noqa: ANN401 - as op
         from torch.fx.node import map_arg
@@ -222,11 +235,7 @@ class _Walk:
         return node.target(*map_arg(node.args, value), **map_arg(node.kwargs, value))  # type: ignore[operator]
 
     def _arriving(self, node: Node, name: str, index: int) -> Any:  # noqa: ANN401 - tensors, and sizes
-        value = self._value(name, index)
-        if isinstance(self.encodings.tensors.get(f"{node.key}:in"), Dynamic) and value.is_floating_point():
-            encoding = from_range(float(value.min()), float(value.max()))
-            return _Codes(_codes(value, encoding), float(encoding.scale), float(encoding.zero_point)).value()
-        return value
+        return arriving(self.encodings, node, self._value(name, index))
 
     def _value(self, name: str, index: int) -> Any:  # noqa: ANN401 - tensors, and sizes
         held = self.held[name][index]

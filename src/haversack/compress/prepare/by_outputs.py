@@ -1,0 +1,157 @@
+"""Rounding by outputs, what its parts share: layer after layer is refitted, rounded, and its bias takes the mean."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from haversack.base.counted import counted
+from haversack.base.encodings import Affine, Encodings
+from haversack.base.finding import Finding
+from haversack.base.graph import Node
+from haversack.base.keys import split_node
+from haversack.base.model import Model
+from haversack.compress.prepare.contract import PrepareContext, PrepareStep, only_reader
+from haversack.compress.prepare.means import correctable, with_means
+from haversack.compress.prepare.moments import Moments, moments
+from haversack.tools.graph.simulate import Arrival
+from haversack.tools.numerics.affine import dequantize
+from haversack.tools.numerics.compensate import compensated, refitted, ridge
+
+RIDGES = (0.003, 0.03, 0.3, 1.0, 3.0, 10.0, math.inf)
+"""Dampings of the refit that are tried on samples held back from it; the last one changes nothing."""
+MOST_DAMPING = 1.0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a layer's integers are chosen for, by group of a convolution.
+
+    Attributes:
+        exact: float64 [groups, rows, n], the float weight.
+        scale: float32 [groups, rows], of each row's integers.
+        encoding: of the weight.
+        refit: damping of the refit, as the held half of the samples judges it; infinite where nothing is refitted.
+        damping: what the Hessian gets before weights are rounded by it.
+        whole: moments over all batches.
+        halves: moments over every other batch; one alone where there is one batch.
+    """
+
+    exact: np.ndarray
+    scale: np.ndarray
+    encoding: Affine
+    refit: float
+    damping: float
+    whole: Moments
+    halves: tuple[Moments, ...]
+
+    def target(self, seen: Moments) -> np.ndarray:
+        """Return the weight as it is refitted to what arrives, float64 [groups, rows, n]."""
+        return refitted(self.exact, seen.hessian, seen.cross, damping=self.refit)
+
+    def compensated(self, seen: Moments) -> np.ndarray:
+        """Return integers whose columns make up for each other on what arrives, int32 [groups, rows, n]."""
+        high, binary = self.encoding.high, self.encoding.binary
+        return compensated(self.target(seen), seen.hessian, self.scale, high, damping=self.damping, binary=binary)
+
+    def lost(self, seen: Moments, codes: np.ndarray) -> float:
+        """Return the mean squared error of all outputs against float, up to what is the same for all codes.
+
+        Args:
+            seen: moments, of what arrives and of that with exact inputs.
+            codes: integers [groups, rows, n].
+        """
+        made = self.scale[:, :, None].astype(np.float64) * codes
+        return float(np.sum((made @ seen.hessian - 2.0 * (self.exact @ seen.cross)) * made))
+
+
+@dataclass(frozen=True)
+class ByOutputs(PrepareStep):
+    """A step that rounds weights by what layers give; an author says how rows of integers are chosen.
+
+    Attributes:
+        samples: rows of calibration samples at most.
+        damping: fraction of the Hessian's mean diagonal that is added to it at least; more where the refit needs more.
+        megabytes: memory that the activations of all rows may take, in integers and in float side by side; fewer rows
+            where they do not fit.
+
+    Raises:
+        ValueError: a setting is not positive.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"encodings"})
+    leaves: ClassVar[frozenset[str]] = frozenset({"graph"})
+    samples: int = 64
+    damping: float = 0.01
+    megabytes: float = 1000.0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or not self.megabytes > 0 or not self.damping > 0:
+            text = f"{self.samples}, {self.damping} and {self.megabytes}"
+            raise ValueError(f"samples, damping and megabytes must be positive, not {text}")
+
+    @abc.abstractmethod
+    def _round(self, rows: Rows) -> np.ndarray:
+        """Return integers for a layer's rows, int32 [groups, rows, n]."""
+
+    def _inner(self, model: Model, context: PrepareContext) -> Model:
+        encodings = context.encodings
+        assert encodings is not None, "the contract checks that they are there"
+        layers = mendable(model, encodings)
+
+        def weigh(node: Node, arrival: Arrival) -> np.ndarray | None:
+            encoding = encodings.affine(f"{node.key}:weight")
+            if encoding is None:
+                return None  # a palette: its values stay, its bias takes the mean
+            exact = model.weights[str(node.weight)]
+            return dequantize(self.codes(node, exact, encoding, arrival, context.tell), encoding)
+
+        return with_means(self.name, model, layers, context, (self.samples, self.megabytes), weigh)
+
+    def codes(
+        self, node: Node, exact: np.ndarray, encoding: Affine, arrival: Arrival, tell: Callable[[Finding], None]
+    ) -> np.ndarray:
+        """Return a layer's integers, int32 in the weight's shape.
+
+        Args:
+            node: the layer.
+            exact: its float weight.
+            encoding: of the weight.
+            arrival: what arrives at it, and at its exact twin.
+            tell: takes findings.
+        """
+        whole, halves = moments(node, exact.shape, *arrival.both())
+        _tell_dead(node, whole, tell)
+        return self._round(self._rows(exact, encoding, whole, halves)).reshape(exact.shape)
+
+    def _rows(self, exact: np.ndarray, encoding: Affine, whole: Moments, halves: tuple[Moments, ...]) -> Rows:
+        """Return a layer's rows, with the damping that half of the samples chooses for a refit on the other half."""
+        groups = len(whole.hessian)
+        weight = exact.reshape(groups, len(exact) // groups, -1).astype(np.float64)
+        chosen = math.inf  # a single batch judges nothing but itself
+        if len(halves) == 2:
+            fitted, held = ((half.hessian, half.cross) for half in halves)
+            chosen = ridge(weight, fitted, held, RIDGES)
+        scale = np.broadcast_to(encoding.scale, len(exact)).reshape(groups, -1)
+        return Rows(weight, scale, encoding, chosen, max(self.damping, min(chosen, MOST_DAMPING)), whole, halves)
+
+
+def mendable(model: Model, encodings: Encodings) -> dict[str, Node]:
+    """Return the layers that are rounded so, by node key: with weight and bias of their own."""
+    return {
+        key: node for key, node in correctable(model, encodings).items() if only_reader(model, node, str(node.weight))
+    }
+
+
+def _tell_dead(node: Node, whole: Moments, tell: Callable[[Finding], None]) -> None:
+    """Tell of inputs whose moments are 0: the Hessian is singular there, and only rounding to nearest is left."""
+    variances = np.einsum("gii->gi", whole.hessian)
+    dead = int((variances <= 0).sum())
+    if dead:
+        text = f"{dead} of {counted(variances.size, 'input')} never vary on the calibration samples: rounded to nearest"
+        tell(Finding("dead-inputs", text, split_node(node.key)[0] or node.key))
