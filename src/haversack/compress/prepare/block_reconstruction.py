@@ -193,12 +193,12 @@ class _Reconstruction:
         assert values is not None, "layers that are rounded have integers or a palette"
         wanted = mean_output(node, weight, twin) + bias
         if encoding is not None:
-            codes = START.codes(node, weight, encoding, Arrival(made, twin), self.context.tell)
-            values = dequantize(codes, encoding)
+            found = START.rounded(node, weight, encoding, Arrival(made, twin), self.context)
+            values = dequantize(found.codes, found.encoding)
         mended = (wanted - mean_output(node, values, made)).astype(np.float32)
         self._keep({str(node.weight): values, str(node.bias): mended} if encoding else {str(node.bias): mended})
         if encoding is not None and self.encodings.affine(f"{node.inputs[0]}:out") is not None:
-            self.stored[node.key] = Stored(encoding, codes, mended)
+            self.stored[node.key] = Stored(found.encoding, found.codes, mended)
 
     def _keep(self, values: Mapping[str, np.ndarray]) -> None:
         import torch

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -63,6 +64,7 @@ def with_means(
     context: PrepareContext,
     limits: tuple[int, float],
     weigh: Callable[[Node, Arrival], np.ndarray | None] | None = None,
+    unseen: Sequence[float] = (),
 ) -> Model:
     """Return the model with a bias for each layer that gives it its mean float output, each seeing those before it.
 
@@ -74,6 +76,7 @@ def with_means(
         limits: rows of calibration samples at most, and megabytes that their activations may take.
         weigh: returns a layer's new weight, float32, from what arrives at it and at its exact twin; None where the
             integers of the encodings stay: of this layer, or of all.
+        unseen: where samples are few: what rounding loses on others, as ``tell_few`` takes it; filled by ``weigh``.
     """
     encodings = context.encodings
     assert encodings is not None, "the contract checks that they are there"
@@ -103,15 +106,32 @@ def with_means(
     Simulator(model).run(encodings, batches, arrive=arrive, beside=beside)
     rows = sum(batch[0].shape[0] for batch in batches)
     if weigh:
-        tell_few(rows, limits[0], context.tell)
+        tell_few(rows, limits[0], context.tell, unseen)
     return model.with_weights(changed, f"{step}: {counted(len(layers), 'layer')}, {counted(rows, 'sample')}")
 
 
-def tell_few(rows: int, wanted: int, tell: Callable[[Finding], None]) -> None:
-    """Tell of samples that are too few to round by."""
-    if rows < FEW:
-        text = f"{counted(rows, 'calibration sample')} to round by: give {wanted}, or what fits these fits others less"
-        tell(Finding("few-samples", text))
+def are_few(inputs: Iterable[torch.Tensor]) -> bool:
+    """Say whether so few rows arrive that rounding by them tells so."""
+    return not any(rows >= FEW for rows in itertools.accumulate(len(one) for one in inputs))
+
+
+def tell_few(rows: int, wanted: int, tell: Callable[[Finding], None], unseen: Sequence[float] = ()) -> None:
+    """Tell of samples that are too few to round by, and of what it costs.
+
+    Args:
+        rows: of samples.
+        wanted: how many there should be.
+        tell: takes the finding.
+        unseen: for layers, how many times as much rounding loses on samples that it was not chosen by; NaN where
+            nobody knows.
+    """
+    if rows >= FEW:
+        return
+    known = [one for one in unseen if not math.isnan(one)]
+    text = f"{counted(rows, 'calibration sample')} to round by: give {wanted}, or what fits these fits others less"
+    if known:
+        text += f" (rounded by half of them, a layer loses {np.median(known):.1f} times as much on the other half)"
+    tell(Finding("few-samples", text))
 
 
 def float_means(
