@@ -55,6 +55,20 @@ def test_the_files_of_rows_hold_what_their_plans_say(tiny):
     assert [step.part for step in first.prepare] == ["fold_norm"]
     assert first.ranges == Step("minmax")
     assert {"w4a8"} <= {layer.precision for layer in last.layers.values()}
+    narrow = [plan for words, plan in rows.items() if ablation.POINTWISE in words]
+    pointwise = ablation._pointwise(tiny)
+    assert bool(narrow) is bool(pointwise)
+    for plan in narrow:
+        assert {key for key, layer in plan.layers.items() if layer.precision == "w4a8"} == pointwise
+
+
+def test_a_network_of_4_bits_that_loses_too_much_is_missed(tiny, monkeypatch):
+    worse = replace(tiny.of_float(), drop=0.01)
+    monkeypatch.setattr(type(tiny), "made", lambda self, plan: worse)
+    words = f"A, {ablation.POINTWISE}: clipped scales, {ablation.HELD}"
+    (told,) = ablation._table("title", tiny, [(words, None), ("A, another", None)]).missed
+    assert told == "1x1 convolutions and head of 4 bits: 1.00 pt are lost, not 0.3"
+    assert not ablation._table("title", tiny, [("A, another", None)]).missed
 
 
 def test_water_fills_as_many_bytes_as_one_factor(tiny):
