@@ -276,3 +276,17 @@ def test_layers_of_other_precisions_run_as_they_are_stored(folded, monkeypatch):
     exact = folded.weights[weights[half]]
     np.testing.assert_array_equal(seen[0][weights[half]].numpy(), exact.astype(np.float16).astype(np.float32))
     np.testing.assert_array_equal(one.model.weights[weights[half]], exact)
+
+
+@pytest.mark.parametrize(
+    "squares, expected",
+    [
+        ([(2.0, 8.0)], 0.25),
+        ([(2.0, 8.0), (3e4, 4e4)], 0.5),  # not 3e4 / 4e4: the small tensor counts as much
+        ([(2.0, 8.0), (4.0, 0.0)], (2 / 8 + 4 / 8) / 2),
+        ([(0.0, 0.0)], 0.0),
+        ([], 0.0),
+    ],
+)
+def test_tensors_alive_beside_each_other_count_by_their_own_size(squares, expected):
+    assert block_reconstruction._fraction(squares) == pytest.approx(expected)
