@@ -249,8 +249,9 @@ def test_few_samples_are_told(made, part):
 def test_outputs_of_every_float_tensor_that_a_block_makes_count():
     made = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0]), "rows": 2, "index": torch.tensor([1])}
     exact = {"a": torch.tensor([1.0, 0.0]), "b": torch.tensor([0.0]), "rows": 2, "index": torch.tensor([7])}
-    off, size = block_reconstruction._squares(made, exact, {"b": torch.tensor([0.0])})
-    assert (off.item(), size) == (4.0, 1.0)
+    found = block_reconstruction._squares(made, exact, {"rows": 2})
+    assert {name: (off.item(), size) for name, (off, size) in found.items()} == {"a": (4.0, 1.0), "b": (9.0, 0.0)}
+    assert set(block_reconstruction._squares(made, exact, {"b": torch.tensor([0.0])})) == {"a"}
 
 
 def test_layers_of_other_precisions_run_as_they_are_stored(folded, monkeypatch):
