@@ -114,17 +114,48 @@ def _mix(mixer: Mixer, searches: Mapping[str, _Search], rounds: int, sink: Sink)
 
 
 def _mix_for(mixer: Mixer, bases: Mapping[str, Candidate], searches: Mapping[str, _Search], rounds: int) -> None:
-    """Propose, make real, and propose again further inside the limits that a target's file missed."""
+    """Propose, make real, and propose again: further inside the limits that a target's file missed, or with its room.
+
+    Room is left where a mixture misses the drop alone and weighs less than was forecast: a gentler one may fit.
+    """
     budget, margin = searches[next(iter(bases))].ask.budget, MARGIN
+    aims = budget
     for _ in range(rounds):
-        proposal = mixer.propose(bases, budget, margin)
+        proposal = mixer.propose(bases, aims, margin)
         if proposal is None or not _new(proposal, searches):
             break
         plans = proposal.plans.items()
         over = [searches[target].mixed(plan, proposal.forecasts[target]) for target, plan in plans]
-        if not any(over):
+        if any(over):
+            margin += max(over)
+        elif (room := _with_room(proposal, searches, budget)) is not None:
+            aims, margin = room, MARGIN
+        else:
             break
-        margin += max(over)
+
+
+def _with_room(proposal: Mixture, searches: Mapping[str, _Search], budget: Budget) -> Budget | None:
+    """Return limits for forecasts that are off as this mixture's were; None where a gentler one would not help or fit.
+
+    It would help where the mixture misses the drop and nothing else, and fit where what was measured is inside the
+    limits on bytes by more than the margin.
+    """
+    limits = {name: most for name, most in budget.limits().items() if name in ("size", "download")}
+    ratios = dict.fromkeys(limits, 0.0)
+    missed: set[str] = set()
+    for target, plan in proposal.plans.items():
+        made, told = searches[target].made[plan.digest], proposal.forecasts[target]
+        if made.artifact is None or made.verdict == "failed":
+            return None
+        missed |= {check.limit for check in checks(made, budget) if not check.met}
+        forecast = {"size": told.bytes, "download": told.download_bytes}
+        for name, got in (("size", made.artifact.bytes), ("download", made.artifact.download_bytes)):
+            if name in limits and got > limits[name] * (1.0 - MARGIN):
+                return None
+            ratios |= {name: max(ratios[name], got / forecast[name])} if name in limits else {}
+    if missed != {"drop"} or not limits:
+        return None
+    return replace(budget, **{name: math.floor(most / ratios[name]) for name, most in limits.items()})
 
 
 def _new(proposal: Mixture, searches: Mapping[str, _Search]) -> bool:

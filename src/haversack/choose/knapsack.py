@@ -89,7 +89,7 @@ def solve(
 def weighed(chosen: Iterable[Option]) -> tuple[float, float]:
     """Return the bytes of options, and these as a download; what several need together counts once."""
     taken = list(chosen)
-    parts = [*taken, *_shared(taken)]
+    parts: list[Option | Once] = [*taken, *_shared(taken)]
     return sum(part.bytes for part in parts), sum(part.download for part in parts)
 
 

@@ -170,7 +170,7 @@ class Mixer:
         return Forecast(size, ratio, error, size * shrink, milliseconds)
 
     def _bytes(self, plan: Plan) -> float:
-        size, shared = 0.0, {}
+        size, shared = 0.0, dict[str, float]()
         for key, count in self.weight_elements.items():
             node, layer = self.graph.by_key[key], plan.layers.get(key, LayerPlan("float32"))
             needs, (use, _) = unpacking(layer, node, count)

@@ -257,7 +257,7 @@ class _Reconstruction:
                 loss = loss + PENALTY * error * torch.stack([part for part, _ in parts]).sum() / total
             optimizer.zero_grad()
             try:
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             except RuntimeError:  # PyTorch's word for an operation without a derivative
                 return False
             optimizer.step()
