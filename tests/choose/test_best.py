@@ -14,6 +14,7 @@ from haversack.base.budget import Budget
 from haversack.base.plan import Step
 from haversack.base.profile import Profile
 from haversack.base.progress import Event
+from haversack.choose.best import GENTLER
 from haversack.choose.mixing import MARGIN, MARGINS, MIXED, margins, settled
 from haversack.choose.verdict import checks
 
@@ -236,6 +237,15 @@ def test_a_missed_drop_without_room_or_rounds_ends_the_loop(make_world, surprise
     world = make_world(surprise=surprise)
     found = best([world.plan("int8")], Budget(size=size, drop=drop), world.evaluate, mixer=world.mixer, rounds=rounds)
     assert len(mixed(found)) == 1
+
+
+def test_a_mixture_that_is_hardly_gentler_is_not_made(make_world):
+    world = make_world(surprise=-0.15, errors=(0.03, 1e-3, 1e-3, 0.5), half_errors=(0.0299, 1e-4, 1e-4, 0.4999))
+    found = best([world.plan("int8")], Budget(size=280_000, drop=1e-4), world.evaluate, mixer=world.mixer, rounds=3)
+    (one,) = mixed(found)
+    wider, told = propose(world.mixer, world.evaluate(world.plan("int8")), Budget(size=329_000), MARGIN)
+    assert wider.layers != one.plan.layers
+    assert forecast(one)["relative_error"] * (1 - GENTLER) < told.relative_error <= forecast(one)["relative_error"]
 
 
 def test_a_world_that_always_surprises_ends_all_the_same(make_world):

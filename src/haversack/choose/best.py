@@ -16,6 +16,8 @@ from haversack.choose.same_integers import same_integers
 from haversack.choose.verdict import checks, cost, exactness, judged, unmade
 
 ROUNDS = 3
+GENTLER = 0.03
+"""A mixture that misses the drop alone is followed by one that is forecast to lose less by at least this fraction."""
 SPARED: Mapping[str, object] = {"spared": True}
 """What a candidate's ``extra`` says of a spare plan that was not needed: no limit kept it from being made."""
 
@@ -119,19 +121,24 @@ def _mix_for(mixer: Mixer, bases: Mapping[str, Candidate], searches: Mapping[str
     Room is left where a mixture misses the drop alone and weighs less than was forecast: a gentler one may fit.
     """
     budget, margin = searches[next(iter(bases))].ask.budget, MARGIN
-    aims = budget
+    aims, most = budget, math.inf
     for _ in range(rounds):
         proposal = mixer.propose(bases, aims, margin)
-        if proposal is None or not _new(proposal, searches):
+        if proposal is None or not _new(proposal, searches) or not _lost(proposal) <= most:
             break
         plans = proposal.plans.items()
         over = [searches[target].mixed(plan, proposal.forecasts[target]) for target, plan in plans]
         if any(over):
-            margin += max(over)
+            margin, most = margin + max(over), math.inf
         elif (room := _with_room(proposal, searches, budget)) is not None:
-            aims, margin = room, MARGIN
+            aims, margin, most = room, MARGIN, _lost(proposal) * (1.0 - GENTLER)
         else:
             break
+
+
+def _lost(proposal: Mixture) -> float:
+    """Return the largest forecast error of a mixture's outputs in any target."""
+    return max(told.relative_error for told in proposal.forecasts.values())
 
 
 def _with_room(proposal: Mixture, searches: Mapping[str, _Search], budget: Budget) -> Budget | None:
