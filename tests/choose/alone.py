@@ -12,7 +12,7 @@ from haversack.choose import knapsack
 from haversack.choose import resolve as resolution
 from haversack.choose.knapsack import Limit, Solution
 from haversack.choose.mixing import Forecast, Mixer
-from haversack.choose.options import Border, Option
+from haversack.choose.options import Border, Once, Option
 from haversack.choose.resolve import Resolution
 
 HERE = "onnxruntime"
@@ -26,8 +26,9 @@ def option(
     loss: float = 0.0,
     *,
     download: float = 0.0,
+    needs: Once | None = None,
 ) -> Option:
-    return Option(layer, LayerPlan(precision), size, download, {HERE: seconds}, loss)
+    return Option(layer, LayerPlan(precision), size, download, {HERE: seconds}, loss, needs)
 
 
 def solve(
@@ -35,9 +36,11 @@ def solve(
     *,
     max_bytes: float | None = None,
     max_seconds: float | None = None,
+    max_download: float | None = None,
     borders: Sequence[Border] = (),
 ) -> Solution:
     limits = [Limit("bytes", max_bytes)] if max_bytes is not None else []
+    limits += [Limit("download", max_download)] if max_download is not None else []
     limits += [Limit("seconds", max_seconds, HERE)] if max_seconds is not None else []
     return knapsack.solve(layers, limits, borders=borders)
 

@@ -14,6 +14,7 @@ from haversack.base.budget import Budget
 from haversack.base.plan import Step
 from haversack.base.profile import Profile
 from haversack.base.progress import Event
+from haversack.choose.best import GENTLER
 from haversack.choose.mixing import MARGIN, MARGINS, MIXED, margins, settled
 from haversack.choose.verdict import checks
 
@@ -194,6 +195,59 @@ def test_a_miss_widens_the_margin_until_it_fits(make_world):
     assert forecast(tries[1])["bytes"] <= 280_000 * (1 - MARGIN - over) * (1 + 1e-5)
 
 
+def drops(world, size):
+    """Return the drop of the mixture forecast to be within a size, and of the one within what it measures to be."""
+    base = world.evaluate(world.plan("int8"))
+    tight, wide = (
+        propose(world.mixer, base, Budget(size=round(limit)), MARGIN)[0]
+        for limit in (size, size / (1 + world.surprise))
+    )
+    return tuple(world.truth(plan)[2] * world.drop_per_error for plan in (tight, wide))
+
+
+@pytest.mark.parametrize("kind", ["size", "download"])
+def test_a_missed_drop_takes_the_room_that_the_forecast_did_not_see(make_world, kind):
+    world = make_world(surprise=-0.15)
+    tight, wide = drops(world, 280_000)
+    assert wide < tight
+    budget = Budget(drop=(tight + wide) / 2, **({"size": 280_000} if kind == "size" else {"download": 252_000}))
+    evaluate = world.evaluate if kind == "size" else packed(world)
+    found = best([world.plan("int8")], budget, evaluate, mixer=world.mixer, rounds=3)
+    first, second = sorted(mixed(found), key=lambda one: forecast(one)["bytes"])
+    assert {check.limit for check in checks(first, budget) if not check.met} == {"drop"}
+    assert found[0] is second
+    assert second.verdict == "chosen"
+    assert forecast(second)["bytes"] > 280_000 * (1 - MARGIN) >= second.artifact.bytes * (1 - 1e-5)
+
+
+def packed(world):
+    """Evaluate as the world does, the download surprising as the bytes do."""
+
+    def evaluate(plan):
+        one = world.evaluate(plan)
+        (file,) = one.artifact.files
+        small = replace(file, download_bytes=round(file.bytes * world.packing))
+        return replace(one, artifact=replace(one.artifact, files=(small,)))
+
+    return evaluate
+
+
+@pytest.mark.parametrize("surprise, size, drop, rounds", [(0.0, 280_000, 1e-4, 3), (-0.15, 280_000, 1e-4, 1)])
+def test_a_missed_drop_without_room_or_rounds_ends_the_loop(make_world, surprise, size, drop, rounds):
+    world = make_world(surprise=surprise)
+    found = best([world.plan("int8")], Budget(size=size, drop=drop), world.evaluate, mixer=world.mixer, rounds=rounds)
+    assert len(mixed(found)) == 1
+
+
+def test_a_mixture_that_is_hardly_gentler_is_not_made(make_world):
+    world = make_world(surprise=-0.15, errors=(0.03, 1e-3, 1e-3, 0.5), half_errors=(0.0299, 1e-4, 1e-4, 0.4999))
+    found = best([world.plan("int8")], Budget(size=280_000, drop=1e-4), world.evaluate, mixer=world.mixer, rounds=3)
+    (one,) = mixed(found)
+    wider, told = propose(world.mixer, world.evaluate(world.plan("int8")), Budget(size=329_000), MARGIN)
+    assert wider.layers != one.plan.layers
+    assert forecast(one)["relative_error"] * (1 - GENTLER) < told.relative_error <= forecast(one)["relative_error"]
+
+
 def test_a_world_that_always_surprises_ends_all_the_same(make_world):
     world = make_world(surprise=5.0)
     found = best(uniforms(world), Budget(size=300_000), world.evaluate, mixer=world.mixer, rounds=4)
@@ -204,23 +258,27 @@ def test_a_world_that_always_surprises_ends_all_the_same(make_world):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(
-    surprise=st.floats(0, 3),
-    size=st.integers(50_000, 1_000_000),
-    ratio=st.none() | st.floats(0.3, 1.5),
+    surprise=st.floats(-0.5, 3),
+    budget=st.builds(
+        Budget,
+        size=st.integers(50_000, 1_000_000),
+        latency_ratio=st.none() | st.floats(0.3, 1.5),
+        drop=st.none() | st.floats(1e-5, 1e-2),
+    ),
     rounds=st.integers(0, 4),
 )
-def test_whatever_happens_rounds_are_bounded_and_nothing_is_made_twice(make_world, surprise, size, ratio, rounds):
+def test_whatever_happens_rounds_are_bounded_and_nothing_is_made_twice(make_world, surprise, budget, rounds):
     world = make_world(surprise=surprise)
     found = best(
         uniforms(world),
-        Budget(size=size, latency_ratio=ratio),
+        budget,
         world.evaluate,
         mixer=world.mixer,
         rounds=rounds,
     )
     assert len(world.calls) == len(set(world.calls)) == len(found)
     assert len(found) <= 3 + rounds
-    met = [one for one in found if all(check.met for check in checks(one, Budget(size=size, latency_ratio=ratio)))]
+    met = [one for one in found if all(check.met for check in checks(one, budget))]
     assert (found[0].verdict == "chosen") == bool(met)
 
 

@@ -10,7 +10,7 @@ from alone import HERE, option, solve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haversack.choose.options import Border
+from haversack.choose.options import Border, Once
 
 PRECISIONS = ("int8", "float16", "float32")
 CLOSE = 1e-3
@@ -213,3 +213,71 @@ def test_three_hundred_layers_are_solved_in_time():
     assert found.feasible
     assert found.bytes <= 1.5 * size * (1 + 1e-5)
     assert found.loss < sum(each[0].loss for each in layers.values())
+
+
+FUNCTIONS = (Once("few", 25.0, 12.0), Once("many", 6.0, 3.0))
+
+
+@st.composite
+def sharing(draw):
+    """Draw up to four layers whose options may need one of two functions, each in the file once."""
+    costs = st.integers(0, 60)
+    layers = {}
+    for index in range(draw(st.integers(1, 4))):
+        needs = draw(st.lists(st.sampled_from((None, *FUNCTIONS)), min_size=1, max_size=3))
+        layers[f"l{index}"] = tuple(
+            option(f"l{index}", "int8", draw(costs), 0, draw(costs) / 10, download=draw(costs), needs=one)
+            for one in needs
+        )
+    return layers
+
+
+def weights(choice):
+    """Return bytes and download bytes of a choice, by the definition."""
+    taken = [*choice.values(), *{one.needs for one in choice.values()} - {None}]
+    return sum(one.bytes for one in taken), sum(one.download for one in taken)
+
+
+@settings(max_examples=150)
+@given(sharing(), limits, limits)
+def test_what_several_options_need_is_paid_once(layers, max_bytes, max_download):
+    possible = []
+    for choice in every_choice(layers):
+        size, download = weights(choice)
+        if not overshoot(size, max_bytes) and not overshoot(download, max_download):
+            possible.append(sum(one.loss for one in choice.values()))
+    found = solve(layers, max_bytes=max_bytes, max_download=max_download)
+    assert (found.bytes, found.download) == pytest.approx(weights(found.chosen))
+    assert found.feasible == bool(possible)
+    if possible:
+        assert found.loss <= min(possible) + CLOSE * (1 + min(possible))
+        assert max_bytes is None or found.bytes <= max_bytes * (1 + 1e-5)
+        assert max_download is None or found.download <= max_download * (1 + 1e-5)
+
+
+@pytest.mark.parametrize(
+    "layers, most, expected",
+    [
+        (1, 40.0, ["plain"]),  # 10 + 25 are more than 30: its function makes the narrow one the larger
+        (1, 34.0, ["plain"]),
+        (3, 90.0, ["plain"] * 3),
+        (3, 60.0, ["narrow"] * 3),  # 3 * 10 + 25
+        (3, 80.0, ["narrow", "narrow", "plain"]),  # 20 + 25 + 30
+    ],
+)
+def test_a_function_pays_where_enough_layers_share_it(layers, most, expected):
+    needs = Once("few", 25.0, 0.0)
+    found = solve(
+        {
+            f"l{index}": (
+                option(f"l{index}", "int8", 30, 0, 0.0),
+                option(f"l{index}", "w3a8", 10, 0, 0.1 + index / 100, needs=needs),
+            )
+            for index in range(layers)
+        },
+        max_bytes=most,
+    )
+    names = {"int8": "plain", "w3a8": "narrow"}
+    assert [names[one.plan.precision] for one in found.chosen.values()] == expected
+    assert found.feasible
+    assert found.bytes <= most

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from alone import propose
@@ -12,6 +12,8 @@ from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, WIDTHS, LayerPl
 from haversack.base.profile import Profile
 from haversack.choose.mixing import Mixer
 from haversack.choose.options import BYTES_PER_WEIGHT, LEAST_PACKED, QUANTIZERS, options, stores
+from haversack.tools.graph.onnx import unpack
+from haversack.tools.numerics import planes
 
 ERRORS = (0.2, 0.5, 0.1, 0.4)
 
@@ -62,7 +64,9 @@ def test_every_width_is_an_option_with_its_bytes_and_a_loss_between_or_beyond(wo
         assert by_bits[6].loss == pytest.approx(losses["int8"] ** 2 + steps * (4.0**-6 - 4.0**-8))
         assert by_bits[2].loss == pytest.approx(losses["int8"] ** 2 + steps * (4.0**-2 - 4.0**-8))
         for bits, option in by_bits.items():
-            assert option.bytes == pytest.approx(wide.elements[key] * (1.6 if bits == 2 else bits) / 8)
+            use = unpack.use_bytes(f"{key}:weight", bits)[0] if bits in planes.WIDTHS else 0
+            assert option.bytes == pytest.approx(wide.elements[key] * (1.6 if bits == 2 else bits) / 8 + use)
+            assert (option.needs is None) == (bits not in planes.WIDTHS)
             assert option.plan.weights == QUANTIZERS[bits] or bits == 8
 
 
@@ -103,8 +107,9 @@ def test_a_download_counts_the_rate_that_is_known_and_dense_bytes_otherwise(worl
     key = world.layers[0]
     base = world.plan("int8").layers
     found = {o.plan.precision: o for o in wide.options(base, {key: {"w3a8": 2.5}}, packing=0.5)[key]}
-    assert found["w3a8"].download == pytest.approx(wide.elements[key] * 2.5 / 8)
-    assert found["w5a8"].download == pytest.approx(found["w5a8"].bytes)
+    use = unpack.use_bytes(f"{key}:weight", 5)[1]
+    assert found["w3a8"].download == pytest.approx(wide.elements[key] * 2.5 / 8 + use)
+    assert found["w5a8"].download == pytest.approx(wide.elements[key] * 5 / 8 + use)
     assert found["w4a8"].download == pytest.approx(found["w4a8"].bytes / 2)
 
 
@@ -113,3 +118,30 @@ def test_bytes_follow_the_bits_that_are_stored():
         **{bits: bits for bits in (1, 3, 4, 5, 6, 7, 8)},
         2: pytest.approx(1.6),
     }
+
+
+def test_a_forecast_counts_what_unpacks_each_width_once(world, wide, make):
+    """From a base of planes as from one of bytes: what the measured file has of it is none of the fixed bytes."""
+    mixer = Mixer(world.graph, wide.profile(), wide.elements, {"onnxruntime": PRECISIONS})
+    whole = [key for key in world.layers if wide.elements[key] >= LEAST_PACKED]
+
+    def file(plan):
+        kinds = {key: WEIGHT_BITS[plan.layers[key].precision] for key in world.layers}
+        packed = {key: bits for key, bits in kinds.items() if bits in planes.WIDTHS}
+        functions = {unpack.name_of(wide.elements[key], bits) for key, bits in packed.items()}
+        return (
+            world.overhead
+            + sum(wide.elements[key] * BYTES_PER_WEIGHT[WIDTHS[bits]] for key, bits in kinds.items())
+            + sum(unpack.use_bytes(f"{key}:weight", bits)[0] for key, bits in packed.items())
+            + sum(unpack.function_bytes(name)[0] for name in functions)
+        )
+
+    for kind in ("int8", "w6a8"):
+        layers = {key: LayerPlan(kind if key in whole else "int8") for key in world.layers}
+        base = replace(world.plan("int8"), layers=layers)
+        measured = replace(make(size=round(file(base))), plan=base)
+        plan, told = propose(mixer, measured, Budget(size=110_000), 0.0)
+        assert len({layer.precision for layer in plan.layers.values()} & {"w1a8", "w2a8", "w3a8", "w5a8"}) >= 1
+        assert told.bytes == pytest.approx(file(plan), abs=1)
+        assert told.bytes <= 110_000
+        assert mixer.expect("onnxruntime", plan, measured).bytes == pytest.approx(file(plan), abs=1)

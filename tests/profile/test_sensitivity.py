@@ -157,3 +157,38 @@ def test_batches_that_may_not_be_cut_are_held_whole():
     held = held_rows(iter(batches), 32, cut=False)
     assert [int(sample[0][0, 0]) for sample in held] == [2, 6, 10, 14]
     assert all(len(sample[0]) == 2 for sample in held)
+
+
+class Heads(nn.Module):
+    """A trunk and two heads, the second one's output in other units."""
+
+    def __init__(self, scale):
+        super().__init__()
+        torch.manual_seed(4)
+        self.trunk, self.scores, self.boxes = nn.Linear(6, 8), nn.Linear(8, 5), nn.Linear(8, 4)
+        with torch.no_grad():
+            self.boxes.weight *= scale
+            self.boxes.bias *= scale
+
+    def forward(self, x):
+        x = torch.relu(self.trunk(x))
+        return self.scores(x), self.boxes(x)
+
+
+def heads(scale):
+    dims = ({0: torch.export.Dim.AUTO},)
+    return to_model(torch.export.export(Heads(scale).eval(), (torch.zeros(2, 6),), dynamic_shapes=dims), "heads")
+
+
+@pytest.mark.parametrize("scale", [2.0**-7, 2.0**7])
+def test_the_units_of_an_output_do_not_matter(scale):
+    rows = [(np.random.default_rng(5).normal(size=(8, 6)).astype(np.float32),)]
+    way = kinds("int8_weights", "w4a8")
+    found = []
+    for one in (heads(1.0), heads(scale)):
+        perturbed = partial(perturb, ranges=ranges(one, rows), widths={n.key: {4} for n in one.graph.nodes})
+        found.append(sensitivity(one, perturbed, rows, ways=way))
+    assert set(found[0]) == {"trunk:linear#0", "scores:linear#0", "boxes:linear#0"}
+    for key, errors in found[0].items():
+        assert found[1][key] == pytest.approx(errors, rel=1e-4)
+        assert errors["w4a8"] > errors["int8_weights"] > 0

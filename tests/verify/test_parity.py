@@ -211,3 +211,13 @@ def test_indices_are_no_part_of_the_relative_error():
         TwoOutputs, Encodings({}), lambda _: (ids * 2,), [sample], float_predict=lambda _: (ids,), **settings
     )
     assert only.relative_error == pytest.approx(1.0)
+
+
+def test_each_float_output_counts_by_its_own_size():
+    scores = np.array([[1.0, 2.0], [3.0, 1.0]], np.float32)
+    boxes = np.array([[400.0, 100.0], [0.0, 300.0]], np.float32)
+    parity = compare(
+        TwoOutputs, Encodings({}), lambda _: (scores * 0, boxes), [(np.zeros((2, 1), np.float32),)],
+        float_predict=lambda _: (scores, boxes), reference_samples=0, layer_samples=0,
+    )  # fmt: skip
+    assert parity.relative_error == pytest.approx(0.5**0.5)

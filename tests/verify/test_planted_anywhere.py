@@ -14,8 +14,9 @@ from haversack.base.encodings import Affine, Encodings
 from haversack.targets.reference import Reference
 from haversack.tools.graph import roles
 from haversack.tools.numerics import affine
+from haversack.tools.numerics.relative import judged
 from haversack.verify import locate
-from haversack.verify.bits import FURTHEST, Bits, check_shapes, differing_bits, judged
+from haversack.verify.bits import FURTHEST, Bits, check_shapes, differing_bits
 
 UNDISTURBED = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

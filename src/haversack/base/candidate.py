@@ -79,12 +79,14 @@ class Parity:
 
     Attributes:
         agreement: fraction of samples with the same arg-max (NaN when the outputs are no class scores).
-        relative_error: |y - float| / |float| over all float outputs (over all outputs where none is float).
+        relative_error: |y - float| / |float| of a float output; of several the root of the mean of their squares, so
+            that each counts by its own size. One that is all zero in float is held against the size of all. Over all
+            outputs where none is float.
         reference_differing: output values that differ from the reference's, bit for bit; -1 when not compared.
         reference_compared: how many values were compared.
         layers: tensor key -> relative error of that tensor against float, worst first.
-        reference_error: the reference's own |y - float| / |float| over the compared values; -1 when none was.
-        reference_distance: |y - reference| / |reference| of the artefact over the same values; -1 when none was.
+        reference_error: as ``relative_error``, the reference's own over the compared values; -1 when none was.
+        reference_distance: so, the artefact against the reference over the same values; -1 when none was.
     """
 
     agreement: float
@@ -180,7 +182,7 @@ class Pair:
         first, second: their names.
         differing: how many output values are not the same bits.
         compared: how many output values there are.
-        relative_error: |first - second| / |second| over all outputs; NaN when nothing was compared.
+        relative_error: |first - second| / |second|, as ``Parity`` has it; NaN when nothing was compared.
     """
 
     first: str

@@ -16,6 +16,8 @@ from haversack.choose.same_integers import same_integers
 from haversack.choose.verdict import checks, cost, exactness, judged, unmade
 
 ROUNDS = 3
+GENTLER = 0.03
+"""A mixture that misses the drop alone is followed by one that is forecast to lose less by at least this fraction."""
 SPARED: Mapping[str, object] = {"spared": True}
 """What a candidate's ``extra`` says of a spare plan that was not needed: no limit kept it from being made."""
 
@@ -114,17 +116,53 @@ def _mix(mixer: Mixer, searches: Mapping[str, _Search], rounds: int, sink: Sink)
 
 
 def _mix_for(mixer: Mixer, bases: Mapping[str, Candidate], searches: Mapping[str, _Search], rounds: int) -> None:
-    """Propose, make real, and propose again further inside the limits that a target's file missed."""
+    """Propose, make real, and propose again: further inside the limits that a target's file missed, or with its room.
+
+    Room is left where a mixture misses the drop alone and weighs less than was forecast: a gentler one may fit.
+    """
     budget, margin = searches[next(iter(bases))].ask.budget, MARGIN
+    aims, most = budget, math.inf
     for _ in range(rounds):
-        proposal = mixer.propose(bases, budget, margin)
-        if proposal is None or not _new(proposal, searches):
+        proposal = mixer.propose(bases, aims, margin)
+        if proposal is None or not _new(proposal, searches) or not _lost(proposal) <= most:
             break
         plans = proposal.plans.items()
         over = [searches[target].mixed(plan, proposal.forecasts[target]) for target, plan in plans]
-        if not any(over):
+        if any(over):
+            margin, most = margin + max(over), math.inf
+        elif (room := _with_room(proposal, searches, budget)) is not None:
+            aims, margin, most = room, MARGIN, _lost(proposal) * (1.0 - GENTLER)
+        else:
             break
-        margin += max(over)
+
+
+def _lost(proposal: Mixture) -> float:
+    """Return the largest forecast error of a mixture's outputs in any target."""
+    return max(told.relative_error for told in proposal.forecasts.values())
+
+
+def _with_room(proposal: Mixture, searches: Mapping[str, _Search], budget: Budget) -> Budget | None:
+    """Return limits for forecasts that are off as this mixture's were; None where a gentler one would not help or fit.
+
+    It would help where the mixture misses the drop and nothing else, and fit where what was measured is inside the
+    limits on bytes by more than the margin.
+    """
+    limits = {name: most for name, most in budget.limits().items() if name in ("size", "download")}
+    ratios = dict.fromkeys(limits, 0.0)
+    missed: set[str] = set()
+    for target, plan in proposal.plans.items():
+        made, told = searches[target].made[plan.digest], proposal.forecasts[target]
+        if made.artifact is None or made.verdict == "failed":
+            return None
+        missed |= {check.limit for check in checks(made, budget) if not check.met}
+        forecast = {"size": told.bytes, "download": told.download_bytes}
+        for name, got in (("size", made.artifact.bytes), ("download", made.artifact.download_bytes)):
+            if name in limits and got > limits[name] * (1.0 - MARGIN):
+                return None
+            ratios |= {name: max(ratios[name], got / forecast[name])} if name in limits else {}
+    if missed != {"drop"} or not limits:
+        return None
+    return replace(budget, **{name: math.floor(most / ratios[name]) for name, most in limits.items()})
 
 
 def _new(proposal: Mixture, searches: Mapping[str, _Search]) -> bool:

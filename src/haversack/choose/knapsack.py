@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from haversack.choose.options import INTEGER_KERNELS, Border, Option
+from haversack.choose.options import INTEGER_KERNELS, Border, Once, Option
 
 TIME_LIMIT_SECONDS = 10.0
 RELATIVE_GAP = 1e-4
@@ -30,19 +30,19 @@ class Limit:
     most: float
     target: str = ""
 
-    def of(self, option: Option) -> float:
-        """Return what an option adds to the sum."""
+    def of(self, one: Option | Once) -> float:
+        """Return what an option adds to the sum, or what several need together."""
         if self.what == "seconds":
-            return option.seconds.get(self.target, 0.0)
-        return option.bytes if self.what == "bytes" else option.download
+            return one.seconds.get(self.target, 0.0) if isinstance(one, Option) else 0.0
+        return one.bytes if self.what == "bytes" else one.download
 
 
 @dataclass(frozen=True)
 class Solution:
     """One option for each layer; ``feasible`` is False when no choice meets all limits (then the nearest is given).
 
-    ``bytes``, ``download``, ``crossed`` (seconds lost at borders) and ``loss`` are the sums of what was chosen:
-    forecasts, not measurements.
+    ``bytes``, ``download``, ``crossed`` (seconds lost at borders) and ``loss`` are the sums of what was chosen; what
+    several options need together counts once. They are forecasts, not measurements.
     """
 
     chosen: Mapping[str, Option]
@@ -81,15 +81,21 @@ def solve(
         chosen = _milp(options, limits, borders, slack=True)
     if chosen is None:  # the relaxed problem always has a solution; only the time limit can end here
         chosen = {layer: min(found, key=lambda option: option.bytes) for layer, found in options.items()}
-    taken = chosen.values()
-    return Solution(
-        chosen,
-        feasible,
-        bytes=sum(option.bytes for option in taken),
-        download=sum(option.download for option in taken),
-        crossed=_crossed(chosen, borders),
-        loss=sum(option.loss for option in taken),
-    )
+    size, download = weighed(chosen.values())
+    loss = sum(option.loss for option in chosen.values())
+    return Solution(chosen, feasible, size, download, _crossed(chosen, borders), loss)
+
+
+def weighed(chosen: Iterable[Option]) -> tuple[float, float]:
+    """Return the bytes of options, and these as a download; what several need together counts once."""
+    taken = list(chosen)
+    parts: list[Option | Once] = [*taken, *_shared(taken)]
+    return sum(part.bytes for part in parts), sum(part.download for part in parts)
+
+
+def _shared(options: Iterable[Option]) -> list[Once]:
+    """Return what options need, each once, in order."""
+    return list(dict.fromkeys(option.needs for option in options if option.needs is not None))
 
 
 def _milp(
@@ -104,14 +110,17 @@ def _milp(
 
     flat = [option for found in options.values() for option in found]
     crossing = [border for border in borders if border.first in options and border.second in options]
-    count = len(flat) + len(crossing) + len(limits)
+    shared = _shared(flat) if any(limit.what != "seconds" for limit in limits) else []
+    count = len(flat) + len(crossing) + len(shared) + len(limits)
     scale = max(option.loss for option in flat) or 1.0
     objective = np.zeros(count)
     objective[: len(flat)] = [option.loss / scale for option in flat]
     upper = np.ones(count)
     slacks = slice(count - len(limits), count)
     objective[slacks], upper[slacks] = (len(options) * OVERSHOOT_PRICE, np.inf) if slack else (0.0, 0.0)
-    rows = [*_one_each(options, flat), *_crossings(options, flat, crossing), *_limits(limits, flat, crossing)]
+    rows = [*_one_each(options, flat), *_crossings(options, flat, crossing)]
+    rows += _needs(options, flat, shared, len(flat) + len(crossing))
+    rows += _limits(limits, flat, crossing, shared)
     result = milp(
         objective,
         constraints=_matrix(rows, count),
@@ -153,13 +162,29 @@ def _crossings(
     return rows
 
 
-def _limits(limits: Sequence[Limit], flat: Sequence[Option], crossing: Sequence[Border]) -> list[_Row]:
+def _needs(
+    options: Mapping[str, Sequence[Option]], flat: Sequence[Option], shared: Sequence[Once], first: int
+) -> list[_Row]:
+    """What several need together has a variable, at least as large as each layer's options that need it."""
+    columns = {id(option): index for index, option in enumerate(flat)}
+    rows = []
+    for index, one in enumerate(shared, first):
+        for found in options.values():
+            if needing := {columns[id(option)]: 1.0 for option in found if option.needs == one}:
+                rows.append(_Row({**needing, index: -1.0}, -np.inf, 0.0))
+    return rows
+
+
+def _limits(
+    limits: Sequence[Limit], flat: Sequence[Option], crossing: Sequence[Border], shared: Sequence[Once]
+) -> list[_Row]:
     """Each limit in units of itself, less its slack variable."""
     rows = []
-    for slack, limit in enumerate(limits, len(flat) + len(crossing)):
+    for slack, limit in enumerate(limits, len(flat) + len(crossing) + len(shared)):
         costs = [limit.of(option) for option in flat]
         unit = max(abs(limit.most), 1e-6 * max(costs, default=0.0), 1e-12)
         factors = {index: cost / unit for index, cost in enumerate(costs)}
+        factors |= {index: limit.of(one) / unit for index, one in enumerate(shared, len(flat) + len(crossing))}
         if limit.what == "seconds":
             factors |= {index: border.seconds / unit for index, border in enumerate(crossing, len(flat))}
         rows.append(_Row({**factors, slack: -1.0}, -np.inf, limit.most / unit))

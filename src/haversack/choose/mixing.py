@@ -15,7 +15,7 @@ from haversack.base.scope import Scope
 from haversack.choose import knapsack
 from haversack.choose.forecast import COMPUTING
 from haversack.choose.knapsack import Limit
-from haversack.choose.options import Option, borders, options, stored_bits
+from haversack.choose.options import Option, borders, options, stored_bits, unpacking
 from haversack.choose.verdict import amount, checks, exactness, ranked
 
 MARGIN = 0.01
@@ -170,9 +170,13 @@ class Mixer:
         return Forecast(size, ratio, error, size * shrink, milliseconds)
 
     def _bytes(self, plan: Plan) -> float:
-        full, nodes = LayerPlan("float32"), self.graph.by_key
-        counts = self.weight_elements.items()
-        return sum(count * stored_bits(plan.layers.get(key, full), nodes[key]) / 8 for key, count in counts)
+        size, shared = 0.0, dict[str, float]()
+        for key, count in self.weight_elements.items():
+            node, layer = self.graph.by_key[key], plan.layers.get(key, LayerPlan("float32"))
+            needs, (use, _) = unpacking(layer, node, count)
+            size += count * stored_bits(layer, node) / 8 + use
+            shared |= {needs.name: needs.bytes} if needs else {}
+        return size + sum(shared.values())
 
     def _items(
         self, bases: Mapping[str, Candidate], known: Mapping[str, _Measured], *, light: bool
@@ -194,11 +198,12 @@ class Mixer:
     def _fixed(self, target: str, measured: _Measured, uniform: Sequence[Option]) -> _Fixed:
         """Return what a target's file has beyond the weights of its layers, by the file that was measured."""
         artifact, total = measured.artifact, sum(self.profile.seconds.get(target, {}).values()) or 1.0
+        size, download = knapsack.weighed(uniform)
         return _Fixed(
             target,
             measured,
-            artifact.bytes - sum(option.bytes for option in uniform),
-            artifact.download_bytes - sum(option.download for option in uniform),
+            artifact.bytes - size,
+            artifact.download_bytes - download,
             measured.latency.ratio * total - sum(option.seconds.get(target, 0.0) for option in uniform),
             total,
         )

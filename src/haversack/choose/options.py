@@ -9,6 +9,7 @@ from haversack.base.graph import Graph, Node
 from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, WIDTHS, LayerPlan, Precision, Step
 from haversack.base.profile import Profile
 from haversack.base.scope import Scope
+from haversack.tools.graph.onnx import unpack
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics import planes
 
@@ -44,16 +45,26 @@ COARSENED: tuple[Precision, ...] = ("int8", "int8_dynamic", "int8_weights")
 
 
 @dataclass(frozen=True)
+class Once:
+    """What a file holds once for all layers whose options need it: its name, its bytes, and these as a download."""
+
+    name: str
+    bytes: float
+    download: float
+
+
+@dataclass(frozen=True)
 class Option:
     """One way to store and run one layer.
 
     Attributes:
         layer: node key.
         plan: what is done to it.
-        bytes: of its weights in the file.
-        download: of its weights as a download, entropy coded.
+        bytes: of its weights in the file, with what unpacks them in this layer alone.
+        download: of the same as a download, entropy coded.
         seconds: target -> of its kernel, batch 1, forecast from the float file's profile.
         loss: forecast squared relative error that it adds to the model's output.
+        needs: what the file brings for it and for all others that need the same; None for nothing.
     """
 
     layer: str
@@ -62,6 +73,7 @@ class Option:
     download: float
     seconds: Mapping[str, float] = field(hash=False)
     loss: float
+    needs: Once | None = None
 
 
 @dataclass(frozen=True)
@@ -133,9 +145,18 @@ def _option(
         for target, ratios in speed.items()
     }
     rate = profile.rates.get(node.key, {}).get(plan.kind)
-    dense = plan.precision in STATIC and WEIGHT_BITS[plan.precision] in planes.WIDTHS
-    download = size * (1.0 if dense else packing) if rate is None else elements * rate / 8
-    return Option(node.key, plan, size, download, seconds, _loss(profile, node, plan))
+    needs, (use, small) = unpacking(plan, node, elements)
+    download = size * (packing if needs is None else 1.0) if rate is None else elements * rate / 8
+    return Option(node.key, plan, size + use, download + small, seconds, _loss(profile, node, plan), needs)
+
+
+def unpacking(plan: LayerPlan, node: Node, elements: int) -> tuple[Once | None, tuple[int, int]]:
+    """Return what unpacks a weight: for all of a kind, and in this layer its bytes and these as a download."""
+    bits = WEIGHT_BITS[plan.precision]
+    if plan.precision not in STATIC or bits not in planes.WIDTHS:
+        return None, (0, 0)
+    name = unpack.name_of(elements, bits)
+    return Once(name, *unpack.function_bytes(name)), unpack.use_bytes(f"{node.key}:weight", bits)
 
 
 def stored_bits(plan: LayerPlan, node: Node) -> float:

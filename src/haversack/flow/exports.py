@@ -6,7 +6,6 @@ reference, which computes with the same integers on this host, under the referen
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -28,6 +27,7 @@ from haversack.metrics.contract import Metric
 from haversack.report import wording
 from haversack.targets.contract import Target
 from haversack.targets.reference import Reference
+from haversack.tools.numerics.relative import Errors
 
 REFERENCE_SAMPLES = 64
 """Samples of the evaluation set that the reference is scored on, at least; whole batches are taken."""
@@ -127,10 +127,8 @@ def _first(batches: Iterable[Batch], samples: int) -> Iterator[Batch]:
 
 
 def _relative(found: Iterable[tuple[np.ndarray, ...]], wanted: Iterable[tuple[np.ndarray, ...]]) -> float:
-    """Return |found - wanted| / |wanted| over all outputs of all batches."""
-    off = whole = 0.0
+    """Return the relative error over all batches (``Errors.moved``)."""
+    errors = Errors()
     for mine, theirs in zip(found, wanted, strict=True):
-        for one, other in zip(mine, theirs, strict=True):
-            off += float(np.square(one.astype(np.float64) - other).sum())
-            whole += float(np.square(other.astype(np.float64)).sum())
-    return math.sqrt(off / whole) if whole else math.sqrt(off)
+        errors.add(mine, theirs)
+    return errors.moved

@@ -15,12 +15,12 @@ from haversack.base.plan import Plan
 from haversack.base.progress import Event
 from haversack.base.progress import steps as told
 from haversack.compress.prepare.contract import SHELF as PREPARE
-from haversack.compress.prepare.contract import relative_error
 from haversack.flow.ahead import travelling
 from haversack.flow.squeeze import Squeezer
 from haversack.flow.steps import Steps
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.simulate import Simulator
+from haversack.tools.numerics.relative import Errors
 
 ROWS, BATCH = 16, 4
 """Rows of calibration samples that every variant is simulated on, at most where batches can be cut, and how many at
@@ -161,7 +161,7 @@ class Course:
 
 
 def error_of(course: Course, plan: Plan) -> float:
-    """Return the simulated relative error of a variant's outputs, infinite where they are not finite.
+    """Return the simulated relative error of a variant's outputs (``Errors.moved``), infinite where not finite.
 
     Raises:
         JobError: NaN in weights or activations.
@@ -169,8 +169,7 @@ def error_of(course: Course, plan: Plan) -> float:
     early = [step for step in plan.prepare if "encodings" not in PREPARE.build(step.part, step.settings).needs]
     squeezed = course.squeeze(replace(plan, prepare=tuple(early)))
     made = Simulator(squeezed.model).run(squeezed.encodings, course.batches)
-    error = relative_error(
-        (value for row in made for value in row if value.dtype.kind == "f"),
-        (value for row in course.exact for value in row if value.dtype.kind == "f"),
-    )
-    return error if math.isfinite(error) else math.inf
+    errors = Errors()
+    for row, exact in zip(made, course.exact, strict=True):
+        errors.add(row, exact)
+    return errors.moved if math.isfinite(errors.moved) else math.inf

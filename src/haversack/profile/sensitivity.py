@@ -20,6 +20,7 @@ from haversack.base.spread import Light, Spread, here
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.graph.simulate import Simulator
+from haversack.tools.numerics.relative import Errors
 
 Perturb = Callable[[Model, str, LayerPlan], Encodings]
 """Model, node key of a layer, its plan -> the encodings when only that layer has it; empty where it cannot."""
@@ -47,11 +48,6 @@ class Held(Light):
     exact: tuple[tuple[np.ndarray, ...], ...]
 
     @cached_property
-    def size(self) -> float:
-        """The norm of the float outputs of the first batch."""
-        return _norm(self.exact[0])
-
-    @cached_property
     def simulator(self) -> Simulator:
         """What runs the model."""
         return Simulator(self.model)
@@ -68,7 +64,9 @@ def moved(held: Held, task: tuple[str, LayerPlan]) -> float | None:
     if not encodings.tensors:
         return None
     made = held.simulator.run(encodings, held.batches)[0]
-    return _norm([a.astype(np.float64) - b for a, b in zip(made, held.exact[0], strict=True)]) / held.size
+    errors = Errors()
+    errors.add(made, held.exact[0])
+    return errors.relative
 
 
 def sensitivity(
@@ -82,8 +80,9 @@ def sensitivity(
 ) -> dict[str, dict[str, float]]:
     """Return node key of each layer -> kind -> relative error of the output: what ``Profile.sensitivity`` holds.
 
-    The error is |y - float| / |float| over all float outputs, with encodings simulated in float32. Cost: layers *
-    ways * 4 rows of one forward pass each; memory: the activations of 4 rows.
+    The error is |y - float| / |float| of a float output, and of several the root of the mean of their squares, with
+    encodings simulated in float32. Cost: layers * ways * 4 rows of one forward pass each; memory: the activations of 4
+    rows.
 
     Args:
         model: the prepared model.
@@ -101,7 +100,10 @@ def sensitivity(
         raise JobError("calibration() gives no samples", next_step="let it yield at least one batch of inputs")
     exact = Simulator(model).run(Encodings.none(), batches)
     held = Held(model, perturb, tuple(batches), tuple(exact))
-    if not (math.isfinite(held.size) and held.size > 0):
+    whole = Errors()
+    floats = [y for y in exact[0] if y.dtype.kind == "f"]
+    whole.add(floats, floats)
+    if not (math.isfinite(whole.size) and whole.size > 0):
         raise JobError(
             "the float model's output is zero or not finite on the calibration samples",
             where=model.name,
@@ -162,8 +164,3 @@ def hold_back(samples: Sequence[Sample], rows: int = ROWS) -> tuple[list[Sample]
 
 def _rows(sample: Sample) -> int:
     return int(sample[0].shape[0]) if sample[0].ndim else 1
-
-
-def _norm(outputs: Iterable[np.ndarray]) -> float:
-    squares = [float(np.square(y, dtype=np.float64).sum()) for y in outputs if np.issubdtype(y.dtype, np.floating)]
-    return math.sqrt(sum(squares))

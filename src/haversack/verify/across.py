@@ -7,8 +7,8 @@ from itertools import combinations
 
 from haversack.base.candidate import Pair
 from haversack.base.model import Sample
-from haversack.verify.bits import differing_bits, judged
-from haversack.verify.error import Error
+from haversack.tools.numerics.relative import Errors
+from haversack.verify.bits import differing_bits
 from haversack.verify.parity import Predict
 
 
@@ -24,15 +24,14 @@ def across(runs: Mapping[str, Predict], samples: Iterable[Sample]) -> tuple[Pair
     """
     names = list(combinations(runs, 2))
     differing, compared = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
-    errors = {pair: Error() for pair in names}
+    errors = {pair: Errors() for pair in names}
     for sample in samples:
         outputs = {name: run(sample) for name, run in runs.items()}
         for pair in names:
             for mine, theirs in zip(outputs[pair[0]], outputs[pair[1]], strict=True):
                 differing[pair] += differing_bits(mine, theirs)
                 compared[pair] += theirs.size
-            for place in judged(outputs[pair[1]]):
-                errors[pair].add(outputs[pair[0]][place], outputs[pair[1]][place])
+            errors[pair].add(outputs[pair[0]], outputs[pair[1]])
     return tuple(
         Pair(first, second, differing[first, second], compared[first, second], errors[first, second].relative)
         for first, second in names

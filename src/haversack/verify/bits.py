@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from haversack.base.errors import VerificationError
 from haversack.base.model import Sample
 from haversack.targets.reference.interpret import Interpreter
-from haversack.verify.error import Error
+from haversack.tools.numerics.relative import Errors
 
 Outputs = tuple[np.ndarray, ...]
 FURTHEST = 2
@@ -34,7 +34,7 @@ class Bits:
     def __init__(self, name: str, interpreter: Interpreter | None, rows: int) -> None:
         self.name, self.interpreter, self.rows = name, interpreter, rows
         self.differing = self.compared = 0
-        self.error, self.distance = Error(), Error()
+        self.error, self.distance = Errors(), Errors()
         self._furthest: list[tuple[float, Sample]] = []
 
     def add(self, sample: Sample, got: Outputs, exact: Outputs) -> None:
@@ -56,9 +56,8 @@ class Bits:
         for mine, theirs in zip(got, meant, strict=True):
             self.differing += differing_bits(mine, theirs)
             self.compared += theirs.size
-        for place in judged(meant):
-            self.error.add(meant[place], exact[place])
-            self.distance.add(got[place], meant[place])
+        self.error.add(meant, exact)
+        self.distance.add(got, meant)
         if not self.interpreter.separable:
             self._keep(sample, got, meant)
             return
@@ -66,7 +65,7 @@ class Bits:
             one = slice(row, row + 1)
             self._keep(*(tuple(array[one] for array in each) for each in (sample, got, meant)))
 
-    def relative(self, error: Error) -> float:
+    def relative(self, error: Errors) -> float:
         """Return one of the two errors, relative; -1 when nothing was compared."""
         return error.relative if self.compared else -1.0
 
@@ -79,9 +78,8 @@ class Bits:
     def _keep(self, sample: Sample, got: Outputs, meant: Outputs) -> None:
         if not any(differing_bits(mine, theirs) for mine, theirs in zip(got, meant, strict=True)):
             return
-        distance = Error()
-        for place in judged(meant):
-            distance.add(got[place], meant[place])
+        distance = Errors()
+        distance.add(got, meant)
         size = distance.relative
         self._furthest.append((math.inf if math.isnan(size) else size, sample))
         self._furthest.sort(key=lambda item: -item[0])
@@ -110,9 +108,3 @@ def check_shapes(name: str, got: Outputs, wanted: Outputs) -> None:
             where=name,
             next_step="check the job's output_names and dims",
         )
-
-
-def judged(outputs: Sequence[np.ndarray]) -> tuple[int, ...]:
-    """Return the places of the outputs whose size means something: float ones, or all where none is float."""
-    floats = tuple(place for place, array in enumerate(outputs) if array.dtype.kind == "f")
-    return floats or tuple(range(len(outputs)))

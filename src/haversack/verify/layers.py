@@ -10,7 +10,7 @@ from haversack.base.model import Model, Sample
 from haversack.targets.reference.interpret import Interpreter
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import Role, role
-from haversack.verify.error import Error
+from haversack.tools.numerics.relative import Error
 
 
 class LayerErrors:

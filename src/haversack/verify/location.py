@@ -26,7 +26,7 @@ from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.injection import differences
 from haversack.tools.graph.roles import Role, role, units
 from haversack.tools.numerics import affine
-from haversack.verify.error import relative_error
+from haversack.tools.numerics.relative import relative_error
 
 Tensors = Callable[[Sample, Sequence[str]], Mapping[str, np.ndarray]]
 """(one batch, tensor keys) -> the runtime's arrays: codes where the tensor is encoded, else float32."""

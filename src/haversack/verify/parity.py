@@ -13,8 +13,8 @@ from haversack.base.errors import JobError
 from haversack.base.model import Model, Sample
 from haversack.targets.reference import Reference
 from haversack.tools.graph.execute import Executor
-from haversack.verify.bits import Bits, Outputs, check_shapes, judged
-from haversack.verify.error import Error
+from haversack.tools.numerics.relative import Errors, judged
+from haversack.verify.bits import Bits, Outputs, check_shapes
 from haversack.verify.layers import LayerErrors
 
 Predict = Callable[[Sample], Outputs]
@@ -86,12 +86,12 @@ class _AgainstFloat:
     """Sums over the outputs that are judged; agreement of the arg-max where they are [n, classes], several classes."""
 
     def __init__(self) -> None:
-        self.error, self.agreeing, self.judged = Error(), 0, 0
+        self.error, self.agreeing, self.judged = Errors(), 0, 0
 
     def add(self, got: Outputs, wanted: Outputs) -> None:
+        self.error.add(got, wanted)
         for place in judged(wanted):
             mine, theirs = got[place], wanted[place]
-            self.error.add(mine, theirs)
             if mine.ndim == 2 and mine.shape[1] > 1:
                 self.agreeing += int(np.count_nonzero(mine.argmax(-1) == theirs.argmax(-1)))
                 self.judged += len(mine)

@@ -249,8 +249,9 @@ def test_few_samples_are_told(made, part):
 def test_outputs_of_every_float_tensor_that_a_block_makes_count():
     made = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0]), "rows": 2, "index": torch.tensor([1])}
     exact = {"a": torch.tensor([1.0, 0.0]), "b": torch.tensor([0.0]), "rows": 2, "index": torch.tensor([7])}
-    off, size = block_reconstruction._squares(made, exact, {"b": torch.tensor([0.0])})
-    assert (off.item(), size) == (4.0, 1.0)
+    found = block_reconstruction._squares(made, exact, {"rows": 2})
+    assert {name: (off.item(), size) for name, (off, size) in found.items()} == {"a": (4.0, 1.0), "b": (9.0, 0.0)}
+    assert set(block_reconstruction._squares(made, exact, {"b": torch.tensor([0.0])})) == {"a"}
 
 
 def test_layers_of_other_precisions_run_as_they_are_stored(folded, monkeypatch):
@@ -276,3 +277,17 @@ def test_layers_of_other_precisions_run_as_they_are_stored(folded, monkeypatch):
     exact = folded.weights[weights[half]]
     np.testing.assert_array_equal(seen[0][weights[half]].numpy(), exact.astype(np.float16).astype(np.float32))
     np.testing.assert_array_equal(one.model.weights[weights[half]], exact)
+
+
+@pytest.mark.parametrize(
+    "squares, expected",
+    [
+        ([(2.0, 8.0)], 0.25),
+        ([(2.0, 8.0), (3e4, 4e4)], 0.5),  # not 3e4 / 4e4: the small tensor counts as much
+        ([(2.0, 8.0), (4.0, 0.0)], (2 / 8 + 4 / 8) / 2),
+        ([(0.0, 0.0)], 0.0),
+        ([], 0.0),
+    ],
+)
+def test_tensors_alive_beside_each_other_count_by_their_own_size(squares, expected):
+    assert block_reconstruction._fraction(squares) == pytest.approx(expected)

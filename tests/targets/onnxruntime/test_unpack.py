@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -234,3 +237,28 @@ def test_other_names_unpack_nothing(name):
     assert unpack.bits_of(name) == 0
     with pytest.raises(ValueError, match="of 1 constants"):
         unpack.meaning(name, [np.zeros(1, np.uint8)])
+
+
+@pytest.mark.parametrize("cut", ["", "Cut"])
+@pytest.mark.parametrize("bits", PACKED)
+def test_what_a_function_takes_is_forecast(bits, cut):
+    name = f"Unpack{bits}{cut}"
+    made = ir.to_proto(unpack.function(name, 21)).SerializeToString()
+    size, download = unpack.function_bytes(name)
+    assert size == pytest.approx(len(made), abs=30)
+    assert download == pytest.approx(len(zlib.compress(made, 9)), rel=0.05)
+
+
+@pytest.mark.parametrize("bits", PACKED)
+def test_the_size_of_a_file_with_planes_is_forecast_to_a_hundred_bytes(image, made, bits):
+    model, _ = image
+    plain, packed, both = (made(kinds)[1].bytes for kinds in ((8, 8, 8), (bits, 8, 8), (bits, bits, 8)))
+    counts = [model.weights[model.graph.by_key[key.removesuffix(":weight")].weight].size for key in (STEM, POINT)]
+    names = {unpack.name_of(count, bits) for count in counts}
+    assert len(names) == 1, "both layers use one function"
+    stem, point = (
+        count * (planes.stored_bits(bits) / 8 - 1) + unpack.use_bytes(key, bits)[0]
+        for key, count in zip((STEM, POINT), counts, strict=True)
+    )
+    assert packed == pytest.approx(plain + stem + unpack.function_bytes(*names)[0], abs=50)
+    assert both == pytest.approx(packed + point, abs=20)

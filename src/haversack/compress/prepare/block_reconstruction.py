@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -247,30 +247,31 @@ class _Reconstruction:
         for count, index in enumerate(order):
             alive, exact = pairs[index]
             over = {name: value for layer in learnt for name, value in layer.soft().items()}
-            off, size = _squares(self.segments.run(block.span, alive, self._hooks(over)), exact, alive)
-            if size == 0 or not off.requires_grad:
+            squares = _squares(self.segments.run(block.span, alive, self._hooks(over)), exact, alive).values()
+            if not any(size for _, size in squares) or not any(off.requires_grad for off, _ in squares):
                 continue
-            loss, exponent = off / size, beta(count / len(order))
+            loss, exponent = _fraction(list(squares)), beta(count / len(order))
             if exponent is not None:
                 parts = [layer.penalty(exponent) for layer in learnt]
                 total = max(1, sum(number for _, number in parts))
                 loss = loss + PENALTY * error * torch.stack([part for part, _ in parts]).sum() / total
             optimizer.zero_grad()
             try:
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             except RuntimeError:  # PyTorch's word for an operation without a derivative
                 return False
             optimizer.step()
         return True
 
     def _error(self, block: _Block, pairs: Sequence[tuple[Alive, Alive]], hooks: Hooks) -> float:
-        """Return the squared error of what a block gives, as a fraction of its squares in float."""
+        """Return the squared error of what a block gives, as a fraction of its squares in float (see ``_fraction``)."""
         import torch
 
         with torch.no_grad():
             found = [_squares(self.segments.run(block.span, alive, hooks), exact, alive) for alive, exact in pairs]
-        return sum(float(off) for off, _ in found) / max(
-            sum(size for _, size in found), float(np.finfo(np.float32).tiny)
+        names = found[0] if found else {}
+        return float(
+            _fraction([(sum(float(each[n][0]) for each in found), sum(each[n][1] for each in found)) for n in names])
         )
 
 
@@ -301,13 +302,21 @@ def _tensor(value: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(value)
 
 
-def _squares(made: Alive, exact: Alive, before: Alive) -> tuple[torch.Tensor, float]:
-    """Return the squared error of what a span made, float32 [], and the squares of that in float."""
+def _squares(made: Alive, exact: Alive, before: Alive) -> dict[str, tuple[torch.Tensor, float]]:
+    """Return for each tensor that a span made its squared error, float32 [], and the squares of that in float."""
     import torch
 
-    off, size = torch.zeros(()), 0.0
-    for name, value in made.items():
-        if name not in before and isinstance(value, torch.Tensor) and value.is_floating_point():
-            off = off + (value - exact[name]).square().sum()
-            size += float(exact[name].double().square().sum())
-    return off, size
+    return {
+        name: ((value - exact[name]).square().sum(), float(exact[name].double().square().sum()))
+        for name, value in made.items()
+        if name not in before and isinstance(value, torch.Tensor) and value.is_floating_point()
+    }
+
+
+def _fraction(squares: Sequence[tuple[Any, float]]) -> Any:  # noqa: ANN401 - a tensor where it is differentiated
+    """Return the mean over tensors of squared errors as fractions of squares: each counts by its own size.
+
+    A tensor of zeros is held against the squares of all, as in ``numerics.relative``; nothing made is no error.
+    """
+    whole = max(sum(size for _, size in squares), float(np.finfo(np.float32).tiny))
+    return sum(off / (size or whole) for off, size in squares) / max(1, len(squares))

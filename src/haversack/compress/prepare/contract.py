@@ -23,6 +23,7 @@ from haversack.base.progress import Sink, silent
 from haversack.base.shelf import Shelf
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.execute import Executor
+from haversack.tools.numerics.relative import Errors
 
 SHELF = Shelf(
     "haversack.compress.prepare",
@@ -30,7 +31,7 @@ SHELF = Shelf(
     also=frozenset({"by_outputs", "channels", "learnt", "means", "moments"}),
 )
 TOLERANCE = 1e-4
-"""How far a step that keeps the outputs may move them, relative to their norm, before it is refused."""
+"""How far a step that keeps the outputs may move them, each relative to its norm, before it is refused."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,10 @@ class PrepareStep(abc.ABC):
 
 
 def relative_error(outputs: Iterable[np.ndarray], exact: Iterable[np.ndarray]) -> float:
-    """Return |outputs - exact| / |exact| over all elements of all arrays; 0 when both are zero."""
-    pairs = [(y.astype(np.float64), x.astype(np.float64)) for y, x in zip(outputs, exact, strict=True)]
-    moved = sum(float(np.square(y - x).sum()) for y, x in pairs)
-    size = sum(float(np.square(x).sum()) for _, x in pairs)
-    return float(np.sqrt(moved / size)) if size else float(np.sqrt(moved))
+    """Return the relative error of a model's outputs, absolute when all are zero in float (see ``Errors.moved``)."""
+    errors = Errors()
+    errors.add(tuple(outputs), tuple(exact))
+    return errors.moved
 
 
 def only_reader(model: Model, node: Node, parameter: str) -> bool:

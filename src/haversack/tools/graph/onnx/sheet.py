@@ -81,7 +81,7 @@ class Sheet:
             self.opset = max(self.opset, _OPSET)
         if bits in planes.WIDTHS:
             packed = [self.constant(name, array) for name, array in unpack.inputs(key, codes, bits).items()]
-            name = unpack.name_of(codes, bits)
+            name = unpack.name_of(codes.size, bits)
             self.unpacks.add(name)
             return self.own(name, unpack.DOMAIN, packed, f"{key}/{name}")
         if bits == _INT4:

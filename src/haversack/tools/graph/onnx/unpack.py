@@ -24,11 +24,31 @@ if TYPE_CHECKING:
 DOMAIN = "haversack"
 _NAME = re.compile(r"Unpack([1-7])(Cut)?")
 """The name of a function: the bits of a code, and whether the last digits are none of the codes'."""
+_FUNCTION = {1: (2262, 450), 2: (1429, 510), 3: (3455, 930), 5: (2350, 500), 6: (1324, 590), 7: (3551, 960)}
+_CUT = (188, 100)
+"""Bits of a code -> bytes that its function takes in a file, and as a download; what cutting the last digits adds."""
 
 
-def name_of(codes: np.ndarray, bits: int) -> str:
-    """Return the name of the function that unpacks these codes."""
-    return f"Unpack{bits}{'Cut' if codes.size % planes.digits(bits) else ''}"
+def name_of(count: int, bits: int) -> str:
+    """Return the name of the function that unpacks so many codes."""
+    return f"Unpack{bits}{'Cut' if count % planes.digits(bits) else ''}"
+
+
+def function_bytes(name: str) -> tuple[int, int]:
+    """Return what a function takes in a file that brings it, and as a download: measured, once for all its uses."""
+    size, download = _FUNCTION[bits_of(name)]
+    return (size + _CUT[0], download + _CUT[1]) if name.endswith("Cut") else (size, download)
+
+
+def use_bytes(key: str, bits: int) -> tuple[int, int]:
+    """Return what a use of a function takes beside its planes, in a file and as a download: names, mostly.
+
+    Args:
+        key: tensor key of the weight, which stands in the names.
+        bits: of a code.
+    """
+    count = len(planes.tables(bits))
+    return 75 + 29 * count + (2 * count + 3) * len(key), 30  # names that repeat weigh next to nothing compressed
 
 
 def bits_of(name: str) -> int:
@@ -76,7 +96,7 @@ def meaning(name: str, arrays: Sequence[np.ndarray | None]) -> tuple[np.ndarray,
     if not (shape > 0).all() or float(np.prod(shape, dtype=np.float64)) > packed[0].size * planes.digits(bits):
         raise ValueError(f"{name} of shape {shape.tolist()}")
     codes = planes.unpack([plane.astype(np.uint8) for plane in packed], bits, tuple(shape.tolist()))
-    if name != name_of(codes, bits):
+    if name != name_of(codes.size, bits):
         raise ValueError(f"{name} for {codes.size} codes")
     return codes, bits
 
