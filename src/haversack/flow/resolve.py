@@ -28,6 +28,7 @@ from haversack.flow.figures import figures, forecast_figures
 from haversack.flow.request import write_plan
 from haversack.flow.scoping import flags
 from haversack.flow.settings import spelled
+from haversack.flow.unmeasured import unmeasured
 from haversack.flow.workshop import FOLDER
 from haversack.targets.contract import SHELF as TARGETS
 from haversack.tools.store import atomic
@@ -48,6 +49,7 @@ class Answer:
         typed: the same, as the user typed them.
         found: target -> what was found for it.
         instead: target -> what would meet its limits if the run had been allowed to, in words.
+        unmeasured: target -> what might meet them, and was not measured for the run's own limits, in words.
     """
 
     out: Path
@@ -56,6 +58,7 @@ class Answer:
     typed: str
     found: Mapping[str, Resolution] = field(hash=False)
     instead: Mapping[str, str] = field(default_factory=dict, hash=False)
+    unmeasured: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
 
     @property
     def exit_code(self) -> int:
@@ -89,10 +92,9 @@ class Answer:
     def next_command(self, path: Path | None = None) -> str:
         """Return the command that makes the plan what ships; ``path`` is where it was written."""
         plan = self.writable
-        kinds = [kind for one in self._all() if one.verdict != "failed" for kind in _errors(one)]
         usual = plan is None or (plan.target == DEFAULT_TARGET and not self.choice.settings.get(plan.target))
         target = () if plan is None or usual else (plan.target,)
-        return self._pack(("--plan", str(path or "plan.toml")), target, kinds)
+        return self._pack(("--plan", str(path or "plan.toml")), target, self._excused())
 
     def lines(self, written: Path | None = None) -> list[str]:
         """Return the answer for a terminal; ``written`` is where the plan went."""
@@ -104,7 +106,8 @@ class Answer:
             words = ["haversack", "resolve", str(self.out), "--budget", self.typed, "--write", "plan.toml"]
             lines.append(f"write the plan: {shlex.join(words)}")
         if command := self._command(written):
-            lines.append(f"next: {command}" + ("    makes it what ships" if makes and self.plan is None else ""))
+            why = "    makes it what ships" if makes and self.plan is None else ""
+            lines.append(f"next: {command}" + ("    measures these as well" if not makes and self._open() else why))
         elif self.exit_code:
             lines.append("next: loosen the limit that is missed above, or pack another model")
         return lines
@@ -120,6 +123,7 @@ class Answer:
                 "reason": one.candidates[0].reason if one.candidates else "",
                 "forecast": None if one.forecast is None else forecast_figures(one.forecast, self._within).data(),
                 "plan": None if one.plan is None else unstructure(one.plan),
+                "unmeasured": list(self.unmeasured.get(target, ())),
             }
         told = {"budget": self.budget.limits(), "exit_code": self.exit_code, "out": str(self.out)}
         return {**told, "targets": targets, "next": self._command(None)}
@@ -138,7 +142,17 @@ class Answer:
         if self._makes(written):
             return self.next_command(written)
         refused = next((one for one in self._all() if self._refused(one)), None) if self.exit_code else None
-        return self._pack((), (refused.plan.target,), _errors(refused)) if refused is not None else ""
+        if refused is not None:
+            return self._pack((), (refused.plan.target,), _errors(refused))
+        return self._pack((), self._open(), self._excused()) if self._open() else ""
+
+    def _open(self) -> list[str]:
+        """Return the targets for which something that was not measured might meet the budget."""
+        return [target for target in self.found if self.unmeasured.get(target)]
+
+    def _excused(self) -> list[str]:
+        """Return the kinds of errors that did not fail the run's files: the user allowed them."""
+        return [kind for one in self._all() if one.verdict != "failed" for kind in _errors(one)]
 
     def _met(self, target: str, one: Resolution) -> list[str]:
         candidate = self._reported(one)
@@ -158,6 +172,9 @@ class Answer:
             lines.append(f"  nearest measured: {self._path(nearest)} ({nearest.id}): {why}")
         if one.plan is None or one.forecast is None:
             barred = [f"  {self.instead[target]}"] if target in self.instead else []
+            if more := self.unmeasured.get(target):
+                told = f"{' and '.join(more)} were not measured, for its own limits did not ask for them, and might"
+                return [*lines, f"  no plan of what the run measured is forecast to meet it either; {told}", *barred]
             return [*lines, "  no plan is forecast to meet it either", *barred]
         wished = one.plan
         lines.append(f"  forecast plan {wished.id} (a forecast: nothing of it was made or measured):")
@@ -325,7 +342,8 @@ def _answer(out: Path, choice: Choice, limits: Budget, typed: str) -> Answer:
     mixer = Mixer(choice.graph, choice.profile, choice.weight_elements, able, choice.scope)
     found = choosing.resolve(candidates, limits, mixer)
     lacking = {target: one.candidates for target, one in found.items() if not one.met and one.plan is None}
-    return Answer(out, choice, limits, typed, found, instead(lacking, limits, mixer))
+    more = {target: unmeasured(choice, order, limits) for target, order in lacking.items()}
+    return Answer(out, choice, limits, typed, found, instead(lacking, limits, mixer), more)
 
 
 def _there(candidate: Candidate, out: Path) -> Candidate:
