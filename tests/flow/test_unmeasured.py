@@ -29,7 +29,7 @@ def plain(packed, tmp_path):
         for one in found.candidates
         if one.artifact
         and len(one.plan.layers) == 3
-        and {two.precision for two in one.plan.layers.values()} == {"int8"}
+        and {"int8"} == {two.precision for two in one.plan.layers.values()}
     )
     file = eight.artifact.files[0]
     file = replace(file, download_bytes=file.bytes)

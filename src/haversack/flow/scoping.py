@@ -99,8 +99,12 @@ def ruled(graph: Graph, rules: Sequence[str], without: Sequence[str], targets: M
     """
     if not (rules or without):
         return Rules()
-    shared = together({name: target.constraints(graph) for name, target in targets.items()})
-    able = {name: forms(graph, target, shared[name], without) for name, target in targets.items()}
+    own = {name: target.constraints(graph) for name, target in targets.items()}
+    shared = together(own)
+    able, alone = (
+        {name: forms(graph, target, demands[name], without) for name, target in targets.items()}
+        for demands in (shared, own)
+    )
     asked: dict[str, dict[Precision, str]] = {}
     faults = []
     for text in rules:
@@ -112,8 +116,8 @@ def ruled(graph: Graph, rules: Sequence[str], without: Sequence[str], targets: M
     for key, found in asked.items():
         if len(found) > 1:
             faults.append(Fault(module(key), f"{' and '.join(found.values())} contradict each other"))
-    fixed = {key: _fixed(key, next(iter(found)), able) for key, found in asked.items() if len(found) == 1}
-    made = Rules(Scope(tuple(rules), tuple(without), fixed), able)
+    fixed = {key: _fixed(key, next(iter(found)), alone) for key, found in asked.items() if len(found) == 1}
+    made = Rules(Scope(tuple(rules), tuple(without), fixed), able, alone)
     if faults:
         raise UsageError(
             "layers cannot be fixed as asked",
@@ -154,9 +158,9 @@ def parted(graphs: Mapping[str, Graph], rules: Sequence[str]) -> dict[str, tuple
     return own
 
 
-def _fixed(key: str, kind: Precision, able: Mapping[str, Forms]) -> LayerPlan:
+def _fixed(key: str, kind: Precision, alone: Mapping[str, Forms]) -> LayerPlan:
     """Return the form of a layer, one for all targets that can have it."""
-    return next((one[key][kind] for one in able.values() if kind in one[key]), LayerPlan(kind))
+    return next((one[key][kind] for one in alone.values() if kind in one[key]), LayerPlan(kind))
 
 
 def _named(graph: Graph, glob: str, kind: str) -> tuple[list[str], str]:

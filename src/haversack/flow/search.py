@@ -198,4 +198,8 @@ def ruling(steps: Steps, tried: Runtimes, fixed: Mapping[str, Plan]) -> tuple[St
     refuse({name: faults for name, faults in lacks.items() if name in left.targets}, rules, fixed)
     for name in sorted({*tried.targets} - {*left.targets}):
         steps.shop.tell(Event("load", "note", f"{name} is left out: {left.left_out[name]}"))
-    return steps.only(left.targets), left, rules
+    if left.targets != tried.targets:  # those that are left out share no encodings any more
+        steps = steps.only(left.targets)
+        rules = ruled(steps.model.graph, steps.job.layer_precisions, steps.job.without, steps.targets)
+        refuse(lacking(rules), rules, fixed)
+    return steps, left, rules
