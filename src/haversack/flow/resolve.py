@@ -16,12 +16,13 @@ from haversack.base.candidate import Candidate
 from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, UsageError
 from haversack.base.plan import Plan
 from haversack.base.recipe import unstructure
+from haversack.base.scope import Scope
 from haversack.choose import resolve as choosing
 from haversack.choose.architectures import Winner, between
 from haversack.choose.mixing import Mixer, margins
 from haversack.choose.resolve import Resolution
 from haversack.choose.verdict import checks
-from haversack.flow.barred import instead
+from haversack.flow.barred import Barred, instead
 from haversack.flow.certainty import certain
 from haversack.flow.choice import Choice, read_all
 from haversack.flow.figures import figures, forecast_figures
@@ -48,7 +49,7 @@ class Answer:
         budget: the other limits.
         typed: the same, as the user typed them.
         found: target -> what was found for it.
-        instead: target -> what would meet its limits if the run had been allowed to, in words.
+        instead: target -> what would meet its limits if the run had been allowed to.
         unmeasured: target -> what might meet them, and was not measured for the run's own limits, in words.
     """
 
@@ -57,7 +58,7 @@ class Answer:
     budget: Budget
     typed: str
     found: Mapping[str, Resolution] = field(hash=False)
-    instead: Mapping[str, str] = field(default_factory=dict, hash=False)
+    instead: Mapping[str, Barred] = field(default_factory=dict, hash=False)
     unmeasured: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
 
     @property
@@ -106,8 +107,7 @@ class Answer:
             words = ["haversack", "resolve", str(self.out), "--budget", self.typed, "--write", "plan.toml"]
             lines.append(f"write the plan: {shlex.join(words)}")
         if command := self._command(written):
-            why = "    makes it what ships" if makes and self.plan is None else ""
-            lines.append(f"next: {command}" + ("    measures these as well" if not makes and self._open() else why))
+            lines.append(f"next: {command}" + self._why(written))
         elif self.exit_code:
             lines.append("next: loosen the limit that is missed above, or pack another model")
         return lines
@@ -144,7 +144,21 @@ class Answer:
         refused = next((one for one in self._all() if self._refused(one)), None) if self.exit_code else None
         if refused is not None:
             return self._pack((), (refused.plan.target,), _errors(refused))
+        if barred := self._barred():
+            return self._pack((), barred, self._excused(), self.instead[barred[0]].scope)
         return self._pack((), self._open(), self._excused()) if self._open() else ""
+
+    def _why(self, written: Path | None) -> str:
+        """Say what the command that leads on does, where that is not plain."""
+        if self._makes(written):
+            return "    makes it what ships" if self.plan is None else ""
+        if any(self._refused(one) for one in self._all()):
+            return ""
+        return "    allows that" if self._barred() else "    measures these as well"
+
+    def _barred(self) -> list[str]:
+        """Return the first target for which something that was not allowed is forecast to meet the budget."""
+        return [target for target in self.found if target in self.instead][:1]
 
     def _open(self) -> list[str]:
         """Return the targets for which something that was not measured might meet the budget."""
@@ -171,11 +185,13 @@ class Answer:
             why = nearest.reason.removeprefix("nearest: ")  # said already
             lines.append(f"  nearest measured: {self._path(nearest)} ({nearest.id}): {why}")
         if one.plan is None or one.forecast is None:
-            barred = [f"  {self.instead[target]}"] if target in self.instead else []
+            if target in self.instead:
+                words = self.instead[target].words
+                return [*lines, f"  no plan that the run was allowed is forecast to meet it either; {words}"]
             if more := self.unmeasured.get(target):
                 told = f"{' and '.join(more)} were not measured, for its own limits did not ask for them, and might"
-                return [*lines, f"  no plan of what the run measured is forecast to meet it either; {told}", *barred]
-            return [*lines, "  no plan is forecast to meet it either", *barred]
+                return [*lines, f"  no plan of what the run measured is forecast to meet it either; {told}"]
+            return [*lines, "  no plan is forecast to meet it either"]
         wished = one.plan
         lines.append(f"  forecast plan {wished.id} (a forecast: nothing of it was made or measured):")
         lines += [f"    {line}" for line in forecast_figures(one.forecast, self._within).lines("forecast")]
@@ -201,11 +217,13 @@ class Answer:
     def _path(self, candidate: Candidate) -> str:
         return str(self.out / _file(candidate))
 
-    def _pack(self, more: Sequence[str], targets: Sequence[str], allow: Sequence[str]) -> str:
+    def _pack(
+        self, more: Sequence[str], targets: Sequence[str], allow: Sequence[str], scope: Scope | None = None
+    ) -> str:
         words = ["haversack", "pack", self.choice.job, *more, "--budget", self.typed]
         words += [word for name in targets for word in ("--target", spelled(name, self.choice.settings.get(name)))]
         words += [word for kind in dict.fromkeys(allow) for word in ("--allow", kind)]
-        words += flags(self.choice.scope)
+        words += flags(self.choice.scope if scope is None else scope)
         return shlex.join([*words, "--out", f"{self.out}-again"])
 
     def _reported(self, one: Resolution) -> Candidate:

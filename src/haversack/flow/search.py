@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from haversack import metrics
 from haversack.base.budget import Budget
@@ -101,9 +102,8 @@ def steps_of(
 
 def limits_of(steps: Steps, budget: Budget, rules: Rules) -> tuple[str, ...]:
     """Return what is known of the limits before anything is made, one line each."""
-    model, scope = steps.model, rules.scope
-    least, free = (narrowest(model, steps.targets, one) for one in (scope, None))
-    return limits(model, budget, least, steps.metric.unit, runs=bool(steps.running), free=free, scope=scope)
+    least = partial(narrowest, steps.model, steps.targets)
+    return limits(steps.model, budget, least, steps.metric.unit, runs=bool(steps.running), scope=rules.scope)
 
 
 def tell_beyond(steps: Steps, budget: Budget, rules: Rules) -> None:
@@ -136,7 +136,7 @@ def searched(
     mixed = {name: found[name] for name, one in asked.items() if one.mixes}
     told = instead(mixed, budget, mixer, lambda name, scope: _uniform(steps, name, budget, replace(rules, scope=scope)))
     every = [one for name in names for one in {**lost, **found}[name]]
-    return [replace(one, architecture=steps.architecture) for one in every], told
+    return [replace(one, architecture=steps.architecture) for one in every], {n: one.words for n, one in told.items()}
 
 
 def _uniform(steps: Steps, name: str, budget: Budget, rules: Rules) -> list[Plan]:
