@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from haversack import metrics
 from haversack.base.budget import Budget
@@ -14,6 +13,7 @@ from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.profile import Profile
 from haversack.base.progress import Event
+from haversack.base.scope import Scope
 from haversack.base.spread import Spread, here
 from haversack.choose.best import Ask, best
 from haversack.choose.forecast import hopeless, overshoot
@@ -100,15 +100,19 @@ def steps_of(
     return replace(steps, architecture=architecture)
 
 
-def limits_of(steps: Steps, budget: Budget, rules: Rules) -> tuple[str, ...]:
+def limits_of(steps: Steps, budget: Budget, rules: Rules, fixed: Mapping[str, Plan]) -> tuple[str, ...]:
     """Return what is known of the limits before anything is made, one line each."""
-    least = partial(narrowest, steps.model, steps.targets)
+
+    def least(scope: Scope) -> dict[str, Plan]:
+        found = narrowest(steps.model, steps.targets, scope)
+        return {name: fixed.get(name, plan) for name, plan in found.items()}
+
     return limits(steps.model, budget, least, steps.metric.unit, runs=bool(steps.running), scope=rules.scope)
 
 
-def tell_beyond(steps: Steps, budget: Budget, rules: Rules) -> None:
+def tell_beyond(steps: Steps, budget: Budget, rules: Rules, fixed: Mapping[str, Plan]) -> None:
     """Tell which sizes the weights alone are above, whatever is done."""
-    for line in limits_of(steps, budget, rules):
+    for line in limits_of(steps, budget, rules, fixed):
         if BEYOND in line:
             steps.shop.tell(Event("load", "note", f"{line}; the best effort is made"))
 
