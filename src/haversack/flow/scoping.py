@@ -21,7 +21,7 @@ from haversack.base.scope import Scope
 from haversack.base.shelf import nearest
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.quantize.contract import SHELF as QUANTIZE
-from haversack.flow.rules import LAYER, LAYERS, WITHOUT, Forms, Rules, forms, lacking, module
+from haversack.flow.rules import LAYER, LAYERS, PALETTE, WITHOUT, Forms, Rules, forms, lacking, module
 from haversack.flow.squeeze import together
 from haversack.targets.contract import Target
 from haversack.tools.graph.roles import role
@@ -203,6 +203,9 @@ def _rule_faults(text: str, without: Sequence[str], *, typed: bool) -> list[Faul
     if not equals or not glob or not kind:
         return [Fault(place, "it is not GLOB=PRECISION, as in features.0.*=float32")]
     if kind not in WEIGHT_BITS:
+        if kind.startswith("palette"):
+            bits = PALETTE.settings["bits"]
+            return [Fault(place, f"palette alone names one, of {bits} bits; other bits are set in a plan (--plan)")]
         near = nearest(kind, WEIGHT_BITS) or f" (one of {', '.join(WEIGHT_BITS)})"
         return [Fault(place, f"there is no precision {kind!r}{near}")]
     return [Fault(place, f"{WITHOUT} forbids {kind}")] if kind in without else []
