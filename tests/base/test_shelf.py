@@ -9,7 +9,7 @@ import pytest
 import haversack
 from haversack.base import shelf as shelf_module
 from haversack.base.errors import UsageError
-from haversack.base.shelf import Shelf
+from haversack.base.shelf import Shelf, nearest
 
 PART = '''"""The file of a part."""
 
@@ -155,3 +155,10 @@ def test_third_parties_add_parts_and_hide_none_of_ours(jars, third_party):
 def test_the_nearest_name_may_be_a_third_party_s(jars, third_party):
     with pytest.raises(UsageError, match="did you mean basket?"):
         SHELF.type_of("baskt")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("nothere", ""), ("fp16", "; did you mean float16?"), ("corse", "; did you mean coarse?")]
+)
+def test_only_a_near_name_is_suggested(name, near):
+    assert nearest(name, ["coarse", "float16", "mse"]) == near

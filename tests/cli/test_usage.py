@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -228,13 +229,17 @@ def test_a_folder_without_a_report(job, capfd, verb):
     assert "haversack pack" in told
 
 
-@pytest.mark.parametrize("verb", ["report", "verify"])
-def test_the_folder_of_an_unfinished_run(job, capfd, verb):
-    with Workshop(job / "out", "job.py", silent, "haversack pack job.py --out out") as shop:
+@pytest.mark.parametrize("words", [["report", "out"], ["verify", "out"], ["resolve", "out", "--budget", "size=1MB"]])
+def test_the_folder_of_an_unfinished_run(job, capfd, words):
+    command = "haversack pack job.py --budget size=2MB --allow slower-than-float --out out"
+    with Workshop(job / "out", "job.py", silent, command) as shop:
         shop.remember("load", "x", [1], lambda: 1, save=lambda _: ({}, {}), load=lambda *_: 1)
-    told = refused(capfd, job, verb, "out")
-    assert "the run in it is not finished" in told
-    assert "next: haversack pack job.py --out out" in told
+        at_work = refused(capfd, job, *words)
+    told = refused(capfd, job, *words)
+    assert f"the run in it is not finished: process {os.getpid()} is at work there" in at_work
+    assert "next: wait until it ends" in at_work
+    assert "the run in it is not finished: it was stopped" in told
+    assert f"next: {command}    (goes on" in told
 
 
 def test_a_report_that_is_cut_off(job, capfd, packed):

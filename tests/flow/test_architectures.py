@@ -178,7 +178,7 @@ def test_resolve_takes_the_best_measured_of_all(out, record, tmp_path):
     assert name == first.architecture == "w24", "nothing but bytes is limited: the best quality"
     text = "\n".join(answer.lines())
     assert str(out / first.artifact.files[0].path) in text
-    assert "w24 is the best (" in text
+    assert "with figures of the half of the evaluation set that is reported, w24 is the best (" in text
     assert answer.data()["targets"][TARGET]["architecture"] == "w24"
     answer.write(tmp_path / "plan.toml")
     assert tomllib.loads((tmp_path / "plan.toml").read_text())["architecture"] == "w24"

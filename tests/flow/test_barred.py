@@ -20,6 +20,7 @@ from haversack.flow.barred import instead, words
 T = "onnxruntime"
 HEAD, FIRST = "head:linear#0", "features.0:conv2d#0"
 ELEMENTS = {HEAD: 10_000, FIRST: 10_000}
+FEW = ("w2a8", "w4a8", "w5a8", "w7a8")
 WIDE = Plan(T, dict.fromkeys(ELEMENTS, LayerPlan("int8", weights=Step("mse"))), origin="int8")
 NARROW = Plan(T, dict.fromkeys(ELEMENTS, LayerPlan("w4a8", weights=Step("mse"))), origin="4 bits")
 
@@ -40,7 +41,8 @@ def measured(plan=WIDE, size=21_000, unit="fraction"):
 def told(scope, budget=None, *, uniform=lambda *_: (), known=True, made=None):
     budget = budget or Budget(size=15_000)
     found = {T: judged([made or measured()], budget)}
-    return instead(found, budget, mixer(scope, known=known), uniform)
+    barred = instead(found, budget, mixer(scope, known=known), uniform)
+    return {target: one.words for target, one in barred.items()}
 
 
 def test_a_forbidden_precision_that_would_reach_it_is_named_with_the_limit():
@@ -51,6 +53,18 @@ def test_a_forbidden_precision_that_would_reach_it_is_named_with_the_limit():
 
 def test_what_is_met_needs_nothing_else():
     assert told(Scope(without=("w4a8",)), Budget(size=30_000)) == {}
+
+
+def test_the_gentlest_that_is_enough_is_named_and_not_as_the_only_one_where_others_are():
+    by_width = {name: Plan(T, dict.fromkeys(ELEMENTS, LayerPlan(name, weights=Step("mse")))) for name in FEW}
+
+    def uniform(_, scope):
+        return [plan for name, plan in by_width.items() if name not in scope.without]
+
+    found = told(Scope(without=FEW), Budget(size=14_000), uniform=uniform, known=False)
+    assert found == {T: "w5a8, which --without forbids, is forecast to reach size=14KB"}
+    one = told(Scope(without=FEW), Budget(size=8_000), uniform=uniform, known=False)
+    assert one == {T: "only w2a8, which --without forbids, is forecast to reach size=8KB"}
 
 
 @pytest.mark.parametrize("scope", [Scope(), Scope(without=("palette", "gptq"))])

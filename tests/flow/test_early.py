@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ BIASES = 4 + 4 + 3
     ],
 )
 def test_a_size_below_what_the_weights_take_in_that_runtime_cannot_be_met(model, target, least, said):
-    plans = early.narrowest(model, {target: TARGETS.build(target)})
+    plans = partial(early.narrowest, model, {target: TARGETS.build(target)})
     least += 4 * BIASES
     for size in (int(least) - 1, int(least) + 1):
         (line,) = early.limits(model, Budget(size=size), plans, "fraction")
@@ -191,8 +192,8 @@ def test_what_is_made_is_no_smaller_than_its_bound(model):
 
 
 def test_runtimes_that_differ_are_told_apart(model):
-    plans = early.narrowest(model, {name: TARGETS.build(name) for name in ("coreml", "ncnn")})
-    lines = early.limits(model, Budget(size=ELEMENTS, drop=0.01), plans, "fraction")
+    least = partial(early.narrowest, model, {name: TARGETS.build(name) for name in ("coreml", "ncnn")})
+    lines = early.limits(model, Budget(size=ELEMENTS, drop=0.01), least, "fraction")
     assert [line.partition(":")[0] for line in lines] == [
         "size at most 264 bytes (coreml)",
         "size at most 264 bytes (ncnn)",
@@ -206,14 +207,14 @@ FLOAT = {"onnxruntime": Plan("onnxruntime", {})}
 
 def test_the_structure_of_a_file_is_forecast_beside_its_weights(model):
     operations = sum(node.op != "input" for node in model.graph.nodes)
-    (line,) = early.limits(model, Budget(size=10_000), FLOAT, "fraction")
+    (line,) = early.limits(model, Budget(size=10_000), lambda _: FLOAT, "fraction")
     more = early.FILE_BYTES + operations * early.OPERATION_BYTES
     assert line.endswith(f"its structure of {operations} operations about {more / 1e3:.1f} kB more (a forecast)")
 
 
 def test_a_drop_is_told_in_the_unit_of_the_metric(model):
-    assert early.limits(model, Budget(drop=0.01), FLOAT, "fraction")[0].startswith("drop at most 1.00 pt: ")
-    assert early.limits(model, Budget(drop=0.01), FLOAT, "nats")[0].startswith("drop at most 0.0100 nats: ")
+    assert early.limits(model, Budget(drop=0.01), lambda _: FLOAT, "fraction")[0].startswith("drop at most 1.00 pt: ")
+    assert early.limits(model, Budget(drop=0.01), lambda _: FLOAT, "nats")[0].startswith("drop at most 0.0100 nats: ")
 
 
 # ---- plans that are proposed ----------------------------------------------------------------------------------------
@@ -302,13 +303,23 @@ def test_the_bound_of_a_size_is_that_of_what_the_user_allows(model):
     assert fixed.layers["4:linear#0"].precision == "float16"
 
 
-@pytest.mark.parametrize(("size", "barred"), [(170, False), (200, True), (250, True), (400, False)])
-def test_a_size_that_only_a_forbidden_precision_brings_within_reach_says_so(model, size, barred):
-    """Weights take 176 bytes with all that there is, and 308 with what is left: between them it is named."""
-    part = {"onnxruntime": TARGETS.build("onnxruntime")}
-    scope = Scope(without=FEW)
-    plans, free = early.narrowest(model, part, scope), early.narrowest(model, part, Scope(without=FINER))
-    (line,) = early.limits(model, Budget(size=size), plans, "fraction", free=free, scope=scope)
-    assert ("only w4a8, which --without forbids, would bring them down to 176 bytes" in line) == barred
+@pytest.mark.parametrize(
+    ("size", "barred"),
+    [
+        (70, ""),
+        (80, "only w1a8"),
+        (120, "w2a8"),
+        (200, "w4a8"),
+        (250, "w6a8"),
+        (4_720, None),
+    ],
+)
+def test_a_size_that_a_forbidden_precision_brings_within_reach_names_the_gentlest(model, size, barred):
+    """Weights take 308 bytes with what is left, 77 in one bit."""
+    least = partial(early.narrowest, model, {"onnxruntime": TARGETS.build("onnxruntime")})
+    (line,) = early.limits(model, Budget(size=size), least, "fraction", scope=Scope(without=FEW))
+    if barred:
+        assert f"; {barred}, which --without forbids, would bring them down to " in line
+    assert ("forbids" in line) == bool(barred)
     assert (early.BEYOND in line) == (size < 300)
-    assert "forbids" not in early.limits(model, Budget(size=size), plans, "fraction")[0]
+    assert "forbids" not in early.limits(model, Budget(size=size), least, "fraction")[0]

@@ -79,7 +79,9 @@ def test_a_forecast_is_marked_line_by_line(milliseconds):
     found = forecast_figures(Forecast(1e6, 0.5, 0.1, 8e5, milliseconds), MARGINS)
     lines = found.lines("forecast")
     assert all(line.endswith("(forecast)") for line in lines)
-    assert len(lines) == (4 if math.isnan(milliseconds) else 5)
+    assert [line.partition(":")[0] for line in lines] == ["size", "download", "latency", "relative error"]
+    median = "" if math.isnan(milliseconds) else ", median 1.50 ms"
+    assert f"latency: ×0.50 of float{median} ± 15 %  (forecast)" in lines
     assert (found.data()["latency_ms"] is None) == math.isnan(milliseconds)
     assert "size: 1.00 MB ± 2 %  (forecast)" in lines
     assert found.data()["size_margin"] == 0.02

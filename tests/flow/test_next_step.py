@@ -33,6 +33,10 @@ def test_what_meets_its_budget_is_verified():
     assert asked("size=60KB,latency=1.2x,drop=2pt", candidate()) == "haversack verify 'some where/out'"
 
 
+def test_where_nothing_was_left_there_is_nothing_to_verify():
+    assert asked("size=60KB") == "mend what failed, as told above, or choose another --target: no artefact was left"
+
+
 @pytest.mark.parametrize(
     "budget",
     [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import assume, given
@@ -11,13 +12,16 @@ from layered import network
 
 from haversack.base.constraints import Constraints
 from haversack.base.errors import UsageError
+from haversack.base.job import Job
 from haversack.base.plan import PRECISIONS, STATIC, LayerPlan, Plan, Step
 from haversack.base.scope import Scope, precision, quantizers
 from haversack.choose.forecast import COMPUTING
 from haversack.flow import scoping
 from haversack.flow.effort import EFFORTS, PLAIN, allowed
 from haversack.flow.proposals import careful, proposals, smaller
+from haversack.flow.request import Runtimes
 from haversack.flow.rules import Rules, forms, lacking, refuse
+from haversack.flow.search import ruling
 from haversack.targets.contract import SHELF as TARGETS
 
 GRAPH = network()
@@ -193,6 +197,18 @@ def test_each_runtime_is_asked_and_all_is_told_at_once():
     refuse({"ncnn": ()}, found, {})
 
 
+def test_the_runtime_that_is_in_the_way_of_another_is_the_one_that_is_told():
+    """onnxruntime alone has weights of 6 bits, and beside executorch, whose encodings it shares, it has not."""
+    both = {name: PARTS[name] for name in ("onnxruntime", "executorch")}
+    found = scoping.ruled(GRAPH, ("head=w6a8",), (), both)
+    assert "w6a8" not in found.able["onnxruntime"]["head:linear#0"]
+    told = lacking(found)
+    assert told["onnxruntime"] == ()
+    (fault,) = told["executorch"]
+    assert fault.cause.startswith("executorch cannot have it in w6a8; it can be float32, ")
+    assert found.scope.fixed["head:linear#0"].weights == Step("mse", {"weight_least": 0.6})
+
+
 def test_a_fixed_layer_whose_scales_nothing_may_set_is_told():
     found = rules("head=int8", without=("mse", "minmax"))
     (fault,) = lacking(found)["onnxruntime"]
@@ -224,3 +240,44 @@ def test_a_plan_of_somebody_else_is_held_against_the_rules():
 def test_constraints_shared_with_another_runtime_count():
     shared = Constraints(integer_ops=frozenset({"linear"}))
     assert "int8" not in forms(GRAPH, PARTS["onnxruntime"], shared)["features.0:conv2d#0"]
+
+
+class Told(list):
+    """A shop that keeps what it is told."""
+
+    def tell(self, event):
+        self.append(event.text)
+
+
+@dataclass(frozen=True)
+class Few:
+    """What ``ruling`` looks at of a run's steps."""
+
+    targets: dict
+    shop: Told
+    job: Job
+    model: SimpleNamespace
+
+    def only(self, names):
+        return replace(self, targets={name: self.targets[name] for name in names})
+
+
+def few(*names, rule):
+    job = Job("small", "job.py", lambda: None, lambda: (), lambda: (), "top1", layer_precisions=(rule,))
+    return Few({name: PARTS[name] for name in names}, Told(), job, SimpleNamespace(graph=GRAPH))
+
+
+def test_any_leaves_out_the_runtimes_that_are_in_the_way_and_keeps_the_one_that_can():
+    begun = few("onnxruntime", "executorch", "ncnn", rule="head=w6a8")
+    steps, tried, found = ruling(begun, Runtimes(tuple(begun.targets), one=True), {})
+    assert tried.targets == ("onnxruntime",) == tuple(steps.targets)
+    assert set(tried.left_out) == {"executorch", "ncnn"}
+    assert [text.partition(" ")[0] for text in begun.shop] == ["executorch", "ncnn"]
+    assert "w6a8" in found.able["onnxruntime"]["head:linear#0"]
+
+
+def test_a_named_runtime_that_is_in_the_way_is_refused_by_its_name():
+    begun = few("onnxruntime", "executorch", rule="head=w6a8")
+    with pytest.raises(UsageError) as caught:
+        ruling(begun, Runtimes(tuple(begun.targets)), {})
+    assert [fault.cause.partition(" ")[0] for fault in caught.value.faults] == ["executorch"]

@@ -15,6 +15,8 @@ from typing import Any
 from haversack.base.errors import UsageError
 
 NOT_PARTS = frozenset({"__init__", "contract"})
+CUTOFF = 0.5
+"""From so much in common on a name is near (``difflib``): fp16 and float16 have 0.55, and nothere and coarse 0.46."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Shelf:
             if point.name == name:
                 loaded: type[Any] = point.load()
                 return loaded
-        near = difflib.get_close_matches(name, self.names(), n=1, cutoff=0.4)
+        near = difflib.get_close_matches(name, self.names(), n=1, cutoff=CUTOFF)
         raise UsageError(
             f"there is no {self.noun} named {name!r}" + (f"; did you mean {near[0]}?" if near else ""),
             next_step=f"haversack parts    (has: {', '.join(self.names())})",
@@ -110,5 +112,5 @@ def _first_line(path: Path) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return ``; did you mean NEAR?`` for a misspelt name, or an empty string when nothing is near."""
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=CUTOFF)
     return f"; did you mean {near[0]}?" if near else ""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from haversack.base.candidate import Candidate
+from haversack.base.plan import Plan
 from haversack.base.progress import Event
 from haversack.base.scope import Scope
 from haversack.choose import architectures as choosing
@@ -18,9 +19,10 @@ from haversack.choose.architectures import Winner, outdone
 from haversack.choose.runtimes import Choice, between
 from haversack.flow import request, robustness, room
 from haversack.flow.crossing import crossed, parting, told
-from haversack.flow.entrants import Errand, begun, best_float, looked
+from haversack.flow.entrants import Errand, Field, begun, best_float, looked
 from haversack.flow.foreign import foreign
 from haversack.flow.outputs import Wishes, float_drop, shipped
+from haversack.flow.planned import refuse_unmakeable
 from haversack.flow.reporting import confirmed
 from haversack.flow.request import Runtimes
 from haversack.flow.search import exit_code, limits_of, searched, tell_beyond
@@ -48,7 +50,7 @@ def pack(errand: Errand) -> tuple[Record, int]:
     for name, one in forecasts.items():
         room.refuse(one, f"packing {name}")
     for name, steps in ones.steps.items():
-        tell_beyond(steps, budget, ones.rules[name])
+        tell_beyond(steps, budget, ones.rules[name], _fixed(ones, name))
     reference = best_float(ones)
     against = ones.steps[reference].baseline
     held = {name: steps.held_against(against) for name, steps in ones.steps.items()}
@@ -92,9 +94,16 @@ def preflight(errand: Errand) -> Preflights:
     found = looked(ones)
     for name, one in found.items():
         steps = ones.steps[name]
-        known = limits_of(steps, errand.budget, ones.rules[name])
+        fixed = _fixed(ones, name)
+        refuse_unmakeable(steps.model.graph, fixed, steps.targets)
+        known = limits_of(steps, errand.budget, ones.rules[name], fixed)
         found[name] = replace(one, limits=known, left_out=errand.tried.left_out)
     return Preflights(found, ones.lost)
+
+
+def _fixed(ones: Field, name: str) -> dict[str, Plan]:
+    """Return target -> the only plan that is made for it, of one architecture."""
+    return {target: plan for target, plan in ones.errand.fixed.items() if ones.planned.get(target) == name}
 
 
 def _chosen(

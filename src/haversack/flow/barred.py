@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
-from haversack.base.plan import Plan
+from haversack.base.plan import WEIGHT_BITS, Plan
 from haversack.base.scope import Scope, precision
 from haversack.choose import resolve as choosing
 from haversack.choose.mixing import Mixer
@@ -37,16 +37,47 @@ def words(plan: Plan, scope: Scope) -> str:
     return " and ".join(told)
 
 
+@dataclass(frozen=True)
+class Barred:
+    """What would be forecast to meet limits: in ``words``, and the ``scope`` with which the user would allow it."""
+
+    words: str
+    scope: Scope
+
+
+def lifts(scope: Scope) -> Iterator[Scope]:
+    """Yield what else the user might say: one forbidden name less, the gentlest first, fixed layers free, all of it."""
+    bits: Mapping[str, int] = {**WEIGHT_BITS}
+    for name in sorted(scope.without, key=lambda one: (-bits.get(one, 0), one == "palette")):
+        yield replace(scope, without=tuple(other for other in scope.without if other != name))
+    if scope.fixed:
+        yield replace(scope, rules=(), fixed={})
+    if len(scope.without) + bool(scope.fixed) > 1:
+        yield Scope()
+
+
+def else_free(scope: Scope, plan: Plan) -> Iterator[Scope]:
+    """Yield, for each thing that a plan uses and the user bars, what allows everything but that.
+
+    Where none of these leads to it, only this plan's way does.
+    """
+    for name in scope.forbids(plan):
+        yield Scope((), (name,), {})
+    if any(precision(plan.layers.get(key)) != layer.precision for key, layer in scope.fixed.items()):
+        yield replace(scope, without=())
+
+
 def instead(
     found: Mapping[str, Sequence[Candidate]],
     budget: Budget,
     mixer: Mixer,
     uniform: Callable[[str, Scope], Iterable[Plan]] = lambda *_: (),
-) -> dict[str, str]:
-    """Return target -> what would be forecast to meet its limits, if the user allowed it, in words.
+) -> dict[str, Barred]:
+    """Return target -> what would be forecast to meet its limits, if the user allowed it.
 
     Only targets that miss a limit are told, and only where nothing that is allowed is forecast to meet it. First each
-    forbidden name is allowed by itself, then what is fixed is set free, then everything.
+    forbidden name is allowed by itself, the gentlest first, then what is fixed is set free, then everything. It is told
+    as the only way where nothing else leads there.
 
     Args:
         found: target -> its candidates, judged, best first.
@@ -57,26 +88,21 @@ def instead(
     told = {}
     for target, order in found.items():
         missed = [check for check in checks(order[0], budget) if not check.met] if order else []
-        for lifted in _lifted(mixer.scope) if missed else ():
-            more = [_unmade(plan) for plan in uniform(target, lifted)]
-            plan = choosing.resolve([*order, *more], budget, replace(mixer, scope=lifted))[target].plan
+
+        def reach(scope: Scope, target: str = target, order: Sequence[Candidate] = order) -> Plan | None:
+            more = [_unmade(plan) for plan in uniform(target, scope)]
+            return choosing.resolve([*order, *more], budget, replace(mixer, scope=scope))[target].plan
+
+        for lifted in lifts(mixer.scope) if missed else ():
+            plan = reach(lifted)
             barred = words(plan, mixer.scope) if plan is not None else ""
             if plan is not None and barred:
+                only = "" if any(map(reach, else_free(mixer.scope, plan))) else "only "
                 unit = order[0].quality.unit if order[0].quality is not None else ""
                 limits = ",".join(typed(check.limit, check.allowed, unit) for check in missed)
-                told[target] = f"only {barred} is forecast to reach {limits}"
+                told[target] = Barred(f"{only}{barred} is forecast to reach {limits}", lifted)
                 break
     return told
-
-
-def _lifted(scope: Scope) -> Iterator[Scope]:
-    """Yield what else the user might say, the least change first."""
-    for name in scope.without:
-        yield replace(scope, without=tuple(other for other in scope.without if other != name))
-    if scope.fixed:
-        yield replace(scope, fixed={})
-    if len(scope.without) + bool(scope.fixed) > 1:
-        yield Scope()
 
 
 def _unmade(plan: Plan) -> Candidate:

@@ -19,7 +19,7 @@ from haversack.base.profile import Profile
 from haversack.base.recipe import structure, unstructure
 from haversack.base.scope import Scope
 from haversack.flow.settings import Settings
-from haversack.flow.workshop import FOLDER, MARKER
+from haversack.flow.workshop import FOLDER, MARKER, unfinished
 from haversack.tools.store import atomic
 
 FORMAT = 2
@@ -127,7 +127,9 @@ def read_all(out: Path) -> tuple[Choice, ...]:
     source = _source(marker)
     again = f"haversack pack {source} --out {out}"
     if not path.is_file():
-        raise UsageError("the run there is not finished", where=str(out), next_step=f"{again}    (it resumes)")
+        raise unfinished(out) or UsageError(
+            "the run there is not finished", where=str(out), next_step=f"{again}    (it resumes)"
+        )
     data = _load(path, again)
     if data.get("format") not in (FORMAT, FORMAT - 1):
         cause = f"format {data.get('format')!r} is not one this version reads ({FORMAT - 1} or {FORMAT})"

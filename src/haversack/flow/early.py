@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +12,13 @@ from haversack.base.budget import Budget
 from haversack.base.counted import counted
 from haversack.base.errors import JobError, VerificationError
 from haversack.base.model import Model, Sample
-from haversack.base.plan import LayerPlan, Plan, Step
+from haversack.base.plan import STATIC, LayerPlan, Plan, Step
 from haversack.base.quality import Quality
 from haversack.base.scope import Scope
 from haversack.choose.forecast import least_bytes
 from haversack.choose.options import BYTES_PER_WEIGHT, PALETTE_BITS
 from haversack.choose.verdict import JUDGED_UNRUN, amount
-from haversack.flow.barred import words
+from haversack.flow.barred import else_free, lifts, words
 from haversack.flow.data import Data
 from haversack.flow.making import CHOOSE, REPORT
 from haversack.flow.replay import Predict
@@ -32,12 +32,17 @@ from haversack.report import wording
 from haversack.targets.contract import Target
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import Role, role
+from haversack.tools.numerics import planes
 
 RACED_ROWS = 5 * 16
 """Rows that a race of variants simulates: so many variants, so many rows each."""
 FILE_BYTES, OPERATION_BYTES = 4_000, 100
 """Bytes of a file beside its weights, forecast: once, and for each operation. Small files of three runtimes had 4.5 to
 6 kB for 8 operations, an ONNX file of a recurrent layer 24 kB for 252, and another's 67 kB for 652."""
+UNPACKING = 4_000
+"""Bytes that unpacking weights of an odd width takes in a file, at the most (``choose.options.LEAST_PACKED``)."""
+Least = Callable[[Scope], Mapping[str, Plan]]
+"""What the user allows -> target -> the plan whose weights take the fewest bytes."""
 BEYOND = "cannot be met"
 """What is said of a size that the weights alone are above."""
 BELIEVABLE_ERRORS = 2.0
@@ -203,11 +208,10 @@ def narrowest(model: Model, targets: Mapping[str, Target], scope: Scope | None =
 def limits(
     model: Model,
     budget: Budget,
-    plans: Mapping[str, Plan],
+    least: Least,
     unit: str,
     *,
     runs: bool = True,
-    free: Mapping[str, Plan] | None = None,
     scope: Scope | None = None,
 ) -> tuple[str, ...]:
     """Say of each limit whether it can be met, as far as that is known before anything is made.
@@ -215,22 +219,19 @@ def limits(
     Args:
         model: the float model.
         budget: the limits.
-        plans: target -> the plan whose weights take the fewest bytes (``narrowest``); of a size each target is told,
-            unless they are alike.
+        least: returns target -> the plan whose weights take the fewest bytes (``narrowest``), for what the user allows;
+            of a size each target is told, unless they are alike.
         unit: of the metric.
         runs: whether the files of some target run here; if none do, only sizes are judged.
-        free: the same plans if the user allowed everything.
-        scope: what the user allows.
+        scope: what the user allows; None for everything.
     """
-    lines = []
+    scope = scope or Scope()
+    plans, lines = least(scope), []
     for name, value in budget.limits().items():
         wanted = f"{name.partition('_')[0]} at most {amount(name, value, unit)}"
         if name == "size":
             said = {target: _smallest(model, plan, value) for target, plan in plans.items()}
-            said = {
-                target: words + _barred(model, plans[target], (free or plans)[target], value, scope or Scope())
-                for target, words in said.items()
-            }
+            said = {target: words + _barred(model, least, target, value, scope) for target, words in said.items()}
             alike = len(set(said.values())) == 1
             told = {f"{wanted}{'' if alike else f' ({target})'}": words for target, words in said.items()}
             lines += [f"{what}: {words}" for what, words in told.items()]
@@ -251,16 +252,45 @@ def _smallest(model: Model, plan: Plan, allowed: float) -> str:
     return f"{BEYOND}: {said}" if least > allowed else f"{said}, {_structure(model)}"
 
 
-def _barred(model: Model, plan: Plan, free: Plan, allowed: float, scope: Scope) -> str:
-    """Say what would bring the weights below a limit that they are above, if the user allowed it."""
-    held, least = (least_bytes(model.graph, model.weights, one) for one in (plan, free))
-    barred = words(free, scope)
-    if not barred or not least <= allowed < held:
+def _barred(model: Model, every: Least, target: str, allowed: float, scope: Scope) -> str:
+    """Say what would bring the weights below a limit that they are above, if the user allowed it: the gentlest.
+
+    That is the first that leaves room for a structure as it is forecast, or else the first that may do at all.
+    """
+
+    def least(one: Scope) -> Plan:
+        return every(one)[target]
+
+    if _bytes(model, least(scope)) <= allowed:
         return ""
-    return f"; only {barred} would bring them down to {amount('size', least)}"
+    ways = [(plan, barred) for plan in map(least, lifts(scope)) if (barred := words(plan, scope))]
+    for beside in (_structure_bytes(model), None):
+        for plan, barred in ways:
+            more = 0 if beside is None else beside + (UNPACKING if _packed(plan) else 0)
+            if _bytes(model, plan) + more <= allowed:
+                others = (_bytes(model, least(one)) for one in else_free(scope, plan))
+                only = "" if any(other <= allowed for other in others) else "only "
+                return f"; {only}{barred} would bring them down to {amount('size', _bytes(model, plan))}"
+    return ""
+
+
+def _bytes(model: Model, plan: Plan) -> float:
+    return least_bytes(model.graph, model.weights, plan)
+
+
+def _packed(plan: Plan) -> bool:
+    """Say whether weights are packed in planes, that the file unpacks."""
+    return any(one.precision in STATIC and one.bits in planes.WIDTHS for one in plan.layers.values())
 
 
 def _structure(model: Model) -> str:
-    operations = sum(node.op != "input" for node in model.graph.nodes)
-    about = amount("size", FILE_BYTES + operations * OPERATION_BYTES)
-    return f"its structure of {counted(operations, 'operation')} about {about} more (a forecast)"
+    about = amount("size", _structure_bytes(model))
+    return f"its structure of {counted(_operations(model), 'operation')} about {about} more (a forecast)"
+
+
+def _structure_bytes(model: Model) -> float:
+    return FILE_BYTES + _operations(model) * OPERATION_BYTES
+
+
+def _operations(model: Model) -> int:
+    return sum(node.op != "input" for node in model.graph.nodes)

@@ -287,6 +287,8 @@ def _obey(ones: Field) -> None:
             faulty = lacks[name][target]
             error = ConversionError("its layers cannot be as asked", where=faulty[0].where, faults=faulty)
             ones.lose(name, (target,), str(error), failure(error, ones.steps[name].model.graph))
+    if len(able) < len(before):  # a target that is lost shares no encodings any more
+        ones.rules.update(ones.each(lambda steps: _rules(steps, parts[steps.architecture])))
 
 
 def _rules(steps: Steps, own: tuple[str, ...]) -> Rules:

@@ -120,16 +120,20 @@ def forecast_figures(forecast: Forecast, within: Mapping[str, float]) -> Figures
         "latency_ms": forecast.latency_ms,
         "relative_error": forecast.relative_error,
     }
-    spelled = {
-        "size": wording.size,
-        "download": wording.size,
-        "latency_ratio": wording.ratio,
-        "latency_ms": wording.milliseconds,
-        "relative_error": wording.error,
+    ratio, milliseconds = forecast.latency_ratio, forecast.latency_ms
+    latency = [f"{wording.ratio(ratio)} of float"] if math.isfinite(ratio) else []
+    latency += [f"median {wording.milliseconds(milliseconds)}"] if math.isfinite(milliseconds) else []
+    told = {
+        "size": (wording.size(forecast.bytes), "size"),
+        "download": (
+            wording.size(forecast.download_bytes) if math.isfinite(forecast.download_bytes) else "",
+            "download",
+        ),
+        "latency": (", ".join(latency), "latency_ratio" if math.isfinite(ratio) else "latency_ms"),
+        "relative error": (
+            wording.error(forecast.relative_error) if math.isfinite(forecast.relative_error) else "",
+            "relative_error",
+        ),
     }
-    words = {
-        name: f"{spelled[name](value)} ± {100 * within[name]:.0f} %"
-        for name, value in values.items()
-        if math.isfinite(value)
-    }
+    words = {name: f"{text} ± {100 * within[key]:.0f} %" for name, (text, key) in told.items() if text}
     return Figures(words, {**values, **{f"{name}_margin": within[name] for name in values}})

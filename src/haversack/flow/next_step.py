@@ -1,4 +1,4 @@
-"""The command to type next: check what shipped, or, where a limit was missed, ask for what was measured."""
+"""What to do next: check what shipped, or, where a limit was missed, ask for what was measured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.choose.verdict import checks
+
+FAILED = "mend what failed, as told above, or choose another --target: no artefact was left"
 
 
 def next_step(
@@ -24,6 +26,8 @@ def next_step(
         chosen_on: candidate id -> its drop on the half that chose; ``resolve`` goes by the worse half.
         instead: what would meet the limits if the user allowed it, in words, or nothing.
     """
+    if not best:
+        return FAILED
     loosened: dict[str, float] = {}
     for one in best.values():
         for check in checks(one, budget):

@@ -15,7 +15,7 @@ from haversack.base.finding import Finding
 from haversack.base.job import Job
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose.runtimes import Choice, between, outdone
-from haversack.flow import architectures, entrants, robustness, room
+from haversack.flow import architectures, entrants, planned, robustness, room
 from haversack.flow.cluster import spreading
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.foreign import foreign
@@ -73,7 +73,9 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         shop.tell(Event("load", "note", preflight.lines()[0], data={"forecast_seconds": preflight.forecast_seconds}))
         _refuse(preflight, tried)
         room.refuse(preflight)
-        tell_beyond(steps, budget, rules)
+        tell_beyond(steps, budget, rules, fixed)
+        for line in planned.idle(wish.effort, fixed, steps.targets):
+            shop.tell(Event("load", "note", line))
         strange = _strange(wish, steps)
         steps.checked_baseline()
         candidates, instead = searched(steps, tried.targets, budget, fixed, rules)
@@ -116,8 +118,9 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight | Preflights:
         robustness.checked(steps.data, job)
         found = steps.preflight(PLANS * len(tried.targets), memory)
         _strange(request, steps)
-        told = limits_of(steps, budget, rules)
-        return replace(found, limits=told, left_out=tried.left_out, notes=notes)
+        planned.refuse_unmakeable(steps.model.graph, fixed, steps.targets)
+        told, idle = limits_of(steps, budget, rules, fixed), planned.idle(request.effort, fixed, steps.targets)
+        return replace(found, limits=told, left_out=tried.left_out, notes=(*notes, *idle))
 
 
 def _of_folder(out: Path, owner: str) -> tuple[str, ...]:

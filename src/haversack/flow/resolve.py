@@ -16,24 +16,28 @@ from haversack.base.candidate import Candidate
 from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, UsageError
 from haversack.base.plan import Plan
 from haversack.base.recipe import unstructure
+from haversack.base.scope import Scope
 from haversack.choose import resolve as choosing
 from haversack.choose.architectures import Winner, between
 from haversack.choose.mixing import Mixer, margins
 from haversack.choose.resolve import Resolution
 from haversack.choose.verdict import checks
-from haversack.flow.barred import instead
+from haversack.flow.barred import Barred, instead
 from haversack.flow.certainty import certain
 from haversack.flow.choice import Choice, read_all
 from haversack.flow.figures import figures, forecast_figures
 from haversack.flow.request import write_plan
 from haversack.flow.scoping import flags
 from haversack.flow.settings import spelled
+from haversack.flow.unmeasured import unmeasured
 from haversack.flow.workshop import FOLDER
 from haversack.targets.contract import SHELF as TARGETS
 from haversack.tools.store import atomic
 
 DEFAULT_TARGET = "onnxruntime"
 """What ``pack`` makes where no target is named."""
+UNTOUCHED = "with figures of the half of the evaluation set that is reported, "
+"""Before why an architecture is the best; in a run's own report it is by the half that chooses."""
 GONE = "its file is gone, or is not the one that was measured"
 
 
@@ -47,7 +51,8 @@ class Answer:
         budget: the other limits.
         typed: the same, as the user typed them.
         found: target -> what was found for it.
-        instead: target -> what would meet its limits if the run had been allowed to, in words.
+        instead: target -> what would meet its limits if the run had been allowed to.
+        unmeasured: target -> what might meet them, and was not measured for the run's own limits, in words.
     """
 
     out: Path
@@ -55,7 +60,8 @@ class Answer:
     budget: Budget
     typed: str
     found: Mapping[str, Resolution] = field(hash=False)
-    instead: Mapping[str, str] = field(default_factory=dict, hash=False)
+    instead: Mapping[str, Barred] = field(default_factory=dict, hash=False)
+    unmeasured: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
 
     @property
     def exit_code(self) -> int:
@@ -89,10 +95,9 @@ class Answer:
     def next_command(self, path: Path | None = None) -> str:
         """Return the command that makes the plan what ships; ``path`` is where it was written."""
         plan = self.writable
-        kinds = [kind for one in self._all() if one.verdict != "failed" for kind in _errors(one)]
         usual = plan is None or (plan.target == DEFAULT_TARGET and not self.choice.settings.get(plan.target))
         target = () if plan is None or usual else (plan.target,)
-        return self._pack(("--plan", str(path or "plan.toml")), target, kinds)
+        return self._pack(("--plan", str(path or "plan.toml")), target, self._excused())
 
     def lines(self, written: Path | None = None) -> list[str]:
         """Return the answer for a terminal; ``written`` is where the plan went."""
@@ -104,7 +109,7 @@ class Answer:
             words = ["haversack", "resolve", str(self.out), "--budget", self.typed, "--write", "plan.toml"]
             lines.append(f"write the plan: {shlex.join(words)}")
         if command := self._command(written):
-            lines.append(f"next: {command}" + ("    makes it what ships" if makes and self.plan is None else ""))
+            lines.append(f"next: {command}" + self._why(written))
         elif self.exit_code:
             lines.append("next: loosen the limit that is missed above, or pack another model")
         return lines
@@ -120,6 +125,7 @@ class Answer:
                 "reason": one.candidates[0].reason if one.candidates else "",
                 "forecast": None if one.forecast is None else forecast_figures(one.forecast, self._within).data(),
                 "plan": None if one.plan is None else unstructure(one.plan),
+                "unmeasured": list(self.unmeasured.get(target, ())),
             }
         told = {"budget": self.budget.limits(), "exit_code": self.exit_code, "out": str(self.out)}
         return {**told, "targets": targets, "next": self._command(None)}
@@ -138,7 +144,31 @@ class Answer:
         if self._makes(written):
             return self.next_command(written)
         refused = next((one for one in self._all() if self._refused(one)), None) if self.exit_code else None
-        return self._pack((), (refused.plan.target,), _errors(refused)) if refused is not None else ""
+        if refused is not None:
+            return self._pack((), (refused.plan.target,), _errors(refused))
+        if barred := self._barred():
+            return self._pack((), barred, self._excused(), self.instead[barred[0]].scope)
+        return self._pack((), self._open(), self._excused()) if self._open() else ""
+
+    def _why(self, written: Path | None) -> str:
+        """Say what the command that leads on does, where that is not plain."""
+        if self._makes(written):
+            return "    makes it what ships" if self.plan is None else ""
+        if any(self._refused(one) for one in self._all()):
+            return ""
+        return "    allows that" if self._barred() else "    measures these as well"
+
+    def _barred(self) -> list[str]:
+        """Return the first target for which something that was not allowed is forecast to meet the budget."""
+        return [target for target in self.found if target in self.instead][:1]
+
+    def _open(self) -> list[str]:
+        """Return the targets for which something that was not measured might meet the budget."""
+        return [target for target in self.found if self.unmeasured.get(target)]
+
+    def _excused(self) -> list[str]:
+        """Return the kinds of errors that did not fail the run's files: the user allowed them."""
+        return [kind for one in self._all() if one.verdict != "failed" for kind in _errors(one)]
 
     def _met(self, target: str, one: Resolution) -> list[str]:
         candidate = self._reported(one)
@@ -157,8 +187,13 @@ class Answer:
             why = nearest.reason.removeprefix("nearest: ")  # said already
             lines.append(f"  nearest measured: {self._path(nearest)} ({nearest.id}): {why}")
         if one.plan is None or one.forecast is None:
-            barred = [f"  {self.instead[target]}"] if target in self.instead else []
-            return [*lines, "  no plan is forecast to meet it either", *barred]
+            if target in self.instead:
+                words = self.instead[target].words
+                return [*lines, f"  no plan that the run was allowed is forecast to meet it either; {words}"]
+            if more := self.unmeasured.get(target):
+                told = f"{' and '.join(more)} were not measured, for its own limits did not ask for them, and might"
+                return [*lines, f"  no plan of what the run measured is forecast to meet it either; {told}"]
+            return [*lines, "  no plan is forecast to meet it either"]
         wished = one.plan
         lines.append(f"  forecast plan {wished.id} (a forecast: nothing of it was made or measured):")
         lines += [f"    {line}" for line in forecast_figures(one.forecast, self._within).lines("forecast")]
@@ -184,11 +219,13 @@ class Answer:
     def _path(self, candidate: Candidate) -> str:
         return str(self.out / _file(candidate))
 
-    def _pack(self, more: Sequence[str], targets: Sequence[str], allow: Sequence[str]) -> str:
+    def _pack(
+        self, more: Sequence[str], targets: Sequence[str], allow: Sequence[str], scope: Scope | None = None
+    ) -> str:
         words = ["haversack", "pack", self.choice.job, *more, "--budget", self.typed]
         words += [word for name in targets for word in ("--target", spelled(name, self.choice.settings.get(name)))]
         words += [word for kind in dict.fromkeys(allow) for word in ("--allow", kind)]
-        words += flags(self.choice.scope)
+        words += flags(self.choice.scope if scope is None else scope)
         return shlex.join([*words, "--out", f"{self.out}-again"])
 
     def _reported(self, one: Resolution) -> Candidate:
@@ -254,7 +291,7 @@ class Across:
         for name, one in self.parts.items():
             for target in one.found:
                 winner = self._winner(target)
-                lines += [f"{target}: {winner.paragraph}"] if winner is not None else []
+                lines += [f"{target}: {UNTOUCHED}{winner.paragraph}"] if winner is not None else []
             lines += [f"{name}:", *one.lines(written if [one] == self._writing() else None)]
         return lines
 
@@ -325,7 +362,8 @@ def _answer(out: Path, choice: Choice, limits: Budget, typed: str) -> Answer:
     mixer = Mixer(choice.graph, choice.profile, choice.weight_elements, able, choice.scope)
     found = choosing.resolve(candidates, limits, mixer)
     lacking = {target: one.candidates for target, one in found.items() if not one.met and one.plan is None}
-    return Answer(out, choice, limits, typed, found, instead(lacking, limits, mixer))
+    more = {target: unmeasured(choice, order, limits) for target, order in lacking.items()}
+    return Answer(out, choice, limits, typed, found, instead(lacking, limits, mixer), more)
 
 
 def _there(candidate: Candidate, out: Path) -> Candidate:

@@ -33,11 +33,13 @@ class Rules:
 
     Attributes:
         scope: as it travels on.
-        able: target -> what each layer can be in its files.
+        able: target -> what each layer can be in its files, beside those of the targets that share its encodings.
+        alone: target -> what each layer can be in its files where no other shares them.
     """
 
     scope: Scope = field(default_factory=Scope)
     able: Mapping[str, Forms] = field(default_factory=dict, hash=False)
+    alone: Mapping[str, Forms] = field(default_factory=dict, hash=False)
 
     def kept(self, plans: Sequence[Plan]) -> list[Plan]:
         """Return the plans as the user's rules make them, each once; without those of which nothing would be left."""
@@ -100,9 +102,17 @@ class Rules:
 
 
 def lacking(rules: Rules) -> dict[str, tuple[Fault, ...]]:
-    """Return target -> the layers that cannot be as the user says, each with what it can be; nothing where all can."""
+    """Return target -> the layers that cannot be as the user says, each with what it can be; nothing where all can.
+
+    Where another target is in the way, with which encodings are shared, that other one is told and not this one.
+    """
+    found = _lacking(rules, rules.alone)
+    return found if any(found.values()) else _lacking(rules, rules.able)
+
+
+def _lacking(rules: Rules, forms: Mapping[str, Forms]) -> dict[str, tuple[Fault, ...]]:
     found = {}
-    for target, able in rules.able.items():
+    for target, able in forms.items():
         faults = []
         for key, held in able.items():
             wanted = rules.scope.fixed.get(key)

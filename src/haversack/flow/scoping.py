@@ -21,7 +21,7 @@ from haversack.base.scope import Scope
 from haversack.base.shelf import nearest
 from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.compress.quantize.contract import SHELF as QUANTIZE
-from haversack.flow.rules import LAYER, LAYERS, WITHOUT, Forms, Rules, forms, lacking, module
+from haversack.flow.rules import LAYER, LAYERS, PALETTE, WITHOUT, Forms, Rules, forms, lacking, module
 from haversack.flow.squeeze import together
 from haversack.targets.contract import Target
 from haversack.tools.graph.roles import role
@@ -99,8 +99,12 @@ def ruled(graph: Graph, rules: Sequence[str], without: Sequence[str], targets: M
     """
     if not (rules or without):
         return Rules()
-    shared = together({name: target.constraints(graph) for name, target in targets.items()})
-    able = {name: forms(graph, target, shared[name], without) for name, target in targets.items()}
+    own = {name: target.constraints(graph) for name, target in targets.items()}
+    shared = together(own)
+    able, alone = (
+        {name: forms(graph, target, demands[name], without) for name, target in targets.items()}
+        for demands in (shared, own)
+    )
     asked: dict[str, dict[Precision, str]] = {}
     faults = []
     for text in rules:
@@ -112,8 +116,8 @@ def ruled(graph: Graph, rules: Sequence[str], without: Sequence[str], targets: M
     for key, found in asked.items():
         if len(found) > 1:
             faults.append(Fault(module(key), f"{' and '.join(found.values())} contradict each other"))
-    fixed = {key: _fixed(key, next(iter(found)), able) for key, found in asked.items() if len(found) == 1}
-    made = Rules(Scope(tuple(rules), tuple(without), fixed), able)
+    fixed = {key: _fixed(key, next(iter(found)), alone) for key, found in asked.items() if len(found) == 1}
+    made = Rules(Scope(tuple(rules), tuple(without), fixed), able, alone)
     if faults:
         raise UsageError(
             "layers cannot be fixed as asked",
@@ -154,9 +158,9 @@ def parted(graphs: Mapping[str, Graph], rules: Sequence[str]) -> dict[str, tuple
     return own
 
 
-def _fixed(key: str, kind: Precision, able: Mapping[str, Forms]) -> LayerPlan:
+def _fixed(key: str, kind: Precision, alone: Mapping[str, Forms]) -> LayerPlan:
     """Return the form of a layer, one for all targets that can have it."""
-    return next((one[key][kind] for one in able.values() if kind in one[key]), LayerPlan(kind))
+    return next((one[key][kind] for one in alone.values() if kind in one[key]), LayerPlan(kind))
 
 
 def _named(graph: Graph, glob: str, kind: str) -> tuple[list[str], str]:
@@ -199,6 +203,9 @@ def _rule_faults(text: str, without: Sequence[str], *, typed: bool) -> list[Faul
     if not equals or not glob or not kind:
         return [Fault(place, "it is not GLOB=PRECISION, as in features.0.*=float32")]
     if kind not in WEIGHT_BITS:
+        if kind.startswith("palette"):
+            bits = PALETTE.settings["bits"]
+            return [Fault(place, f"palette alone names one, of {bits} bits; other bits are set in a plan (--plan)")]
         near = nearest(kind, WEIGHT_BITS) or f" (one of {', '.join(WEIGHT_BITS)})"
         return [Fault(place, f"there is no precision {kind!r}{near}")]
     return [Fault(place, f"{WITHOUT} forbids {kind}")] if kind in without else []

@@ -13,6 +13,7 @@ from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.profile import Profile
 from haversack.base.progress import Event
+from haversack.base.scope import Scope
 from haversack.base.spread import Spread, here
 from haversack.choose.best import Ask, best
 from haversack.choose.forecast import hopeless, overshoot
@@ -99,16 +100,19 @@ def steps_of(
     return replace(steps, architecture=architecture)
 
 
-def limits_of(steps: Steps, budget: Budget, rules: Rules) -> tuple[str, ...]:
+def limits_of(steps: Steps, budget: Budget, rules: Rules, fixed: Mapping[str, Plan]) -> tuple[str, ...]:
     """Return what is known of the limits before anything is made, one line each."""
-    model, scope = steps.model, rules.scope
-    least, free = (narrowest(model, steps.targets, one) for one in (scope, None))
-    return limits(model, budget, least, steps.metric.unit, runs=bool(steps.running), free=free, scope=scope)
+
+    def least(scope: Scope) -> dict[str, Plan]:
+        found = narrowest(steps.model, steps.targets, scope)
+        return {name: fixed.get(name, plan) for name, plan in found.items()}
+
+    return limits(steps.model, budget, least, steps.metric.unit, runs=bool(steps.running), scope=rules.scope)
 
 
-def tell_beyond(steps: Steps, budget: Budget, rules: Rules) -> None:
+def tell_beyond(steps: Steps, budget: Budget, rules: Rules, fixed: Mapping[str, Plan]) -> None:
     """Tell which sizes the weights alone are above, whatever is done."""
-    for line in limits_of(steps, budget, rules):
+    for line in limits_of(steps, budget, rules, fixed):
         if BEYOND in line:
             steps.shop.tell(Event("load", "note", f"{line}; the best effort is made"))
 
@@ -136,7 +140,7 @@ def searched(
     mixed = {name: found[name] for name, one in asked.items() if one.mixes}
     told = instead(mixed, budget, mixer, lambda name, scope: _uniform(steps, name, budget, replace(rules, scope=scope)))
     every = [one for name in names for one in {**lost, **found}[name]]
-    return [replace(one, architecture=steps.architecture) for one in every], told
+    return [replace(one, architecture=steps.architecture) for one in every], {n: one.words for n, one in told.items()}
 
 
 def _uniform(steps: Steps, name: str, budget: Budget, rules: Rules) -> list[Plan]:
@@ -198,4 +202,8 @@ def ruling(steps: Steps, tried: Runtimes, fixed: Mapping[str, Plan]) -> tuple[St
     refuse({name: faults for name, faults in lacks.items() if name in left.targets}, rules, fixed)
     for name in sorted({*tried.targets} - {*left.targets}):
         steps.shop.tell(Event("load", "note", f"{name} is left out: {left.left_out[name]}"))
-    return steps.only(left.targets), left, rules
+    if left.targets != tried.targets:  # those that are left out share no encodings any more
+        steps = steps.only(left.targets)
+        rules = ruled(steps.model.graph, steps.job.layer_precisions, steps.job.without, steps.targets)
+        refuse(lacking(rules), rules, fixed)
+    return steps, left, rules

@@ -13,15 +13,18 @@ import numpy as np
 from haversack import report
 from haversack.base.counted import counted
 from haversack.base.errors import (
+    EXIT_CONVERSION,
     EXIT_MET,
     EXIT_REFUSED,
     EXIT_VERIFICATION,
+    ConversionError,
     EnvironmentFault,
     Fault,
     HaversackError,
     Refused,
     VerificationError,
 )
+from haversack.base.finding import KINDS
 from haversack.base.progress import Event, Sink, silent
 from haversack.flow.exports import where_to_run
 from haversack.flow.making import ENCODINGS
@@ -128,13 +131,29 @@ def verify(out: Path, sink: Sink = silent, device: str = "local") -> Answer:
 
     Raises:
         UsageError: there is no finished run in it, or no such device.
+        ConversionError, VerificationError: the run left no artefact; as the run itself ended.
         EnvironmentFault: what the device needs is not installed, it is out of reach, or has no runtime of any target.
     """
     record = report.read(out / JSON_NAME)
+    _demand_one(out, record)
     with devices.opened(device, Limits(call_seconds=CALL_SECONDS)) as there:
         _demand_some(there, [name for name in record.best if record.best_of(name)])
         checks = tuple(check for target in record.best for check in _target(out, record, target, there, sink))
     return Answer(out, checks)
+
+
+def _demand_one(out: Path, record: Record) -> None:
+    """Refuse a run that left nothing to check, with the exit code that it ended with."""
+    if record.best:
+        return
+    kinds = [finding.kind for one in record.candidates for finding in one.findings]
+    code = max((KINDS[kind][1] for kind in kinds), default=EXIT_VERIFICATION)
+    raise (ConversionError if code == EXIT_CONVERSION else VerificationError)(
+        "the run left no artefact: there is nothing to check",
+        where=str(out),
+        faults=tuple(Fault(f"{one.target}: {one.id}", one.reason or "it failed") for one in record.candidates),
+        next_step=record.next_step,
+    )
 
 
 def _target(out: Path, record: Record, target: str, device: Device, sink: Sink) -> Iterator[Check]:

@@ -23,7 +23,7 @@ from haversack.base.errors import EnvironmentFault, UsageError
 from haversack.base.progress import Event, Sink
 from haversack.tools.store import atomic, ledger
 from haversack.tools.store.blobs import Blobs
-from haversack.tools.store.ledger import Held, Ledger
+from haversack.tools.store.ledger import Held, Ledger, holder
 
 FOLDER = ".haversack"
 MARKER = "job.json"
@@ -208,7 +208,7 @@ class Workshop:
 
 
 def unfinished(out: Path) -> UsageError | None:
-    """Return what to say of a folder whose run was stopped before it wrote a report; None when that is not so.
+    """Return what to say of a folder whose run is at work, or was stopped before it wrote a report; None otherwise.
 
     Args:
         out: the folder.
@@ -216,6 +216,12 @@ def unfinished(out: Path) -> UsageError | None:
     marker = out / FOLDER / MARKER
     if (out / REPORT).exists() or not marker.is_file():
         return None
+    if process := holder(out / FOLDER / LEDGER):
+        return UsageError(
+            f"the run in it is not finished: process {process} is at work there",
+            where=str(out),
+            next_step="wait until it ends",
+        )
     try:
         command = str(json.loads(marker.read_text(encoding="utf-8")).get("command", ""))
     except (OSError, ValueError, AttributeError):

@@ -14,7 +14,6 @@ from statistics import NormalDist
 
 import numpy as np
 
-from haversack.base.candidate import Latency
 from haversack.base.counted import counted
 
 CONFIDENCE = 0.95
@@ -91,22 +90,6 @@ def together(first: Difference, second: Difference) -> Difference:
     nearer = min(first, second, key=lambda one: abs(math.log(one.ratio)))
     why = f"{first.why}; opened again in the other order {second.why}"
     return Difference(different, nearer.ratio, min(first.low, second.low), max(first.high, second.high), why)
-
-
-def ranks_differ(a: Latency, b: Latency, *, confidence: float = CONFIDENCE, drift: float = DRIFT) -> bool:
-    """Say whether two artefacts, each measured against float in a session of its own, differ in their ratios.
-
-    The standard error of each median comes from its quartiles as if the spread were normal; ``drift`` is how much the
-    ratio of one and the same artefact moves between two sessions (another layout in memory, another clock).
-    """
-    error = math.hypot(_standard_error(a), _standard_error(b))
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    return abs(math.log(a.ratio / b.ratio)) > z * error + math.log1p(drift)
-
-
-def _standard_error(latency: Latency) -> float:
-    sigma = math.log(latency.ratio_high / latency.ratio_low) / (2 * NormalDist().inv_cdf(0.75))
-    return math.sqrt(math.pi / 2) * sigma / math.sqrt(max(1, latency.pairs))
 
 
 def _blocks(logs: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from haversack.base.digest import of_data
 from haversack.base.errors import EnvironmentFault
 from haversack.tools.store import ledger as module
-from haversack.tools.store.ledger import Ledger, Record, read
+from haversack.tools.store.ledger import Ledger, Record, holder, read
 
 KEYS = [of_data(number) for number in range(20)]
 json_values = st.recursive(
@@ -272,3 +272,11 @@ def test_kill_9_at_any_moment_loses_at_most_the_record_being_written(tmp_path):
         assert confirmed <= len(content.records) <= confirmed + 1
         written = len(content.records)
     assert written > 12
+
+
+def test_who_holds_a_ledger_is_told_and_nobody_once_it_is_closed(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    assert holder(path) == ""
+    with Ledger(path):
+        assert holder(path) == str(os.getpid())
+    assert holder(path) == ""

@@ -15,6 +15,8 @@ from haversack.base.errors import Fault, HaversackError, JobError
 from haversack.base.model import Port, Sample
 from haversack.tools.data import batches
 
+_UNFINITE = "values are NaN or infinite, the first in row "
+
 
 def checked(
     items: Iterable[object], ports: Sequence[Port] | None, *, what: str, limit: int | None = None
@@ -182,7 +184,7 @@ def _value_faults(array: np.ndarray) -> Iterator[str]:
         bad = ~np.isfinite(array)
         place = ", ".join(str(int(axis)) for axis in np.unravel_index(int(bad.argmax()), bad.shape))
         row = place.partition(",")[0] or "0"
-        yield f"{int(bad.sum())} of {array.size} values are NaN or infinite, the first in row {row}, at [{place}]"
+        yield f"{int(bad.sum())} of {array.size} {_UNFINITE}{row}, at [{place}]"
 
 
 def _expected_faults(inputs: object, expected: object, group: int) -> Iterator[Fault]:
@@ -201,6 +203,9 @@ def _expected_faults(inputs: object, expected: object, group: int) -> Iterator[F
 def _refusal(index: int, faults: Sequence[Fault], ports: Sequence[Port] | None, what: str, form: str) -> JobError:
     wanted = "; ".join(f"{port.name}: {port.spec.dtype} {_shape(port.spec.shape)}" for port in ports or ())
     step = f"yield {form}" + (f" with {wanted}" if wanted else "")
+    if all(_UNFINITE in fault.cause for fault in faults):
+        row, where = faults[0].cause.partition(_UNFINITE)[2].partition(",")[0], faults[0].where
+        step = f"look at sample {row} of batch {index}, {where}: mend it where it is made, or leave it out"
     tried = f"looking at every value of batches 0 to {index}" if index else "looking at every value of it"
     return JobError(f"batch {index} cannot be used", where=what, faults=tuple(faults), tried=tried, next_step=step)
 

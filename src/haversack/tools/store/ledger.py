@@ -212,6 +212,27 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
+def holder(path: Path) -> str:
+    """Return the number of the process that has a ledger open for writing; empty where none has.
+
+    Args:
+        path: the ledger; it need not be there.
+    """
+    try:
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+    except OSError:
+        return ""  # a file system without locks tells nothing
+    finally:
+        os.close(descriptor)
+    return ""
+
+
 def _line(record: Record) -> bytes:
     data = {"key": record.key, "value": record.value, "blobs": record.blobs}
     text = json.dumps(data, separators=(",", ":")).encode()
