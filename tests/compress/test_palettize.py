@@ -143,7 +143,7 @@ def test_applying_a_plan_weights_its_palettes_by_what_they_do(model):
     plain = uniform(model.graph, "palette", weights=Step("kmeans", {"bits": 2, "weighted": False}))
     arguments = {"ranges": lambda _: {}, "constraints": Constraints(), "samples": samples_of(model)}
     weighted, even = (apply(model, Plan("onnxruntime", one), **arguments).encodings for one in (layers, plain))
-    counts = importance(model, list(layers), samples_of(model)())
+    counts = importance(model, list(layers), samples_of(model))
     assert set(counts) == {"1:linear#0", "3:linear#0"}
     for key in ("1:linear#0", "3:linear#0"):
         weight = model.weights[f"{key[0]}.weight"]

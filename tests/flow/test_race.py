@@ -11,15 +11,13 @@ import torch
 from torch import nn
 
 from haversack import metrics
-from haversack.base.graph import TensorSpec
 from haversack.base.job import Job
-from haversack.base.model import Port
 from haversack.base.plan import LayerPlan, Plan, Step
 from haversack.base.progress import silent
 from haversack.flow import race as racing
 from haversack.flow.data import Data
 from haversack.flow.proposals import proposals
-from haversack.flow.race import race, spread
+from haversack.flow.race import race
 from haversack.flow.steps import Steps
 from haversack.flow.workshop import Workshop
 from haversack.measure.local import LocalDevice
@@ -101,50 +99,10 @@ def test_each_variant_is_told(steps, monkeypatch):
     assert counts == [(0, 2), (1, 2), (2, 2)]
 
 
-def rows_of(samples):
-    return [float(sample[0].flat[0]) for sample in samples]
-
-
-def port(batch="batch"):
-    return Port("x", TensorSpec((batch, 2), "float32"))
-
-
-def spreads(batches, rows, batch="batch"):
-    """Spread over an iterable that is read anew at each call."""
-    numbers = np.arange(sum(batches), dtype=np.float32)[:, None].repeat(2, 1)
-    cuts = np.split(numbers, np.cumsum(batches)[:-1])
-    return spread([port(batch)], lambda: ((cut,) for cut in cuts), rows)
-
-
-def test_rows_are_spread_over_all_samples():
-    assert rows_of(spreads([8, 8, 8, 8], 4)) == [4.0, 12.0, 20.0, 28.0]
-    assert rows_of(spreads([1, 30, 1], 4)) == [4.0, 12.0, 20.0, 28.0]
-
-
 def test_with_fewer_rows_all_are_run_and_counted(steps, monkeypatch):
-    assert rows_of(spreads([2, 3], 16)) == [0.0, 1.0, 2.0, 3.0, 4.0]
-    monkeypatch.setattr(steps.data, "calibration", lambda: iter([(np.ones((3, 2, 6, 6), np.float32),)]))
+    monkeypatch.setattr(steps.data, "held", lambda: iter([(np.ones((3, 2, 6, 6), np.float32),)]))
     plans = [variant(steps, "minmax", "a"), variant(steps, "minmax", "b", "minmax")]
     assert race(steps, plans).rows == 3
-
-
-def test_what_cannot_be_cut_is_taken_whole():
-    found = spreads([4] * 8, 8, batch=4)
-    assert [len(sample[0]) for sample in found] == [4, 4]
-    assert rows_of(found) == [8.0, 24.0]
-
-
-def test_only_the_chosen_rows_are_held():
-    (row,) = (sample[0] for sample in spreads([100], 1))
-    assert row.base is None
-    assert row.shape == (1, 2)
-
-
-def test_rows_of_different_lengths_all_run():
-    lengths = [np.ones((2, size), np.float32) for size in (2, 3, 4, 5)]
-    found = spread([port()], lambda: ((array,) for array in lengths))
-    assert sum(len(sample[0]) for sample in found) == 8
-    assert {sample[0].shape[1] for sample in found} == {2, 3, 4, 5}
 
 
 def test_one_variant_needs_no_race(steps, monkeypatch):

@@ -94,7 +94,11 @@ def test_all_that_is_wrong_is_told_at_once():
         (["head"], [], "--layer head: it is not GLOB=PRECISION"),
         (["=int8"], [], "it is not GLOB=PRECISION"),
         (["head="], [], "it is not GLOB=PRECISION"),
-        (["head=palette4"], [], "--layer head=palette4: palette alone names one, of 6 bits; other bits are set in a plan"),
+        (
+            ["head=palette4"],
+            [],
+            "--layer head=palette4: palette alone names one, of 6 bits; other bits are set in a plan",
+        ),
         (["head=int9"], [], "there is no precision 'int9'; did you mean int8?"),
         (["a b=zz"], [], "--layer 'a b=zz': there is no precision 'zz' (one of float32, "),
         (["head=w4a8"], ["w4a8"], "--layer head=w4a8: --without forbids w4a8"),

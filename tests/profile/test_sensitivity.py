@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from haversack.base.errors import JobError
 from haversack.base.plan import PRECISIONS, STATIC, LayerPlan
 from haversack.compress.perturb import perturb
 from haversack.profile.ranges import ranges
-from haversack.profile.sensitivity import ROWS, held_rows, hold_back, sensitivity
+from haversack.profile.sensitivity import ROWS, sensitivity
 from haversack.tools.graph.canonical import to_model
 from haversack.tools.graph.execute import Executor
 from haversack.tools.numerics.affine import symmetric
@@ -119,44 +118,6 @@ def test_no_samples_and_no_output(model, taken):
     zero = model.with_weights({"coarse.weight": np.zeros((4, 6), np.float32), "coarse.bias": np.zeros(4, np.float32)})
     with pytest.raises(JobError, match="zero or not finite"):
         sensitivity(zero, partial(perturb, ranges=taken), sentences(2))
-
-
-@pytest.mark.parametrize("count, size, held", [(32, 1, 4), (16, 4, 1), (40, 2, 2), (4, 4, 1), (128, 1, 4)])
-def test_samples_are_held_back_evenly_and_once(count, size, held):
-    samples = [(np.full((size, 1), index),) for index in range(count)]
-    kept, back = hold_back(samples)
-    assert len(back) == held
-    assert sorted(int(s[0][0, 0]) for s in (*kept, *back)) == list(range(count))
-    places = [int(s[0][0, 0]) for s in back]
-    assert max(np.diff([0, *places, count])) <= -(-count // held)
-
-
-@pytest.mark.parametrize("count, size", [(3, 4), (15, 1), (1, 64)])
-def test_too_few_samples_serve_both(count, size):
-    samples = [(np.zeros((size, 1)),)] * count
-    assert [len(part) for part in hold_back(samples)] == [count, count]
-    assert hold_back([]) == ([], [])
-
-
-@pytest.mark.parametrize("sizes", [[32], [1] * 32, [5, 1, 10, 16], [16, 16]])
-def test_rows_are_held_evenly_however_they_are_batched(sizes):
-    starts = np.cumsum([0, *sizes])
-    stream = ((np.arange(a, b)[:, None],) for a, b in pairwise(starts))
-    held = held_rows(stream, 32)
-    assert [int(sample[0][0, 0]) for sample in held] == [4, 12, 20, 28]
-    assert all(len(sample[0]) == 1 and sample[0].base is None for sample in held), "no batch is kept alive"
-
-
-def test_of_few_rows_all_are_held_once():
-    rows = np.arange(3)[:, None]
-    assert [int(sample[0][0, 0]) for sample in held_rows([(rows,)], 3)] == [0, 1, 2]
-
-
-def test_batches_that_may_not_be_cut_are_held_whole():
-    batches = [(np.full((2, 1), index),) for index in range(16)]
-    held = held_rows(iter(batches), 32, cut=False)
-    assert [int(sample[0][0, 0]) for sample in held] == [2, 6, 10, 14]
-    assert all(len(sample[0]) == 2 for sample in held)
 
 
 class Heads(nn.Module):

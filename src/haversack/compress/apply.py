@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from haversack.base.progress import Event, Sink, silent
 from haversack.compress.encode import encode, store_weights
 from haversack.compress.importance import importance
 from haversack.compress.prepare.contract import SHELF, PrepareContext, PrepareStep
+from haversack.compress.prepare.means import FEW, Wanted, tell_few
 from haversack.compress.selection import holdable
 from haversack.tools.numerics.affine import quantize
 
@@ -80,8 +82,9 @@ def apply(
             exact = model if exact is before and "outputs" in part.leaves else exact
     static = any(layer.precision in STATIC for layer in plan.layers.values())
     books = [key for key, layer in plan.layers.items() if layer.precision == "palette" and key in model.graph.by_key]
-    counts = importance(model, books, samples()) if books else {}
-    encodings, findings = encode(model, plan, ranges(model) if static else {}, constraints, counts)
+    counts = importance(model, books, samples) if books else {}
+    spans = ranges(model) if static else {}
+    encodings, findings = encode(model, plan, spans, constraints, counts)
     late = [part for part in parts if "encodings" in part.needs]
     for part in late:
         scales: dict[str, np.ndarray] = {}
@@ -93,6 +96,9 @@ def apply(
         tensors, integers, told = store_weights(model, made, affine, keep_scales=True, importance=counts)
         encodings = Encodings({**encodings.tensors, **tensors}, integers)
         findings = tuple(dict.fromkeys((*findings, *told)))
+    rows = min((one.samples for one in spans.values()), default=FEW)
+    if not any(one.kind == "few-samples" for one in learnt):
+        tell_few(rows, Wanted(FEW, rows, math.inf, "to set ranges by"), learnt.append)
     sink(Event("compress", "done", f"{counted(len(plan.layers), 'layer')} encoded"))
     return Compressed(model, encodings, tuple(dict.fromkeys((*findings, *learnt))), exact)
 

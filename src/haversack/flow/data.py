@@ -18,9 +18,12 @@ from haversack.base.model import Port, Sample
 from haversack.metrics.contract import Metric
 from haversack.tools.data import batches, samples
 from haversack.tools.data.preprocess.pipeline import Pipeline
+from haversack.tools.data.stock import Stock
 
 KEPT_BYTES = 400 << 20
 """Data up to so many bytes are read and preprocessed once; larger sets are streamed anew for every pass."""
+HELD, DIVIDED = 16, 80
+"""So many calibration rows are held back where there are so many: 64 are left, as many as rounding by outputs takes."""
 LEAST_SCORED = 2
 """One sample chooses, the other is reported."""
 
@@ -46,11 +49,12 @@ class Data:
         self._group = metric.group
         self._calibration: list[Sample] | None = None
         self._evaluation: list[Pair] | None = None
+        self._stock: Stock | None = None
 
     def beside(self, job: Job) -> Data:
         """Return the same data for a job with another model; what is kept is kept once."""
         other = copy.copy(self)
-        other.job = job
+        vars(other).update(job=job, _stock=None)
         return other
 
     def expect(self, ports: tuple[Port, ...]) -> None:
@@ -59,7 +63,7 @@ class Data:
         Raises:
             JobError: a batch that was kept does not fit the model.
         """
-        self._ports = ports
+        self._ports, self._stock = ports, None
         if self._calibration is not None:
             self._calibration = list(samples.checked(self._calibration, ports, what="calibration()"))
         if self._evaluation is not None:
@@ -107,7 +111,38 @@ class Data:
         return tuple(found)
 
     def calibration(self) -> Iterator[Sample]:
-        """Yield the calibration batches.
+        """Yield what calibrates: the calibration batches without the rows that are held back.
+
+        Raises:
+            JobError: a batch that does not fit the model, or none at all.
+        """
+        return self.whole() if self.shared else self._counted().others(1, HELD)
+
+    def held(self) -> Iterator[Sample]:
+        """Yield what layers and variants are judged on: 16 rows, evenly spread over the set, that do not calibrate.
+
+        Where that is no more than a fifth of the rows; of fewer than 80 rows none are held back, and all serve both.
+        Rows that cannot be taken out of their batches are held back with these.
+
+        Raises:
+            JobError: as ``calibration``.
+        """
+        return self.whole() if self.shared else self._counted().take(1, HELD)
+
+    @property
+    def shared(self) -> bool:
+        """Whether no rows are held back: there are too few."""
+        stock = self._counted()
+        return stock.rows(1, HELD) * DIVIDED > stock.total * HELD
+
+    def _counted(self) -> Stock:
+        """Return the set counted, once for a model."""
+        if self._stock is None:
+            self._stock = Stock.of(self._ports or (), self.whole)
+        return self._stock
+
+    def whole(self) -> Iterator[Sample]:
+        """Yield all calibration batches.
 
         Raises:
             JobError: a batch that does not fit the model, or none at all.
@@ -115,10 +150,10 @@ class Data:
         return iter(self._calibration) if self._calibration is not None else self._read_calibration()
 
     def kept_calibration(self) -> tuple[Sample, ...] | None:
-        """Return the calibration batches where memory keeps them all; None where they are streamed."""
+        """Return what calibrates where memory keeps it all; None where it is streamed."""
         if self._calibration is None:
             self._read_calibration()
-        return None if self._calibration is None else tuple(self._calibration)
+        return None if self._calibration is None else tuple(self.calibration())
 
     def _read_calibration(self) -> Iterator[Sample]:
         checked = samples.checked(self._samples(), self._ports, what="calibration()")
@@ -193,13 +228,13 @@ class Data:
         Raises:
             JobError: there is none.
         """
-        for sample in self.calibration():
+        for sample in self.whole():
             return sample
         raise JobError("it gives no samples", where="calibration()", next_step="let it yield at least one batch")
 
     def digest(self) -> str:
         """Return the content digest of both sets, as the model takes them."""
-        calibration = batches.digest(self.calibration())
+        calibration = batches.digest(self.whole())
         inputs = batches.digest(inputs for inputs, _ in self.evaluation())
         expected = batches.digest((expected,) for _, expected in self.evaluation())
         return digest.of_data([calibration, inputs, expected])
@@ -210,12 +245,13 @@ class Data:
         return calibration + sum(array.nbytes for inputs, _ in self._evaluation or () for array in inputs)
 
     def counts(self) -> tuple[int, int]:
-        """Return how many samples calibrate and how many are scored.
+        """Return how many samples calibrate, without those held back, and how many are scored.
 
         Raises:
             JobError: a batch that does not fit the model, or too few samples to choose by some and report on others.
         """
-        calibrating = sum(len(sample[0]) for sample in self.calibration())
+        stock = self._counted()
+        calibrating = stock.total - (0 if self.shared else stock.rows(1, HELD))
         scored = sum(len(expected) for _, expected in self.evaluation())
         if scored < LEAST_SCORED:
             raise JobError(

@@ -37,7 +37,7 @@ def refuse(job: Job, model: Model, data: Data, targets: Mapping[str, Target]) ->
     limits = {name: found for name, found in limits.items() if found.longest}
     if not limits:
         return
-    sets = (("calibration()", data.calibration()), ("evaluation()", (inputs for inputs, _ in data.evaluation())))
+    sets = (("calibration()", data.whole()), ("evaluation()", (inputs for inputs, _ in data.evaluation())))
     longest = [found for what, samples in sets for found in _longest(model, samples, what)]
     faults = [
         Fault(f"{what}, batch {index}", f"{where} is {length}, and files of {name} take at most {found.longest}")

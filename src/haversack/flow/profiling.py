@@ -9,15 +9,18 @@ from functools import partial
 from haversack.base.model import Model
 from haversack.base.plan import Precision
 from haversack.base.profile import Profile, TensorStatistics
-from haversack.base.progress import Sink
+from haversack.base.progress import Event, Sink
 from haversack.base.spread import Spread, here
 from haversack.choose.options import stores, ways
 from haversack.compress.importance import importance
 from haversack.compress.perturb import perturb
 from haversack.compress.rates import rates
-from haversack.flow.data import Data
+from haversack.flow.data import DIVIDED, Data
 from haversack.flow.proposals import mostly_linear, worth_knowing
-from haversack.profile.sensitivity import held_rows, sensitivity
+from haversack.profile.sensitivity import ROWS, sensitivity
+from haversack.tools.data.stock import Stock
+
+SHARED = f"fewer than {DIVIDED} calibration samples: layers and variants are tried on some that set ranges as well"
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,16 @@ class Looking:
         Args:
             seconds: target -> node key -> of the layer in the target's float file.
             ranges: of activations over the calibration set.
-            data: its calibration set has the rows that layers are tried on.
+            data: has the rows that layers are tried on, held back from calibration where there are enough.
             sink: told after each layer.
         """
         model, able = self.model, worth_knowing(self.model.graph, self.precisions, self.narrow)
         layers = [node.key for node in model.graph.nodes if node.weight] if self.palettes else []
-        counts = importance(model, layers, data.calibration())
+        counts = importance(model, layers, data.calibration)
         found = partial(perturb, ranges=ranges, widths=self.narrow, importance=counts)
-        free = all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in model.inputs)
-        held = held_rows(data.calibration(), data.counts()[0], cut=free)
+        held = Stock.of(model.inputs, data.held).take(1, ROWS)
+        if data.shared:
+            sink(Event("profile", "note", SHARED))
         kinds = partial(ways, light=self.light, palettes=self.palettes)
         losses = sensitivity(model, found, held, sink, ways=lambda node: kinds(able(node)), spread=self.spread)
         stored = partial(stores, able=self.shared, palettes=self.palettes)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from haversack.base.counted import counted
 from haversack.base.encodings import Encodings
-from haversack.base.model import Port, Sample
+from haversack.base.model import Sample
 from haversack.base.plan import Plan
 from haversack.base.progress import Event
 from haversack.base.progress import steps as told
@@ -18,6 +18,7 @@ from haversack.compress.prepare.contract import SHELF as PREPARE
 from haversack.flow.ahead import travelling
 from haversack.flow.squeeze import Squeezer
 from haversack.flow.steps import Steps
+from haversack.tools.data.stock import Stock
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.simulate import Simulator
 from haversack.tools.numerics.relative import Errors
@@ -49,8 +50,8 @@ def race(steps: Steps, variants: Sequence[Plan]) -> Raced:
 
     Simulated are weights and activations in float32, without the steps that need encodings first (bias correction
     helps them all); relative errors rank recipes, so a *forecast* says who is made real first, and only measurement
-    says how good that is. The rows are calibration samples, which set the ranges of the variants as well: errors on
-    other samples are larger. That is the same for all variants, but it is no independent judgement.
+    says how good that is. The rows are held back from what sets ranges, and evenly spread over them; where there are
+    too few to hold some back they set the ranges of the variants as well, and errors on other samples are larger.
 
     Args:
         steps: of the run: its model, calibration data, ranges and ledger.
@@ -90,7 +91,8 @@ def _errors(steps: Steps, variants: Sequence[Plan]) -> tuple[list[float], int]:
     """Return the simulated relative error of each variant's outputs, and on how many rows."""
 
     def make() -> tuple[np.ndarray, int]:
-        batches = list(rebatch(steps.model, spread(steps.model.inputs, steps.data.calibration), BATCH))
+        rows = Stock.of(steps.model.inputs, steps.data.held).take(1, ROWS)
+        batches = list(rebatch(steps.model, rows, BATCH))
         exact = Simulator(steps.model).run(Encodings.none(), batches)
         tell = steps.shop.tell
         tell(Event("choose", "start", f"{counted(len(variants), 'variant')} by simulation"))
@@ -108,37 +110,6 @@ def _errors(steps: Steps, variants: Sequence[Plan]) -> tuple[list[float], int]:
         load=lambda data, arrays: (arrays["errors"], int(data["rows"])),
     )
     return [float(error) for error in found], rows
-
-
-def spread(ports: Sequence[Port], samples: Callable[[], Iterable[Sample]], rows: int = ROWS) -> list[Sample]:
-    """Return rows evenly spread over all samples; only these are held.
-
-    Args:
-        ports: the model's inputs; where axis 0 of one is fixed, or the inputs of a sample disagree on it, whole samples
-            are taken: as few as give that many rows.
-        samples: returns the samples, arrays batch first, afresh at each call.
-        rows: how many; all where there are fewer.
-    """
-    lengths, free = [], all(port.spec.shape and isinstance(port.spec.shape[0], str) for port in ports)
-    for sample in samples():
-        lengths.append(_rows(sample))
-        free = free and bool(sample[0].ndim) and len({array.shape[:1] for array in sample}) == 1
-    if not free:
-        count = min(len(lengths), -(-rows // max(1, min(lengths, default=1))))
-        chosen = set(_evenly(len(lengths), count))
-        return [sample for index, sample in enumerate(samples()) if index in chosen]
-    total = sum(lengths)
-    wanted = _evenly(total, min(rows, total))
-    found, start = [], 0
-    for sample, length in zip(samples(), lengths, strict=True):
-        mine = [index - start for index in wanted if start <= index < start + length]
-        found += [tuple(array[index : index + 1].copy() for array in sample) for index in mine]
-        start += length
-    return found
-
-
-def _evenly(total: int, count: int) -> list[int]:
-    return [(2 * index + 1) * total // (2 * count) for index in range(count)]
 
 
 def _rows(sample: Sample) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -87,7 +87,7 @@ def sensitivity(
     Args:
         model: the prepared model.
         perturb: see ``Perturb``.
-        samples: the first 4 rows are used (see ``held_rows``).
+        samples: the first 4 rows are used; best such as nothing was fitted to.
         sink: told after each layer.
         ways: those to try for each layer.
         spread: where the layers are run; each way of each layer is a task.
@@ -120,47 +120,3 @@ def sensitivity(
             if error is not None:
                 found.setdefault(node.key, {})[kind] = error
     return found
-
-
-def held_rows(samples: Iterable[Sample], total: int, rows: int = ROWS, *, cut: bool = True) -> list[Sample]:
-    """Return ``rows`` rows of a calibration set, evenly spread, one to a sample; only they are kept in memory.
-
-    Args:
-        samples: read once.
-        total: how many rows they have together.
-        rows: how many are wanted; of a smaller set all are taken.
-        cut: whether rows may leave their batch; else the batches that hold them are returned whole.
-    """
-    wanted = {(2 * index + 1) * total // (2 * rows) for index in range(rows)}
-    found: list[Sample] = []
-    start = 0
-    for sample in samples:
-        here = sorted(row - start for row in wanted if start <= row < start + _rows(sample))
-        start += _rows(sample)
-        if here and not cut:
-            found.append(sample)
-        elif here:
-            # Copies: a view would keep its whole batch.
-            found += [tuple(array[row : row + 1].copy() for array in sample) for row in here]
-    return found
-
-
-def hold_back(samples: Sequence[Sample], rows: int = ROWS) -> tuple[list[Sample], list[Sample]]:
-    """Return (samples for ranges, samples for sensitivity): the latter evenly spread, at least ``rows`` rows.
-
-    Fewer samples than four times what is held back are not divided: both get them all.
-    """
-    if not samples:
-        return [], []
-    count = -(-rows // max(1, min(_rows(sample) for sample in samples)))
-    if len(samples) < 4 * count:
-        return list(samples), list(samples)
-    chosen = {(2 * index + 1) * len(samples) // (2 * count) for index in range(count)}
-    return (
-        [sample for index, sample in enumerate(samples) if index not in chosen],
-        [sample for index, sample in enumerate(samples) if index in chosen],
-    )
-
-
-def _rows(sample: Sample) -> int:
-    return int(sample[0].shape[0]) if sample[0].ndim else 1

@@ -14,7 +14,7 @@ from torch import nn
 
 from haversack.base.encodings import Codebook, Encodings
 from haversack.compress.prepare.by_outputs import Rows, mendable
-from haversack.compress.prepare.means import FEW, tell_few
+from haversack.compress.prepare.means import FEW, Wanted, tell_few
 from haversack.compress.prepare.moments import Moments
 from haversack.tools.numerics.affine import symmetric
 
@@ -113,6 +113,6 @@ def test_a_palette_is_taken_as_well_for_its_bias(make_model):
 @pytest.mark.parametrize("count, told", [(1, True), (FEW - 1, True), (FEW, False), (1000, False)])
 def test_few_samples_are_told(count, told):
     found = []
-    tell_few(count, 64, found.append)
+    tell_few(count, Wanted(64, count, 1000.0), found.append)
     assert [one.kind for one in found] == ["few-samples"] * told
     assert all("give 64" in one.text for one in found)

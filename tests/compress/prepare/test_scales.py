@@ -15,7 +15,7 @@ from haversack.compress.prepare import by_outputs
 from haversack.compress.prepare.by_outputs import FACTORS, Rows
 from haversack.compress.prepare.contract import PrepareContext
 from haversack.compress.prepare.gptq import Gptq
-from haversack.compress.prepare.means import FEW, are_few, tell_few
+from haversack.compress.prepare.means import FEW, Wanted, are_few, tell_few
 from haversack.compress.prepare.moments import Moments
 from haversack.profile.ranges import ranges
 from haversack.targets.contract import SHELF as TARGETS
@@ -136,8 +136,8 @@ def test_rows_are_few_or_not(sizes, few):
 )
 def test_what_few_samples_cost_is_told_in_figures(unseen, words):
     found = []
-    tell_few(16, 64, found.append, unseen)
-    tell_few(FEW, 64, found.append, unseen)
+    tell_few(16, Wanted(64, 16, 1.0), found.append, unseen)
+    tell_few(FEW, Wanted(64, FEW, 1.0), found.append, unseen)
     (one,) = found
     assert one.kind == "few-samples"
     assert one.text == f"16 calibration samples to round by: give 64, or what fits these fits others less{words}"

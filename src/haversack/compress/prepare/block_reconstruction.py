@@ -18,7 +18,8 @@ from haversack.compress.prepare.adaround import Adaround
 from haversack.compress.prepare.by_outputs import mendable
 from haversack.compress.prepare.contract import PrepareContext, PrepareStep
 from haversack.compress.prepare.learnt import Learnt, Stored
-from haversack.compress.prepare.means import mean_output, tell_few
+from haversack.compress.prepare.means import Wanted, mean_output, tell_few
+from haversack.tools.data.stock import Stock
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.segments import Alive, Hooks, Segments, encoded
 from haversack.tools.graph.simulate import Arrival, stored_weight
@@ -80,11 +81,12 @@ class BlockReconstruction(PrepareStep):
         if not nodes:
             return model
         blocks = _blocks(Segments(model), list(nodes.values()), self.layers)
-        batches = _fitting(model, blocks, context, self.samples, self.megabytes)
+        stock = Stock.of(model.inputs, context.samples)
+        batches = _fitting(model, blocks, stock, self.samples, self.megabytes)
         work = _Reconstruction(self, model, context, blocks, batches)
         changed = work.weights()
         rows = sum(batch[0].shape[0] for batch in batches)
-        tell_few(rows, self.samples, context.tell)
+        tell_few(rows, Wanted(self.samples, stock.total, self.megabytes), context.tell)
         text = f"{work.kept} of {counted(work.trained, 'block')} came nearer to float by training"
         context.sink(Event("compress", "note", f"{text}, on samples that they were not trained on"))
         return model.with_weights(changed, f"{self.name}: {text}, {counted(rows, 'sample')}")
@@ -112,27 +114,22 @@ def _blocks(segments: Segments, nodes: Sequence[Node], most: int) -> list[_Block
     return found
 
 
-def _fitting(
-    model: Model, blocks: Sequence[_Block], context: PrepareContext, rows: int, megabytes: float
-) -> list[Sample]:
-    """Return calibration batches, as many as fit: what is alive before and behind a block, in integers and float."""
+def _fitting(model: Model, blocks: Sequence[_Block], stock: Stock, rows: int, megabytes: float) -> list[Sample]:
+    """Return batches, as many as fit, evenly spread: what is alive before and behind a block, in integers and float."""
     import torch
 
-    segments, found, taken, held = Segments(model), list[Sample](), 0, 0.0
-    for batch in islice(rebatch(model, context.samples(), BATCH), -(-rows // BATCH)):
-        if not held:
-            with torch.no_grad():
-                alive, sizes = segments.start(batch, Hooks()), list[int]()
+    segments, count = Segments(model), -(-rows // BATCH)
+    for batch in islice(rebatch(model, stock.take(count, BATCH), BATCH), 1):
+        with torch.no_grad():
+            alive, sizes = segments.start(batch, Hooks()), list[int]()
+            sizes.append(_bytes(alive))
+            for block in blocks:
+                alive = segments.run(block.span, alive, Hooks())
                 sizes.append(_bytes(alive))
-                for block in blocks:
-                    alive = segments.run(block.span, alive, Hooks())
-                    sizes.append(_bytes(alive))
-            held = 2 * max(map(sum, pairwise(sizes))) / max(1, len(batch[0]))
-        taken += len(batch[0])
-        if found and taken * held > megabytes * 1e6:
-            break
-        found.append(batch)
-    return found
+        held = 2 * max(map(sum, pairwise(sizes))) / max(1, len(batch[0]))
+        if stock.rows(count, BATCH) * held > megabytes * 1e6:
+            count = max(1, min(count, int(megabytes * 1e6 / held) // max(BATCH, len(batch[0]))))
+    return list(rebatch(model, stock.take(count, BATCH), BATCH))
 
 
 def _bytes(alive: Alive) -> int:

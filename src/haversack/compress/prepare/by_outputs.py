@@ -217,9 +217,15 @@ def mendable(model: Model, encodings: Encodings) -> dict[str, Node]:
 
 
 def _tell_dead(node: Node, whole: Moments, tell: Callable[[Finding], None]) -> None:
-    """Tell of inputs whose moments are 0: the Hessian is singular there, and only rounding to nearest is left."""
+    """Tell of inputs whose moments are 0: the Hessian is singular there, and only rounding to nearest is left.
+
+    Some that never vary are the model's; where none does, the samples are more likely at fault.
+    """
     variances = np.einsum("gii->gi", whole.hessian)
     dead = int((variances <= 0).sum())
-    if dead:
+    if dead == variances.size:
+        text = f"its {counted(dead, 'input')} never vary: the calibration data are constant, or what comes before it is"
+        tell(Finding("constant-inputs", f"{text}; it is rounded to nearest", split_node(node.key)[0] or node.key))
+    elif dead:
         text = f"{dead} of {counted(variances.size, 'input')} never vary on the calibration samples: rounded to nearest"
         tell(Finding("dead-inputs", text, split_node(node.key)[0] or node.key))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -15,6 +14,7 @@ from haversack.base.model import Model, Sample
 from haversack.compress.prepare.channels import Group, groups, groups_of
 from haversack.compress.prepare.contract import PrepareContext, PrepareStep
 from haversack.compress.prepare.means import operation
+from haversack.tools.data.stock import Stock
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import units
@@ -47,7 +47,7 @@ class Equalize(PrepareStep):
     stay; those beside them are brought to their range.
 
     Attributes:
-        samples: rows of calibration samples at most; one of four judges what the others give.
+        samples: rows of calibration samples at most, evenly spread over all; one of four judges what the others give.
         limit: a channel's factor is at most two to this power, and at least its inverse.
 
     Raises:
@@ -65,7 +65,8 @@ class Equalize(PrepareStep):
 
     def _inner(self, model: Model, context: PrepareContext) -> Model:
         found = list(groups(model))
-        rows = list(islice(rebatch(model, context.samples(), 1), self.samples)) if found else []
+        stock = Stock.of(model.inputs, context.samples if found else tuple)
+        rows = list(rebatch(model, stock.take(self.samples, 1), 1))
         if len(rows) < 2:  # nothing to scale, or nobody to judge
             return model
         judges = rows[1::JUDGED]

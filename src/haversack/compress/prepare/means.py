@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +17,7 @@ from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
 from haversack.base.progress import Event, steps
 from haversack.compress.prepare.contract import PrepareContext, only_reader
+from haversack.tools.data.stock import Stock
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import Role, role, units
@@ -54,7 +54,33 @@ def _values(encodings: Encodings, key: str) -> np.ndarray:
 
 
 FEW = 32
-"""Rounding that learns from fewer samples tells so."""
+"""What learns from fewer samples tells so."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How many rows of samples a part wants to learn from, and what may leave it with fewer.
+
+    Attributes:
+        rows: that it wants: its setting ``samples``.
+        there: rows of all calibration samples.
+        megabytes: that its activations may take: its setting ``megabytes``.
+        use: what it learns, in words.
+    """
+
+    rows: int
+    there: int
+    megabytes: float
+    use: str = "to round by"
+
+    def few(self, rows: int) -> str:
+        """Say of how few rows it learns, and what would give it more."""
+        text = f"{counted(rows, 'calibration sample')} {self.use}"
+        if rows < min(self.rows, self.there):
+            text += f", as memory holds no more of {min(self.rows, self.there)} (megabytes = {self.megabytes:g})"
+            return f"{text}: raise megabytes, or pack a model with smaller inputs or a smaller fixed batch"
+        more = f"give {self.rows}" if self.rows >= FEW else f"set samples = {FEW} (it is {self.rows})"
+        return f"{text}: {more}, or what fits these fits others less"
 
 
 def with_means(
@@ -83,7 +109,8 @@ def with_means(
     if not layers:
         return model
     beside = Encodings.none() if weigh else None
-    batches, wanted = float_means(model, layers, context, *limits, beside=weigh is not None)
+    stock = Stock.of(model.inputs, context.samples)
+    batches, wanted = float_means(model, layers, context, stock, limits, beside=weigh is not None)
     changed: dict[str, np.ndarray] = {}
     text = "layers rounded by their outputs" if weigh else "biases of layers"
     done = itertools.count()
@@ -105,8 +132,8 @@ def with_means(
     told()
     Simulator(model).run(encodings, batches, arrive=arrive, beside=beside)
     rows = sum(batch[0].shape[0] for batch in batches)
-    if weigh:
-        tell_few(rows, limits[0], context.tell, unseen)
+    use = "to round by" if weigh else "to take means over"
+    tell_few(rows, Wanted(limits[0], stock.total, limits[1], use), context.tell, unseen)
     return model.with_weights(changed, f"{step}: {counted(len(layers), 'layer')}, {counted(rows, 'sample')}")
 
 
@@ -115,12 +142,12 @@ def are_few(inputs: Iterable[torch.Tensor]) -> bool:
     return not any(rows >= FEW for rows in itertools.accumulate(len(one) for one in inputs))
 
 
-def tell_few(rows: int, wanted: int, tell: Callable[[Finding], None], unseen: Sequence[float] = ()) -> None:
-    """Tell of samples that are too few to round by, and of what it costs.
+def tell_few(rows: int, wanted: Wanted, tell: Callable[[Finding], None], unseen: Sequence[float] = ()) -> None:
+    """Tell of samples that are too few to learn from, and of what it costs.
 
     Args:
         rows: of samples.
-        wanted: how many there should be.
+        wanted: how many there should be, and what for.
         tell: takes the finding.
         unseen: for layers, how many times as much rounding loses on samples that it was not chosen by; NaN where
             nobody knows.
@@ -128,7 +155,7 @@ def tell_few(rows: int, wanted: int, tell: Callable[[Finding], None], unseen: Se
     if rows >= FEW:
         return
     known = [one for one in unseen if not math.isnan(one)]
-    text = f"{counted(rows, 'calibration sample')} to round by: give {wanted}, or what fits these fits others less"
+    text = wanted.few(rows)
     if known:
         text += f" (rounded by half of them, a layer loses {np.median(known):.1f} times as much on the other half)"
     tell(Finding("few-samples", text))
@@ -138,44 +165,48 @@ def float_means(
     model: Model,
     layers: Mapping[str, Node],
     context: PrepareContext,
-    rows: int,
-    megabytes: float,
+    stock: Stock,
+    limits: tuple[int, float],
     *,
     beside: bool = False,
 ) -> tuple[list[Sample], dict[str, np.ndarray]]:
     """Return calibration batches, and over them the mean float output of every layer, float64 [channels], by node key.
 
+    Where the activations do not fit, it begins again with as many rows as fit, spread as evenly over all.
+
     Args:
         model: the float model.
         layers: layers by node key.
-        context: has the samples and the encodings under which the batches are to be run side by side.
-        rows: of samples, at most.
-        megabytes: that the activations of all batches may take in that run; fewer batches where they do not fit.
+        context: has the encodings under which the batches are to be run side by side.
+        stock: the calibration samples.
+        limits: rows at most, and megabytes that the activations of all batches may take in that run.
         beside: whether the float model is run beside them, and takes memory as well.
     """
     assert context.encodings is not None, "steps that need encodings run after these exist"
-    means = FloatMeans(layers)
-    batches: list[Sample] = []
-    executor = Executor(model)
-    total = -(-rows // BATCH)
-    source = islice(rebatch(model, context.samples(), BATCH), total)
-    taken = 0
-    for batch in steps(source, context.sink, "compress", "mean outputs of layers", total):
-        means.start()
-        executor.run(batch, observe=means.observe)
-        taken += batch[0].shape[0]
-        held = means.row_bytes(model, context.encodings)
-        held += means.row_bytes(model, Encodings.none()) if beside else 0
-        if batches and taken * held > megabytes * 1e6:
-            means.drop()
-            break
-        batches.append(batch)
-    return batches, means.mean()
+    executor, room = Executor(model), limits[1] * 1e6
+    fit = count = -(-limits[0] // BATCH)
+    while True:
+        means, found = FloatMeans(layers), list[Sample]()
+        total, source = stock.rows(count, BATCH), rebatch(model, stock.take(count, BATCH), BATCH)
+        batches = -(-total // (BATCH if stock.free else max(stock.lengths)))
+        for batch in steps(source, context.sink, "compress", "mean outputs of layers", batches):
+            means.start()
+            executor.run(batch, observe=means.observe)
+            found.append(batch)
+            held = means.row_bytes(model, context.encodings)
+            held += means.row_bytes(model, Encodings.none()) if beside else 0
+            if total * held > room:
+                fit = max(1, min(fit, int(room / held) // max(BATCH, len(batch[0]))))
+            if fit < count:
+                break
+        if fit == count:
+            return found, means.mean()
+        count = fit
 
 
 @dataclass
 class FloatMeans:
-    """Sums of every layer's float output by channel, kept apart by batch so that a batch can be left out."""
+    """Sums of every layer's float output by channel, batch by batch."""
 
     layers: Mapping[str, Node]
     sums: list[dict[str, np.ndarray]] = field(default_factory=list)
@@ -186,11 +217,6 @@ class FloatMeans:
         """Begin a batch."""
         self.sums.append({})
         self.counts.append({})
-
-    def drop(self) -> None:
-        """Forget the last batch."""
-        self.sums.pop()
-        self.counts.pop()
 
     def observe(self, node: Node, value: torch.Tensor) -> None:
         """Take in what a node made of the batch, of any shape and dtype."""
