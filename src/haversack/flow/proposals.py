@@ -9,7 +9,7 @@ from haversack.base.constraints import Constraints
 from haversack.base.counted import counted
 from haversack.base.graph import Graph, Node
 from haversack.base.plan import STATIC, WIDTHS, Plan, Precision, Step
-from haversack.choose.options import CLIPPED, PALETTE_BITS, QUANTIZERS
+from haversack.choose.options import GROUPED, PALETTE_BITS, QUANTIZERS, grouped
 from haversack.compress.plans import float_first, uniform
 from haversack.flow.effort import BY_OUTPUTS, DEFAULT, EFFORTS, Effort
 from haversack.tools.graph.roles import Role, role
@@ -29,8 +29,6 @@ WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
 FEWER = (4, 3, 2, 1)
 """Bits of a weight in static plans that are tried where 8 are too many, the gentlest first."""
-GROUPED = (32, 128)
-"""How many 4-bit weights share a scale, the gentler first: XNNPACK is slower than with int8 at 32, and not at 128."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +139,8 @@ def regrouped(plan: Plan, groups: Mapping[str, Collection[int]]) -> list[Plan]:
     """
     found = []
     for group in GROUPED:
-        weights = Step(CLIPPED.part, {**CLIPPED.settings, "group": group})
         narrow = {
-            key: replace(layer, precision="w4_grouped", weights=weights)
+            key: replace(layer, precision="w4_grouped", weights=grouped(group).weights)
             for key, layer in plan.layers.items()
             if layer.precision == "int8_dynamic" and group in groups.get(key, ())
         }
