@@ -33,6 +33,7 @@ class Looking:
         limited: whether the bytes are limited.
         spread: where layers are tried.
         groups: node key -> how many 4-bit weights may share a scale in every target.
+        static: whether that is of layers with fixed scales of activations in a mostly linear model, too.
     """
 
     model: Model
@@ -42,6 +43,7 @@ class Looking:
     limited: bool = False
     spread: Spread = here
     groups: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    static: bool = False
 
     @property
     def shared(self) -> frozenset[Precision]:
@@ -70,7 +72,7 @@ class Looking:
     def key(self) -> list[object]:
         """What decides the result beside the model and its data."""
         groups = {key: sorted(found) for key, found in sorted(self.grouped.items())}
-        return [sorted(self.narrow), self.light, sorted(self.shared), self.palettes, groups]
+        return [sorted(self.narrow), self.light, sorted(self.shared), self.palettes, groups, self.static]
 
     def taken(
         self,
@@ -87,7 +89,7 @@ class Looking:
             data: its calibration set has the rows that layers are tried on.
             sink: told after each layer.
         """
-        model, able = self.model, worth_knowing(self.model.graph, self.precisions, self.narrow)
+        model, able = self.model, worth_knowing(self.model.graph, self.precisions, self.narrow, static=self.static)
         layers = [node.key for node in model.graph.nodes if node.weight] if self.palettes else []
         counts = importance(model, layers, data.calibration())
         found = partial(perturb, ranges=ranges, widths=self.narrow, importance=counts)

@@ -50,6 +50,8 @@ def proposals(
     precisions: Iterable[Precision],
     constrained_by: tuple[str, ...],
     spend: Effort = EFFORTS[DEFAULT],
+    *,
+    static: bool = False,
 ) -> Proposals:
     """Return uniform plans for one target.
 
@@ -59,6 +61,7 @@ def proposals(
         precisions: what the target can do.
         constrained_by: the targets whose constraints the encodings satisfy.
         spend: what rounding the weights of static plans may cost.
+        static: whether activations have fixed scales in a mostly linear model, too.
     """
     able = set(precisions)
     stores = "int8_weights" in able
@@ -81,7 +84,7 @@ def proposals(
         *plan("float16", "float16 weights, float arithmetic"),
         *plan("float32", "float"),
     ]
-    if mostly_linear(graph):
+    if mostly_linear(graph) and not static:
         variants = [
             made
             for weights in WEIGHTS
@@ -176,7 +179,7 @@ def mostly_linear(graph: Graph) -> bool:
 
 
 def worth_knowing(
-    graph: Graph, targets: Iterable[Collection[Precision]], narrow: Collection[str]
+    graph: Graph, targets: Iterable[Collection[Precision]], narrow: Collection[str], *, static: bool = False
 ) -> Callable[[Node], tuple[Precision, ...]]:
     """Return node -> the precisions of integers whose loss is worth knowing: float16 loses next to none.
 
@@ -184,9 +187,10 @@ def worth_knowing(
         graph: the model's.
         targets: the precisions of each target.
         narrow: layers that can have 4-bit weights in some target.
+        static: whether activations have fixed scales in a mostly linear model, too.
     """
     found: tuple[Precision, ...] = ("int8",)
-    if mostly_linear(graph):
+    if mostly_linear(graph) and not static:
         found = ("int8_dynamic",)
     elif narrow and all("w4a8" in precisions for precisions in targets):
         found = ("int8", "w4a8")
