@@ -221,6 +221,19 @@ def test_groups_take_the_time_of_8_bits_until_both_were_measured(world, make_wor
     assert "int8_dynamic" in held(back)
 
 
+def test_the_search_and_resolve_go_by_both_times(make_world):
+    slow = Grouping(make_world(), slow=0.9)
+    plans = [slow.plan(one, one, one, WIDE) for one in (WIDE, FINE)]
+    made = [slow.evaluate(plan) for plan in plans]
+    limit = Budget(size=170_000, latency_ratio=made[0].latency.ratio * 1.05)
+    answer = resolve(made, limit, slow.mixer())
+    assert LARGE.kind in held(answer.plan)
+    assert FINE.kind not in held(answer.plan)
+    found = best(plans, limit, slow.evaluate, mixer=slow.mixer())
+    assert found[0].plan.layers == answer.plan.layers
+    assert [one.plan.origin for one in found].count(MIXED) == 1
+
+
 def test_what_was_measured_is_of_uniform_plans_that_have_a_time(grouping):
     wide, fine = (grouping.evaluate(grouping.plan(one, one, one, WIDE)) for one in (WIDE, FINE))
     mixed = replace(fine, plan=replace(fine.plan, origin=MIXED))
