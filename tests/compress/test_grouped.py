@@ -12,10 +12,12 @@ from haversack.base.plan import GROUPS, LayerPlan, Plan, Step
 from haversack.compress.encode import encode
 from haversack.compress.perturb import perturb
 from haversack.compress.plans import uniform
+from haversack.compress.rates import rates
 from haversack.compress.weights import store
 from haversack.tools.graph.demands import demands
 from haversack.tools.graph.simulate import Simulator
 from haversack.tools.numerics import blocks
+from haversack.tools.numerics.entropy import bits_per_code
 
 WIDE, ODD, CONV = "wide:linear#0", "odd:linear#0", "conv:conv2d#0"
 
@@ -131,6 +133,23 @@ def test_the_simulation_computes_with_what_codes_mean(model):
     assert np.allclose(found, wanted, atol=1e-4)
     assert perturb(model, ODD, LayerPlan("w4_grouped"), ranges={}).tensors == {}
     assert perturb(model, CONV, LayerPlan("w4_grouped"), ranges={}).tensors == {}
+
+
+@pytest.mark.parametrize(("group", "able"), [(32, True), (128, True), (256, False)])
+def test_a_group_that_does_not_divide_a_row_perturbs_nothing(model, group, able):
+    found = perturb(model, WIDE, layer(group), ranges={})
+    assert set(found.tensors) == ({f"{WIDE}:weight", f"{WIDE}:in"} if able else set())
+
+
+def test_a_rate_counts_the_codes_and_the_two_bytes_of_each_scale(model):
+    found = rates(model, lambda node: {f"{one}": layer(one) for one in (32, 128)} if node.key == WIDE else {})[WIDE]
+    for group in (32, 128):
+        stored = store(model, model.graph.by_key[WIDE], layer(group), None)
+        codes, scale = stored.integers[f"{WIDE}:weight"], stored.tensors[f"{WIDE}:weight"].scale
+        parts = scale.astype(np.float16).reshape(-1).view(np.uint8).reshape(-1, 2)
+        scales = sum(bits_per_code(column) * len(column) for column in parts.T)
+        assert found[f"{group}"] == pytest.approx(bits_per_code(codes) + scales / codes.size)
+        assert bits_per_code(codes) < found[f"{group}"] <= 4 + 16 / group
 
 
 def test_a_weight_that_is_not_finite_is_told(model):

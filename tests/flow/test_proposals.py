@@ -7,9 +7,9 @@ import pytest
 from haversack.base.constraints import Constraints
 from haversack.base.graph import Graph, Node, TensorSpec
 from haversack.base.plan import NARROW, PRECISIONS, WEIGHT_BITS, LayerPlan, Plan
-from haversack.choose.options import QUANTIZERS
+from haversack.choose.options import GROUPED, QUANTIZERS
 from haversack.flow.effort import EFFORTS, FAST
-from haversack.flow.proposals import GROUPED, careful, mostly_linear, proposals, regrouped, smaller
+from haversack.flow.proposals import careful, mostly_linear, proposals, regrouped, smaller
 
 SPEC = TensorSpec(("batch", 3), "float32")
 

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from haversack import load
+from haversack.base.constraints import Constraints
 from haversack.base.job import Job
 from haversack.base.plan import LayerPlan, Plan, Step
 from haversack.compress.apply import apply
 from haversack.flow import squeeze as squeezing
-from haversack.flow.squeeze import KEPT, Squeezer, together
+from haversack.flow.squeeze import KEPT, Squeezer, groupable, together
 from haversack.profile.ranges import ranges
 from haversack.targets.contract import SHELF
 
@@ -97,3 +98,11 @@ def test_a_runtime_with_contrary_demands_gets_encodings_of_its_own_and_it_is_tol
     assert squeezer.alike("litert") == ("onnxruntime", "litert")
     notes = [event.text for event in told if "contradicts" in event.text]
     assert notes == ["encodings for tensorrt alone: what onnxruntime, litert demands contradicts them"]
+
+
+def test_groups_are_those_of_every_runtime():
+    one = Constraints(groups={"a": frozenset({32, 128}), "b": frozenset({32}), "c": frozenset({32})})
+    other = Constraints(groups={"a": frozenset({64, 128}), "b": frozenset({64})}, symmetric=True)
+    assert groupable([one]) == one.groups
+    assert groupable([one, other]) == {"a": frozenset({128})}
+    assert groupable([one, other, Constraints()]) == {}

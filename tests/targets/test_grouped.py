@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from haversack.base.encodings import Affine, BlockAffine, Dynamic, Encodings
 from haversack.base.errors import ConversionError, HaversackError, VerificationError
 from haversack.base.job import Job
-from haversack.base.plan import GROUPS, Plan, Step
+from haversack.base.plan import GROUPS, LayerPlan, Plan, Step
 from haversack.compress.encode import encode
 from haversack.compress.plans import uniform
 from haversack.load import export
 from haversack.targets.contract import SHELF
 from haversack.targets.reference import Reference
 from haversack.tools.graph.injection import differences
+from haversack.tools.graph.simulate import Simulator
 from haversack.tools.numerics import blocks, packing
 from haversack.verify.location import locate
 
@@ -116,6 +117,34 @@ def test_a_file_is_half_as_large_as_with_int8(lowered, model, tmp_path):
     codes = 256 * 64 + 64 * 10
     scales = 2 * codes // 32 - 4 * (64 + 10)
     assert saved == pytest.approx(codes / 2 - scales, abs=1500)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(
+    "precisions",
+    [("w4_grouped/128", "w4_grouped/32", "int8_dynamic"), ("int8_dynamic", "w4_grouped/32", "float32")],
+    ids="+".join,
+)
+def test_layers_of_8_and_4_bits_and_of_several_groups_stand_in_one_file(model, tmp_path, runtime, precisions):
+    """A mixture, as the knapsack makes it: each layer by its own precision."""
+    target = SHELF.build(runtime)
+    layers = {}
+    for key, kind in zip((FIRST, LAST, SMALL), precisions, strict=True):
+        precision, _, group = kind.partition("/")
+        step = Step("mse", {"group": int(group)} if group else {})
+        layers |= {key: LayerPlan(precision, weights=step)} if precision != "float32" else {}
+    encodings, findings = encode(model, Plan("here", layers), {}, target.constraints(model.graph))
+    assert not findings
+    artifact = target.lower(model, encodings, tmp_path)
+    path = tmp_path / artifact.files[0].path
+    assert target.read(path, artifact).digest == encodings.digest
+    found = outputs(target, artifact, path, X)
+    (meant,) = Reference().run(model, encodings, (X,))
+    (floats,) = Reference().run(model, Encodings.none(), (X,))
+    assert relative(found, meant) < 0.02
+    assert relative(floats, meant) > 2 * relative(found, meant)
+    (simulated,) = Simulator(model).run(encodings, [(X,)])[0]
+    assert relative(simulated, meant) < 0.02
 
 
 def stored_codes(target, codes):

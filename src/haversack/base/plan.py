@@ -97,8 +97,11 @@ class LayerPlan:
     def kind(self) -> str:
         """What its loss and rate are known by: the precision, and how much coarser its steps are (``int8/4``).
 
-        Of a palette its part, its bits and, if it has groups, the rows of one: ``palette/kmeans/4/16``.
+        Of a palette its part, its bits and, if it has groups, the rows of one: ``palette/kmeans/4/16``. Of 4-bit
+        weights in groups how many share a scale: ``w4_grouped/32``.
         """
+        if self.precision == "w4_grouped":
+            return f"{self.precision}/{self.weights.settings.get('group', GROUPS[0])}"
         if self.precision == "palette":
             group = self.weights.settings.get("group", 0)
             return f"palette/{self.weights.part}/{self.bits}" + (f"/{group}" if group else "")

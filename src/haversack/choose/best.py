@@ -88,7 +88,8 @@ def best(
         for search in searches.values():
             search.uniform()
         if mixer is not None:
-            _mix(mixer, searches, rounds, sink)
+            made = [one for search in searches.values() for one in search.made.values()]
+            _mix(mixer.knowing(made), searches, rounds, sink)
         found = same_integers({name: judged(list(one.made.values()), one.ask.budget) for name, one in searches.items()})
         firsts = [(search, found[target][0]) for target, search in searches.items() if found[target]]
         refuted = [search.refuted(first, confirm) for search, first in firsts if confirm is not None]

@@ -15,7 +15,7 @@ from haversack.base.scope import Scope
 from haversack.choose import knapsack
 from haversack.choose.forecast import COMPUTING
 from haversack.choose.knapsack import Limit
-from haversack.choose.options import Option, borders, options, stored_bits, unpacking
+from haversack.choose.options import AT_RUN_TIME, Option, borders, options, stored_bits, unpacking
 from haversack.choose.verdict import amount, checks, exactness, ranked
 
 MARGIN = 0.01
@@ -112,6 +112,7 @@ class Mixer:
         weight_elements: node key -> number of weight elements.
         precisions: target -> what it can do.
         scope: what the user allows of plans.
+        ratios: target -> precision or kind of a layer -> latency against float's that was measured of such layers.
     """
 
     graph: Graph
@@ -119,6 +120,25 @@ class Mixer:
     weight_elements: Mapping[str, int]
     precisions: Mapping[str, Sequence[Precision]]
     scope: Scope = field(default_factory=Scope)
+    ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def knowing(self, candidates: Iterable[Candidate]) -> Mixer:
+        """Return one that knows how fast 4-bit weights in groups ran, and 8-bit ones, in uniform plans.
+
+        Args:
+            candidates: of all targets; those that were measured count, of two plans with a kind the better one.
+        """
+        found: dict[str, dict[str, float]] = {}
+        for one in candidates:
+            figures = _measured(one)
+            if figures is None or one.plan.origin == MIXED:
+                continue
+            held = one.plan.layers.values()
+            kinds = {layer.kind for layer in held if layer.precision == "w4_grouped"}
+            kinds = kinds or {layer.kind for layer in held if layer.precision == "int8_dynamic"}
+            known, ratio = found.setdefault(one.plan.target, {}), figures.latency.ratio
+            known |= {kind: min(ratio, known.get(kind, ratio)) for kind in kinds}
+        return replace(self, ratios=found)
 
     def propose(self, bases: Mapping[str, Candidate], budget: Budget, margin: float) -> Mixture | None:
         """Return the choice with the least forecast loss under the budget in every target.
@@ -182,7 +202,10 @@ class Mixer:
         self, bases: Mapping[str, Candidate], known: Mapping[str, _Measured], *, light: bool
     ) -> dict[str, tuple[Option, ...]]:
         """Return the options of every layer that all targets have; the first is what the measured candidates took."""
-        speed = {target: _speed(one.plan, known[target].latency.ratio) for target, one in bases.items()}
+        speed = {
+            target: _speed(one.plan, known[target].latency.ratio, self.ratios.get(target, {}))
+            for target, one in bases.items()
+        }
         return options(
             self.graph,
             self.profile,
@@ -304,9 +327,15 @@ def _measured(one: Candidate) -> _Measured | None:
     return _Measured(one.artifact, one.latency, one.parity)
 
 
-def _speed(plan: Plan, ratio: float) -> dict[Precision, float]:
-    """Return precision -> latency against float's, as a uniform candidate has it."""
-    speed: dict[Precision, float] = {layer.precision: ratio for layer in plan.layers.values()}
+def _speed(plan: Plan, ratio: float, measured: Mapping[str, float]) -> dict[str, float]:
+    """Return precision or kind -> latency against float's, as a uniform candidate has it.
+
+    Where activations are quantized at run time, weights of 4 bits take what those of 8 do unless both were measured.
+    """
+    speed: dict[str, float] = {layer.precision: ratio for layer in plan.layers.values()}
+    if speed.keys() & {*AT_RUN_TIME}:
+        speed |= dict.fromkeys(AT_RUN_TIME, measured.get("int8_dynamic", ratio))
+        speed |= measured
     if STATIC & speed.keys():  # the same kernels, whatever the width of the weights
         speed |= dict.fromkeys(STATIC, ratio)
     return speed

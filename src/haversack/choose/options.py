@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from haversack.base.graph import Graph, Node
-from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, WIDTHS, LayerPlan, Precision, Step
+from haversack.base.plan import GROUPS, PRECISIONS, STATIC, WEIGHT_BITS, WIDTHS, LayerPlan, Precision, Step
 from haversack.base.profile import Profile
 from haversack.base.scope import Scope
 from haversack.tools.graph.onnx import unpack
@@ -42,6 +42,12 @@ PROBE = FACTORS[8]
 PALETTE_BITS = (6, 4)
 """Bits of an index into a palette, the gentler first."""
 COARSENED: tuple[Precision, ...] = ("int8", "int8_dynamic", "int8_weights")
+GROUPED = (32, 128)
+"""How many 4-bit weights share a scale, the gentler first: XNNPACK is slower than with int8 at 32, and not at 128."""
+GROUP_SCALE_BITS = 16
+"""Bits of such a scale in a file."""
+AT_RUN_TIME: tuple[Precision, ...] = ("int8_dynamic", "w4_grouped")
+"""Precisions whose activations are quantized at run time."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ def options(
     base: Mapping[str, LayerPlan],
     *,
     weight_elements: Mapping[str, int],
-    speed: Mapping[str, Mapping[Precision, float]],
+    speed: Mapping[str, Mapping[str, float]],
     precisions: Collection[Precision] = PRECISIONS,
     packing: float = 1.0,
     light: bool = False,
@@ -101,14 +107,15 @@ def options(
 
     Static weights of all widths that the targets have are options of each other where the loss of 4 bits was measured:
     which layers that are, the targets say (``Constraints.widths``). They are no faster, so that only a limit on bytes
-    asks for them. So it is with palettes, which compute in float and take float's time, where their loss was measured.
+    asks for them. So it is with palettes, which compute in float and take float's time, where their loss was measured;
+    and with 4-bit weights in groups, where activations are quantized at run time.
 
     Args:
         graph: the prepared model's graph.
         profile: seconds of the float files, sensitivities, bits of a weight as a download.
         base: node key -> plan of a uniform candidate that was measured.
         weight_elements: node key -> number of weight elements.
-        speed: target -> precision -> measured ratio of a uniform artefact's latency to float's.
+        speed: target -> precision or kind -> measured ratio of a uniform artefact's latency to float's.
         precisions: what all targets can do.
         packing: download bytes of a byte of weights whose entropy nobody knows; planes count in full.
         light: whether 8-bit weights with coarser steps are options: they lose more, and gain nothing but the download.
@@ -118,11 +125,13 @@ def options(
     for node in graph.nodes:
         if node.key not in base:
             continue
-        coarser = _coarser(profile, node, base[node.key]) if light else ()
+        grouped = _groups(profile, node, base[node.key], precisions)
+        whole = next((one for one in grouped if one.precision == "int8_dynamic"), base[node.key])
+        coarser = _coarser(profile, node, whole) if light else ()
         halves = (LayerPlan("float16"),) if "float16" in precisions else ()
         narrow = _widths(profile, node, base[node.key], precisions, weight_elements[node.key])
         books = _palettes(profile, node) if "palette" in precisions else ()
-        others = (*coarser, *narrow, *books, *halves, LayerPlan("float32"))
+        others = (*coarser, *grouped, *narrow, *books, *halves, LayerPlan("float32"))
         allowed = (plan for plan in others if scope is None or scope.allows(node.key, plan))
         plans = dict.fromkeys((base[node.key], *allowed))
         found[node.key] = tuple(
@@ -136,12 +145,13 @@ def _option(
     node: Node,
     plan: LayerPlan,
     elements: int,
-    speed: Mapping[str, Mapping[Precision, float]],
+    speed: Mapping[str, Mapping[str, float]],
     packing: float,
 ) -> Option:
     size = elements * stored_bits(plan, node) / 8
     seconds = {
-        target: profile.seconds.get(target, {}).get(node.key, 0.0) * ratios.get(plan.precision, 1.0)
+        target: profile.seconds.get(target, {}).get(node.key, 0.0)
+        * ratios.get(plan.kind, ratios.get(plan.precision, 1.0))
         for target, ratios in speed.items()
     }
     rate = profile.rates.get(node.key, {}).get(plan.kind)
@@ -160,7 +170,12 @@ def unpacking(plan: LayerPlan, node: Node, elements: int) -> tuple[Once | None, 
 
 
 def stored_bits(plan: LayerPlan, node: Node) -> float:
-    """Return the bits that a weight takes at most: some files hold indices in 4 or 8 bits, of tables in 8."""
+    """Return the bits that a weight takes at most: some files hold indices in 4 or 8 bits, of tables in 8.
+
+    A weight in a group takes its share of the group's scale as well.
+    """
+    if plan.precision == "w4_grouped":
+        return WEIGHT_BITS[plan.precision] + GROUP_SCALE_BITS / int(plan.weights.settings.get("group", GROUPS[0]))
     if plan.precision != "palette":
         return 8 * BYTES_PER_WEIGHT[plan.precision]
     return 4 if plan.bits <= 4 and role(node) is not Role.EMBEDDING else 8
@@ -174,6 +189,21 @@ def _palettes(profile: Profile, node: Node) -> tuple[LayerPlan, ...]:
 
 def _book(bits: int) -> LayerPlan:
     return LayerPlan("palette", "tensor", Step("kmeans", {"bits": bits}))
+
+
+def grouped(group: int) -> LayerPlan:
+    """Return a layer with 4-bit weights of which so many neighbours share a scale."""
+    return LayerPlan("w4_grouped", weights=Step(CLIPPED.part, {**CLIPPED.settings, "group": group}))
+
+
+def _groups(profile: Profile, node: Node, plan: LayerPlan, precisions: Collection[Precision]) -> tuple[LayerPlan, ...]:
+    """Return what else a layer can be whose activations are quantized at run time, as far as losses are known."""
+    known = profile.sensitivity.get(node.key, {})
+    if plan.precision not in AT_RUN_TIME or plan.kind not in known:
+        return ()
+    found = (LayerPlan("int8_dynamic", plan.granularity, FULL), *map(grouped, GROUPED))
+    able = tuple(one for one in found if one.precision in precisions and one.kind in known)
+    return tuple(one for one in able if one.kind != plan.kind)
 
 
 def _widths(
@@ -206,22 +236,30 @@ def borders(graph: Graph, layers: Sequence[str]) -> tuple[Border, ...]:
     return tuple(Border(first, second, cost) for (first, second), cost in found.items())
 
 
-def ways(precisions: Collection[Precision], *, light: bool = True, palettes: bool = False) -> dict[str, LayerPlan]:
+def ways(
+    precisions: Collection[Precision], *, light: bool = True, palettes: bool = False, groups: Collection[int] = ()
+) -> dict[str, LayerPlan]:
     """Return kind -> a plan of a layer whose loss decides between its options: what is measured of each precision.
 
     Args:
         precisions: of integers.
         light: whether coarser steps may be options, so that their loss is measured at one factor.
         palettes: whether palettes may be options.
+        groups: how many 4-bit weights may share a scale, where these may be options.
     """
     found = [LayerPlan(one, weights=quantizer(one)) for one in precisions]
     found += [_coarse(one, PROBE) for one in found if light and one.precision in COARSENED]
     found += [_book(bits) for bits in PALETTE_BITS if palettes]
+    found += [grouped(group) for group in GROUPED if group in groups]
     return {one.kind: one for one in found}
 
 
 def stores(
-    precisions: Collection[Precision], able: Collection[Precision] = (), *, palettes: bool = False
+    precisions: Collection[Precision],
+    able: Collection[Precision] = (),
+    *,
+    palettes: bool = False,
+    groups: Collection[int] = (),
 ) -> dict[str, LayerPlan]:
     """Return kind -> a plan of a layer whose rate decides between its options.
 
@@ -229,8 +267,9 @@ def stores(
         precisions: of integers, whose loss is measured.
         able: what all targets can do: the widths among them whose loss is forecast count as well.
         palettes: whether palettes may be options.
+        groups: how many 4-bit weights may share a scale, where these may be options.
     """
-    found = list(ways(precisions, palettes=palettes).values())
+    found = list(ways(precisions, palettes=palettes, groups=groups).values())
     if "w4a8" in precisions:
         found += [LayerPlan(one, weights=quantizer(one)) for one in STATIC.intersection(able).difference(precisions)]
     found += [_coarse(one, factor) for one in found if one.kind in COARSENED for factor in FACTORS]

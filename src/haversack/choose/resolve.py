@@ -45,7 +45,7 @@ def resolve(candidates: Sequence[Candidate], budget: Budget, mixer: Mixer) -> di
         budget: the other limits.
         mixer: from the run's profile.
     """
-    targets = dict.fromkeys(one.plan.target for one in candidates)
+    targets, mixer = dict.fromkeys(one.plan.target for one in candidates), mixer.knowing(candidates)
     orders = same_integers(
         {name: judged([one for one in candidates if one.plan.target == name], budget) for name in targets}
     )

@@ -12,7 +12,7 @@ from haversack.base.model import Model
 from haversack.base.plan import GROUPS, NARROW, LayerPlan, Plan
 from haversack.base.profile import TensorStatistics
 from haversack.compress.encode import NONE, encode
-from haversack.compress.selection import bears, lacks
+from haversack.compress.selection import bears, group_of, lacks
 
 
 def perturb(
@@ -41,7 +41,7 @@ def perturb(
         return Encodings.none()
     if widths is not None and lacks(key, precision, widths):
         return Encodings.none()
-    if precision == "w4_grouped" and (not node.weight or model.weights[node.weight].shape[-1] % GROUPS[0]):
+    if precision == "w4_grouped" and (not node.weight or model.weights[node.weight].shape[-1] % group_of(layer)):
         return Encodings.none()
     plan = Plan("no-target", {key: layer})
     kernels = Constraints(integer_ops=frozenset({node.op}), widths={key: NARROW}, groups={key: frozenset(GROUPS)})

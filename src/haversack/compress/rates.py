@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from haversack.base.encodings import Affine, Codebook, Encoding
+from haversack.base.encodings import Affine, BlockAffine, Codebook, Encoding
 from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.base.plan import LayerPlan
@@ -15,7 +15,7 @@ from haversack.compress.encode import NONE
 from haversack.compress.selection import bears
 from haversack.compress.weights import store
 from haversack.tools.graph.roles import Role, role
-from haversack.tools.numerics import planes
+from haversack.tools.numerics import blocks, planes
 from haversack.tools.numerics.entropy import bits_per_code
 
 
@@ -28,8 +28,8 @@ def rates(
     """Return node key of each layer -> kind -> bits of a weight, its share of the scales too: ``Profile.rates``.
 
     Codes count by their entropy, or that of the bytes into which they are packed; scales and a palette's entries by
-    that of each of their four bytes. Codes are rounded to nearest; rounding them by what a layer gives moves few of
-    them, and the entropy hardly.
+    that of each of their four bytes, the scales of groups by that of their two. Codes are rounded to nearest; rounding
+    them by what a layer gives moves few of them, and the entropy hardly.
 
     Args:
         model: the prepared model.
@@ -80,6 +80,9 @@ def _code_bits(encoding: Encoding, codes: np.ndarray) -> float:
 
 def _scale_bits(encoding: Encoding) -> float:
     """Return the bits that the scales of a weight take together, or the entries of its palettes."""
+    if isinstance(encoding, BlockAffine):  # files hold them in two bytes
+        two = blocks.to_float16(encoding.scale).reshape(-1).view(np.uint8).reshape(-1, 2)
+        return sum(bits_per_code(column) * len(column) for column in two.T)
     if not isinstance(encoding, Affine | Codebook):
         return 0.0
     numbers = encoding.scale if isinstance(encoding, Affine) else encoding.entries

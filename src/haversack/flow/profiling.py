@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
+from haversack.base.graph import Node
 from haversack.base.model import Model
-from haversack.base.plan import Precision
+from haversack.base.plan import LayerPlan, Precision
 from haversack.base.profile import Profile, TensorStatistics
 from haversack.base.progress import Event, Sink
 from haversack.base.spread import Spread, here
@@ -34,6 +35,8 @@ class Looking:
         light: whether it is worth knowing what coarser steps lose and weigh as a download.
         limited: whether the bytes are limited.
         spread: where layers are tried.
+        groups: node key -> how many 4-bit weights may share a scale in every target.
+        static: whether that is of layers with fixed scales of activations in a mostly linear model, too.
     """
 
     model: Model
@@ -42,6 +45,8 @@ class Looking:
     light: bool = True
     limited: bool = False
     spread: Spread = here
+    groups: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    static: bool = False
 
     @property
     def shared(self) -> frozenset[Precision]:
@@ -58,9 +63,19 @@ class Looking:
         return self.limited and "palette" in self.shared and mostly_linear(self.model.graph)
 
     @property
+    def grouped(self) -> Mapping[str, frozenset[int]]:
+        """Node key -> how many 4-bit weights may share a scale, where it is worth knowing what they lose so.
+
+        That is where the bytes are limited, and layers quantize their activations at run time.
+        """
+        wanted = self.limited and "w4_grouped" in self.shared and mostly_linear(self.model.graph)
+        return self.groups if wanted else {}
+
+    @property
     def key(self) -> list[object]:
         """What decides the result beside the model and its data."""
-        return [sorted(self.narrow), self.light, sorted(self.shared), self.palettes]
+        groups = {key: sorted(found) for key, found in sorted(self.grouped.items())}
+        return [sorted(self.narrow), self.light, sorted(self.shared), self.palettes, groups, self.static]
 
     def taken(
         self,
@@ -77,15 +92,21 @@ class Looking:
             data: has the rows that layers are tried on, held back from calibration where there are enough.
             sink: told after each layer.
         """
-        model, able = self.model, worth_knowing(self.model.graph, self.precisions, self.narrow)
+        model, able = self.model, worth_knowing(self.model.graph, self.precisions, self.narrow, static=self.static)
         layers = [node.key for node in model.graph.nodes if node.weight] if self.palettes else []
         counts = importance(model, layers, data.calibration)
         found = partial(perturb, ranges=ranges, widths=self.narrow, importance=counts)
         held = Stock.of(model.inputs, data.held).take(1, ROWS)
         if data.shared:
             sink(Event("profile", "note", SHARED))
-        kinds = partial(ways, light=self.light, palettes=self.palettes)
-        losses = sensitivity(model, found, held, sink, ways=lambda node: kinds(able(node)), spread=self.spread)
-        stored = partial(stores, able=self.shared, palettes=self.palettes)
-        weigh = partial(rates, ways=lambda node: stored(able(node)), importance=counts, spread=self.spread)
+        losses = sensitivity(model, found, held, sink, ways=partial(self._ways, able), spread=self.spread)
+        weigh = partial(rates, ways=partial(self._stores, able), importance=counts, spread=self.spread)
         return Profile(seconds, losses, weigh(model) if self.light else {})
+
+    def _ways(self, able: Callable[[Node], Collection[Precision]], node: Node) -> Mapping[str, LayerPlan]:
+        groups = self.grouped.get(node.key, ())
+        return ways(able(node), light=self.light, palettes=self.palettes, groups=groups)
+
+    def _stores(self, able: Callable[[Node], Collection[Precision]], node: Node) -> Mapping[str, LayerPlan]:
+        groups = self.grouped.get(node.key, ())
+        return stores(able(node), self.shared, palettes=self.palettes, groups=groups)

@@ -9,7 +9,7 @@ from haversack.base.constraints import Constraints
 from haversack.base.counted import counted
 from haversack.base.graph import Graph, Node
 from haversack.base.plan import STATIC, WIDTHS, Plan, Precision, Step
-from haversack.choose.options import CLIPPED, PALETTE_BITS, QUANTIZERS
+from haversack.choose.options import GROUPED, PALETTE_BITS, QUANTIZERS, grouped
 from haversack.compress.plans import float_first, uniform
 from haversack.flow.effort import BY_OUTPUTS, DEFAULT, EFFORTS, Effort
 from haversack.tools.graph.roles import Role, role
@@ -29,8 +29,6 @@ WEIGHTS = ("mse", "minmax")
 """Parts for the scales of weights where activations are quantized at run time."""
 FEWER = (4, 3, 2, 1)
 """Bits of a weight in static plans that are tried where 8 are too many, the gentlest first."""
-GROUPED = (32, 128)
-"""How many 4-bit weights share a scale, the gentler first: XNNPACK is slower than with int8 at 32, and not at 128."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,8 @@ def proposals(
     precisions: Iterable[Precision],
     constrained_by: tuple[str, ...],
     spend: Effort = EFFORTS[DEFAULT],
+    *,
+    static: bool = False,
 ) -> Proposals:
     """Return uniform plans for one target.
 
@@ -61,6 +61,7 @@ def proposals(
         precisions: what the target can do.
         constrained_by: the targets whose constraints the encodings satisfy.
         spend: what rounding the weights of static plans may cost.
+        static: whether activations have fixed scales in a mostly linear model, too.
     """
     able = set(precisions)
     stores = "int8_weights" in able
@@ -83,7 +84,7 @@ def proposals(
         *plan("float16", "float16 weights, float arithmetic"),
         *plan("float32", "float"),
     ]
-    if mostly_linear(graph):
+    if mostly_linear(graph) and not static:
         variants = [
             made
             for weights in WEIGHTS
@@ -141,9 +142,8 @@ def regrouped(plan: Plan, groups: Mapping[str, Collection[int]]) -> list[Plan]:
     """
     found = []
     for group in GROUPED:
-        weights = Step(CLIPPED.part, {**CLIPPED.settings, "group": group})
         narrow = {
-            key: replace(layer, precision="w4_grouped", weights=weights)
+            key: replace(layer, precision="w4_grouped", weights=grouped(group).weights)
             for key, layer in plan.layers.items()
             if layer.precision == "int8_dynamic" and group in groups.get(key, ())
         }
@@ -179,7 +179,7 @@ def mostly_linear(graph: Graph) -> bool:
 
 
 def worth_knowing(
-    graph: Graph, targets: Iterable[Collection[Precision]], narrow: Collection[str]
+    graph: Graph, targets: Iterable[Collection[Precision]], narrow: Collection[str], *, static: bool = False
 ) -> Callable[[Node], tuple[Precision, ...]]:
     """Return node -> the precisions of integers whose loss is worth knowing: float16 loses next to none.
 
@@ -187,9 +187,10 @@ def worth_knowing(
         graph: the model's.
         targets: the precisions of each target.
         narrow: layers that can have 4-bit weights in some target.
+        static: whether activations have fixed scales in a mostly linear model, too.
     """
     found: tuple[Precision, ...] = ("int8",)
-    if mostly_linear(graph):
+    if mostly_linear(graph) and not static:
         found = ("int8_dynamic",)
     elif narrow and all("w4a8" in precisions for precisions in targets):
         found = ("int8", "w4a8")

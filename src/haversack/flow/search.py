@@ -18,17 +18,19 @@ from haversack.base.spread import Spread, here
 from haversack.choose.best import Ask, best
 from haversack.choose.forecast import hopeless, overshoot
 from haversack.choose.mixing import Mixer
-from haversack.choose.verdict import checks
+from haversack.choose.same_integers import same_integers
+from haversack.choose.verdict import checks, judged
 from haversack.flow import floats
 from haversack.flow.ahead import apply_ahead
 from haversack.flow.barred import instead
 from haversack.flow.data import Data
 from haversack.flow.early import BEYOND, limits, narrowest
-from haversack.flow.effort import FAST, effort
+from haversack.flow.effort import DEFAULT, EFFORTS, FAST, effort
 from haversack.flow.effort import allowed as allowed_effort
 from haversack.flow.exports import judgeable
+from haversack.flow.late import late, widened
 from haversack.flow.outputs import shipped
-from haversack.flow.proposals import careful, proposals, smaller
+from haversack.flow.proposals import careful, mostly_linear, proposals, smaller
 from haversack.flow.race import race
 from haversack.flow.request import Runtimes
 from haversack.flow.rules import Rules, lacking, refuse
@@ -40,6 +42,7 @@ from haversack.measure.device import Device
 
 PLANS = 3
 """How many plans for each target a forecast of time counts with."""
+LATE = "activations quantized at run time miss a limit or leave room, so that fixed scales and their widths are tried"
 
 
 def exit_code(candidates: Sequence[Candidate], allow: Sequence[str], budget: Budget) -> int:
@@ -117,6 +120,13 @@ def tell_beyond(steps: Steps, budget: Budget, rules: Rules, fixed: Mapping[str, 
             steps.shop.tell(Event("load", "note", f"{line}; the best effort is made"))
 
 
+def tell_effort(steps: Steps) -> None:
+    """Tell that weights are rounded to nearest, whatever is spent, where activations are quantized at run time."""
+    if mostly_linear(steps.model.graph) and steps.spend not in (EFFORTS[DEFAULT], EFFORTS[FAST]):
+        text = "effort changes nothing where activations are quantized at run time: weights are rounded to nearest"
+        steps.shop.tell(Event("load", "note", f"{text}; it counts if fixed scales are tried"))
+
+
 def searched(
     steps: Steps, names: Sequence[str], budget: Budget, fixed: Mapping[str, Plan], rules: Rules
 ) -> tuple[list[Candidate], dict[str, str]]:
@@ -124,6 +134,7 @@ def searched(
 
     And target -> what would meet limits that are missed, if the user allowed it, in words.
     """
+    tell_effort(steps)
     lost = {name: [floats.lost(name, steps.failed[name])] for name in names if name in steps.failed}
     asked = {name: _ask(steps, name, budget, fixed, rules) for name in names if name not in lost}
     mixer = Mixer(
@@ -137,10 +148,16 @@ def searched(
     plans = [plan for plan in certain if plan is not None]
     apply_ahead(steps.squeeze, plans, steps.data, steps.spread, steps.shop.tell)
     found = best(asked, steps.evaluate, mixer=mixer, confirm=steps.confirmed, sink=steps.shop.tell)
+    if more := late(steps, found, budget, fixed, rules):
+        steps.shop.tell(Event("choose", "note", f"{', '.join(more)}: {LATE}"))
+        mixer = replace(mixer, profile=widened(steps))
+        tried = best(more, steps.evaluate, mixer=mixer, confirm=steps.confirmed, sink=steps.shop.tell)
+        every = {name: [*{one.id: one for one in (*found[name], *tried[name])}.values()] for name in more}
+        found |= same_integers({name: judged(those, budget) for name, those in every.items()})
     mixed = {name: found[name] for name, one in asked.items() if one.mixes}
     told = instead(mixed, budget, mixer, lambda name, scope: _uniform(steps, name, budget, replace(rules, scope=scope)))
-    every = [one for name in names for one in {**lost, **found}[name]]
-    return [replace(one, architecture=steps.architecture) for one in every], {n: one.words for n, one in told.items()}
+    ordered = [one for name in names for one in {**lost, **found}[name]]
+    return [replace(one, architecture=steps.architecture) for one in ordered], {n: one.words for n, one in told.items()}
 
 
 def _uniform(steps: Steps, name: str, budget: Budget, rules: Rules) -> list[Plan]:

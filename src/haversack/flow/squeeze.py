@@ -100,6 +100,13 @@ def together(constraints: Mapping[str, Constraints]) -> dict[str, Constraints]:
     }
 
 
+def groupable(constraints: Iterable[Constraints]) -> dict[str, frozenset[int]]:
+    """Return node key -> how many 4-bit weights may share a scale in the files of every target."""
+    first, *others = (one.groups for one in constraints)
+    common = {key: found.intersection(*(one.get(key, ()) for one in others)) for key, found in first.items()}
+    return {key: found for key, found in common.items() if found}
+
+
 def narrowable(constraints: Iterable[Constraints]) -> dict[str, frozenset[int]]:
     """Return node key -> fewer bits than 8 in which the files of some target can hold its weights."""
     found: dict[str, frozenset[int]] = {}

@@ -39,7 +39,7 @@ from haversack.flow.profiling import Looking
 from haversack.flow.replay import Replay
 from haversack.flow.room import Room
 from haversack.flow.running import Running
-from haversack.flow.squeeze import Squeezer, narrowable, together
+from haversack.flow.squeeze import Squeezer, groupable, narrowable, together
 from haversack.flow.workshop import Workshop
 from haversack.load.forecast import Preflight, preflight
 from haversack.measure import quality
@@ -264,7 +264,8 @@ class Steps:
         """Seconds of each layer in every float file, the sensitivity and the rates of each layer."""
         narrow = narrowable(self.constraints.values())
         precisions = [frozenset(one.precisions) for one in self.targets.values()]
-        looking = Looking(self.model, narrow, precisions, self.light, self.limited, self.spread)
+        groups = groupable(self.constraints.values())
+        looking = Looking(self.model, narrow, precisions, self.light, self.limited, self.spread, groups)
         return self.shop.remember(
             "profile",
             "time and sensitivity of layers",
