@@ -63,8 +63,7 @@ def proposals(
         spend: what rounding the weights of static plans may cost.
         static: whether activations have fixed scales in a mostly linear model, too.
     """
-    able = set(precisions)
-    stores = "int8_weights" in able
+    stores = "int8_weights" in (able := set(precisions))
 
     def plan(
         precision: Precision, origin: str, prepare: tuple[Step, ...] = FOLD, weights: str = "mse", ranges: str = "mse"
