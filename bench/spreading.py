@@ -139,14 +139,15 @@ def _work(steps: Steps) -> dict[str, Callable[[], Any]]:
     from haversack.flow.meaning import meaning
     from haversack.flow.proposals import FOLD, proposals, worth_knowing
     from haversack.flow.race import race
-    from haversack.profile.sensitivity import held_rows, sensitivity
+    from haversack.profile.sensitivity import ROWS, sensitivity
+    from haversack.tools.data.stock import Stock
 
     model, target = steps.model, steps.targets[TARGET]
     narrow = steps.constraints[TARGET].widths
     able = worth_knowing(model.graph, [target.precisions], narrow)
     variants = proposals(model.graph, TARGET, target.precisions, (TARGET,)).variants
     found = partial(perturb, ranges=steps.ranges(model), widths=narrow)
-    held = held_rows(steps.data.calibration(), steps.data.counts()[0])
+    held = Stock.of(model.inputs, steps.data.held).take(1, ROWS)
     made = steps.squeeze(replace(variants[0], prepare=FOLD))
     meant = Meant(meaning(target), made.model, made.encodings)
     steps.squeeze.made.clear()

@@ -15,7 +15,7 @@ from haversack.base.quality import Drop, Quality
 from haversack.base.scope import Scope
 from haversack.choose.mixing import Mixer
 from haversack.choose.verdict import judged
-from haversack.flow.barred import instead, words
+from haversack.flow.barred import else_free, instead, lifts, words
 
 T = "onnxruntime"
 HEAD, FIRST = "head:linear#0", "features.0:conv2d#0"
@@ -144,3 +144,28 @@ class Many:
 def test_many_layers_are_shortened():
     plan = Plan(T, {f"l{n}:linear#0": LayerPlan("int8") for n in range(5)})
     assert words(plan, Many().scope) == "l0, l1, l2, … in int8, which --layer fixes otherwise,"
+
+
+def test_what_else_might_be_said_begins_with_the_gentlest_name():
+    scope = Scope(("head=float32",), ("palette", "w2a8", "gptq", "w7a8", "w4a8"), {HEAD: LayerPlan("float32")})
+    found = list(lifts(scope))
+    gone = [[name for name in scope.without if name not in one.without] for one in found]
+    assert gone == [["w7a8"], ["w4a8"], ["palette"], ["w2a8"], ["gptq"], [], [*scope.without]]
+    assert [bool(one.fixed) for one in found] == [True] * 5 + [False] * 2
+
+
+@pytest.mark.parametrize("scope", [Scope(), Scope(without=("w4a8",)), Scope(fixed={HEAD: LayerPlan("int8")})])
+def test_all_is_lifted_only_where_there_is_more_than_one_thing(scope):
+    assert len(list(lifts(scope))) == len(scope.without) + bool(scope.fixed)
+
+
+def test_what_a_plan_needs_is_barred_alone_to_see_whether_anything_else_would_do():
+    scope = Scope((), ("w4a8", "w2a8"), {HEAD: LayerPlan("float32"), FIRST: LayerPlan("w4a8")})
+    alone = list(else_free(scope, NARROW))
+    assert [one.without for one in alone] == [("w4a8",), ()]
+    assert [bool(one.fixed) for one in alone] == [False, True]
+    assert list(else_free(Scope(without=("w2a8",)), NARROW)) == []
+
+
+def test_a_target_without_candidates_is_told_nothing():
+    assert instead({T: []}, Budget(size=1), mixer(Scope(without=("w4a8",)))) == {}

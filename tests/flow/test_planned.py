@@ -20,12 +20,14 @@ GOOD = Plan("onnxruntime", {HEAD: LayerPlan("w2a8", weights=Step("mse"))}, (Step
 
 
 def look(plan, *more, target="onnxruntime"):
-    refuse_unmakeable(GRAPH, {target: replace(plan, target=target)}, {name: PARTS[name] for name in (target, *more)})
+    return refuse_unmakeable(
+        GRAPH, {target: replace(plan, target=target)}, {name: PARTS[name] for name in (target, *more)}
+    )
 
 
 def test_a_plan_that_can_be_made_is_not_refused():
-    look(GOOD)
-    look(Plan("onnxruntime", {HEAD: LayerPlan("palette", "tensor", Step("kmeans", {"bits": 3}))}))
+    assert look(GOOD) is None
+    assert look(Plan("onnxruntime", {HEAD: LayerPlan("palette", "tensor", Step("kmeans", {"bits": 3}))})) is None
     refuse_unmakeable(GRAPH, {"litert": GOOD}, {"onnxruntime": PARTS["onnxruntime"]})  # of a target that is left out
 
 
@@ -110,3 +112,16 @@ def test_the_dry_run_of_a_recipe_looks_at_its_plan(tmp_path, capsys, target, par
     told = capsys.readouterr()
     assert said in told.out + told.err
     assert ("--effort high changes nothing" in told.out) == (code == 0)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_palettes_of_all_bits_can_be_made_where_a_runtime_has_them(bits):
+    plan = Plan("onnxruntime", {HEAD: LayerPlan("palette", "tensor", Step("kmeans", {"bits": bits}))})
+    assert look(plan) is None
+    with pytest.raises(ConversionError, match="executorch has no palette"):
+        look(plan, target="executorch")
+
+
+def test_a_layer_that_is_left_in_float_needs_no_part():
+    assert look(Plan("onnxruntime", {HEAD: LayerPlan("float16", weights=Step("nothing"))})) is None
+    assert look(Plan("onnxruntime", {}, ranges=Step("nothing"))) is None

@@ -264,7 +264,7 @@ class Few:
 
 def few(*names, rule):
     job = Job("small", "job.py", lambda: None, lambda: (), lambda: (), "top1", layer_precisions=(rule,))
-    return Few({name: PARTS[name] for name in names}, Told(), job, SimpleNamespace(graph=GRAPH))
+    return Few({name: PARTS[name] for name in names}, Told(), job, SimpleNamespace(graph=GRAPH, notes=()))
 
 
 def test_any_leaves_out_the_runtimes_that_are_in_the_way_and_keeps_the_one_that_can():

@@ -72,6 +72,15 @@ def test_a_glob_that_names_no_layer_shows_the_nearest():
     assert cause == "it names no layer; layers are features.0, features.1.conv, features.10.conv, head"
 
 
+def test_a_norm_that_was_folded_is_called_so():
+    parts = {"onnxruntime": TARGETS.build("onnxruntime")}
+    with pytest.raises(UsageError) as caught:
+        scoping.ruled(network(), ("features.1.norm=int8",), (), parts, ("features.1.norm",))
+    assert "features.1.norm is a norm, folded into the layer before it; layers are features.0, " in str(caught.value)
+    with pytest.raises(UsageError, match="one: features.1.norm is a norm, folded"):
+        scoping.parted({"one": network()}, ("features.1.norm=int8",), {"one": ("features.1.norm",)})
+
+
 def test_what_has_no_weights_is_no_layer():
     assert faults("features.1.act=int8")["features.1.act=int8"].startswith("what it names has no weights; layers are ")
 
@@ -94,11 +103,7 @@ def test_all_that_is_wrong_is_told_at_once():
         (["head"], [], "--layer head: it is not GLOB=PRECISION"),
         (["=int8"], [], "it is not GLOB=PRECISION"),
         (["head="], [], "it is not GLOB=PRECISION"),
-        (
-            ["head=palette4"],
-            [],
-            "--layer head=palette4: palette alone names one, of 6 bits; other bits are set in a plan",
-        ),
+        (["head=palette4"], [], "--layer head=palette4: palette alone names one, of 6 bits; other bits are set in"),
         (["head=int9"], [], "there is no precision 'int9'; did you mean int8?"),
         (["a b=zz"], [], "--layer 'a b=zz': there is no precision 'zz' (one of float32, "),
         (["head=w4a8"], ["w4a8"], "--layer head=w4a8: --without forbids w4a8"),

@@ -1,4 +1,4 @@
-"""What is streamed against the whole: histograms, the quantizers that read them, and the rows that are held."""
+"""What is streamed against the whole: histograms, and the quantizers that read them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from haversack.compress.quantize.minmax import MinMax
 from haversack.compress.quantize.mse import MeanSquaredError
 from haversack.compress.quantize.percentile import Percentile
 from haversack.profile.ranges import BINS, COUNTED, Histogram
-from haversack.profile.sensitivity import held_rows, hold_back
 
 eighths = st.integers(-800, 800).map(lambda n: n / 8)
 streams = st.lists(st.lists(eighths, min_size=1, max_size=30), min_size=1, max_size=6)
@@ -138,47 +137,3 @@ def test_a_range_scales_with_its_values(batches, power, part):
     low, high = part.activation_range(streamed(batches))
     scaled = part.activation_range(streamed([[value * factor for value in batch] for batch in batches]))
     assert scaled == (low * factor, high * factor)
-
-
-# ---- rows that are held ---------------------------------------------------------------------------------------------
-
-
-def rows_of(lengths):
-    starts = np.cumsum([0, *lengths[:-1]])
-    return [(np.arange(start, start + length),) for start, length in zip(starts, lengths, strict=True)]
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(1, 12))
-def test_held_rows_are_those_of_the_whole_and_spread_evenly(lengths, rows):
-    total = sum(lengths)
-    found = [int(sample[0][0]) for sample in held_rows(rows_of(lengths), total, rows)]
-    one_batch = [int(sample[0][0]) for sample in held_rows(rows_of([total]), total, rows)]
-    assert found == one_batch == sorted(set(found))
-    assert len(found) == min(rows, total)
-    if rows <= total:
-        gaps = np.diff([-1, *found, total])
-        assert gaps[1:-1].max(initial=0) - gaps[1:-1].min(initial=total) <= 1
-        assert abs(gaps[0] - gaps[-1]) <= 2
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(1, 12))
-def test_whole_batches_are_those_that_hold_the_rows(lengths, rows):
-    total = sum(lengths)
-    wanted = [int(sample[0][0]) for sample in held_rows(rows_of(lengths), total, rows)]
-    whole = held_rows(rows_of(lengths), total, rows, cut=False)
-    expected = [batch[0].tolist() for batch in rows_of(lengths) if set(batch[0].tolist()) & set(wanted)]
-    assert [sample[0].tolist() for sample in whole] == expected
-
-
-@given(st.integers(0, 40), st.integers(1, 6), st.integers(1, 8))
-def test_what_is_held_back_is_held_once_and_is_enough(count, length, rows):
-    samples = rows_of([length] * count) if count else []
-    kept, back = hold_back(samples, rows)
-    needed = -(-rows // length)
-    if count >= 4 * needed:
-        everything = sorted(int(row) for sample in (*kept, *back) for row in sample[0])
-        assert everything == list(range(count * length))
-        assert len(back) == needed
-        assert sum(len(sample[0]) for sample in back) >= rows
-    else:
-        assert kept == back == samples

@@ -47,7 +47,7 @@ class Barred:
 
 def lifts(scope: Scope) -> Iterator[Scope]:
     """Yield what else the user might say: one forbidden name less, the gentlest first, fixed layers free, all of it."""
-    bits = {str(name): one for name, one in WEIGHT_BITS.items()}
+    bits: dict[str, int] = {str(name): count for name, count in WEIGHT_BITS.items()}
     for name in sorted(scope.without, key=lambda one: (-bits.get(one, 0), one == "palette")):
         yield replace(scope, without=tuple(other for other in scope.without if other != name))
     if scope.fixed:

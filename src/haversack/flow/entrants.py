@@ -16,6 +16,7 @@ from haversack.base.plan import Plan
 from haversack.base.progress import Event
 from haversack.base.shelf import nearest
 from haversack.base.spread import Spread, here
+from haversack.compress.prepare.fold_norm import folded
 from haversack.flow import early, request, room, scoping
 from haversack.flow.data import Data
 from haversack.flow.failing import failure
@@ -267,7 +268,9 @@ def _obey(ones: Field) -> None:
             as asked, or a fixed plan breaks the rules.
     """
     job, tried = ones.errand.job, ones.errand.tried
-    parts = scoping.parted({name: steps.model.graph for name, steps in ones.steps.items()}, job.layer_precisions)
+    models = {name: steps.model for name, steps in ones.steps.items()}
+    gone = {name: folded(model) for name, model in models.items()}
+    parts = scoping.parted({name: model.graph for name, model in models.items()}, job.layer_precisions, gone)
     ones.rules.update(ones.each(lambda steps: _rules(steps, parts[steps.architecture])))
     for target, name in ones.planned.items():
         refuse({}, ones.rules.get(name, Rules()), {target: ones.errand.fixed[target]})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import cast
 
@@ -83,7 +83,13 @@ def flags(scope: Scope) -> list[str]:
     return said + [word for name in scope.without for word in (WITHOUT, name)]
 
 
-def ruled(graph: Graph, rules: Sequence[str], without: Sequence[str], targets: Mapping[str, Target]) -> Rules:
+def ruled(
+    graph: Graph,
+    rules: Sequence[str],
+    without: Sequence[str],
+    targets: Mapping[str, Target],
+    folded: Collection[str] = (),
+) -> Rules:
     """Return what the user's words mean for a model.
 
     Args:
@@ -91,6 +97,7 @@ def ruled(graph: Graph, rules: Sequence[str], without: Sequence[str], targets: M
         rules: ``GLOB=PRECISION``.
         without: names.
         targets: by name; a layer that is fixed is so in all of them.
+        folded: module paths of norms that are no nodes any more.
 
     Raises:
         UsageError: a glob that names no layer (the nearest modules are shown), or two that give one layer different
@@ -109,7 +116,7 @@ def ruled(graph: Graph, rules: Sequence[str], without: Sequence[str], targets: M
     faults = []
     for text in rules:
         glob, _, kind = text.rpartition("=")
-        keys, cause = _named(graph, glob, kind)
+        keys, cause = _named(graph, glob, kind, folded)
         faults += [Fault(text, cause)] if cause else []
         for key in keys:
             asked.setdefault(key, {}).setdefault(cast("Precision", kind), text)
@@ -129,12 +136,15 @@ def ruled(graph: Graph, rules: Sequence[str], without: Sequence[str], targets: M
     return made
 
 
-def parted(graphs: Mapping[str, Graph], rules: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def parted(
+    graphs: Mapping[str, Graph], rules: Sequence[str], folded: Mapping[str, Collection[str]] | None = None
+) -> dict[str, tuple[str, ...]]:
     """Return architecture -> the rules that say something of it.
 
     Args:
         graphs: architecture -> graph of its folded model.
         rules: ``GLOB=PRECISION``.
+        folded: architecture -> module paths of norms that are no nodes any more.
 
     Raises:
         UsageError: a glob names no layer of any architecture (the nearest modules of each are shown); all at once.
@@ -143,7 +153,8 @@ def parted(graphs: Mapping[str, Graph], rules: Sequence[str]) -> dict[str, tuple
     faults = []
     for text in rules:
         glob, _, kind = text.rpartition("=")
-        causes = {name: _named(graph, glob, kind)[1] for name, graph in graphs.items()}
+        gone = folded or {}
+        causes = {name: _named(graph, glob, kind, gone.get(name, ()))[1] for name, graph in graphs.items()}
         if all(causes.values()):
             faults.append(Fault(text, "; ".join(f"{name}: {cause}" for name, cause in causes.items())))
         own.update({name: (*own[name], text) for name, cause in causes.items() if not cause})
@@ -163,7 +174,7 @@ def _fixed(key: str, kind: Precision, alone: Mapping[str, Forms]) -> LayerPlan:
     return next((one[key][kind] for one in alone.values() if kind in one[key]), LayerPlan(kind))
 
 
-def _named(graph: Graph, glob: str, kind: str) -> tuple[list[str], str]:
+def _named(graph: Graph, glob: str, kind: str, folded: Collection[str] = ()) -> tuple[list[str], str]:
     """Return the keys of the layers that a glob names, and what is wrong with it."""
     nodes = [node for node in graph.nodes if _matches(glob, node)]
     layers = [node.key for node in nodes if role(node) in LAYERS]
@@ -175,6 +186,8 @@ def _named(graph: Graph, glob: str, kind: str) -> tuple[list[str], str]:
     known = [module(node.key) for node in graph.nodes if role(node) in LAYERS]
     if nodes:
         return [], f"what it names has no weights; layers are {_list(known)}"
+    if gone := [path for path in folded if fnmatchcase(path, glob)]:
+        return [], f"{_list(gone)} is a norm, folded into the layer before it; layers are {_list(known)}"
     near = difflib.get_close_matches(glob, _modules(known), n=NEAR, cutoff=0.4)
     return [], f"it names no layer; {'the nearest are' if near else 'layers are'} {_list(near or known)}"
 

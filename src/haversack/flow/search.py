@@ -20,6 +20,7 @@ from haversack.choose.forecast import hopeless, overshoot
 from haversack.choose.mixing import Mixer
 from haversack.choose.same_integers import same_integers
 from haversack.choose.verdict import checks, judged
+from haversack.compress.prepare.fold_norm import folded
 from haversack.flow import floats
 from haversack.flow.ahead import apply_ahead
 from haversack.flow.barred import instead
@@ -213,7 +214,8 @@ def ruling(steps: Steps, tried: Runtimes, fixed: Mapping[str, Plan]) -> tuple[St
     Raises:
         UsageError: a glob that names no layer, a layer that cannot be as asked, or a plan that breaks the rules.
     """
-    rules = ruled(steps.model.graph, steps.job.layer_precisions, steps.job.without, steps.targets)
+    said = steps.job.layer_precisions, steps.job.without
+    rules = ruled(steps.model.graph, *said, steps.targets, folded(steps.model))
     lacks = lacking(rules)
     left = tried.taking(lacks, "layers cannot be as asked in it")
     refuse({name: faults for name, faults in lacks.items() if name in left.targets}, rules, fixed)
@@ -221,6 +223,6 @@ def ruling(steps: Steps, tried: Runtimes, fixed: Mapping[str, Plan]) -> tuple[St
         steps.shop.tell(Event("load", "note", f"{name} is left out: {left.left_out[name]}"))
     if left.targets != tried.targets:  # those that are left out share no encodings any more
         steps = steps.only(left.targets)
-        rules = ruled(steps.model.graph, steps.job.layer_precisions, steps.job.without, steps.targets)
+        rules = ruled(steps.model.graph, *said, steps.targets)
         refuse(lacking(rules), rules, fixed)
     return steps, left, rules

@@ -8,6 +8,7 @@ from torch import nn
 from haversack.base.job import Job
 from haversack.compress.prepare.contract import PrepareContext, relative_error
 from haversack.compress.prepare.fold_norm import FoldNorm
+from haversack.compress.prepare.fold_norm import folded as folded_norms
 from haversack.load.exporting import export
 from haversack.tools.graph.execute import Executor
 
@@ -63,8 +64,9 @@ def test_folded_it_computes_the_same(make_model, parts, shape):
     after, error = folded(make_model, Chain(*parts), *shape)
     assert error < 1e-5
     assert norms(after) == []
-    count = sum(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in parts)
-    assert after.notes[-1] == f"fold_norm: {count} norms folded"
+    paths = [f"parts.{at}" for at, part in enumerate(parts) if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert after.notes[-1] == f"fold_norm: norms folded: {', '.join(paths)}"
+    assert folded_norms(after) == tuple(paths)
 
 
 def test_keys_of_layers_stay_and_every_layer_has_a_bias(small_model):
@@ -173,6 +175,7 @@ def test_a_norm_that_cannot_fold_stays_and_is_told_once(make_model, module, shap
     assert error < 1e-6
     assert len(norms(after)) == len(told)
     assert list(after.notes) == told
+    assert folded_norms(after) == ()
     assert FoldNorm().apply(after, PrepareContext(list)) is after
 
 
@@ -216,7 +219,7 @@ def test_a_norm_folds_whatever_else_the_model_holds(module):
     assert norms(model) == ["norm:batch_norm#0"]
     after = FoldNorm().apply(model, PrepareContext(lambda: [batch]))
     assert [node.key for node in after.graph.nodes if "norm" in node.op] == []
-    assert after.notes[-1] == "fold_norm: 1 norms folded"
+    assert after.notes[-1] == "fold_norm: norms folded: norm"
     with torch.no_grad():
         wanted = module(torch.from_numpy(batch[0])).numpy()
     for each in (model, after):

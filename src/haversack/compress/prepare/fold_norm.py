@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import fx
 
 NORM = "batch_norm"
+FOLDED = "fold_norm: norms folded: "
+"""Begins the note of what was folded; module paths follow."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class FoldNorm(PrepareStep):
         new = tuple(note for note in kept if note not in model.notes)
         if foldable:
             layers = {node.name: model.graph.by_key[node.inputs[0]].name for node in foldable}
-            model = rewrite(model, lambda module: _fold(module, layers), f"fold_norm: {len(foldable)} norms folded")
+            places = ", ".join(split_node(node.key)[0] or node.key for node in foldable)
+            model = rewrite(model, lambda module: _fold(module, layers), f"{FOLDED}{places}")
         return replace(model, notes=(*model.notes, *new)) if new else model
 
 
@@ -58,6 +61,12 @@ def _obstacle(model: Model, norm: Node) -> str:
         return "it does not normalize the linear layer's features"
     shared = [name for name in (before.weight, before.bias) if name and not only_reader(model, before, name)]
     return f"other nodes read {', '.join(shared)}" if shared else ""
+
+
+def folded(model: Model) -> tuple[str, ...]:
+    """Return the module paths of the norms that were folded into the layers before them."""
+    told = (note.removeprefix(FOLDED) for note in model.notes if note.startswith(FOLDED))
+    return tuple(path for note in told for path in note.split(", "))
 
 
 def _fold(module: fx.GraphModule, layers: dict[str, str]) -> None:
