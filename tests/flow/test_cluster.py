@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import ray
 import torch
 from torch import nn
 
@@ -114,6 +113,8 @@ def test_results_are_in_order_from_more_than_one_process(cluster, tmp_path):
 
 
 def test_a_program_that_was_told_of_ahead_is_read_before_the_first_task(cluster, model, tmp_path):
+    import ray  # what it does with its logs it decides when it is loaded, within the fixture
+
     cluster.ahead(model.program)
     (_, reference) = cluster._programs[str(id(model.program))]
     assert {type(found) for found in ray.get(cluster.warming)} == {type(None)}
