@@ -12,40 +12,37 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape, unescape
 from pathlib import Path
-from typing import Any
 
 import altair as alt
 import numpy as np
 import shown
 from accounting import ROOT
+from drawing import (
+    BLUE,
+    DARK,
+    FAINT,
+    GREEN,
+    INK,
+    ORANGE,
+    SOFT,
+    Chart,
+    colours,
+    histogram,
+    log,
+    powers,
+    span,
+    styled,
+)
 from shown import Numbers
 
 FOLDER = ROOT / "docs" / "images"
 WIDTH, HEIGHT = 560, 260
-FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif"
-PAPER, INK, SOFT, FAINT, GRID = "#ffffff", "#1f2328", "#59636e", "#afb8c1", "#e6eaef"
 PROBED = 9
 """Place of the factor 8 among those that a layer's steps may have."""
-POWER = "datum.value >= 0.01 && datum.value <= 1000 ? format(datum.value, '~') : format(datum.value, '.0e')"
-"""How a tick of a logarithmic axis is written."""
-BLUE, ORANGE, GREEN = "#1f6feb", "#bc4c00", "#1a7f37"
-DARK = {
-    PAPER: "#0d1117",
-    INK: "#e6edf3",
-    SOFT: "#9da7b3",
-    FAINT: "#5b6570",
-    GRID: "#21262d",
-    BLUE: "#6cb0ff",
-    ORANGE: "#ffa657",
-    GREEN: "#56d364",
-}
-"""A colour on a light ground -> the same on a dark one."""
-Chart = Any
-"""One of altair's, which has no common type."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Picture:
     def svg(self, numbers: Numbers) -> str:
         """Return the picture of some numbers as one SVG document."""
         stream = io.StringIO()
-        _styled(self.draw(numbers)).save(stream, format="svg")
+        styled(self.draw(numbers)).save(stream, format="svg")
         return dressed(stream.getvalue(), self.title, self.words, numbers)
 
 
@@ -107,9 +104,9 @@ def equalize(numbers: Numbers) -> Chart:
         alt.Chart(alt.Data(values=rows))
         .mark_circle(size=44, opacity=1)
         .encode(
-            x=alt.X("channel:Q", title="channel, the widest first", scale=_span(0, count + 1)),
-            y=alt.Y("range:Q", title="largest value of the channel", scale=_log(0.3, 1000), axis=_powers(0.3, 1000)),
-            color=_colours(list(names.values()), [ORANGE, BLUE]),
+            x=alt.X("channel:Q", title="channel, the widest first", scale=span(0, count + 1)),
+            y=alt.Y("range:Q", title="largest value of the channel", scale=log(0.3, 1000), axis=powers(0.3, 1000)),
+            color=colours(list(names.values()), [ORANGE, BLUE]),
         )
         .properties(width=WIDTH, height=HEIGHT)
     )
@@ -119,10 +116,10 @@ def clip(numbers: Numbers) -> Chart:
     """Draw an activation's histogram with both ranges, and the error of narrower ranges below it."""
     minmax, mse = numbers["minmax"], numbers["mse"]
     ends = [{"value": x, "of": of} for of, span in (("minmax", minmax), ("mse", mse)) for x in span]
-    scale = _colours(["minmax", "mse"], [ORANGE, BLUE])
+    scale = colours(["minmax", "mse"], [ORANGE, BLUE])
     x = alt.X("value:Q", title="value of the activation", scale=alt.Scale(domain=[-62, 62], nice=False))
-    y = alt.Y("share:Q", title="share of values", scale=_log(1e-6, 0.3), axis=_powers(1e-6, 0.3))
-    histogram = _histogram(numbers, least=1e-6).encode(x=x, y=y, y2=alt.Y2Datum(1e-6))
+    y = alt.Y("share:Q", title="share of values", scale=log(1e-6, 0.3), axis=powers(1e-6, 0.3))
+    bars = histogram(numbers, least=1e-6).encode(x=x, y=y, y2=alt.Y2Datum(1e-6))
     rules = alt.Chart(alt.Data(values=ends)).mark_rule(strokeWidth=2).encode(x=x, color=scale)
     costs = [
         {"ratio": ratio, "error": error, "of": of}
@@ -133,18 +130,18 @@ def clip(numbers: Numbers) -> Chart:
     both = [a + b for a, b in zip(numbers["rounding"], numbers["saturation"], strict=True)]
     costs += [{"ratio": a, "error": b, "of": "both"} for a, b in zip(numbers["ratios"], both, strict=True)]
     best = [{"ratio": numbers["ratios"][int(np.argmin(both))], "error": min(both)}]
-    across = alt.X("ratio:Q", title="range, of what was seen", axis=alt.Axis(format="%"), scale=_span(0.3, 1.0))
-    along = alt.Y("error:Q", title="mean squared error", scale=_log(1e-4, 0.4), axis=_powers(1e-4, 0.4))
+    across = alt.X("ratio:Q", title="range, of what was seen", axis=alt.Axis(format="%"), scale=span(0.3, 1.0))
+    along = alt.Y("error:Q", title="mean squared error", scale=log(1e-4, 0.4), axis=powers(1e-4, 0.4))
     order = ["rounding", "saturation", "both"]
     lines = (
         alt.Chart(alt.Data(values=costs))
         .mark_line(strokeWidth=2, clip=True)
-        .encode(x=across, y=along, color=_colours(order, [SOFT, GREEN, BLUE]))
+        .encode(x=across, y=along, color=colours(order, [SOFT, GREEN, BLUE]))
     )
     mark = alt.Chart(alt.Data(values=best)).mark_circle(size=90, color=BLUE, opacity=1).encode(x=across, y=along)
     half = {"width": 255, "height": 220}
     return alt.hconcat(
-        alt.layer(histogram, rules).properties(**half), alt.layer(lines, mark).properties(**half), spacing=36
+        alt.layer(bars, rules).properties(**half), alt.layer(lines, mark).properties(**half), spacing=36
     ).resolve_scale(color="independent")
 
 
@@ -163,9 +160,9 @@ def compensate(numbers: Numbers) -> Chart:
         for of, (a, b) in zip((*labels, "float"), (numbers["nearest"], numbers["compensated"], exact), strict=True)
     ]
     grid = [{"a": a, "b": b} for a in range(-1, 5) for b in range(5)]
-    x = alt.X("a:Q", title="first weight, in steps", scale=_span(-0.6, 3.6), axis=alt.Axis(values=[0, 1, 2, 3]))
-    y = alt.Y("b:Q", title="second weight, in steps", scale=_span(0.4, 4.1), axis=alt.Axis(values=[1, 2, 3, 4]))
-    colour = _colours(["float", *labels], [INK, ORANGE, BLUE])
+    x = alt.X("a:Q", title="first weight, in steps", scale=span(-0.6, 3.6), axis=alt.Axis(values=[0, 1, 2, 3]))
+    y = alt.Y("b:Q", title="second weight, in steps", scale=span(0.4, 4.1), axis=alt.Axis(values=[1, 2, 3, 4]))
+    colour = colours(["float", *labels], [INK, ORANGE, BLUE])
     lines = alt.Chart(alt.Data(values=rings)).mark_line(clip=True, strokeWidth=1.75)
     path = [{"a": a, "b": b, "step": step} for step, (a, b) in enumerate(numbers["path"])]
     way = alt.Chart(alt.Data(values=path)).mark_line(strokeWidth=1.5, strokeDash=[4, 3], color=INK)
@@ -196,14 +193,14 @@ def groups(numbers: Numbers) -> Chart:
         for place, scale in [*enumerate(numbers[key]), (len(numbers[key]), numbers[key][-1])]
     ]
     x = alt.X(
-        "place:Q", title="place in the row", scale=_span(0, len(row)), axis=alt.Axis(values=list(range(0, 385, 64)))
+        "place:Q", title="place in the row", scale=span(0, len(row)), axis=alt.Axis(values=list(range(0, 385, 64)))
     )
-    y = alt.Y("edge:Q", title="weight", scale=_span(-0.85, 0.85))
+    y = alt.Y("edge:Q", title="weight", scale=span(-0.85, 0.85))
     needles = alt.Chart(alt.Data(values=weights)).mark_line(strokeWidth=1, color=SOFT)
     lines = alt.Chart(alt.Data(values=ends)).mark_line(interpolate="step-after", strokeWidth=1.75)
     return alt.layer(
         needles.encode(x=x, y=alt.Y("weight:Q", title="weight"), order="step:Q"),
-        lines.encode(x=x, y=y, color=_colours(labels, [ORANGE, BLUE]), detail="side:N"),
+        lines.encode(x=x, y=y, color=colours(labels, [ORANGE, BLUE]), detail="side:N"),
     ).properties(width=WIDTH, height=HEIGHT)
 
 
@@ -218,11 +215,11 @@ def palettes(numbers: Numbers) -> Chart:
         for label, key in zip(labels, ("even", "palette"), strict=True)
         for value in numbers[key]
     ]
-    x = alt.X("value:Q", title="weight", scale=_span(-0.44, 0.44), axis=alt.Axis(tickCount=9))
-    histogram = (
-        _histogram(numbers)
+    x = alt.X("value:Q", title="weight", scale=span(-0.44, 0.44), axis=alt.Axis(tickCount=9))
+    bars = (
+        histogram(numbers)
         .encode(
-            x=alt.X("value:Q", title=None, scale=_span(-0.44, 0.44), axis=None),
+            x=alt.X("value:Q", title=None, scale=span(-0.44, 0.44), axis=None),
             y=alt.Y("share:Q", title="share of weights", axis=alt.Axis(format="%", tickCount=4)),
         )
         .properties(width=WIDTH, height=190)
@@ -233,11 +230,11 @@ def palettes(numbers: Numbers) -> Chart:
         .encode(
             x=x,
             y=alt.Y("of:N", title=None, sort=labels, axis=None),
-            color=_colours(labels, [ORANGE, BLUE]),
+            color=colours(labels, [ORANGE, BLUE]),
         )
         .properties(width=WIDTH, height=64)
     )
-    return alt.vconcat(histogram, marks, spacing=4)
+    return alt.vconcat(bars, marks, spacing=4)
 
 
 def joins(numbers: Numbers) -> Chart:
@@ -252,9 +249,9 @@ def joins(numbers: Numbers) -> Chart:
         alt.Chart(alt.Data(values=rows))
         .mark_line(strokeWidth=2, interpolate="step")
         .encode(
-            x=alt.X("score:Q", title="score in float", scale=_span(0, 1)),
-            y=alt.Y("as:Q", title="score in 8 bits", scale=_span(-0.03, 1.25)),
-            color=_colours(list(labels.values()), [ORANGE, GREEN, BLUE]),
+            x=alt.X("score:Q", title="score in float", scale=span(0, 1)),
+            y=alt.Y("as:Q", title="score in 8 bits", scale=span(-0.03, 1.25)),
+            color=colours(list(labels.values()), [ORANGE, GREEN, BLUE]),
         )
         .properties(width=400, height=HEIGHT)
     )
@@ -283,11 +280,11 @@ def water(numbers: Numbers) -> Chart:
         .mark_point(strokeWidth=1.75, opacity=1, filled=False)
         .encode(
             x=alt.X(
-                "loss:Q", title="loss with steps x8, for each weight", scale=_log(1e-9, 3e-3), axis=_powers(1e-9, 3e-3)
+                "loss:Q", title="loss with steps x8, for each weight", scale=log(1e-9, 3e-3), axis=powers(1e-9, 3e-3)
             ),
-            y=alt.Y("bits:Q", title="bits of a weight as a download", scale=_span(3, 10.5)),
+            y=alt.Y("bits:Q", title="bits of a weight as a download", scale=span(3, 10.5)),
             size=weights,
-            color=_colours([even, filled], [ORANGE, BLUE]),
+            color=colours([even, filled], [ORANGE, BLUE]),
         )
         .properties(width=WIDTH - 110, height=HEIGHT + 40)
     )
@@ -300,58 +297,12 @@ def _ellipse(centre: np.ndarray, hessian: np.ndarray, lost: float, steps: int = 
     return np.round(centre + math.sqrt(lost) * np.stack([np.cos(angles), np.sin(angles)], 1) @ factor.T, 4)
 
 
-def _colours(names: Sequence[str], colours: Sequence[str]) -> alt.Color:
-    legend = alt.Legend(title=None, orient="top", symbolOpacity=1, symbolStrokeWidth=2, labelLimit=400)
-    return alt.Color("of:N", scale=alt.Scale(domain=list(names), range=list(colours)), legend=legend)
-
-
-def _log(low: float, high: float) -> alt.Scale:
-    return alt.Scale(type="log", domain=[low, high], nice=False)
-
-
-def _span(low: float, high: float) -> alt.Scale:
-    return alt.Scale(domain=[low, high], nice=False)
-
-
-def _powers(low: float, high: float) -> alt.Axis:
-    """Return an axis with ticks at the powers of ten alone."""
-    found = [10.0**power for power in range(-12, 6) if low <= 10.0**power <= high]
-    return alt.Axis(values=found, labelExpr=POWER)
-
-
-def _histogram(numbers: Numbers, least: float = 0.0) -> Chart:
-    """Return shares of values as an outline with steps."""
-    middles, half = numbers["middles"], (numbers["middles"][1] - numbers["middles"][0]) / 2
-    shares = [max(share, least) for share in numbers["share"]]
-    rows = [{"value": x - half, "share": y} for x, y in zip(middles, shares, strict=True)]
-    rows.append({"value": middles[-1] + half, "share": shares[-1]})
-    return alt.Chart(alt.Data(values=rows)).mark_area(interpolate="step-after", color=FAINT, opacity=1)
-
-
-def _styled(chart: Chart) -> Chart:
-    words = {"labelColor": SOFT, "titleColor": SOFT, "labelFontSize": 12, "titleFontSize": 12}
-    return (
-        chart.configure(background=PAPER, font=FONT, aria=False, padding=12)
-        .configure_view(stroke=None)
-        .configure_axis(
-            **words,
-            titleFontWeight="normal",
-            labelFlush=False,
-            gridColor=GRID,
-            domainColor=FAINT,
-            tickColor=FAINT,
-            titlePadding=8,
-        )
-        .configure_legend(labelColor=INK, labelFontSize=12, titleColor=SOFT, titleFontSize=12, titleFontWeight="normal")
-    )
-
-
 PICTURES = {
     "equalize": Picture(
         shown.equalized,
         equalize,
         "Ranges of channels, before and after equalizing",
-        "Largest values of 48 channels, made up to lie between 0.5 and 660; after equalize they lie between 3 and 130.",
+        "Largest values of 48 channels, made up to lie between 0.5 and 660; after equalize they lie between 3 and 110.",
     ),
     "clip": Picture(
         shown.clipped,

@@ -23,6 +23,7 @@ SLOW = {"water"}
 
 with pytest.MonkeyPatch.context() as patched:
     patched.syspath_prepend(ROOT / "bench")
+    import drawing
     import pictures
     import shown
 
@@ -85,11 +86,11 @@ def test_every_colour_has_another_one_on_dark_pages(name):
         for key in ("fill", "stroke")
         if element.get(key) not in {None, "none", "transparent"}
     }
-    assert pictures.PAPER in colours, "it has no ground of its own"
-    assert colours <= pictures.DARK.keys()
+    assert drawing.PAPER in colours, "it has no ground of its own"
+    assert colours <= drawing.DARK.keys()
     style = root.findtext(f"{SVG}style")
     assert "prefers-color-scheme:dark" in style
-    assert all(f"[fill='{colour}']{{fill:{pictures.DARK[colour]}}}" in style for colour in colours)
+    assert all(f"[fill='{colour}']{{fill:{drawing.DARK[colour]}}}" in style for colour in colours)
 
 
 def contrast(one, other):
@@ -104,10 +105,10 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("colour", [pictures.INK, pictures.SOFT, pictures.BLUE, pictures.ORANGE, pictures.GREEN])
+@pytest.mark.parametrize("colour", [drawing.INK, drawing.SOFT, drawing.BLUE, drawing.ORANGE, drawing.GREEN])
 def test_words_and_lines_stand_out_on_both_grounds(colour):
-    assert contrast(colour, pictures.PAPER) >= 4.5
-    assert contrast(pictures.DARK[colour], pictures.DARK[pictures.PAPER]) >= 4.5
+    assert contrast(colour, drawing.PAPER) >= 4.5
+    assert contrast(drawing.DARK[colour], drawing.DARK[drawing.PAPER]) >= 4.5
 
 
 @pytest.mark.parametrize("name", [name for name in DRAWN if name not in SLOW])
