@@ -281,7 +281,7 @@ def test_of_fifty_layers_five_are_worst(record, page_of):
     rest = [bar.layer.relative_error for bar in made if not bar.worst]
     assert (len(made), len(marked)) == (50, 5)
     assert min(marked) > max(rest)
-    assert page_of("record").count(" worst</b>") == 5
+    assert page_of("record").count(" worst</span></b>") == 5
 
 
 def test_every_table_has_headers_with_scope(page_of):
