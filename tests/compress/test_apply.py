@@ -77,7 +77,7 @@ def test_ranges_are_taken_once_of_the_prepared_model_and_only_if_needed(run):
     run("float32")
     assert run.calls == []
     run("int8")
-    assert [model.notes[0] for model in run.calls] == ["fold_norm: 2 norms folded"]
+    assert [model.notes[0] for model in run.calls] == ["fold_norm: 2 norms folded: stem_norm, block.norm"]
 
 
 @pytest.mark.parametrize("precision, worst", [("int8", 0.03), ("int8_dynamic", 0.03), ("int8_weights", 0.02),

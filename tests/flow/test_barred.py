@@ -61,8 +61,8 @@ def test_the_gentlest_that_is_enough_is_named_and_not_as_the_only_one_where_othe
     def uniform(_, scope):
         return [plan for name, plan in by_width.items() if name not in scope.without]
 
-    found = told(Scope(without=FEW), Budget(size=14_000), uniform=uniform, known=False)
-    assert found == {T: "w5a8, which --without forbids, is forecast to reach size=14KB"}
+    found = told(Scope(without=FEW), Budget(size=17_500), uniform=uniform, known=False)
+    assert found == {T: "w5a8, which --without forbids, is forecast to reach size=17.5KB"}
     one = told(Scope(without=FEW), Budget(size=8_000), uniform=uniform, known=False)
     assert one == {T: "only w2a8, which --without forbids, is forecast to reach size=8KB"}
 

@@ -261,7 +261,11 @@ def test_relative_error_of_all_outputs(wanted, error):
 )
 def test_a_dry_run_says_what_nothing_here_will_judge(model, runs, said):
     lines = limits(
-        model, parse("size=1KB,drop=1pt,download=1KB"), {"onnxruntime": Plan("onnxruntime", {})}, "fraction", runs=runs
+        model,
+        parse("size=1KB,drop=1pt,download=1KB"),
+        lambda _: {"onnxruntime": Plan("onnxruntime", {})},
+        "fraction",
+        runs=runs,
     )
     assert lines[0].startswith("size at most 1.0 kB: weights alone take at least")
     assert lines[1].endswith("known when it is measured")

@@ -102,3 +102,11 @@ def test_versions_of_what_is_installed():
     assert told.versions == {"numpy": np.__version__}
     assert told.python == ".".join(map(str, sys.version_info[:3]))
     assert told.cores >= 1
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [("a", "a"), ("a, b, c, d", "a, b, c, d"), ("a, b, c, d, e", "a, b, c and 2 more"), ("", "")],
+)
+def test_a_note_lists_the_first_of_many_names(names, shown):
+    assert facts.brief(f"fold_norm: norms folded: {names}") == f"fold_norm: norms folded: {shown}"

@@ -17,6 +17,8 @@ CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min"})
 PACKAGES = ("haversack", "torch", "numpy")
 """What computes whatever the runtime is; a target names its own."""
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "f16c", "fma", "asimd", "asimddp", "i8mm", "sve")
+NAMED = 3
+"""Names that a note lists before it counts the rest."""
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -36,9 +38,15 @@ def of_model(model: Model, *, source: str = "", time_share: Mapping[str, float] 
         weight_bytes=sum(model.weights[name].nbytes for name in read),
         digest=model.digest,
         source=source,
-        notes=model.notes,
+        notes=tuple(map(brief, model.notes)),
         layers=tuple(_layer(model, node, shares.get(node.key)) for node in model.graph.nodes if node.weight),
     )
+
+
+def brief(note: str) -> str:
+    """Return a note with the first of many names that it lists, and how many more there are."""
+    names = note.split(", ")
+    return note if len(names) <= NAMED + 1 else f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
 
 
 def _layer(model: Model, node: Node, share: float | None) -> LayerFacts:

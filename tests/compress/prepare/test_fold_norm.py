@@ -65,7 +65,8 @@ def test_folded_it_computes_the_same(make_model, parts, shape):
     assert error < 1e-5
     assert norms(after) == []
     paths = [f"parts.{at}" for at, part in enumerate(parts) if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
-    assert after.notes[-1] == f"fold_norm: norms folded: {', '.join(paths)}"
+    count = "1 norm" if len(paths) == 1 else f"{len(paths)} norms"
+    assert after.notes[-1] == f"fold_norm: {count} folded: {', '.join(paths)}"
     assert folded_norms(after) == tuple(paths)
 
 
@@ -219,7 +220,7 @@ def test_a_norm_folds_whatever_else_the_model_holds(module):
     assert norms(model) == ["norm:batch_norm#0"]
     after = FoldNorm().apply(model, PrepareContext(lambda: [batch]))
     assert [node.key for node in after.graph.nodes if "norm" in node.op] == []
-    assert after.notes[-1] == "fold_norm: norms folded: norm"
+    assert after.notes[-1] == "fold_norm: 1 norm folded: norm"
     with torch.no_grad():
         wanted = module(torch.from_numpy(batch[0])).numpy()
     for each in (model, after):

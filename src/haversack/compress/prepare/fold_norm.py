@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from haversack.base.counted import counted
 from haversack.base.graph import Node
 from haversack.base.keys import split_node
 from haversack.base.model import Model
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from torch import fx
 
 NORM = "batch_norm"
-FOLDED = "fold_norm: norms folded: "
+FOLDED = re.compile(r"fold_norm: \d+ norms? folded: ")
 """Begins the note of what was folded; module paths follow."""
 
 
@@ -42,7 +44,8 @@ class FoldNorm(PrepareStep):
         if foldable:
             layers = {node.name: model.graph.by_key[node.inputs[0]].name for node in foldable}
             places = ", ".join(split_node(node.key)[0] or node.key for node in foldable)
-            model = rewrite(model, lambda module: _fold(module, layers), f"{FOLDED}{places}")
+            words = f"fold_norm: {counted(len(foldable), 'norm')} folded: {places}"
+            model = rewrite(model, lambda module: _fold(module, layers), words)
         return replace(model, notes=(*model.notes, *new)) if new else model
 
 
@@ -65,7 +68,7 @@ def _obstacle(model: Model, norm: Node) -> str:
 
 def folded(model: Model) -> tuple[str, ...]:
     """Return the module paths of the norms that were folded into the layers before them."""
-    told = (note.removeprefix(FOLDED) for note in model.notes if note.startswith(FOLDED))
+    told = (note[found.end() :] for note in model.notes if (found := FOLDED.match(note)))
     return tuple(path for note in told for path in note.split(", "))
 
 
