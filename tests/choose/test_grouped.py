@@ -179,6 +179,17 @@ def test_the_knapsack_finds_the_mixture_that_loses_least(grouping, first, limit)
     assert told.relative_error == pytest.approx(least.parity.relative_error)
 
 
+def test_where_8_bits_fit_no_group_pays_for_layers_in_float(grouping, monkeypatch):
+    """Groups lose hardly more than 8 bits here: their bytes would give the first layer room to be float."""
+    monkeypatch.setitem(ERRORS, FINE.kind, (0.031, 0.081, 0.0101))
+    base = grouping.evaluate(grouping.plan(WIDE))
+    wide, _ = propose(grouping.mixer(), base, Budget(size=290_000, latency_ratio=2.0), 0.0)
+    assert base.artifact.bytes < 290_000
+    assert not [kind for kind in held(wide) if kind.startswith("w4_grouped")]
+    tight, _ = propose(grouping.mixer(), base, Budget(size=base.artifact.bytes - 20_000, latency_ratio=2.0), 0.0)
+    assert [kind for kind in held(tight) if kind.startswith("w4_grouped")]
+
+
 def test_a_mixture_loses_less_than_the_uniform_plan_that_fits(grouping):
     """A uniform plan with groups in every layer meets the limit; the search finds what loses less, and ships it."""
     uniform = [grouping.plan(one, one, one, WIDE) for one in (WIDE, FINE)]

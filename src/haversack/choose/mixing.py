@@ -158,10 +158,12 @@ class Mixer:
         fixed = {target: self._fixed(target, one, uniform) for target, one in known.items()}
         limits = [limit for target in bases for limit in fixed[target].limits(budget, 1.0 - margin)]
         edges = borders(self.graph, list(items))
-        found = knapsack.solve(_whole(items), limits, borders=edges)
+        fast = _as_fast(items)
+        found = knapsack.solve(_whole(fast), limits, borders=edges)
         unchanged = found.feasible and list(found.chosen.values()) == uniform
         if not found.feasible or (unchanged and not all(settled(one, budget) for one in bases.values())):
-            found = knapsack.solve(items, limits, borders=edges)
+            found = knapsack.solve(fast, limits, borders=edges)
+            found = found if found.feasible else knapsack.solve(items, limits, borders=edges)
         layers = {key: option.plan for key, option in found.chosen.items() if option.plan.precision != "float32"}
         expected = sum(option.loss for option in uniform)
         plans = {target: replace(one.plan, layers=layers, origin=MIXED) for target, one in bases.items()}
@@ -339,6 +341,22 @@ def _speed(plan: Plan, ratio: float, measured: Mapping[str, float]) -> dict[str,
     if STATIC & speed.keys():  # the same kernels, whatever the width of the weights
         speed |= dict.fromkeys(STATIC, ratio)
     return speed
+
+
+def _in_groups(option: Option) -> bool:
+    return option.plan.precision == "w4_grouped"
+
+
+def _as_fast(items: Mapping[str, tuple[Option, ...]]) -> dict[str, tuple[Option, ...]]:
+    """Return the options without groups that are slower than 8 bits where a layer begins with these.
+
+    Groups save bytes and cost time. Where the limits are met without them, the bytes that they save would only be spent
+    on layers in float, and time with them.
+    """
+    return {
+        key: found if _in_groups(found[0]) else tuple(one for one in found if not _in_groups(one))
+        for key, found in items.items()
+    }
 
 
 def _whole(items: Mapping[str, tuple[Option, ...]]) -> dict[str, tuple[Option, ...]]:
