@@ -54,17 +54,19 @@ def quantize(job: Job, floats: Path, folder: Path, method: str, options: dict[st
     return measure(f"ONNX Runtime's quantize_static, {method}", path, floats, job, options, spent)
 
 
-def static(floats: Path, path: Path, rows: Iterator[Mapping[str, np.ndarray]], method: str) -> None:
+def static(
+    floats: Path, path: Path, rows: Iterator[Mapping[str, np.ndarray]], method: str, activations: str = "QUInt8"
+) -> None:
     """Let ``quantize_static`` write a file, from calibration data of one row each, by the inputs' names."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     quantize_static(
         str(floats),
         str(path),
-        Reader(rows),
+        _Reader(rows),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
-        activation_type=QuantType.QUInt8,
+        activation_type=QuantType[activations],
         weight_type=QuantType.QInt8,
         calibrate_method=getattr(CalibrationMethod, method),
     )
@@ -103,7 +105,7 @@ def measure(
     )
 
 
-class Reader:
+class _Reader:
     """What quantize_static reads calibration data from: one dictionary of inputs at a time, then None."""
 
     def __init__(self, rows: Iterator[Mapping[str, np.ndarray]]) -> None:

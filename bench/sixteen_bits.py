@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from accounting import Packed, Table, pack
 from lite0 import JOB
+from peers import static
 
 from haversack import load
 from haversack.tools.data.preprocess.pipeline import Pipeline
@@ -54,23 +55,13 @@ def _files(packed: Packed, target: str) -> tuple[Path, Path]:
 
 def _onnxruntime(packed: Packed) -> dict[str, Callable[[], object]]:
     import onnxruntime as ort
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-    from peers import Reader
 
     floats, narrow = _files(packed, "onnxruntime")
     wide, job = packed.out / "wide.onnx", load.open_job(JOB)
     (name,) = job.input_names
     samples = Pipeline.parse(job.preprocess).over(job.calibration())
     rows = ({name: row[None]} for sample in samples for row in sample[0][:1])
-    quantize_static(
-        str(floats),
-        str(wide),
-        Reader(rows),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QInt16,
-        weight_type=QuantType.QInt8,
-    )
+    static(floats, wide, rows, "MinMax", "QInt16")
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     found: dict[str, Callable[[], object]] = {}

@@ -112,6 +112,15 @@ def test_without_a_limit_on_bytes_nothing_asks_for_them(world, booked):
     assert not any("palette" in layer.kind for layer in plan.layers.values())
 
 
+def test_where_8_bits_fit_no_palette_takes_the_time_that_is_left(world, booked):
+    """A palette of the first layer would lose less than its 8 bits do, and compute in float; the limits allow both."""
+    base = world.evaluate(world.plan("int8"))
+    tight, _ = propose(booked.mixer(), base, Budget(size=round(base.artifact.bytes * 0.75), latency_ratio=2.0), 0.0)
+    assert "palette" in {layer.precision for layer in tight.layers.values()}
+    wide, _ = propose(booked.mixer(), base, Budget(size=base.artifact.bytes + 1_000, latency_ratio=2.0), 0.0)
+    assert {layer.precision for layer in wide.layers.values()} == {"int8"}
+
+
 def test_integers_alone_come_first_where_they_fit(world, booked):
     """A mixture of integers can be proven bit for bit, though palettes would lose less."""
     losses = {key: {**found, "w4a8": 0.2} for key, found in booked.profile.sensitivity.items()}

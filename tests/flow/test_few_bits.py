@@ -52,6 +52,7 @@ def test_where_they_can_be_stored_the_bits_are_the_references(packed):
         key: 1.6 if precision == "w2a8" else WEIGHT_BITS[precision] for key, precision in PRECISIONS.items()
     }
     assert not {finding["kind"] for finding in one["findings"]} & {"fallback", "float-op", "not-exact"}
+    assert one["after"]["notes"][-1] == "gptq: usual settings", "what was done to the weights is told"
 
 
 def test_where_they_cannot_every_layer_is_told_with_the_bits_that_it_can_have(packed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -169,6 +170,19 @@ def test_the_plan_of_a_measured_file_is_written_and_the_command_ships_it(searche
     assert last.startswith(f"next: haversack pack {choice.read(searched).job} --plan {tmp_path / 'plan.toml'} ")
     assert last.endswith(f"--out {searched}-again    makes it what ships")
     assert f"{searched}/.haversack/elsewhere/model.onnx" in answer.lines()[0]
+
+
+def test_the_next_command_finds_the_job_from_wherever_it_is_typed(forecast, tmp_path, monkeypatch):
+    whole = choice.source_of(forecast)
+    choice.write(replace(choice.read(forecast), job=Path(whole).name), forecast)
+
+    def named():
+        return shlex.split(resolve(forecast, "size=12KB,drop=1pt").lines()[-1].partition("next: ")[2])[2]
+
+    monkeypatch.chdir(tmp_path)
+    assert named() == whole
+    monkeypatch.chdir(Path(whole).parent)
+    assert named() == Path(whole).name
 
 
 def test_what_ships_already_needs_no_plan(searched):

@@ -24,6 +24,8 @@ REACH = 1.25
 """A mixture whose forecast latency is over the limit by more than this factor is not made real."""
 MIXED = "knapsack over layers"
 """The origin of a plan that the knapsack mixed."""
+SLOWER = frozenset({"w4_grouped", "palette"})
+"""Precisions that save bytes where 8 bits are too many, and cost time."""
 _INTEGERS = 8
 
 
@@ -343,18 +345,16 @@ def _speed(plan: Plan, ratio: float, measured: Mapping[str, float]) -> dict[str,
     return speed
 
 
-def _in_groups(option: Option) -> bool:
-    return option.plan.precision == "w4_grouped"
-
-
 def _as_fast(items: Mapping[str, tuple[Option, ...]]) -> dict[str, tuple[Option, ...]]:
-    """Return the options without groups that are slower than 8 bits where a layer begins with these.
+    """Return the options without those that save bytes and cost time, but for layers that begin so.
 
-    Groups save bytes and cost time. Where the limits are met without them, the bytes that they save would only be spent
-    on layers in float, and time with them.
+    Those are 4-bit weights in groups, and palettes, which compute in float. Where the limits are met without them, the
+    time that the limits leave would be spent on nothing that was asked for.
     """
     return {
-        key: found if _in_groups(found[0]) else tuple(one for one in found if not _in_groups(one))
+        key: found
+        if found[0].plan.precision in SLOWER
+        else tuple(one for one in found if one.plan.precision not in SLOWER)
         for key, found in items.items()
     }
 

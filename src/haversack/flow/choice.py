@@ -124,7 +124,7 @@ def read_all(out: Path) -> tuple[Choice, ...]:
             where=str(out),
             next_step="haversack pack JOB --budget … --out " + str(out),
         )
-    source = _source(marker)
+    source = source_of(out)
     again = f"haversack pack {source} --out {out}"
     if not path.is_file():
         raise unfinished(out) or UsageError(
@@ -147,8 +147,13 @@ def drops(candidates: Sequence[Candidate]) -> dict[str, float]:
     return {one.id: one.drop.value for one in candidates if one.drop is not None}
 
 
-def _source(marker: Path) -> str:
-    data = _load(marker, "haversack pack JOB --out FOLDER    makes a new run")
+def source_of(out: Path) -> str:
+    """Return the job that the run in a folder is of: a job file by its whole path.
+
+    Raises:
+        UsageError: the marker of the run cannot be read.
+    """
+    data = _load(out / FOLDER / MARKER, "haversack pack JOB --out FOLDER    makes a new run")
     return str(data.get("source", "JOB"))
 
 

@@ -17,7 +17,7 @@ from haversack.base.candidate import Artifact, Candidate, Pair
 from haversack.base.encodings import Affine, BlockAffine, Codebook, Encodings, Float
 from haversack.base.job import Job
 from haversack.base.model import Model, Sample
-from haversack.base.plan import Plan
+from haversack.base.plan import Plan, Step
 from haversack.base.progress import Event
 from haversack.base.recipe import FORMAT, Recipe, unstructure, write
 from haversack.base.scope import Scope
@@ -25,6 +25,7 @@ from haversack.choose.runtimes import Choice
 from haversack.flow import choice, memory
 from haversack.flow.making import CHOOSE, ENCODINGS
 from haversack.flow.next_step import next_step
+from haversack.flow.proposals import FOLD
 from haversack.flow.running import feeds
 from haversack.flow.steps import Steps
 from haversack.flow.where import environment
@@ -294,8 +295,15 @@ def _ship(steps: Steps, folder: Path, candidate: Candidate) -> ModelFacts:
         seconds = steps.device.layer_seconds(opening, artifact, sample)
     total = sum(seconds.values()) or 1.0
     shares = {key: value / total for key, value in seconds.items() if key}
-    facts_before = facts.of_model(steps.model, source=steps.job.source, time_share=shares)
-    return replace(facts_before, weight_bytes=stored_bytes(steps.model, encodings))
+    told = facts.of_model(steps.model, source=steps.job.source, time_share=shares)
+    later = tuple(_named(step) for step in candidate.plan.prepare if step not in FOLD)
+    return replace(told, weight_bytes=stored_bytes(steps.model, encodings), notes=(*told.notes, *later))
+
+
+def _named(step: Step) -> str:
+    """Return a preparation step with its settings, as a line of a report."""
+    settings = ", ".join(f"{name} = {value}" for name, value in step.settings.items())
+    return f"{step.part}: {settings or 'usual settings'}"
 
 
 def write_golden(steps: Steps, opening: Opening, artifact: Artifact, path: Path) -> None:

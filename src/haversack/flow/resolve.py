@@ -24,7 +24,7 @@ from haversack.choose.resolve import Resolution
 from haversack.choose.verdict import checks
 from haversack.flow.barred import Barred, instead
 from haversack.flow.certainty import certain
-from haversack.flow.choice import Choice, read_all
+from haversack.flow.choice import Choice, read_all, source_of
 from haversack.flow.figures import figures, forecast_figures
 from haversack.flow.request import write_plan
 from haversack.flow.scoping import flags
@@ -222,11 +222,16 @@ class Answer:
     def _pack(
         self, more: Sequence[str], targets: Sequence[str], allow: Sequence[str], scope: Scope | None = None
     ) -> str:
-        words = ["haversack", "pack", self.choice.job, *more, "--budget", self.typed]
+        words = ["haversack", "pack", self._job(), *more, "--budget", self.typed]
         words += [word for name in targets for word in ("--target", spelled(name, self.choice.settings.get(name)))]
         words += [word for kind in dict.fromkeys(allow) for word in ("--allow", kind)]
         words += flags(self.choice.scope if scope is None else scope)
         return shlex.join([*words, "--out", f"{self.out}-again"])
+
+    def _job(self) -> str:
+        """Return the job as it was typed where that leads to it from here as well, else by its whole path."""
+        typed, whole = self.choice.job, Path(source_of(self.out))
+        return str(whole) if whole.is_file() and Path(typed).resolve() != whole else typed
 
     def _reported(self, one: Resolution) -> Candidate:
         """Return the first candidate with the figures of the untouched half, and what they establish of this budget."""

@@ -42,7 +42,7 @@ def modules(root: Path) -> Iterator[Module]:
         yield Module(name, path, text, ast.parse(text), is_package)
 
 
-def test_files(root: Path) -> list[Path]:
+def files_of_tests(root: Path) -> list[Path]:
     return sorted((root / "tests").rglob("*.py"))
 
 

@@ -7,7 +7,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from rules.source import functions, modules, place, test_files
+from rules.source import files_of_tests, functions, modules, place
 
 RATIO = 1.2
 
@@ -37,7 +37,7 @@ def check_settings(root: Path) -> list[str]:
 def check_test_lines(root: Path) -> list[str]:
     """The tests have at least 1.2 times the lines of the source, blank lines not counted."""
     source = sum(_lines(module.text) for module in modules(root))
-    tests = sum(_lines(path.read_text(encoding="utf-8")) for path in test_files(root))
+    tests = sum(_lines(path.read_text(encoding="utf-8")) for path in files_of_tests(root))
     if tests < RATIO * source:
         return [f"{tests} lines of tests for {source} of source: {tests / source:.2f} (needed: {RATIO})"]
     return []
@@ -46,7 +46,7 @@ def check_test_lines(root: Path) -> list[str]:
 def check_tests_assert(root: Path) -> list[str]:
     """Every test function has a visible assert: the statement, pytest.raises or pytest.warns, or one of NumPy's."""
     faults = []
-    for path in test_files(root):
+    for path in files_of_tests(root):
         if not path.name.startswith("test_"):
             continue
         for node in functions(ast.parse(path.read_text(encoding="utf-8"))):

@@ -17,8 +17,9 @@ class Gptq(ByOutputs):
     arriving inputs, damped as does best on half of the samples when fitted on the other half), then rounded column by
     column, each column making up for the error of those before it (Frantar et al. 2022, arXiv:2210.17323), with
     centred Hessians, one for each group of a convolution. The bias takes the rest of the mean, as in ``bias_correct``.
-    The new weights are the values of integers at the scales that the encodings have. Layers without a bias of their
-    own, or with a weight that others read, are left alone; of one with a palette only the bias changes.
+    The new weights are the values of integers at the scales that the encodings have; up to four bits have new scales
+    (``ByOutputs``). Layers without a bias of their own, or with a weight that others read, are left alone; of one with
+    a palette only the bias changes.
 
     Attributes:
         samples: rows of calibration samples at most.
