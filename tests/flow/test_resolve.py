@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from haversack.base.budget import parse
 from haversack.base.errors import EnvironmentFault, UsageError
 from haversack.base.finding import Finding
 from haversack.base.plan import LayerPlan
@@ -137,6 +138,16 @@ def test_the_forecast_as_data_is_json(forecast):
     assert target["forecast"]["size"] <= 12_000
     assert target["plan"]["target"] == "onnxruntime"
     assert data["next"].startswith("haversack pack")
+
+
+def test_a_limit_of_the_run_that_is_left_out_is_told(searched):
+    found = choice.read(searched)
+    assert found.budget.limits(), "the run had limits"
+    choice.write(replace(found, budget=parse("size=1MB,latency=2x,drop=1pt")), searched)
+    answer = resolve(searched, "size=1MB")
+    assert "no limit here, as the run had one: latency_ratio, drop" in answer.lines()
+    assert answer.data()["not_limited"] == ["latency_ratio", "drop"]
+    assert not any("no limit here" in line for line in resolve(searched, "size=9MB,latency=1x,drop=2pt").lines())
 
 
 def test_where_nothing_meets_it_there_is_nothing_to_write(searched, tmp_path):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +113,30 @@ def test_no_limit_is_none(system, layout, most):
 
 def test_a_group_that_is_full_leaves_nothing(system):
     assert system.machine(8 * GB).second("/job", 1 * GB, 2 * GB).left.bytes == 0
+
+
+def test_a_limit_on_the_process_s_addresses_counts(system, monkeypatch):
+    """What is mapped already is taken off: pages of /proc/self/statm."""
+    page = resource.getpagesize()
+    system.machine(8 * GB).write("proc/self/statm", f"{100_000_000 // page} 5 4 3 0 2 0\n")
+    limit = {resource.RLIMIT_AS: (1 * GB, resource.RLIM_INFINITY)}
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limit[kind])
+    assert system.left.bytes == 1 * GB - 100_000_000 // page * page
+    assert "ulimit -v" in system.left.limit
+    limit[resource.RLIMIT_AS] = (50 * MB, 50 * MB)
+    assert system.left.bytes == 0
+    limit[resource.RLIMIT_AS] = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    assert system.left.limit == "what the machine has available"
+
+
+def test_a_real_limit_is_seen_by_a_process_that_has_it(capfd):
+    """In a child, so that this process keeps its own."""
+    code = "from haversack.flow import room; print(room.left().limit)"
+    limit = partial(resource.setrlimit, resource.RLIMIT_AS, (3 * GB, 3 * GB))
+    done = subprocess.run(
+        [sys.executable, "-c", code], preexec_fn=limit, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "a limit of 3.0 GB of addresses for each process (ulimit -v)"
 
 
 @given(st.text(max_size=40), st.text(max_size=40))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.errors import UsageError
 from haversack.base.graph import Graph
@@ -45,6 +46,7 @@ class Choice:
         scope: what the user allows of plans.
         architecture: of the candidates, where the run had several: the file holds one choice of each.
         float_drop: of its float model against the best one, on the half that chose.
+        budget: the limits of the run.
     """
 
     format: int
@@ -59,6 +61,7 @@ class Choice:
     scope: Scope = field(default_factory=Scope)
     architecture: str = ""
     float_drop: float = 0.0
+    budget: Budget = field(default_factory=Budget)
 
     def severe(self) -> list[Candidate]:
         """Return the candidates with the worse drop of the two halves: what meets a limit so, meets it on both."""

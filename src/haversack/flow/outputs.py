@@ -216,7 +216,7 @@ def record_of(
     record = replace(record, proofs=proofs, settings=dict(steps.settings))
     record = memory.told(record, steps, best, {target: stage / BEST / target for target in best})
     own = [one for one in relocated if one.architecture == steps.architecture]
-    return record, _choice(steps, own, wishes.scope)
+    return record, _choice(steps, own, wishes)
 
 
 def beside(target: Target) -> tuple[str, ...]:
@@ -231,7 +231,7 @@ def _proofs(out: Path, targets: Mapping[str, Sequence[str]]) -> dict[str, str]:
         return {path: digest.of_file(out / path) for path in paths}
 
 
-def _choice(steps: Steps, candidates: Sequence[Candidate], scope: Scope) -> choice.Choice:
+def _choice(steps: Steps, candidates: Sequence[Candidate], wishes: Wishes) -> choice.Choice:
     """Return what ``resolve`` needs to answer another budget."""
     return choice.Choice(
         format=choice.FORMAT,
@@ -243,9 +243,10 @@ def _choice(steps: Steps, candidates: Sequence[Candidate], scope: Scope) -> choi
         candidates=tuple(candidates),
         chosen_on=choice.drops([made.candidate for made in steps.made.values()]),
         settings=dict(steps.settings),
-        scope=scope,
+        scope=wishes.scope,
         architecture=steps.architecture,
         float_drop=float_drop(steps),
+        budget=wishes.budget,
     )
 
 

@@ -108,6 +108,8 @@ class Answer:
         if makes and written is None:
             words = ["haversack", "resolve", str(self.out), "--budget", self.typed, "--write", "plan.toml"]
             lines.append(f"write the plan: {shlex.join(words)}")
+        if self._left_out:
+            lines.append(f"no limit here, as the run had one: {', '.join(self._left_out)}")
         if command := self._command(written):
             lines.append(f"next: {command}" + self._why(written))
         elif self.exit_code:
@@ -127,8 +129,13 @@ class Answer:
                 "plan": None if one.plan is None else unstructure(one.plan),
                 "unmeasured": list(self.unmeasured.get(target, ())),
             }
-        told = {"budget": self.budget.limits(), "exit_code": self.exit_code, "out": str(self.out)}
-        return {**told, "targets": targets, "next": self._command(None)}
+        told = {"budget": self.budget.limits(), "not_limited": self._left_out, "exit_code": self.exit_code}
+        return {**told, "out": str(self.out), "targets": targets, "next": self._command(None)}
+
+    @property
+    def _left_out(self) -> list[str]:
+        """The run's own limits that the other budget does not speak of."""
+        return [name for name in self.choice.budget.limits() if name not in self.budget.limits()]
 
     @property
     def _within(self) -> dict[str, float]:

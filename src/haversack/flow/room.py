@@ -1,4 +1,4 @@
-"""Room: the memory that this process may still take, by the machine and by the limits of its control groups.
+"""Room: the memory this process may still take, by the machine, its control groups and its own limit (``ulimit -v``).
 
 A control group counts the files it has read as its own; what is not in use of them (``inactive_file``) is given back
 before the limit stops anything, so it counts as free. Both layouts of Linux's control groups are read (``memory.max``
@@ -8,6 +8,7 @@ and ``memory.limit_in_bytes``), every group from the process's own up to the roo
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,7 +66,7 @@ def left(root: Path = ROOT) -> Room | None:
     """
     machine = available(root / "proc" / "meminfo")
     found = [Room(machine, "what the machine has available")] if machine is not None else []
-    found += _groups(root)
+    found += [*_groups(root), *_own(root)]
     return min(found, key=lambda room: room.bytes, default=None)
 
 
@@ -166,6 +167,16 @@ def _groups(root: Path) -> Iterator[Room]:
         for group in (folder, *folder.parents):
             if group.is_relative_to(mounted) and (room := _group(group, *_FILES[kind])) is not None:
                 yield room
+
+
+def _own(root: Path) -> list[Room]:
+    """Return what the process's limit on its addresses leaves; mapped files and reserved addresses count there."""
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    pages = "".join(_lines(root / "proc" / "self" / "statm")[:1]).split(" ")[0]
+    if most == resource.RLIM_INFINITY or not pages.isdecimal():
+        return []
+    free = most - int(pages) * resource.getpagesize()
+    return [Room(max(0, free), f"a limit of {sized(most)}B of addresses for each process (ulimit -v)")]
 
 
 def _group(folder: Path, limit: str, usage: str, idle: str) -> Room | None:
