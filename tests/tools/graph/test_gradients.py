@@ -92,5 +92,29 @@ def test_a_weight_that_no_float_output_depends_on_is_left_out(make):
     assert set(squared_gradients(model, ["used.weight", "off.weight"], rows(3, 5))) == {"used.weight"}
 
 
+class Heads(nn.Module):
+    """Two heads on one layer; the second gives its numbers in other units."""
+
+    def __init__(self, unit):
+        super().__init__()
+        torch.manual_seed(4)
+        self.trunk, self.one, self.two = nn.Linear(5, 4), nn.Linear(4, 3), nn.Linear(4, 2)
+        self.unit = unit
+
+    def forward(self, x):
+        x = torch.tanh(self.trunk(x))
+        return self.one(x), self.two(x) * self.unit
+
+
+def test_each_output_counts_by_its_own_size(make):
+    """In micrometres or in metres, a head is worth the same, and so are the weights before it."""
+    small, same, large = (
+        squared_gradients(make(Heads(unit), np.zeros((2, 5), np.float32)), ["trunk.weight"], rows(9, 5))["trunk.weight"]
+        for unit in (1e-3, 1.0, 1e3)
+    )
+    np.testing.assert_allclose(small, same, rtol=1e-4)
+    np.testing.assert_allclose(large, same, rtol=1e-4)
+
+
 def test_without_samples_there_is_nothing(linear):
     assert squared_gradients(linear, ["0.weight"], []) == {}
