@@ -221,7 +221,7 @@ def test_any_cut_file_is_refused(written, data):
     path = data.draw(st.sampled_from(sorted(folder.iterdir())))
     content = path.read_bytes()
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
-    told(folder)
+    assert told(folder)
 
 
 HOSTILE = [
@@ -254,7 +254,7 @@ def test_any_other_name_in_a_manifest_is_refused(written, name):
         return
     text = (folder / MANIFEST).read_text()
     (folder / MANIFEST).write_text(text.replace('"labels.txt"', json.dumps(name)))
-    told(folder)
+    assert told(folder)
 
 
 def test_a_file_of_another_digest_or_of_two_is_refused(written):
