@@ -64,7 +64,7 @@ def test_the_pages_bundle_is_one(tiny):
 def test_its_golden_vector_is_what_the_runtime_gives(tiny):
     answer = flow.verify(tiny)
     assert answer.exit_code == 0, answer.lines()
-    assert answer.checks[-1].text == "1 vectors in the runtime, bit for bit"
+    assert answer.checks[-1].text == "1 vector in the runtime, bit for bit"
 
 
 def test_the_pages_reader_reads_it(tiny, read):

@@ -189,14 +189,15 @@ def test_within_a_tolerance_where_bits_may_differ(shipped, tmp_path):
 
 
 def test_a_model_that_its_runtime_does_not_open(shipped):
-    data = (shipped / "onnxruntime.onnx").read_bytes().replace(b"QuantizeLinear", b"QuantizeLinaer")
+    data = (shipped / "onnxruntime.onnx").read_bytes().replace(b"QuantizeLinear", b"Quantize\x1b[2Jar")
     told(shipped, "onnxruntime.onnx", data)
     artifact = json.loads((shipped / "onnxruntime.json").read_text())
     artifact["files"][0]["sha256"] = digest.of_bytes(data)
     told(shipped, "onnxruntime.json", dumps(artifact))
     answer = flow.verify(shipped)
     assert answer.exit_code == 5
-    assert "the runtime says" in answer.faults[0].cause
+    assert "ONNX Runtime does not open it" in answer.faults[0].cause
+    assert "\x1b" not in "".join(answer.lines()), "a stranger's words are escaped"
 
 
 def test_session_options_that_no_run_gives_are_never_set(shipped):

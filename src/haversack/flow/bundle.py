@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 from haversack import report
 from haversack.base.bundle import Variant
+from haversack.base.counted import counted
 from haversack.base.errors import Fault, HaversackError, VerificationError
 from haversack.base.progress import Event, Sink, silent
 from haversack.bundle import changes, make, variant
@@ -26,6 +28,7 @@ from haversack.targets.contract import SHELF
 from haversack.tools.data import comparison, golden_file
 from haversack.tools.data.preprocess import Pipeline
 from haversack.tools.trust.bundle import Bundle, open_bundle
+from haversack.tools.trust.canonical import shown
 from haversack.tools.worker.process import Limits
 
 AGAIN = "make it again: haversack bundle OUT --out NAME-VERSION.haversack"
@@ -88,7 +91,7 @@ def verify(folder: Path, sink: Sink = silent, device: str = "local") -> Answer:
         EnvironmentFault: it cannot be read, or the device is out of reach.
     """
     opened = open_bundle(folder)
-    said = f"{len(opened.manifest.files)} files against {opened.sha256[:16]}…, the manifest"
+    said = f"{counted(len(opened.manifest.files), 'file')} against the manifest, {opened.sha256[:16]}…"
     checks = [Check("bundle", "hashes", said)]
     if opened.preprocess:
         checks.append(_check("bundle", "preprocessing", partial(_operations, opened)))
@@ -147,9 +150,14 @@ def _check(target: str, name: str, look: partial[tuple[str, list[Fault]]]) -> Ch
     except NotThere as error:
         return Check(target, name, error.cause, skipped=True)
     except VerificationError as error:
-        inner = error.faults or (Fault(error.where, error.cause),)
-        return Check(target, name, str(Fault(error.where, error.cause)), inner)
-    return Check(target, name, text, tuple(faults))
+        told = Fault(shown(error.where), shown(error.cause))
+        return Check(target, name, str(told), _shown(error.faults) or (told,))
+    return Check(target, name, text, _shown(faults))
+
+
+def _shown(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """Return faults as a terminal may show them: names in a file and what a runtime says are a stranger's words."""
+    return tuple(Fault(shown(fault.where), shown(fault.cause)) for fault in faults)
 
 
 def _operations(opened: Bundle) -> tuple[str, list[Fault]]:
@@ -182,4 +190,4 @@ def _golden(device: Device, opened: Bundle, one: Variant) -> tuple[str, list[Fau
     near = None if one.exact else comparison.within(one.tolerance)
     wrong = replayed(device, opening, vectors, near, main)
     how = "bit for bit" if one.exact else f"within {one.tolerance:g}"
-    return f"{len(vectors)} vectors in the runtime, {how}", wrong
+    return f"{counted(len(vectors), 'vector')} in the runtime, {how}", wrong
