@@ -365,6 +365,13 @@ def test_files_that_do_not_run_here_have_no_place(run, tmp_path):
         flow.bundle(run, tmp_path / NAME, Wish())
 
 
+def test_a_run_that_kept_no_preprocessing_is_not_shipped_without_it(run, tmp_path):
+    edited(run, lambda data: data.pop("preprocess"))
+    with pytest.raises(UsageError, match="an earlier version packed it and kept none; the same command") as caught:
+        flow.bundle(run, tmp_path / NAME, Wish())
+    assert "haversack pack" in str(caught.value)
+
+
 def test_operations_that_no_device_can_repeat_have_no_place(run, tmp_path):
     edited(run, lambda data: data["preprocess"].append({"op": "noise", "input": 0, "level": 0.1, "seed": 0}))
     with pytest.raises(UsageError, match="a device cannot do noise as it is done here"):

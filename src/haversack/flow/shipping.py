@@ -94,10 +94,13 @@ def asked(record: Record, run: Path, to: Path, wish: Wish) -> Said:
     faults: list[Fault] = []
     name, version = _named(to, wish, faults)
     targets = _targets(record, run, to, wish, faults)
+    if record.preprocess is None:
+        again = f"an earlier version packed it and kept none; the same command keeps it: {record.command}"
+        faults.append(Fault("preprocess", again))
     can = ", ".join(sorted(OPERATIONS))
     faults += [
         Fault(f"preprocess[{index}]", f"a device cannot do {step.get('op')} as it is done here (it can: {can})")
-        for index, step in enumerate(record.preprocess)
+        for index, step in enumerate(record.preprocess or ())
         if step.get("op") not in OPERATIONS
     ]
     known = {kind for kind, (severity, _, _) in KINDS.items() if severity == "error"} | {MISSED}

@@ -346,7 +346,7 @@ class Record:
         architectures: name -> what it is, where the job gives several; then ``model`` and ``baseline`` are those of the
             best float model among them, which every drop is against, and ``floats`` those of what ships.
         between: target -> why the file of this architecture ships and no other's.
-        preprocess: what the job does to raw inputs, every setting said; it goes into the bundle.
+        preprocess: what the job does to raw inputs, every setting said, for the bundle; None where it was not kept.
         labels: of the classes, in order; likewise.
         seconds: stage -> seconds it took.
         command: what repeats the run.
@@ -377,7 +377,7 @@ class Record:
     degraded: tuple[DegradedRecord, ...] = ()
     architectures: Mapping[str, ArchitectureRecord] = field(default_factory=dict, hash=False)
     between: Mapping[str, str] = field(default_factory=dict, hash=False)
-    preprocess: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    preprocess: tuple[Mapping[str, Any], ...] | None = field(default=None, hash=False)
     labels: tuple[str, ...] = ()
 
     def model_of(self, candidate: CandidateRecord) -> ModelFacts:
