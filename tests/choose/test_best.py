@@ -348,6 +348,22 @@ def test_a_miss_that_was_not_measured_widens_nothing(make_world):
     assert len(world.calls) == 4
 
 
+@pytest.mark.parametrize("low, rounds", [(0.2, 1), (0.7, 3)], ids=["a busy machine", "a quiet one"])
+def test_a_latency_that_a_quarter_of_the_pairs_kept_widens_nothing(make_world, low, rounds):
+    """Else a mixture timed on a busy machine is followed by one that gives up quality for nothing."""
+    world = make_world()
+
+    def evaluate(plan):
+        made = world.evaluate(plan)
+        if plan.origin != MIXED:
+            return made
+        return replace(made, latency=replace(made.latency, ratio=0.75, ratio_low=low, ratio_high=0.9))
+
+    budget = Budget(size=280_000, latency_ratio=0.65)
+    found = best([world.plan("int8")], budget, evaluate, mixer=world.mixer, rounds=3)
+    assert (len(mixed(found)) == 1) == (rounds == 1)
+
+
 def test_a_missed_drop_does_not_widen_the_margin(make_world):
     world = make_world(drop_per_error=10.0)
     found = best(uniforms(world), Budget(size=300_000, drop=1e-6), world.evaluate, mixer=world.mixer, rounds=5)
