@@ -33,6 +33,7 @@ def compare(
     reference: Reference | None = None,
     float_model: Model | None = None,
     furthest: Callable[[Sample], None] | None = None,
+    choosing: slice | None = None,
 ) -> Parity:
     """Return the parity of an artefact; memory is bounded by one batch.
 
@@ -50,6 +51,7 @@ def compare(
         float_model: the model that the error of each layer is measured against; ``model`` where absent. Give it when
             preparation corrected biases; where it scaled channels, the float model with the same channels scaled.
         furthest: told at the end of the rows that leave the reference furthest, batches of one.
+        choosing: which of all rows choices go by: their error is told by itself as well. None for all of them.
 
     Raises:
         JobError: there are no samples.
@@ -60,11 +62,15 @@ def compare(
     interpreter = (reference or Reference()).opened(model, encodings) if reference_samples or layer_samples else None
     bits = Bits(model.name, interpreter, reference_samples)
     layers = LayerErrors(float_model or model, interpreter, layer_samples) if interpreter and layer_samples else None
-    outputs = _AgainstFloat()
+    outputs, chosen, rows = _AgainstFloat(), _AgainstFloat(), 0
     for sample in samples:
         got, wanted = run(sample), exact(sample)
         check_shapes(model.name, got, wanted)
         outputs.add(got, wanted)
+        if choosing is not None:
+            place = np.arange(rows, rows := rows + len(sample[0]))
+            mask = np.isin(place, range(*choosing.indices(rows)))
+            chosen.add(_rows(got, mask), _rows(wanted, mask))
         bits.add(sample, got, wanted)
         if layers is not None:
             layers.add(sample)
@@ -79,7 +85,13 @@ def compare(
         layers=layers.worst_first() if layers is not None else {},
         reference_error=bits.relative(bits.error),
         reference_distance=bits.relative(bits.distance),
+        choosing_error=chosen.error.relative if chosen.error.count else -1.0,
     )
+
+
+def _rows(outputs: Outputs, mask: np.ndarray) -> Outputs:
+    """Return some rows of a batch's outputs; an output that is not of rows as it is."""
+    return tuple(array[mask] if array.shape[:1] == mask.shape else array for array in outputs)
 
 
 class _AgainstFloat:
