@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -119,7 +120,7 @@ def test_without_a_forecast_of_loss_or_time_the_forecast_still_stands(world):
     mixer = replace(world.mixer, profile=Profile())
     _, told = propose(mixer, world.evaluate(world.plan("int8")), Budget(size=300_000), 0.0)
     assert told.bytes <= 300_000 * (1 + 1e-5)
-    assert told.relative_error == 0.0
+    assert math.isnan(told.relative_error), "nobody measured what layers lose: not that they lose nothing"
     assert told.latency_ratio == pytest.approx(world.evaluate(world.plan("int8")).latency.ratio, rel=0.01)
 
 

@@ -87,7 +87,7 @@ class Parity:
         layers: tensor key -> relative error of that tensor against float, worst first.
         reference_error: as ``relative_error``, the reference's own over the compared values; -1 when none was.
         reference_distance: so, the artefact against the reference over the same values; -1 when none was.
-        choosing_error: as ``relative_error``, over the samples that choose alone; -1 when it was not measured by itself.
+        choosing_error: as ``relative_error``, over the samples that choose alone; -1 when not measured by itself.
     """
 
     agreement: float

@@ -125,20 +125,20 @@ def _mix_for(mixer: Mixer, bases: Mapping[str, Candidate], searches: Mapping[str
     aims, most = budget, math.inf
     for _ in range(rounds):
         proposal = mixer.propose(bases, aims, margin)
-        if proposal is None or not _new(proposal, searches) or not _lost(proposal) <= most:
+        if proposal is None or not _new(proposal, searches) or _lost(proposal) > most:
             break
         plans = proposal.plans.items()
         over = [searches[target].mixed(plan, proposal.forecasts[target]) for target, plan in plans]
         if any(over):
             margin, most = margin + max(over), math.inf
-        elif (room := _with_room(proposal, searches, budget)) is not None:
+        elif math.isfinite(_lost(proposal)) and (room := _with_room(proposal, searches, budget)) is not None:
             aims, margin, most = room, MARGIN, _lost(proposal) * (1.0 - GENTLER)
         else:
             break
 
 
 def _lost(proposal: Mixture) -> float:
-    """Return the largest forecast error of a mixture's outputs in any target."""
+    """Return the largest forecast error of a mixture's outputs in any target; NaN where none is forecast."""
     return max(told.relative_error for told in proposal.forecasts.values())
 
 
