@@ -15,7 +15,7 @@ from haversack.base.finding import Finding
 from haversack.base.job import Job
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose.runtimes import Choice, between, outdone
-from haversack.flow import architectures, entrants, planned, robustness, room
+from haversack.flow import architectures, entrants, planned, robustness, room, typed
 from haversack.flow.cluster import spreading
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.foreign import foreign
@@ -54,6 +54,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     """
     wish = request if isinstance(request, Request) else Request.of(request, wishes)
     started, memory = time.monotonic(), room.left()
+    typed.check(wish)
     asked = runtimes(wish)
     sink(Event("load", "start", f"reading {wish.source}"))
     job, budget, fixed = opened(wish)
@@ -104,6 +105,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight | Preflights:
     import tempfile
 
     memory = room.left()
+    typed.check(request)
     sink(Event("load", "start", f"reading {request.source}"))
     job, budget, fixed = opened(request)
     notes = _of_folder(request.out, _owner(job))
