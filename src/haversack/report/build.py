@@ -253,7 +253,8 @@ def _finding(finding: Finding, allowed: set[str]) -> FindingRecord:
 def _layers(one: Candidate, model: ModelFacts, after: ModelFacts | None) -> tuple[LayerRecord, ...]:
     errors = one.parity.layers if one.parity else {}
     now = {layer.key: layer for layer in after.layers} if after else {}
-    kernels = TARGETS.type_of(one.plan.target).kernels
+    target = one.plan.target
+    kernels = TARGETS.type_of(target).kernels if target in TARGETS.names() else {}  # a third party's may be gone
     return tuple(
         _layer(layer, now.get(layer.key), one.plan.layers.get(layer.key), _error(layer, errors), kernels)
         for layer in model.layers

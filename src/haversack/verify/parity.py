@@ -62,15 +62,12 @@ def compare(
     interpreter = (reference or Reference()).opened(model, encodings) if reference_samples or layer_samples else None
     bits = Bits(model.name, interpreter, reference_samples)
     layers = LayerErrors(float_model or model, interpreter, layer_samples) if interpreter and layer_samples else None
-    outputs, chosen, rows = _AgainstFloat(), _AgainstFloat(), 0
+    outputs, chosen = _AgainstFloat(), _Chosen(choosing)
     for sample in samples:
         got, wanted = run(sample), exact(sample)
         check_shapes(model.name, got, wanted)
         outputs.add(got, wanted)
-        if choosing is not None:
-            place = np.arange(rows, rows := rows + len(sample[0]))
-            mask = np.isin(place, range(*choosing.indices(rows)))
-            chosen.add(_rows(got, mask), _rows(wanted, mask))
+        chosen.add(len(sample[0]), got, wanted)
         bits.add(sample, got, wanted)
         if layers is not None:
             layers.add(sample)
@@ -85,13 +82,8 @@ def compare(
         layers=layers.worst_first() if layers is not None else {},
         reference_error=bits.relative(bits.error),
         reference_distance=bits.relative(bits.distance),
-        choosing_error=chosen.error.relative if chosen.error.count else -1.0,
+        choosing_error=chosen.relative,
     )
-
-
-def _rows(outputs: Outputs, mask: np.ndarray) -> Outputs:
-    """Return some rows of a batch's outputs; an output that is not of rows as it is."""
-    return tuple(array[mask] if array.shape[:1] == mask.shape else array for array in outputs)
 
 
 class _AgainstFloat:
@@ -111,3 +103,27 @@ class _AgainstFloat:
     @property
     def agreement(self) -> float:
         return self.agreeing / self.judged if self.judged else math.nan
+
+
+class _Chosen:
+    """The error on some of all rows, told by their places; an output that is not of rows counts whole."""
+
+    def __init__(self, places: slice | None) -> None:
+        self.places, self.rows, self.error = places, 0, Errors()
+
+    def add(self, rows: int, got: Outputs, wanted: Outputs) -> None:
+        """Take the outputs of the next rows."""
+        if self.places is None:
+            return
+        first, self.rows = self.rows, self.rows + rows
+        mask = np.isin(np.arange(first, self.rows), range(*self.places.indices(self.rows)))
+        mine, exact = (
+            tuple(array[mask] if array.shape[:1] == mask.shape else array for array in outputs)
+            for outputs in (got, wanted)
+        )
+        self.error.add(mine, exact)
+
+    @property
+    def relative(self) -> float:
+        """The relative error; -1 where nothing was taken."""
+        return self.error.relative if self.error.count else -1.0
