@@ -231,6 +231,7 @@ class LayerRecord:
 
     Attributes:
         bits: of a weight as it is stored.
+        kernel: what computes it when the file runs, in words; empty in reports of earlier versions.
         relative_error: of the tensor it leaves, against float; None when not compared.
         time_share, float_time_share: measured fraction of the artefact's time, and of the float artefact's.
     """
@@ -245,6 +246,7 @@ class LayerRecord:
     relative_error: float | None
     time_share: float | None
     float_time_share: float | None = None
+    kernel: str = ""
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ class Target:
         runs_here: whether the runtime opens files on this machine (otherwise export only).
         runs_where: for export only: on which device, and what to type there; ``{file}`` is the main file.
         precisions: what a layer can be in its files.
+        kernels: precision -> what computes a layer of it when the file runs, for each of ``precisions``.
         session_settings: the only session options that its artefacts may ask for.
         arithmetic: how its integer kernels round, as ``Reference.arithmetic`` says.
         keeps_order: whether it runs a file's operations in the order in which they stand there.
@@ -102,6 +103,7 @@ class Target:
     runs_here: ClassVar[bool] = True
     runs_where: ClassVar[str] = ""
     precisions: ClassVar[tuple[Precision, ...]] = PRECISIONS
+    kernels: ClassVar[Mapping[Precision, str]] = {}
     session_settings: ClassVar[frozenset[str]] = frozenset()
     arithmetic: ClassVar[str] = "law"
     keeps_order: ClassVar[bool] = True

@@ -55,6 +55,15 @@ class LiteRT(Target):
     precisions: ClassVar[tuple[Precision, ...]] = tuple(
         one for one in PRECISIONS if one not in STATIC or one in ("int8", "w4a8")
     )
+    kernels: ClassVar[Mapping[Precision, str]] = {
+        "float32": "float kernels (XNNPACK)",
+        "float16": "float kernels (XNNPACK), weights widened when the file is opened",
+        "int8": "int8 kernels (XNNPACK)",
+        "w4a8": "4-bit kernels (XNNPACK, fully connected)",
+        "int8_dynamic": "int8 kernels (XNNPACK), inputs quantized in each call",
+        "w4_grouped": "4-bit kernels (XNNPACK), inputs quantized in each call",
+        "int8_weights": "float kernels (XNNPACK), weights widened when the file is opened",
+    }
     file: str = "model.tflite"
     lengths: tuple[int, ...] = (16, 32, 64, 128)
     integer_io: bool = False
