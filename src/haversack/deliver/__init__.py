@@ -1,0 +1,1 @@
+"""deliver: how a bundle gets into a repository, and from there safely into use on a device."""

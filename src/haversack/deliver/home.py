@@ -1,0 +1,66 @@
+"""The folder of a device: where what lies. Nothing here reads or writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """The paths in a device's home.
+
+    Attributes:
+        folder: the home.
+    """
+
+    folder: Path
+
+    @property
+    def lock(self) -> Path:
+        """Of whoever changes the home."""
+        return self.folder / "lock"
+
+    @property
+    def trust(self) -> Path:
+        """The cache of TUF metadata."""
+        return self.folder / "trust"
+
+    @property
+    def floor(self) -> Path:
+        """The file below whose sequences nothing is installed."""
+        return self.folder / "floor.json"
+
+    @property
+    def store(self) -> Path:
+        """Files by their sha256."""
+        return self.folder / "store"
+
+    @property
+    def incoming(self) -> Path:
+        """What is being fetched."""
+        return self.folder / "incoming"
+
+    @property
+    def speeds(self) -> Path:
+        """What past transfers took."""
+        return self.folder / "speeds.json"
+
+    @property
+    def settings(self) -> Path:
+        """Where updates come from."""
+        return self.folder / "client.json"
+
+    @property
+    def device_key(self) -> Path:
+        """The device's private key, once it is enrolled."""
+        return self.folder / "device"
+
+    @property
+    def lines(self) -> Path:
+        """One folder a model line."""
+        return self.folder / "lines"
+
+    def line(self, name: str) -> Path:
+        """Return the folder of a line, whose name has the form of ``base.bundle.LINE``."""
+        return self.lines / name
