@@ -1,1 +1,1 @@
-"""deliver: how a bundle gets into a repository, and from there safely into use on a device."""
+"""Delivering: a publisher signs releases into a static repository, and a device takes only what it can verify."""

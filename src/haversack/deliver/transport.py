@@ -79,7 +79,10 @@ def opened(url: str, patience: Patience, *, start: int = 0, tag: str = "") -> It
         Refused: another scheme, a certificate that is not to be trusted, a redirect too many or from https to http, or
             a coded answer.
     """
-    scheme = urlsplit(url).scheme
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError as error:
+        raise Refused(f"no URL: {error}", where=url[:200]) from error
     if scheme == "file":
         with _file(url, start) as answer:
             yield answer
@@ -172,8 +175,8 @@ def _words(url: str, patience: Patience) -> Iterator[None]:
 
 
 def _moved(url: str, location: str) -> str:
-    there = urljoin(url, location)
     try:
+        there = urljoin(url, location)
         old, new = urlsplit(url).scheme, urlsplit(there).scheme
     except ValueError as error:
         raise Refused(f"it redirects to no URL: {error}", where=url[:200]) from error
