@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from haversack.base.bundle import LINE
+from haversack.base.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Home:
@@ -52,6 +55,16 @@ class Home:
         return self.folder / "client.json"
 
     @property
+    def root(self) -> Path:
+        """The root metadata that trust begins with, as the owner gave them."""
+        return self.folder / "root.json"
+
+    @property
+    def release_keys(self) -> Path:
+        """Keys of encrypted releases, wrapped for this device."""
+        return self.folder / "keys"
+
+    @property
     def device_key(self) -> Path:
         """The device's private key, once it is enrolled."""
         return self.folder / "device"
@@ -62,5 +75,11 @@ class Home:
         return self.folder / "lines"
 
     def line(self, name: str) -> Path:
-        """Return the folder of a line, whose name has the form of ``base.bundle.LINE``."""
+        """Return the folder of a line.
+
+        Raises:
+            UsageError: the name has another form than ``base.bundle.LINE``.
+        """
+        if not LINE.fullmatch(name):
+            raise UsageError(f"{name[:80]!r} is no name of a model line", where="--line")
         return self.lines / name

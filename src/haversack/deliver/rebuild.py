@@ -5,7 +5,6 @@ Whatever a blob says of itself, no more bytes are made than the release's file h
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from haversack.base.release import DELTAS, Blob, ReleaseFile
 from haversack.deliver.store import Store
 from haversack.tools.store import atomic
 
-Apply = Callable[[str, bytes, bytes, int], bytes]
-"""(form, base, delta, most bytes of the result) -> the file."""
 OPENED = ".opened"
 
 
@@ -25,12 +22,10 @@ class Rebuilder:
 
     Attributes:
         store: where files are, and where they go.
-        apply: applies deltas.
         key: of the release, 32 bytes; None where its blobs are plain.
     """
 
     store: Store
-    apply: Apply
     key: bytes | None = None
 
     def rebuild(self, blob: Blob, fetched: Path, file: ReleaseFile) -> None:
@@ -74,7 +69,9 @@ class Rebuilder:
             raise EnvironmentFault("the file that the delta begins from is damaged", where=file.name)
         with atomic.told(self.store.path(blob.base), "read the file that a delta begins from"):
             base = self.store.path(blob.base).read_bytes()
-        return self.apply(blob.form, base, data, file.bytes)
+        from haversack.tools.codec import bsdiff, delta
+
+        return (delta if blob.form == "hvd1" else bsdiff).apply(base, data, limit=file.bytes)
 
     def _decrypted(self, fetched: Path, blob: Blob, key: bytes) -> Path:
         from haversack.tools.trust import stream

@@ -67,13 +67,14 @@ class Site:
                         yield piece
                     if answer.total is not None and came < answer.total:
                         raise Broken(f"it broke off after {came} of {answer.total} bytes", where=self.url(path))
-                return
             except Gone as error:
                 raise Missing(error.cause, where=error.where) from error
             except Broken as error:
                 if came or attempt == self.bounds.attempts:
                     raise EnvironmentFault(error.cause, where=error.where) from error
                 patience.pause(attempt)
+            else:
+                return
 
     def small(self, path: str, limit: int) -> bytes:
         """Return the bytes of a small file.

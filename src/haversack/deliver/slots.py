@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from haversack.base.bundle import LINE
-from haversack.base.errors import EnvironmentFault, UsageError
+from haversack.base.errors import EnvironmentFault
 from haversack.deliver import locking
 from haversack.deliver.store import Store
 from haversack.tools.store import atomic
@@ -86,16 +85,9 @@ class Slots:
 
     Attributes:
         folder: of the line.
-
-    Raises:
-        UsageError: its name is none of a line.
     """
 
     folder: Path
-
-    def __post_init__(self) -> None:
-        if not LINE.fullmatch(self.folder.name):
-            raise UsageError(f"{self.folder.name[:80]!r} is no name of a model line", where="--line")
 
     def pointer(self) -> Pointer:
         """Return which slots hold what.
@@ -166,17 +158,25 @@ class Slots:
             self._write(CURRENT, Pointer(current=installed, other=pointer.current))
         return installed
 
-    def way_back(self, reason: str) -> Installed:
+    def way_back(self, reason: str, *, sequence: int = 0, damaged: bool = False) -> Installed:
         """Use what lies in the other slot, and quarantine what was in use.
+
+        Args:
+            reason: in words.
+            sequence: of what was found bad; where that is in use no more, nothing is done. 0 for whatever is in use.
+            damaged: its bytes are not what was installed: it is not quarantined, an update brings it again.
 
         Raises:
             EnvironmentFault: there is nothing to go back to; what is in use still is.
         """
         with self._alone():
             pointer = self.pointer()
+            if pointer.current is not None and sequence not in (0, pointer.current.sequence):
+                return pointer.current
             if pointer.current is None or pointer.other is None:
                 raise EnvironmentFault("there is no other model to go back to", where=self.folder.name)
-            self.quarantine(pointer.current.sequence, pointer.current.version, reason)
+            if not damaged:
+                self.quarantine(pointer.current.sequence, pointer.current.version, reason)
             self._write(CURRENT, Pointer(current=pointer.other))
         return pointer.other
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,33 @@ from haversack.deliver import locking
 
 LOOP = 3
 """So many openings that took the process down, none in between that went well."""
+
+
+class Mark:
+    """One opening under way.
+
+    Args:
+        path: its file, held as long as the process lives.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held = contextlib.ExitStack()
+
+    def make(self) -> None:
+        """Put it there.
+
+        Raises:
+            OSError, EnvironmentFault: it cannot be made.
+        """
+        self._path.touch(exist_ok=False)
+        self._held.enter_context(locking.held(self._path))
+
+    def end(self) -> None:
+        """Take it away: the process lives. Safe to call twice."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        self._held.close()
 
 
 @dataclass(frozen=True)
@@ -29,23 +55,13 @@ class Starts:
 
     folder: Path
 
-    @contextlib.contextmanager
-    def begun(self, sequence: int) -> Iterator[None]:
-        """Mark that a release is being opened; an exception in the block is no crash, the end of the process is one.
-
-        A disk that takes no mark stops nobody from opening a model.
-        """
-        with contextlib.ExitStack() as stack:
-            mark = self._marks / f"{sequence}-{secrets.token_hex(8)}"
-            with contextlib.suppress(OSError, EnvironmentFault):
-                self._marks.mkdir(exist_ok=True)
-                mark.touch(exist_ok=False)
-                stack.enter_context(locking.held(mark))
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError):
-                    mark.unlink(missing_ok=True)
+    def begin(self, sequence: int) -> Mark:
+        """Mark that a release is being opened. A disk that takes no mark stops nobody from opening a model."""
+        mark = Mark(self._marks / f"{sequence}-{secrets.token_hex(8)}")
+        with contextlib.suppress(OSError, EnvironmentFault):
+            self._marks.mkdir(exist_ok=True)
+            mark.make()
+        return mark
 
     def crashed(self, sequence: int) -> int:
         """Return how many openings of a release took their process down since one went well."""

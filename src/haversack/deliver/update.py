@@ -20,7 +20,7 @@ from haversack.deliver.bandwidth import Allowed, Transfer
 from haversack.deliver.fetch import Wanted, fetch
 from haversack.deliver.home import Home
 from haversack.deliver.patience import Bounds, TooSlow
-from haversack.deliver.rebuild import OPENED, Apply, Rebuilder
+from haversack.deliver.rebuild import OPENED, Rebuilder
 from haversack.deliver.selftest import Trial, Verdict, trial_of, tried
 from haversack.deliver.slots import Installed, Slots
 from haversack.deliver.store import QUOTA, Store
@@ -70,17 +70,8 @@ class Device:
     wait_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Means:
-    """How it is done.
-
-    Attributes:
-        apply: applies deltas.
-        tried: (new, last) -> the verdict of a self-test.
-    """
-
-    apply: Apply
-    tried: Callable[[Trial, Trial | None], Verdict] = tried
+Tried = Callable[[Trial, Trial | None], Verdict]
+"""(new model, the one in use) -> the verdict of a self-test."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +102,15 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict, hash=False)
 
 
-def update(line: str, source: Source, device: Device, means: Means, sink: Sink = silent) -> Outcome:
+def update(line: str, source: Source, device: Device, sink: Sink = silent, test: Tried = tried) -> Outcome:
     """Bring a line to its newest release.
 
     Args:
         line: which.
         source: where releases come from.
         device: what is to be updated.
-        means: what is done elsewhere.
         sink: told about progress, with the seconds left.
+        test: the self-test.
 
     Raises:
         VerificationError: the release failed its self-test: it is quarantined, and what was in use still is.
@@ -128,14 +119,14 @@ def update(line: str, source: Source, device: Device, means: Means, sink: Sink =
     """
     atomic.make_folder(device.home.folder)
     with locking.held(device.home.lock, wait_seconds=device.wait_seconds):
-        return _Update(line, source, device, means, sink).run()
+        return _Update(line, source, device, test, sink).run()
 
 
 class _Update:
     """One update of one line, the home's lock held."""
 
-    def __init__(self, line: str, source: Source, device: Device, means: Means, sink: Sink) -> None:
-        self.line, self.source, self.device, self.means, self.sink = line, source, device, means, sink
+    def __init__(self, line: str, source: Source, device: Device, test: Tried, sink: Sink) -> None:
+        self.line, self.source, self.device, self.test, self.sink = line, source, device, test, sink
         self.slots = Slots(device.home.line(line))
         self.incoming = device.home.incoming / line
         self.store = Store(device.home.store, device.quota)
@@ -154,7 +145,7 @@ class _Update:
         if (reason := self._nothing_new(release)) is not None:
             return reason
         key = self._timed("key", lambda: self.source.key(release))
-        self.rebuilder = Rebuilder(self.store, self.means.apply, key)
+        self.rebuilder = Rebuilder(self.store, key)
         manifest = self._manifest(release)
         chosen = self._chosen(release, manifest)
         if isinstance(chosen, Outcome):
@@ -292,7 +283,7 @@ class _Update:
         """
         self.sink(Event("deliver", "progress", f"{self.line} {release.version}: self-test"))
         try:
-            verdict = self.means.tried(trial_of(folder, target), self._last())
+            verdict = self.test(trial_of(folder, target), self._last())
         except Refused as error:
             verdict = Verdict(error.faults or (Fault(error.where, error.cause),))
         if verdict.well:
