@@ -20,6 +20,7 @@ COMMANDS = {
     "pack": "Fit a model into its budgets, verified and measured on the artefact itself.",
     "resolve": "Answer another budget from a finished run: measured where it can, else a forecast.",
     "verify": "Check the artefacts of a finished run: hashes, what the file holds, golden vectors in the runtime.",
+    "run": "Run a model on one input: the current release of a line, or a bundle's folder.",
     "report": "Tell what a finished run found, or write its page anew.",
     "parts": "List the parts on every shelf: targets, metrics, methods, preprocessing.",
     "doctor": "Tell what is installed, what each target can do here, and what adds the rest.",
@@ -28,6 +29,8 @@ COMMANDS = {
 NEEDED = {
     "job": ("what is to be packed", "a job file, module:callable or a recipe.toml", "job.py"),
     "out": ("the folder of a run", "the one that pack was given with --out", "out"),
+    "model": ("what is to be run", "the name of a model line, or the folder of a bundle", "digits"),
+    "given": ("the input", "a .npy, .npz, .png or .jpg file, or - for standard input", "input.npy"),
     "budget": ("--budget", "the limits to hold it against", "size=3MB"),
 }
 """What a verb cannot do without: parameter -> what it is called, what it may be, an example."""
