@@ -52,6 +52,7 @@ class OnnxRuntime(Target):
     verified: ClassVar[Mapping[str, str]] = {"onnx": ">=1.23,<1.24", "onnxruntime": ">=1.32,<1.33"}
     precisions: ClassVar[tuple[Precision, ...]] = (*PRECISIONS, "palette")
     session_settings: ClassVar[frozenset[str]] = frozenset({PRECISION})
+    overlapping: ClassVar[bool] = True
     keeps_order: ClassVar[bool] = False
     file: str = "model.onnx"
     mapped_from: int = mapped.LEAST
