@@ -19,6 +19,8 @@ _HALVED = 0.5
 """What a transfer weighs against the one after it."""
 _LEAST_BYTES = 1 << 14
 """Of a transfer that says something of the rate."""
+HARDLY_SECONDS = 2.0
+"""So much later a file may be here, if fewer bytes travel for that: bytes cost money and power too."""
 WORK = {"plain": 0.0, "download": 1e-7, "hvd1": 1e-7, "bsdiff": 2.5e-7}
 """Seconds of processor time for a byte of the result, as long as this device has not told its own."""
 
@@ -113,10 +115,13 @@ class Allowed:
         return in_time and (self.bytes is None or choice.bytes <= self.bytes)
 
 
-def quickest(past: Past, blobs: Sequence[Blob], result_bytes: int) -> Blob:
-    """Return the blob by which a file is here first; of equals, or on an unknown line, the smallest."""
-    known = past.rate() is not None
-    return min(blobs, key=lambda blob: (past.seconds(blob, result_bytes) if known else 0.0, blob.bytes))
+def cheapest(past: Past, blobs: Sequence[Blob], result_bytes: int) -> Blob:
+    """Return the smallest blob of those by which a file is here hardly later than by the quickest."""
+    if past.rate() is None:
+        return min(blobs, key=lambda blob: blob.bytes)
+    seconds = {blob: past.seconds(blob, result_bytes) for blob in blobs}
+    quick = [blob for blob in blobs if seconds[blob] <= min(seconds.values()) + HARDLY_SECONDS]
+    return min(quick, key=lambda blob: blob.bytes)
 
 
 def choose(choices: Sequence[Choice], allowed: Allowed) -> Choice:

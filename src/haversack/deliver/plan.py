@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from haversack.base.bundle import MANIFEST, Manifest
 from haversack.base.errors import EnvironmentFault, Fault, Refused
 from haversack.base.release import DELTAS, Blob, Release, ReleaseFile
-from haversack.deliver.bandwidth import Choice, Past, quickest
+from haversack.deliver.bandwidth import Choice, Past, cheapest
 from haversack.deliver.store import Store
 
 
@@ -113,5 +113,5 @@ def _plan(release: Release, target: str, store: Store, past: Past) -> Plan:
     needs = []
     for file in release.of(target):
         usable = [blob for blob in file.blobs if blob.form not in DELTAS or store.has(blob.base)]
-        needs.append(Need(file, None if store.has(file.sha256) else quickest(past, usable, file.bytes)))
+        needs.append(Need(file, None if store.has(file.sha256) else cheapest(past, usable, file.bytes)))
     return Plan(target, tuple(needs))

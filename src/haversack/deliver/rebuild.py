@@ -69,9 +69,13 @@ class Rebuilder:
             raise EnvironmentFault("the file that the delta begins from is damaged", where=file.name)
         with atomic.told(self.store.path(blob.base), "read the file that a delta begins from"):
             base = self.store.path(blob.base).read_bytes()
-        from haversack.tools.codec import bsdiff, delta
+        if blob.form == "hvd1":
+            from haversack.tools.codec import delta
 
-        return (delta if blob.form == "hvd1" else bsdiff).apply(base, data, limit=file.bytes)
+            return delta.apply(base, data, limit=file.bytes)
+        from haversack.tools.codec import bsdiff
+
+        return bsdiff.apply(base, data, limit=file.bytes)
 
     def _decrypted(self, fetched: Path, blob: Blob, key: bytes) -> Path:
         from haversack.tools.trust import stream

@@ -258,13 +258,13 @@ class _Update:
 
     def _get(self, file: ReleaseFile, blob: Blob) -> None:
         path = self._fetch(blob, file.name)
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             self.rebuilder.rebuild(blob, path, file)
         except Refused:
             path.unlink(missing_ok=True)
             raise
-        self.past = self.past.worked(blob.form, file.bytes, time.perf_counter() - began)
+        self.past = self.past.worked(blob.form, file.bytes, time.process_time() - began)
         self.forms[file.name] = blob.form
 
     def _fetch(self, blob: Blob, label: str, most: int | None = None) -> Path:

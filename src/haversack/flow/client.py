@@ -12,10 +12,11 @@ from haversack.deliver import root as roots
 from haversack.deliver import settings
 from haversack.deliver.home import Home
 from haversack.deliver.offer import Offer
+from haversack.deliver.selftest import tried
 from haversack.deliver.site import Site
 from haversack.deliver.slots import Installed, Slots
 from haversack.deliver.trial import ACCEPTED
-from haversack.deliver.update import Device, Outcome, update
+from haversack.deliver.update import Device, Outcome, Tried, update
 from haversack.flow.device_state import State, state
 from haversack.flow.following import Follower
 from haversack.run.loaded import Loaded, Serving
@@ -39,6 +40,7 @@ class Client:
         root: the publisher's root metadata, a file; needed at the first contact only.
         device: what an update may cost this device, and on which conditions; its home is ``home``.
         sink: told about progress and findings.
+        test: the self-test of a release; the usual one runs in a child.
     """
 
     def __init__(
@@ -49,13 +51,14 @@ class Client:
         *,
         device: Device | None = None,
         sink: Sink = silent,
+        test: Tried = tried,
     ) -> None:
         self.home = Home(Path(home).expanduser())
         self._repository = None if repository is None else Site.of(repository).root
         self._root = None if root is None else Path(root)
         runtimes = tuple(target for target in ACCEPTED if not lacks(target))
         self.device = Device(self.home, runtimes) if device is None else replace(device, home=self.home)
-        self._sink = sink
+        self._sink, self._test = sink, test
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
 
     def update(self, line: str) -> Outcome:
@@ -67,7 +70,7 @@ class Client:
             EnvironmentFault: the network, the disk, expired metadata, or another process updates this home.
             UsageError: nobody said where updates come from, or whom to believe.
         """
-        outcome = update(line, self._offer(), self.device, self._sink)
+        outcome = update(line, self._offer(), self.device, self._sink, self._test)
         for follower in list(self._followers):
             follower.look()
         return outcome
