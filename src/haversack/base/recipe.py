@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,6 +59,7 @@ class Recipe:
     architectures: Mapping[str, Architecture] = field(default_factory=dict)
 
 
+@cache
 def _converter() -> Converter:
     from cattrs.preconf.json import make_converter
 

@@ -2,7 +2,7 @@
 
 Trust begins with root metadata that the device was given by its owner; none is taken from the repository. Beyond what
 TUF checks, two floors that survive a wiped cache: the sequence of a line never falls, and time never runs back behind
-the newest signature that was seen, whatever the clock says.
+the newest signature of root and targets that was seen, whatever the clock says.
 """
 
 from __future__ import annotations
@@ -159,15 +159,14 @@ class Trusted:
         return updater
 
     def _signed_time(self, updater: Updater) -> float:
-        """Return the newest time that was signed, but none that would let root or targets expire.
+        """Return when root or targets were signed, the later of both.
 
-        So a stolen key of the timestamp cannot carry a device into a future in which nothing is valid for good: a new
-        root, signed by keys that lie offline, brings it back.
+        Their keys lie offline. A time that the timestamp's key signs is not remembered: it lies on a machine, and whoever
+        steals it could carry devices into a future in which every timestamp has expired.
         """
         trusted = _verified(updater)
-        said = signed_at(trusted.timestamp)
-        bounds = (trusted.root.expires.timestamp(), trusted.targets.expires.timestamp())
-        return min(said.timestamp(), *bounds) if said else 0.0
+        said = [time.timestamp() for role in (trusted.root, trusted.targets) if (time := signed_at(role)) is not None]
+        return min(max(said, default=0.0), trusted.root.expires.timestamp())
 
     @contextlib.contextmanager
     def _told(self, where: str) -> Iterator[None]:
