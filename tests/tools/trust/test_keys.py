@@ -1,4 +1,4 @@
-"""The publisher's keys: readable by their owner alone, encrypted if he likes, and every fault of a folder told at once."""
+"""The publisher's keys: readable by their owner alone, encrypted if he likes, all faults of a folder told at once."""
 
 from __future__ import annotations
 
@@ -122,7 +122,14 @@ def test_new_keys_of_a_role_are_counted(tmp_path):
     assert new.path.name == "digits.4.pem"
 
 
-def test_a_hundred_names_are_of_the_role_that_they_say(tmp_path):
+def test_a_key_that_lies_elsewhere_keeps_its_name(tmp_path):
+    found = keys.create(tmp_path)
+    (tmp_path / "root-1.pem").unlink()
+    assert found.with_new("root-1", 2)[1].path.name == "root-1.2.pem"
+    assert found.with_new("root-1", 2)[1].path.name == "root-1.3.pem"
+
+
+def test_names_are_of_the_role_that_they_say(tmp_path):
     found = keys.create(tmp_path)
     found, _ = found.with_new("root-1")
     found, _ = found.with_new("words")

@@ -1,4 +1,4 @@
-"""The key of a release, wrapped: only its device opens it, only for its release, and only as the key that was signed."""
+"""The key of a release, wrapped: only its device opens it, only for its release, only as the key that was signed."""
 
 from __future__ import annotations
 
