@@ -24,7 +24,7 @@ class Stopped(Exception):
 
 @dataclass
 class Watched:
-    """A folder that notes every file that is made or replaced, calls somebody before it, and may stop the publisher there."""
+    """A folder that notes what is made or replaced, calls somebody before it, and may stop the publisher there."""
 
     inner: Folder
     stop_at: int = -1
