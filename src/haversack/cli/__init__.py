@@ -26,6 +26,9 @@ COMMANDS = {
     "run": "Run a model on one input: the current release of a line, or a bundle's folder.",
     "client": "Bring a device's models up to date, go back to the release before, tell what is installed.",
     "report": "Tell what a finished run found, or write its page anew.",
+    "keys": "Make the keys that releases are signed with, or put new ones in the place of old ones.",
+    "publish": "Sign a bundle and put it into a repository, a folder or a bucket of S3.",
+    "timestamp": "Sign a repository's timestamp anew: for cron, every 6 hours.",
     "parts": "List the parts on every shelf: targets, metrics, methods, preprocessing.",
     "doctor": "Tell what is installed, what each target can do here, and what adds the rest.",
 }
@@ -40,6 +43,11 @@ NEEDED = {
     "model": ("what is to be run", "the name of a model line, or the folder of a bundle", "digits"),
     "given": ("the input", "a .npy, .npz, .png or .jpg file, or - for standard input", "input.npy"),
     "task": ("what to do on this device", "update, status, rollback, enrol or key", "status"),
+    "action": ("what to do with keys", "init, rotate or revoke", "init"),
+    "folder": ("the folder of keys", "the one that haversack keys init made", "keys"),
+    "line": ("--line", "the model line, as the bundle names it", "digits"),
+    "repository": ("--repository", "a folder, or s3://BUCKET/PREFIX", "site"),
+    "keys": ("--keys", "the folder that haversack keys init made", "keys"),
     "budget": ("--budget", "the limits to hold it against", "size=3MB"),
 }
 """What a verb cannot do without: parameter -> what it is called, what it may be, an example."""
@@ -173,13 +181,13 @@ def _missing(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
         step = f"haversack {words[0]} --help    (says what it takes)"
         return UsageError("it has no value behind it", where=error.keyword, next_step=step)
     name, mended = error.argument.name.removeprefix("--"), list(words)
-    for wanted, parameter in inspect.signature(error.target).parameters.items():
+    for place, (wanted, parameter) in enumerate(inspect.signature(error.target).parameters.items(), 1):
         example = NEEDED.get(wanted, ("", "", wanted.upper()))[2]
         if parameter.default is not parameter.empty or any(word.partition("=")[0] == f"--{wanted}" for word in words):
             continue
         if parameter.kind is parameter.KEYWORD_ONLY:
             mended += [f"--{wanted}", example]
         elif wanted == name:
-            mended.insert(1, example)
+            mended.insert(place, example)
     what, may_be, _ = NEEDED.get(name, (error.argument.name, "it must be there", ""))
     return UsageError(f"{what} is missing: {may_be}", where=words[0], next_step=shlex.join(["haversack", *mended]))

@@ -199,11 +199,15 @@ def _line_key(repository: Repository, state: State, line: str) -> tuple[Reposito
         return repository, None, ""
     keys, made = repository.keys, ""
     if not keys.of(line):
-        keys, key = keys.with_new(line)
+        keys, key = keys.with_new(line, state.targets.signed.version if _was_known(state, line) else 1)
         made = str(key.path)
     targets = copy.deepcopy(state.targets.signed)
     delegate(targets, line, keys.of(line)[-1])
     return replace(repository, keys=keys), targets, made
+
+
+def _was_known(state: State, line: str) -> bool:
+    return f"{line}.json" in state.snapshot.signed.meta
 
 
 def _wrap(repository: Repository, release: Release, key: bytes, devices: Sequence[Device]) -> int:

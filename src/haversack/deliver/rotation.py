@@ -128,7 +128,7 @@ def _rotate_line(repository: Repository, state: State, line: str) -> Rotation:
     old = tuple(key.path for key in repository.keys.of(line))
     targets = copy.deepcopy(state.targets.signed)
     _withdraw(targets, line)
-    keys, new = repository.keys.with_new(line)
+    keys, new = repository.keys.with_new(line, targets.version + 1)
     delegate(targets, line, new)
     changed = {line: state.lines[line].signed, "targets": targets}
     replace(repository, keys=keys).commit(state, changed)
@@ -143,7 +143,7 @@ def _rotate_top(repository: Repository, state: State, role: str) -> Rotation:
     check_enough(
         len(repository.keys.signers(before.roles["root"].keyids)), before.roles["root"], "root", repository.keys
     )
-    keys, new = repository.keys.with_new(role)
+    keys, new = repository.keys.with_new(role, before.version + 1)
     root = copy.deepcopy(state.root)
     for number in numbers:
         root.signed.revoke_key(number, in_root)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from haversack.base.errors import EnvironmentFault, MissingExtra, Refused, UsageError
-from haversack.deliver.storage import Found, checked
+from haversack.deliver.storage import PATH, Found, checked
 
 LASTING = "public, max-age=31536000, immutable"
 FLEETING = "public, max-age=60"
@@ -44,21 +44,26 @@ class Bucket:
 
     def read(self, path: str, limit: int) -> Found | None:
         """Return a file, or None where there is none; see ``deliver.storage.Storage``."""
+        found = self._begun(path, limit + 1)
+        if found is not None and len(found.data) > limit:
+            raise Refused(f"it has more than {limit} bytes, which are allowed", where=self.name + path)
+        return found
+
+    def _begun(self, path: str, most: int) -> Found | None:
+        """Return so many bytes of a file at most."""
         with self._told(path, "read the repository") as refused:
             answer = self.client.get_object(Bucket=self.bucket, Key=self._key(path))
             with answer["Body"] as body:
-                data = bytes(body.read(limit + 1))
+                data = bytes(body.read(most))
         if refused & _ABSENT:
             return None
-        if len(data) > limit:
-            raise Refused(f"it has more than {limit} bytes, which are allowed", where=self.name + path)
         return Found(data, str(answer["ETag"]))
 
     def create(self, path: str, data: bytes) -> bool:
         """Make a file that is never changed; see ``deliver.storage.Storage``."""
         if self._put(path, data, LASTING, {"IfNoneMatch": "*"}):
             return True
-        found = self.read(path, len(data))
+        found = self._begun(path, len(data) + 1)
         return found is not None and found.data == data
 
     def swap(self, path: str, data: bytes, seen: str) -> bool:
@@ -110,16 +115,14 @@ def bucket(url: str) -> Bucket:
         EnvironmentFault: boto3 finds no region or a profile that does not exist.
     """
     match = _URL.fullmatch(url)
-    if match is None:
+    prefix = (match["prefix"] or "").strip("/") if match else ""
+    if match is None or (prefix and not PATH.fullmatch(prefix)):
         raise UsageError(f"{url[:80]!r} is no address of the form s3://BUCKET/PREFIX", where="--repository")
     try:
         import boto3
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise MissingExtra("boto3", "s3", purpose="a repository on s3://") from error
-    prefix = (match["prefix"] or "").strip("/")
-    if prefix:
-        checked(prefix)
     try:
         client = boto3.client("s3")
     except BotoCoreError as error:

@@ -2,7 +2,7 @@
 
 Trust begins with root metadata that the device was given by its owner; none is taken from the repository. Beyond what
 TUF checks, two floors that survive a wiped cache: the sequence of a line never falls, and time never runs back behind
-the newest signature that was seen, whatever the clock says.
+the newest signature of root and targets that was seen, whatever the clock says.
 """
 
 from __future__ import annotations
@@ -120,23 +120,28 @@ class Trusted:
         with self._told("metadata"):
             self._updater().refresh()
 
-    def target(self, path: str, limit: int) -> bytes:
+    def target(self, path: str, limit: int, kept: Path | None = None) -> bytes:
         """Return a target's bytes, verified.
+
+        Args:
+            path: its name.
+            limit: the most bytes that it may have.
+            kept: where it is kept, and not fetched again while it is the same; None: in the cache.
 
         Raises:
             Refused: there is none, it is not as it is signed, or has more than ``limit`` bytes; else as ``release``.
             Expired, EnvironmentFault: as ``release``.
         """
         with self._told(path):
-            return self._target(self._updater(), path, limit)
+            return self._target(self._updater(), path, limit, kept)
 
-    def _target(self, updater: Updater, path: str, limit: int) -> bytes:
+    def _target(self, updater: Updater, path: str, limit: int, kept: Path | None = None) -> bytes:
         info = updater.get_targetinfo(path)
         if info is None:
             raise Refused("nobody signed a target of this name", where=path)
         if info.length > limit:
             raise Refused(f"it has {info.length} bytes, and {limit} are allowed", where=path)
-        kept = self.cache / "release.json"
+        kept = kept or self.cache / "release.json"
         if updater.find_cached_target(info, str(kept)) is None:
             updater.download_target(info, str(kept))
         return kept.read_bytes()
@@ -159,15 +164,14 @@ class Trusted:
         return updater
 
     def _signed_time(self, updater: Updater) -> float:
-        """Return the newest time that was signed, but none that would let root or targets expire.
+        """Return when root or targets were signed, the later of both.
 
-        So a stolen key of the timestamp cannot carry a device into a future in which nothing is valid for good: a new
-        root, signed by keys that lie offline, brings it back.
+        Their keys lie offline. A time that the timestamp's key signs is not remembered: it lies on a machine, and
+        whoever steals it could carry devices into a future in which every timestamp has expired.
         """
         trusted = _verified(updater)
-        said = signed_at(trusted.timestamp)
-        bounds = (trusted.root.expires.timestamp(), trusted.targets.expires.timestamp())
-        return min(said.timestamp(), *bounds) if said else 0.0
+        said = [time.timestamp() for role in (trusted.root, trusted.targets) if (time := signed_at(role)) is not None]
+        return min(max(said, default=0.0), trusted.root.expires.timestamp())
 
     @contextlib.contextmanager
     def _told(self, where: str) -> Iterator[None]:

@@ -85,15 +85,19 @@ class Keys:
         """Return all keys that were made for a role, the oldest first."""
         return tuple(sorted((key for key in self.roles.values() if key.role == role), key=lambda key: _age(key.path)))
 
-    def with_new(self, role: str) -> tuple[Keys, RoleKey]:
+    def with_new(self, role: str, least: int = 1) -> tuple[Keys, RoleKey]:
         """Make another key for a role; return the folder with it, and the key.
+
+        Args:
+            role: which.
+            least: the number in the file's name at least: an older key may lie elsewhere, and come back.
 
         Raises:
             UsageError: the role cannot have a key.
             EnvironmentFault: it cannot be written.
         """
         check_role(role)
-        number = 1 + max([_age(path) for path in _files(self.folder, role)], default=0)
+        number = max([least, *(1 + _age(path) for path in _files(self.folder, role))])
         name = f"{role}.pem" if number == 1 else f"{role}.{number}.pem"
         key = _create(self.folder / name, role)
         return Keys(self.folder, {**self.roles, key.id: key}, self.publisher), key
