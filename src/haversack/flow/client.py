@@ -95,7 +95,7 @@ class Client:
             source = found(folder, target, verified=True)  # when it was put there
             return load(source, serving, setting_of(source, threads, self.home.folder), previous=before, sink=sink)
 
-        follower = Follower(Slots(self.home.line(line)), loader, self._sink)
+        follower = Follower(Slots(self.home.line(line)), loader, self._sink, self._test)
         model = follower.opened()
         self._followers.add(follower)
         if follow:

@@ -17,6 +17,7 @@ from pathlib import Path
 from haversack.base.errors import (
     ConversionError,
     EnvironmentFault,
+    Fault,
     HaversackError,
     Refused,
     UsageError,
@@ -24,8 +25,10 @@ from haversack.base.errors import (
 )
 from haversack.base.progress import Event, Sink
 from haversack.deliver import selftest
+from haversack.deliver.selftest import Verdict
 from haversack.deliver.slots import Installed, Slots
 from haversack.deliver.starts import LOOP, Mark, Starts
+from haversack.deliver.update import Tried
 from haversack.run.loaded import Loaded
 from haversack.run.model import Model
 
@@ -51,10 +54,11 @@ class Follower:
         slots: of the line.
         load: takes a slot into memory.
         sink: told what happens.
+        test: the self-test of a release.
     """
 
-    def __init__(self, slots: Slots, load: Load, sink: Sink) -> None:
-        self._slots, self._load, self._sink = slots, load, sink
+    def __init__(self, slots: Slots, load: Load, sink: Sink, test: Tried) -> None:
+        self._slots, self._load, self._sink, self._test = slots, load, sink, test
         self._starts = Starts(slots.folder)
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -129,13 +133,18 @@ class Follower:
         with self._slots.opening() as current:
             if current != installed:
                 return
-            trial = selftest.trial_of(self._slots.path(current), current.target)
-            verdict = selftest.tried(trial)
+            verdict = self._verdict(current)
         if verdict.well:
             text = "its golden vectors are answered as they should be: look at the inputs that it was given"
             self._sink(Event("run", "note", f"{self._slots.folder.name} {installed.version} stays in use: {text}"))
             return
         self._back(installed, f"{reason}; {verdict.faults[0]}")
+
+    def _verdict(self, installed: Installed) -> Verdict:
+        try:
+            return self._test(selftest.trial_of(self._slots.path(installed), installed.target), None)
+        except Refused as error:
+            return Verdict(error.faults or (Fault(error.where, error.cause),))
 
     def _loaded(self) -> Loaded:
         """Return the release in use in memory, or the one before it where that cannot be."""
