@@ -13,6 +13,8 @@ from haversack.tools.worker.faults import WorkerCrashed, WorkerError, WorkerFaul
 from haversack.tools.worker.process import Limits, Worker
 
 ENTRY = "haversack.deliver.trial:methods"
+GREETING = "hello"
+"""What a worker is asked first, before it knows of any model."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _NOTHING_TOLD = -1.0
 
@@ -154,9 +156,9 @@ def tried(trial: Trial, last: Trial | None = None, demands: Demands = _DEMANDS, 
         told = twice(lambda: _asked(limits, child, "answer", trial.header()))
         verdict = _verdict(told)
     except WorkerError as error:
-        if error.type.endswith((".MissingExtra", ".EnvironmentFault")):
-            raise EnvironmentFault(error.text, where=trial.target) from error
-        return Verdict((Fault(trial.main.name, error.text),))
+        if error.method == GREETING or error.type.endswith((".MissingExtra", ".EnvironmentFault")):
+            raise EnvironmentFault(error.text or error.type, where=trial.target) from error
+        return Verdict((Fault(trial.main.name, error.text or error.type),))
     except (WorkerCrashed, WorkerTimeout) as error:
         return Verdict((Fault(trial.main.name, error.cause), *error.faults))
     if not verdict.well or last is None or not demands.slowest:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from haversack.base.bundle import LARGEST_MANIFEST, MANIFEST, Manifest
-from haversack.base.errors import EnvironmentFault, Fault, HaversackError, Refused, VerificationError
+from haversack.base.errors import EnvironmentFault, Fault, HaversackError, Refused, UsageError, VerificationError
 from haversack.base.progress import Event, Sink, silent
 from haversack.base.release import DELTAS, Blob, Release, ReleaseFile
 from haversack.deliver import bandwidth, conditions, locking, plan
@@ -187,7 +187,7 @@ class _Update:
         if self.before is None or release.sequence > self.before.sequence:
             return None
         if release.sequence == self.before.sequence:
-            return self._nothing("current", f"{release.version} is the newest")
+            return self._nothing("current", f"{release.version} is the newest") if self._whole(self.before) else None
         where = f"{self.line} {release.version}"
         raise Refused(f"release {release.sequence} is older than {self.before.sequence}, which is in use", where=where)
 
@@ -293,6 +293,16 @@ class _Update:
         stays = f"{self.before.version} stays in use" if self.before is not None else "nothing is in use"
         cause = f"{release.version} failed its self-test and is quarantined; {stays}"
         raise VerificationError(cause, where=self.line, faults=verdict.faults)
+
+    def _whole(self, installed: Installed) -> bool:
+        """Say whether a slot holds what was put there; what a disk has damaged is told, and installed anew."""
+        try:
+            trial_of(self.slots.path(installed), installed.target)
+        except (Refused, UsageError) as error:
+            text = f"{self.line} {installed.version} is damaged and comes anew: {error.cause}"
+            self.sink(Event("deliver", "note", text))
+            return False
+        return True
 
     def _last(self) -> Trial | None:
         """Return the model in use, to be held against; None where there is none or it is damaged."""

@@ -97,8 +97,8 @@ class Client:
 
         follower = Follower(Slots(self.home.line(line)), loader, self._sink, self._test)
         model = follower.opened()
-        self._followers.add(follower)
         if follow:
+            self._followers.add(follower)
             follower.start(model, FOLLOW_SECONDS)
         return model
 

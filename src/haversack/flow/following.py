@@ -64,6 +64,7 @@ class Follower:
         self._wake = threading.Event()
         self._suspect = ""
         self._now: _Opened | None = None
+        self._failed: Installed | None = None
         self._model: weakref.ref[Model] | None = None
 
     def opened(self) -> Model:
@@ -102,15 +103,24 @@ class Follower:
                 now.mark.end()
                 self._starts.went_well(now.installed.sequence)
             try:
-                self._judge()
-                if now is None or self._slots.pointer().current != now.installed:
-                    model.swap(self._loaded())
-                    self._sink(Event("run", "done", f"{self._slots.folder.name} {model.version} answers from now on"))
+                self._exchange(model)
             except UsageError:  # it was closed
+                self._end()
                 return False
             except HaversackError as error:
+                self._failed = self._slots.pointer().current
                 self._sink(Event("run", "note", f"{self._slots.folder.name}: the model stays as it is: {error.cause}"))
         return True
+
+    def _exchange(self, model: Model) -> None:
+        """Let the release that is in use answer, unless it does, or could not be opened before."""
+        _ = model.version  # raises where it was closed
+        self._judge()
+        current = self._slots.pointer().current
+        if current not in (self._now.installed if self._now is not None else None, self._failed):
+            model.swap(self._loaded())
+            self._failed = None
+            self._sink(Event("run", "done", f"{self._slots.folder.name} {model.version} answers from now on"))
 
     def wait(self, seconds: float) -> None:
         """Wait so long, or until there is something to look at."""
@@ -148,7 +158,6 @@ class Follower:
 
     def _loaded(self) -> Loaded:
         """Return the release in use in memory, or the one before it where that cannot be."""
-        self._end()
         while True:
             with self._slots.opening() as installed:
                 try:
@@ -171,6 +180,7 @@ class Follower:
         except BaseException:
             mark.end()
             raise
+        self._end()
         self._now = _Opened(installed, mark, time.monotonic())
         return loaded
 

@@ -175,16 +175,21 @@ def test_both_are_damaged(client, tmp_path):
         client.open("digits")
 
 
-def test_a_swap_that_fails_leaves_the_model_as_it_is(shop, client, tmp_path):
-    """The slot is damaged before an open model gets to it, and there is nothing else to go back to."""
-    with client.open("digits", follow=False) as opened:
+def test_a_swap_that_fails_leaves_the_model_as_it_is(shop, client, tmp_path, monkeypatch):
+    """The slots are damaged before an open model gets to them; an update repairs them."""
+    monkeypatch.setattr(flow, "FOLLOW_SECONDS", 600.0)
+    with client.open("digits") as opened:
         shop.publish("1.2.0", 3.0)
         Client(tmp_path / "home", test=tried_here).update("digits")
         for slot in "ab":
             (tmp_path / "home" / "lines" / "digits" / slot / "onnxruntime.onnx").write_bytes(b"x")
-        client.update("digits")
+        (follower,) = client._followers
+        assert follower.look()
+        assert follower.look()
         assert says(opened) == 2.0
-    assert any("the model stays as it is" in event.text for event in client.told)
+        assert sum("the model stays as it is" in event.text for event in client.told) == 1
+        assert client.update("digits").action == "installed"
+        assert says(opened) == 3.0
 
 
 WATCH = Serving(watch=Watch(faults=3, pause_seconds=600.0))
