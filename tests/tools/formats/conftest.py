@@ -48,7 +48,9 @@ def written(folder: Path, module) -> dict[str, bytes]:
     shapes = ({0: torch.export.Dim.AUTO},)
     model = canonical.to_model(torch.export.export(module, (torch.from_numpy(images),), dynamic_shapes=shapes), "tiny")
     demands = together({name: SHELF.build(name).demands(model) for name in FILES})["litert"]
-    plan = Plan("litert", uniform(model.graph, "int8", integer_ops=demands.integer_ops), (), constrained_by=tuple(FILES))
+    plan = Plan(
+        "litert", uniform(model.graph, "int8", integer_ops=demands.integer_ops), (), constrained_by=tuple(FILES)
+    )
     encodings, _ = encode.encode(model, plan, ranges(model, [(images,)]), demands)
     found = {"encodings.safetensors": encodings_file.to_bytes(encodings)}
     for target, name in FILES.items():

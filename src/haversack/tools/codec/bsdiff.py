@@ -84,9 +84,7 @@ def apply(old: bytes | memoryview, patch: bytes, *, limit: int) -> bytes:
     return b"".join(_pieces(np.frombuffer(old, np.uint8), triples, mixed, extra))
 
 
-def _pieces(
-    old: np.ndarray, triples: list[tuple[int, int, int]], mixed: bytes, extra: bytes
-) -> Iterator[bytes]:
+def _pieces(old: np.ndarray, triples: list[tuple[int, int, int]], mixed: bytes, extra: bytes) -> Iterator[bytes]:
     place = added = taken = 0
     for length, more, seek in triples:
         piece = np.frombuffer(mixed, np.uint8, length, added).copy()

@@ -17,8 +17,8 @@ import numpy as np
 
 from haversack.base.errors import Refused
 from haversack.tools.codec import delta_plan, delta_words, rans, tables, zstd
-from haversack.tools.codec.delta_plan import COPIED, FIRST_KIND, WRITTEN, Block, Segment
-from haversack.tools.codec.delta_words import KINDS
+from haversack.tools.codec.delta_plan import COPIED, FIRST_KIND, NEGATED, WRITTEN, Block, Segment
+from haversack.tools.codec.delta_words import BYTES, KINDS
 
 MAGIC = b"HVD1"
 VERSION = 1
@@ -153,26 +153,31 @@ class _Classes:
             message = f"{len(self.data)} classes are there of {wanted}"
             raise ValueError(message)
 
-    def models(self, one: Segment) -> np.ndarray:
-        """Return the table of each symbol of a segment: uint16 [words].
+    def models(self, one: Segment) -> tuple[np.ndarray, np.ndarray]:
+        """Return the table of each symbol of a segment, uint16 [words], and whether each row is negated, bool [rows].
 
         Raises:
-            ValueError: there is no such table.
+            ValueError: there is no such table, or words of this kind are not negated.
         """
         if not one.columns:
-            return np.full(one.words, one.table, np.uint16)
+            return np.full(one.words, one.table, np.uint16), np.zeros(0, bool)
+        if one.columns > one.words:
+            message = f"rows of {one.columns} words in a segment of {one.words}"
+            raise ValueError(message)
         rows, columns = one.rows, one.columns
         own = self.data[self.at : self.at + rows + columns].astype(np.uint16)
         self.at += rows + columns
+        negated = own[:rows] >= NEGATED
+        own[:rows] -= NEGATED * negated.astype(np.uint16)
+        if negated.any() and one.how != FIRST_KIND + BYTES:
+            raise ValueError("only bytes are negated")
         if one.table + int(own[:rows].max()) + int(own[rows:].max()) >= self.tables:
             message = f"a class leads behind the last of {self.tables} tables"
             raise ValueError(message)
-        found = np.empty(one.words, np.uint16)
-        whole = one.words // columns * columns
-        found[:whole].reshape(-1, columns)[:] = own[: whole // columns, None] + own[None, rows:]
-        found[whole:] = own[rows - 1] + own[rows : rows + one.words - whole]
-        found += np.uint16(one.table)
-        return found
+        found = np.zeros((rows, columns), np.uint16)
+        loud = own[:rows] > 0
+        found[loud] = own[:rows][loud, None] + own[None, rows:]
+        return found.reshape(-1)[: one.words] + np.uint16(one.table), negated
 
 
 def _block(
@@ -201,7 +206,8 @@ def _block(
 
 def _symbols(data: memoryview, block: Block, classes: _Classes, frequencies: np.ndarray) -> np.ndarray:
     """Return the symbols of all segments of a block, uint8."""
-    models = np.concatenate([np.zeros(0, np.uint16), *(classes.models(one) for one in block.segments if one.words)])
+    each = [(one, *classes.models(one)) for one in block.segments if one.words]
+    models = np.concatenate([np.zeros(0, np.uint16), *(own for _, own, _ in each)])
     found, told = certain(models, frequencies)
     coded = models[~told]
     if bool(coded.size) != bool(block.lanes) or block.lanes > max(coded.size, 1) or block.words > coded.size:
@@ -211,6 +217,12 @@ def _symbols(data: memoryview, block: Block, classes: _Classes, frequencies: np.
         states = np.frombuffer(data, "<u4", block.lanes)
         words = np.frombuffer(data, "<u2", block.words, 4 * block.lanes)
         found[~told] = rans.decode(states, words, coded, frequencies)
+    at = 0
+    for one, _, negated in each:
+        for row in np.flatnonzero(negated).tolist():
+            part = found[at + row * one.columns : at + min((row + 1) * one.columns, one.words)]
+            part[:] = -part
+        at += one.words
     return found
 
 

@@ -10,17 +10,26 @@ import numpy as np
 
 from haversack.base.stored import Stored
 from haversack.tools.codec import delta, delta_classes, delta_match, delta_plan, delta_words, rans, tables, zstd
-from haversack.tools.codec.delta_classes import Field
+from haversack.tools.codec.delta_classes import Alphabet, Field
 from haversack.tools.codec.delta_match import Link
-from haversack.tools.codec.delta_plan import COPIED, FIRST_KIND, MOST_SYMBOLS, MOST_WRITTEN, WRITTEN, Block, Segment
+from haversack.tools.codec.delta_plan import (
+    COPIED,
+    FIRST_KIND,
+    MOST_SYMBOLS,
+    MOST_WRITTEN,
+    NEGATED,
+    WRITTEN,
+    Block,
+    Segment,
+)
 from haversack.tools.codec.delta_words import BYTES, KINDS, NIBBLES, ONE
 
 _PIECE = 1 << 18
 _EQUAL = 2048
 _LANE = 1 << 14
 """So many symbols are worth a lane, which costs four bytes."""
-_RUNGS = {BYTES: 26, NIBBLES: 14, -1: 24}
-"""Kind of words -> how many tables its ladder may have; -1 for all that are wider than a byte."""
+_WIDE = -1
+"""Stands for all kinds of words that are wider than a byte."""
 
 
 @dataclass
@@ -153,15 +162,15 @@ def _bits(before: np.ndarray, after: np.ndarray, kind: int, factor: int) -> int:
 def _tables(drafts: Sequence[_Draft]) -> np.ndarray:
     """Set the classes of all segments, and return the levels of all tables; a ladder for each kind of symbols."""
     found, first = [np.zeros((0, 256), np.uint8)], 0
-    for group, rungs in _RUNGS.items():
+    for group in (BYTES, NIBBLES, _WIDE):
         mine = [one for one in drafts if one.field is not None and _group(one.segment) == group]
         fields = [one.field for one in mine if one.field is not None]
-        levels = delta_classes.ladder(fields, _loudness(group), rungs)
+        levels = delta_classes.ladder(fields, _alphabet(group))
         for one, field in zip(mine, fields, strict=True):
-            table, columns = (first, field.columns) if field.classed else (first + int(field.rows[0]), 0)
-            if not field.classed and field.columns:
-                table += int(field.across[0])
-            one.segment = replace(one.segment, table=table, columns=columns)
+            if field.classed:
+                one.segment = replace(one.segment, table=first, columns=field.columns)
+            else:
+                one.segment = replace(one.segment, table=first + int(field.rows[0]) + int(field.across[0]))
         found.append(levels)
         first += len(levels)
     return np.concatenate(found)
@@ -169,18 +178,18 @@ def _tables(drafts: Sequence[_Draft]) -> np.ndarray:
 
 def _group(segment: Segment) -> int:
     kind = segment.how - FIRST_KIND
-    return kind if KINDS[kind].single else -1
+    return kind if KINDS[kind].single else _WIDE
 
 
-def _loudness(group: int) -> np.ndarray:
-    """Return how loud each symbol is, int64 [256]: the size of the change, its bits where words are wide."""
+def _alphabet(group: int) -> Alphabet:
+    """Return what symbols stand for: the change; of two halves the sum of both; its bits where words are wide."""
     symbols = np.arange(256)
     if group == BYTES:
-        return np.abs(symbols.astype(np.uint8).view(np.int8).astype(np.int64))
+        return Alphabet(symbols.astype(np.uint8).view(np.int8).astype(np.int64), 18, leans=3)
     if group == NIBBLES:
         halves = [np.minimum(half, 16 - half) for half in (symbols & 15, symbols >> 4)]
-        return np.asarray(halves[0] + halves[1])
-    return symbols
+        return Alphabet(np.asarray(halves[0] + halves[1]), 14)
+    return Alphabet(symbols, 24)
 
 
 def _grouped(drafts: Sequence[_Draft]) -> Iterator[list[_Draft]]:
@@ -209,7 +218,7 @@ def _coded(group: Sequence[_Draft], frequencies: np.ndarray) -> tuple[Block, byt
     stream, lanes, count = b"", 0, 0
     if coded:
         fields = [one.field for one in coded if one.field is not None]
-        symbols = np.concatenate([field.symbols for field in fields])
+        symbols = np.concatenate([field.coded() for field in fields])
         models = np.concatenate([_models(one) for one in coded])
         told = delta.certain(models, frequencies)[1]
         symbols, models = symbols[~told], models[~told]
@@ -231,4 +240,5 @@ def _classes(one: _Draft) -> list[bytes]:
     field = one.field
     if field is None or not one.segment.columns:
         return []
-    return [field.rows.astype(np.uint8).tobytes(), field.across.astype(np.uint8).tobytes()]
+    rows = field.rows + NEGATED * field.flipped
+    return [rows.astype(np.uint8).tobytes(), field.across.astype(np.uint8).tobytes()]

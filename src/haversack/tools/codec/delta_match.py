@@ -159,9 +159,7 @@ def _between(taken: list[tuple[int, int]], size: int) -> Iterator[tuple[int, int
         last = max(last, end)
 
 
-def _searched(
-    old: bytes, new: bytes, free: list[tuple[int, int]], spaces: list[tuple[int, int]]
-) -> Iterator[Link]:
+def _searched(old: bytes, new: bytes, free: list[tuple[int, int]], spaces: list[tuple[int, int]]) -> Iterator[Link]:
     """Yield links for spaces of the new file, each to what is like it in free parts of the old one, or to nothing."""
     if not spaces:
         return

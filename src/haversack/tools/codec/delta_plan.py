@@ -17,7 +17,9 @@ from haversack.tools.codec.plan import number, read_number
 WRITTEN, COPIED, FIRST_KIND = 0, 1, 2
 """How a segment is made; from FIRST_KIND on it is of old words and residuals, of a kind of words."""
 
-MOST_TABLES = 64
+MOST_TABLES = 96
+NEGATED = 128
+"""Added to the class of a row whose residuals are coded negated."""
 MOST_SYMBOLS = 1 << 19
 """Of a block, coded together."""
 MOST_WRITTEN = 1 << 20
