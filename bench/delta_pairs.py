@@ -40,7 +40,7 @@ FILES = {"onnxruntime": "model.onnx", "litert": "model.tflite", "executorch": "m
 NAMES = tuple(FILES)
 UPDATES = ("all-layers", "all-layers-anew", "head", "recalibrated")
 """All layers trained, with the scales that they had or packed anew; the last layer trained; other pictures' ranges."""
-STEPS, RATE, MOMENTUM, ROWS = 12, 8e-3, 0.9, 16
+STEPS, RATE, MOMENTUM, ROWS = 24, 3e-3, 0.9, 16
 """Of the training by stochastic gradient descent; batch normalisation keeps its statistics."""
 RANGED = 64
 """Pictures that set the ranges of activations."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "resolve": "Answer another budget from a finished run: measured where it can, else a forecast.",
     "verify": "Check the artefacts of a finished run: hashes, what the file holds, golden vectors in the runtime.",
     "report": "Tell what a finished run found, or write its page anew.",
+    "delta": "Make a file from an older one and what changed (delta make, delta apply).",
     "parts": "List the parts on every shelf: targets, metrics, methods, preprocessing.",
     "doctor": "Tell what is installed, what each target can do here, and what adds the rest.",
 }
@@ -161,6 +162,9 @@ def _missing(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
         step = f"haversack {words[0]} --help    (says what it takes)"
         return UsageError("it has no value behind it", where=error.keyword, next_step=step)
     name, mended = error.argument.name.removeprefix("--"), list(words)
+    if len(error.command_chain or ()) > 1:
+        verbs = " ".join(error.command_chain or ())
+        return UsageError(f"{error.argument.name} is missing", where=verbs, next_step=f"haversack {verbs} --help")
     for wanted, parameter in inspect.signature(error.target).parameters.items():
         example = NEEDED.get(wanted, ("", "", wanted.upper()))[2]
         if parameter.default is not parameter.empty or any(word.partition("=")[0] == f"--{wanted}" for word in words):

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from haversack.base.plan import Plan
 from haversack.compress import encode
 from haversack.compress.plans import uniform
-from haversack.base.plan import Plan
 from haversack.flow.squeeze import together
 from haversack.lower.emit import emit
 from haversack.profile.ranges import ranges
@@ -62,4 +62,5 @@ def written(folder: Path, module) -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def model_files(tmp_path_factory) -> dict[str, bytes]:
     """Name of each file of the small network -> its bytes."""
+
     return written(tmp_path_factory.mktemp("formats"), network())

@@ -16,14 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from haversack.base.errors import Refused
-from haversack.tools.codec import delta_plan, delta_words, rans, tables, zstd
+from haversack.tools.codec import bsdiff, delta_plan, delta_words, rans, tables, zstd
 from haversack.tools.codec.delta_plan import COPIED, FIRST_KIND, NEGATED, WRITTEN, Block, Segment
 from haversack.tools.codec.delta_words import BYTES, KINDS
 
 MAGIC = b"HVD1"
 VERSION = 1
 HEADER = struct.Struct("<4sHHQQ32s32sIIII")
-"""Magic, version, 0, bytes of the old and the new file, their sha256, bytes of the plan, its frame, classes, frame."""
+"""Magic, version, form, bytes of the old and the new file, their sha256, bytes of the plan, its frame, classes, frame.
+"""
+WORDS, PATCH = 0, 1
+"""Forms: words and residuals, or a BSDIFF40 patch behind the header."""
+CODECS = {WORDS: "hvd1", PATCH: "bsdiff"}
 _PIECE = 1 << 16
 _MARGIN = bytes(8)
 
@@ -39,6 +43,7 @@ class Header:
         old_sha256, new_sha256: of both files.
         plan: bytes of the plan, and of its frame.
         classes: bytes of the classes, and of their frame.
+        form: of what follows.
     """
 
     old_bytes: int
@@ -47,11 +52,17 @@ class Header:
     new_sha256: bytes
     plan: tuple[int, int]
     classes: tuple[int, int]
+    form: int = WORDS
+
+    @property
+    def codec(self) -> str:
+        """Name of the form."""
+        return CODECS[self.form]
 
     def packed(self) -> bytes:
         """Return its bytes."""
         sizes = (self.old_bytes, self.new_bytes, self.old_sha256, self.new_sha256, *self.plan, *self.classes)
-        return HEADER.pack(MAGIC, VERSION, 0, *sizes)
+        return HEADER.pack(MAGIC, VERSION, self.form, *sizes)
 
 
 def header(delta: Bytes) -> Header:
@@ -62,15 +73,17 @@ def header(delta: Bytes) -> Header:
     """
     if len(delta) < HEADER.size:
         raise Refused(f"a header of {HEADER.size} bytes ends after {len(delta)}", where="byte 0 (header)")
-    magic, version, reserved, old, new, old_sha, new_sha, *sizes = HEADER.unpack_from(delta)
+    magic, version, form, old, new, old_sha, new_sha, *sizes = HEADER.unpack_from(delta)
     if magic != MAGIC:
         raise Refused("no delta begins like this", where="byte 0 (magic)")
-    if version != VERSION or reserved:
+    if version != VERSION:
         raise Refused(f"version {version} is unknown here, which reads {VERSION}", where="byte 4 (version)")
+    if form not in CODECS or (form == PATCH and any(sizes)):
+        raise Refused(f"form {form} is unknown in version {VERSION}, or has sizes", where="byte 6 (form)")
     plan, planned, classes, classed = sizes
     if max(plan, classes) > delta_plan.MOST_PLAN or planned + classed > len(delta) - HEADER.size:
         raise Refused("the plan is larger than one may be, or than the delta", where="byte 88 (sizes)")
-    return Header(old, new, old_sha, new_sha, (plan, planned), (classes, classed))
+    return Header(old, new, old_sha, new_sha, (plan, planned), (classes, classed), form)
 
 
 def apply(old: Bytes, delta: Bytes, *, limit: int) -> bytes:
@@ -94,7 +107,8 @@ def apply(old: Bytes, delta: Bytes, *, limit: int) -> bytes:
 def apply_to(old: Bytes, delta: Bytes, write: Callable[[bytes], object], *, limit: int) -> None:
     """Write the new file in pieces, in order; what was written before an error is worth nothing.
 
-    Memory: one block, of at most 2^19 words, and the tables: below 16 MB, whatever the files are.
+    Memory: one block, of at most 2^19 words, and the tables: below 16 MB, whatever the files are. A BSDIFF40 patch
+    takes more than both files.
 
     Args:
         old: the file that the delta was made for; may be a view of a mapped file.
@@ -112,15 +126,25 @@ def apply_to(old: Bytes, delta: Bytes, write: Callable[[bytes], object], *, limi
         made_for = f"it was made for a file of {told.old_bytes} bytes with sha256 {told.old_sha256.hex()}"
         raise Refused(f"{made_for}, and this one has {len(old)} bytes", where="the old file")
     digest = hashlib.sha256()
-    for piece in _pieces(np.frombuffer(old, np.uint8), memoryview(delta), told):
+    for piece in _patched(old, delta, told) if told.form == PATCH else _pieces(old, memoryview(delta), told):
         digest.update(piece)
         write(piece)
     if digest.digest() != told.new_sha256:
         raise Refused("the new file has another sha256 than the delta says", where="byte 56 (sha256)")
 
 
-def _pieces(old: np.ndarray, delta: memoryview, told: Header) -> Iterator[bytes]:
-    at = HEADER.size
+def wrapped(old: bytes, new: bytes, patch: bytes) -> bytes:
+    """Return a BSDIFF40 patch as a delta, which says what it is for and what it yields."""
+    digests = hashlib.sha256(old).digest(), hashlib.sha256(new).digest()
+    return Header(len(old), len(new), *digests, (0, 0), (0, 0), PATCH).packed() + patch
+
+
+def _patched(old: Bytes, delta: Bytes, told: Header) -> Iterator[bytes]:
+    yield bsdiff.apply(old, bytes(delta[HEADER.size :]), limit=told.new_bytes)
+
+
+def _pieces(before: Bytes, delta: memoryview, told: Header) -> Iterator[bytes]:
+    old, at = np.frombuffer(before, np.uint8), HEADER.size
     with _refused(at, "plan"):
         content = zstd.decompress(bytes(delta[at : at + told.plan[1]]), told.plan[0])
         plan = delta_plan.read(content, told.old_bytes, told.new_bytes)
@@ -270,7 +294,7 @@ class _Bits:
         return found
 
     def done(self) -> None:
-        if self.count - self.at >= 8:  # noqa: PLR2004 - bits of a byte
+        if self.count - self.at >= 8:
             message = f"{self.count - self.at} bits are left over"
             raise ValueError(message)
 

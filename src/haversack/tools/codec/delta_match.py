@@ -112,7 +112,7 @@ def _columns(one: Stored) -> int:
     """Return how many words a row of a tensor has: what one output reads, or all channels of one place."""
     shape = one.shape
     words = one.length // one.width
-    if len(shape) < 2:  # noqa: PLR2004 - a vector has no rows
+    if len(shape) < 2:
         return 0
     row = prod(shape[1:]) if shape[0] > 1 else shape[-1]
     row = -(-row // 2) if one.dtype == "int4" else row
@@ -171,9 +171,10 @@ def _searched(old: bytes, new: bytes, free: list[tuple[int, int]], spaces: list[
         for start, length in here.pieces(at, mixed):
             # A piece of the target may go over borders in the source as well.
             offset = back + here.before(start) - at
+            done = start
             for place, part in there.pieces(offset, length):
-                yield Link(start, part, place)
-                start += part
+                yield Link(done, part, place)
+                done += part
         for start, length in here.pieces(at + mixed, extra):
             yield Link(start, length)
         at, back = at + mixed + extra, back + mixed + seek

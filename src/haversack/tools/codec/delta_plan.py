@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from haversack.tools.codec.delta_words import KINDS, LEAST_FACTOR, MOST_FACTOR, ONE
-from haversack.tools.codec.plan import number, read_number
+from haversack.tools.codec.leb128 import number, read_number
 
 WRITTEN, COPIED, FIRST_KIND = 0, 1, 2
 """How a segment is made; from FIRST_KIND on it is of old words and residuals, of a kind of words."""
@@ -195,7 +195,7 @@ class _Reader:
 
 
 def _folded(value: int) -> int:
-    """Return 0, -1, 1, -2 … as 0, 1, 2, 3 …"""
+    """Return a signed number as one that is not: 0, -1, 1, -2 as 0, 1, 2, 3."""
     return 2 * value if value >= 0 else -2 * value - 1
 
 

@@ -40,7 +40,7 @@ class Kind:
     @property
     def scaled(self) -> bool:
         """Whether predictions may have a factor."""
-        return self.width == 4  # noqa: PLR2004 - int32 and float32
+        return self.width == 4
 
 
 KINDS = (
@@ -144,7 +144,7 @@ def split(found: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     length = _bit_lengths(wide)
     rest = np.maximum(length - 3, 0)
     top = (wide >> rest.astype(np.uint64)).astype(np.int64)  # three bits, 4 to 7, where there are so many
-    symbols = np.where(length > 3, PLAIN + 4 * (length - 4) + (top & 3), top)  # noqa: PLR2004 - below PLAIN
+    symbols = np.where(length > 3, PLAIN + 4 * (length - 4) + (top & 3), top)
     return symbols.astype(np.uint8), rest, wide & ((np.uint64(1) << rest.astype(np.uint64)) - np.uint64(1))
 
 

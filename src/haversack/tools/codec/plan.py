@@ -43,8 +43,8 @@ def write(segments: Iterable[tuple[Run, ...]]) -> bytes:
     """Return the directory of segments, each given as its runs."""
     parts = []
     for runs in segments:
-        parts += [number(runs[0].stop - runs[0].start), bytes([len(runs)])]
-        parts += [number(run.model) for run in runs]
+        parts += [_number(runs[0].stop - runs[0].start), bytes([len(runs)])]
+        parts += [_number(run.model) for run in runs]
     return b"".join(parts)
 
 
@@ -64,16 +64,16 @@ def read(directory: bytes, segments: int, size: int, tables: int) -> list[Run]:
     runs: list[Run] = []
     at = start = 0
     for _ in range(segments):
-        length, at = read_number(directory, at)
+        length, at = _read_number(directory, at)
         if not 0 < length <= size - start:
             message = f"a segment at byte {start} of {size} has {length} bytes"
             raise ValueError(message)
-        stride, at = read_number(directory, at)
+        stride, at = _read_number(directory, at)
         if stride not in STRIDES:
             message = f"a segment has a stride of {stride}"
             raise ValueError(message)
         for phase in range(stride):
-            model, at = read_number(directory, at)
+            model, at = _read_number(directory, at)
             if model >= FIRST_TABLE + tables:
                 message = f"a run has model {model}, and there are {tables} tables"
                 raise ValueError(message)
@@ -85,7 +85,7 @@ def read(directory: bytes, segments: int, size: int, tables: int) -> list[Run]:
     return runs
 
 
-def number(value: int) -> bytes:
+def _number(value: int) -> bytes:
     """Return a number in groups of seven bits, lowest first, the top bit set on all but the last (LEB128)."""
     groups = bytearray()
     while value > 0x7F:
@@ -94,12 +94,7 @@ def number(value: int) -> bytes:
     return bytes([*groups, value])
 
 
-def read_number(data: bytes, at: int) -> tuple[int, int]:
-    """Return a number that ``number`` wrote, and where the next one begins.
-
-    Raises:
-        ValueError: it ends too early, has more than 63 bits, or is longer than it must be.
-    """
+def _read_number(data: bytes, at: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, _SIZE_BITS, 7):
         if at >= len(data):
