@@ -29,6 +29,7 @@ COMMANDS = {
     "keys": "Make the keys that releases are signed with, or put new ones in the place of old ones.",
     "publish": "Sign a bundle and put it into a repository, a folder or a bucket of S3.",
     "timestamp": "Sign a repository's timestamp anew: for cron, every 6 hours.",
+    "delta": "Make a file from an older one and what changed (delta make, delta apply).",
     "parts": "List the parts on every shelf: targets, metrics, methods, preprocessing.",
     "doctor": "Tell what is installed, what each target can do here, and what adds the rest.",
 }
@@ -181,6 +182,9 @@ def _missing(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
         step = f"haversack {words[0]} --help    (says what it takes)"
         return UsageError("it has no value behind it", where=error.keyword, next_step=step)
     name, mended = error.argument.name.removeprefix("--"), list(words)
+    if len(error.command_chain or ()) > 1:
+        verbs = " ".join(error.command_chain or ())
+        return UsageError(f"{error.argument.name} is missing", where=verbs, next_step=f"haversack {verbs} --help")
     for place, (wanted, parameter) in enumerate(inspect.signature(error.target).parameters.items(), 1):
         example = NEEDED.get(wanted, ("", "", wanted.upper()))[2]
         if parameter.default is not parameter.empty or any(word.partition("=")[0] == f"--{wanted}" for word in words):
