@@ -4,8 +4,8 @@
 
     load → profile → compress → lower → verify → measure → choose → bundle → deliver → run → monitor
 
-Every stage that exists is a folder: so far ``load`` to ``choose``, and ``report``, which tells what they found. To
-read the code, open ``flow/pack.py``: the product as a page of plain calls.
+Every stage that exists is a folder: so far ``load`` to ``choose``, ``report``, which tells what they found, and
+``bundle``. To read the code, open ``flow/pack.py``: the product as a page of plain calls.
 
 Names are loaded on first use, so that importing haversack is cheap.
 

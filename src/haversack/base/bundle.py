@@ -95,7 +95,7 @@ class BundleFile:
         if ending not in _ENDINGS[self.role]:
             raise ValueError(f"{self.name}: no file of the role {self.role} ends so")
         if self.bytes > (most := LIMITS.get(self.role, LARGEST)):
-            raise ValueError(f"{self.name}: {self.bytes:.3g} bytes, and {most} are allowed of the role {self.role}")
+            raise ValueError(f"{self.name}: more than {most} bytes, which are allowed of the role {self.role}")
         if bool(self.target) != (self.role in OWN) and self.role != "encodings":
             raise ValueError(
                 f"{self.name}: a file of the role {self.role} is of {'one' if not self.target else 'no'} target"

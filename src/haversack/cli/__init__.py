@@ -36,7 +36,8 @@ COMMANDS = {
 
 NEEDED = {
     "job": ("what is to be packed", "a job file, module:callable or a recipe.toml", "job.py"),
-    "out": ("the folder", "the one that pack was given with --out, or for bundle NAME-VERSION.haversack", "out"),
+    "out": ("the folder of a run", "the one that pack was given with --out", "out"),
+    "bundle out": ("the folder of the bundle", "NAME-VERSION.haversack behind --out", "digits-1.3.0.haversack"),
     "run": ("the folder of a run", "the one that pack was given with --out", "out"),
     "bundle": ("a bundle", "the folder that haversack bundle made", "digits-1.3.0.haversack"),
     "old": ("the old bundle", "the folder that haversack bundle made", "digits-1.2.0.haversack"),
@@ -51,7 +52,7 @@ NEEDED = {
     "keys": ("--keys", "the folder that haversack keys init made", "keys"),
     "budget": ("--budget", "the limits to hold it against", "size=3MB"),
 }
-"""What a verb cannot do without: parameter -> what it is called, what it may be, an example."""
+"""What a verb cannot do without: parameter, or verb and parameter -> what it is called, what it may be, an example."""
 
 
 def app() -> App:
@@ -178,6 +179,10 @@ def _missing(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
 
     if not isinstance(error, MissingArgumentError) or error.argument is None or error.target is None:
         return None
+
+    def needed(wanted: str, other: tuple[str, str, str]) -> tuple[str, str, str]:
+        return NEEDED.get(f"{words[0]} {wanted}", NEEDED.get(wanted, other))
+
     if error.keyword is not None:
         step = f"haversack {words[0]} --help    (says what it takes)"
         return UsageError("it has no value behind it", where=error.keyword, next_step=step)
@@ -186,12 +191,12 @@ def _missing(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
         verbs = " ".join(error.command_chain or ())
         return UsageError(f"{error.argument.name} is missing", where=verbs, next_step=f"haversack {verbs} --help")
     for place, (wanted, parameter) in enumerate(inspect.signature(error.target).parameters.items(), 1):
-        example = NEEDED.get(wanted, ("", "", wanted.upper()))[2]
+        example = needed(wanted, ("", "", wanted.upper()))[2]
         if parameter.default is not parameter.empty or any(word.partition("=")[0] == f"--{wanted}" for word in words):
             continue
         if parameter.kind is parameter.KEYWORD_ONLY:
             mended += [f"--{wanted}", example]
         elif wanted == name:
             mended.insert(place, example)
-    what, may_be, _ = NEEDED.get(name, (error.argument.name, "it must be there", ""))
+    what, may_be, _ = needed(name, (error.argument.name, "it must be there", ""))
     return UsageError(f"{what} is missing: {may_be}", where=words[0], next_step=shlex.join(["haversack", *mended]))

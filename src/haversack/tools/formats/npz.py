@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import zipfile
 
 import numpy as np
@@ -15,7 +16,13 @@ import numpy as np
 from haversack.base.errors import Refused
 
 _ENDING = ".npy"
-_LONGEST_HEADER = 10_000
+_MAGIC = b"\x93NUMPY\x01\x00"
+_HEADER = re.compile(
+    rb"\{'descr': '(?P<kind>[|<>]?[a-zA-Z]?[0-9]{0,3})', 'fortran_order': (?P<order>True|False), "
+    rb"'shape': \((?P<shape>|[0-9]{1,18},|[0-9]{1,18}(?:, [0-9]{1,18})+)\), \} *\n"
+)
+"""The one text that NumPy writes; no other is evaluated."""
+_KINDS = frozenset(b"|b1 |i1 |u1 <i2 <u2 <f2 <i4 <u4 <f4 <i8 <u8 <f8".split())
 _MOST_AXES = 32
 
 
@@ -54,19 +61,16 @@ def _stored(member: zipfile.ZipInfo, where: str) -> bool:
 
 
 def _array(content: bytes, name: str, where: str) -> np.ndarray:
-    stream = io.BytesIO(content)
-    try:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise ValueError(f"version {version}")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=_LONGEST_HEADER)
-    except (ValueError, EOFError, RecursionError, TypeError) as error:
-        raise ValueError(f"{name!r} has no header of an array: {error}") from error
-    if dtype.hasobject:
+    start = 10 + int.from_bytes(content[8:10], "little")
+    header = _HEADER.fullmatch(content[10:start])
+    if content[:8] != _MAGIC or header is None:
+        raise ValueError(f"{name!r} has no header of an array as NumPy writes it")
+    if header["kind"].endswith(b"O"):
         raise Refused(f"{name!r} holds a pickle, which would run code when read", where=where)
-    rest = content[stream.tell() :]
-    if dtype.kind not in "biuf" or dtype.byteorder == ">" or fortran or dtype.itemsize > 8:
-        raise ValueError(f"{name!r} holds {dtype}, not plain numbers in little-endian C order")
-    if len(shape) > _MOST_AXES or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(rest):
-        raise ValueError(f"{name!r}: {len(rest)} bytes are not those of {dtype} {str(shape)[:80]}")
-    return np.frombuffer(rest, dtype).reshape(shape).copy()
+    if header["kind"] not in _KINDS or header["order"] != b"False":
+        raise ValueError(f"{name!r} does not hold plain numbers in little-endian C order")
+    dtype = np.dtype(header["kind"].decode())
+    shape = tuple(int(size) for size in header["shape"].replace(b" ", b"").split(b",") if size)
+    if len(shape) > _MOST_AXES or math.prod(shape) * dtype.itemsize != len(content) - start:
+        raise ValueError(f"{name!r}: {len(content) - start} bytes are not those of {dtype} {str(shape)[:80]}")
+    return np.frombuffer(content, dtype, offset=start).reshape(shape).copy()

@@ -102,7 +102,7 @@ def open_bundle(folder: Path, target: str = "", *, limit: int = LARGEST_BUNDLE) 
 def _manifest(inside: int, sizes: Mapping[str, int], folder: Path, faults: list[Fault]) -> tuple[Manifest, str]:
     where = str(folder / MANIFEST)
     if MANIFEST not in sizes:
-        if faults:
+        if any(fault.where == MANIFEST for fault in faults):
             raise _refused(folder, faults)
         raise UsageError(f"it is no bundle: there is no {MANIFEST} in it", where=str(folder), next_step=_MAKE)
     try:
