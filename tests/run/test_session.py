@@ -167,7 +167,8 @@ def test_a_file_that_the_runtime_refuses(everywhere, tmp_path):
 
 def test_options_that_no_run_gives_are_refused(piece, write_bundle, tmp_path):
     evil = piece("onnxruntime")
-    evil = replace(evil, artifact=replace(evil.artifact, session_options={"session.load_model_format": "ORT"}))
+    left = replace(evil.left, artifact=replace(evil.artifact, session_options={"session.load_model_format": "ORT"}))
+    evil = replace(evil, left=left)
     folder = write_bundle(tmp_path / "evil", [evil])
     for verified in (False, True):
         with pytest.raises(Refused, match="session_options.session.load_model_format: onnxruntime never sets it"):

@@ -19,7 +19,10 @@ INTERRUPTED = 130
 COMMANDS = {
     "pack": "Fit a model into its budgets, verified and measured on the artefact itself.",
     "resolve": "Answer another budget from a finished run: measured where it can, else a forecast.",
-    "verify": "Check the artefacts of a finished run: hashes, what the file holds, golden vectors in the runtime.",
+    "verify": "Check what a finished run left, or a bundle: hashes, what files hold, golden vectors in the runtime.",
+    "bundle": "Make a folder that can be shipped of a finished run.",
+    "inspect": "Tell what is in a bundle: files, sizes, runtimes, quality, golden vectors, licences.",
+    "diff": "Tell what an update from one bundle to another brings: files that travel, layers that changed.",
     "run": "Run a model on one input: the current release of a line, or a bundle's folder.",
     "report": "Tell what a finished run found, or write its page anew.",
     "parts": "List the parts on every shelf: targets, metrics, methods, preprocessing.",
@@ -28,7 +31,11 @@ COMMANDS = {
 
 NEEDED = {
     "job": ("what is to be packed", "a job file, module:callable or a recipe.toml", "job.py"),
-    "out": ("the folder of a run", "the one that pack was given with --out", "out"),
+    "out": ("the folder", "the one that pack was given with --out, or for bundle NAME-VERSION.haversack", "out"),
+    "run": ("the folder of a run", "the one that pack was given with --out", "out"),
+    "bundle": ("a bundle", "the folder that haversack bundle made", "digits-1.3.0.haversack"),
+    "old": ("the old bundle", "the folder that haversack bundle made", "digits-1.2.0.haversack"),
+    "new": ("the new bundle", "the folder that haversack bundle made", "digits-1.3.0.haversack"),
     "model": ("what is to be run", "the name of a model line, or the folder of a bundle", "digits"),
     "given": ("the input", "a .npy, .npz, .png or .jpg file, or - for standard input", "input.npy"),
     "budget": ("--budget", "the limits to hold it against", "size=3MB"),

@@ -26,7 +26,7 @@ from haversack.run.source import Source, package
 from haversack.targets import contract
 from haversack.targets.contract import SHELF
 from haversack.targets.onnxruntime import cpu
-from haversack.tools.data import golden_file
+from haversack.tools.data import comparison, golden_file
 from haversack.tools.data.golden_file import Golden
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
@@ -194,8 +194,10 @@ def _timed(source: Source, setting: Setting, vectors: Sequence[Golden], *, check
     chosen = {contract.DELEGATE: setting.delegate} if setting.delegate else {}
     session = target.open_session(source.path, {**source.artifact.session_options, **chosen}, setting.threads)
     try:
-        for vector in vectors if check else ():
-            _compare(source, vector.outputs, session.run(vector.inputs))
+        near = None if source.variant.exact else comparison.within(source.variant.tolerance)
+        for number, vector in enumerate(vectors if check else ()):
+            for fault in comparison.differing(number, vector.outputs, session.run(vector.inputs), near):
+                raise VerificationError(f"it gives other answers than the bundle promises: {fault.cause}")
         session.run(vectors[0].inputs)
         spent = []
         for _ in range(CALLS):
@@ -205,20 +207,6 @@ def _timed(source: Source, setting: Setting, vectors: Sequence[Golden], *, check
     finally:
         session.close()
     return median(spent)
-
-
-def _compare(source: Source, wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> None:
-    variant = source.variant
-    for name, array in wanted.items():
-        mine = found.get(name, np.zeros(0))
-        if mine.shape == array.shape and mine.tobytes() == array.tobytes():
-            continue
-        if variant.exact or mine.shape != array.shape:
-            raise VerificationError("it gives other bits than the golden vectors", where=name)
-        size = float(np.linalg.norm(array.astype(np.float64)))
-        distance = float(np.linalg.norm(mine.astype(np.float64) - array.astype(np.float64)))
-        if not distance <= variant.tolerance * size:
-            raise VerificationError("it is farther from the golden vectors than the bundle allows", where=name)
 
 
 def _best(

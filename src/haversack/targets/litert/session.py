@@ -21,9 +21,7 @@ MAIN = "serving_default"
 """Name of the first signature."""
 
 
-def interpreter(
-    model: Path | bytes, threads: int, where: str, *, delegate: str = "", **settings: bool
-) -> Any:  # noqa: ANN401 - untyped package
+def interpreter(model: Path | bytes, threads: int, where: str, *, delegate: str = "", **settings: bool) -> Any:  # noqa: ANN401 - untyped package
     """Return an interpreter with its tensors allocated.
 
     Args:
