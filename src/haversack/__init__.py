@@ -15,6 +15,7 @@ Public names:
     Budget, Plan, LayerPlan, Step, Recipe  the limits, and what is done to each layer
     Encodings, Affine, Float, Dynamic  how tensors are stored
     Candidate, Finding  a plan made real and measured, and what must be known about it
+    Client  a device's models: ``Client(home, repository).update("digits")``, ``.open("digits")``
     HaversackError  the root of all errors
 """
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from haversack.base.finding import Finding
     from haversack.base.plan import LayerPlan, Plan, Step
     from haversack.base.recipe import Recipe
+    from haversack.flow.client import Client
     from haversack.flow.pack import Outcome, pack
     from haversack.flow.request import Request
 
@@ -39,6 +41,7 @@ __all__ = [
     "Affine",
     "Budget",
     "Candidate",
+    "Client",
     "Dynamic",
     "Encodings",
     "Finding",
@@ -61,6 +64,7 @@ _HOMES = {
     "base.finding": ("Finding",),
     "base.plan": ("LayerPlan", "Plan", "Step"),
     "base.recipe": ("Recipe",),
+    "flow.client": ("Client",),
     "flow.pack": ("Outcome", "pack"),
     "flow.request": ("Request",),
 }

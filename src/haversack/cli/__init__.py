@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": "Tell what is in a bundle: files, sizes, runtimes, quality, golden vectors, licences.",
     "diff": "Tell what an update from one bundle to another brings: files that travel, layers that changed.",
     "run": "Run a model on one input: the current release of a line, or a bundle's folder.",
+    "client": "Bring a device's models up to date, go back to the release before, tell what is installed.",
     "report": "Tell what a finished run found, or write its page anew.",
     "parts": "List the parts on every shelf: targets, metrics, methods, preprocessing.",
     "doctor": "Tell what is installed, what each target can do here, and what adds the rest.",
@@ -38,6 +39,7 @@ NEEDED = {
     "new": ("the new bundle", "the folder that haversack bundle made", "digits-1.3.0.haversack"),
     "model": ("what is to be run", "the name of a model line, or the folder of a bundle", "digits"),
     "given": ("the input", "a .npy, .npz, .png or .jpg file, or - for standard input", "input.npy"),
+    "task": ("what to do on this device", "update, status, rollback, enrol or key", "status"),
     "budget": ("--budget", "the limits to hold it against", "size=3MB"),
 }
 """What a verb cannot do without: parameter -> what it is called, what it may be, an example."""
