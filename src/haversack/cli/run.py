@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from haversack.run.answer import Answer
     from haversack.run.model import Model
 
-STDIN = "-"
+STDIN = "/dev/stdin"
+"""What a lone hyphen is read as."""
 TIMED_SECONDS, TIMED_MOST = 2.0, 200
 _SHOWN = 6
 
