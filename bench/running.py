@@ -37,8 +37,8 @@ HEAD = (
     "without a home",
 )
 WORDS = f"""EfficientNet-Lite0 in integers, about 5 MB, packed by the part `three`; {ROUNDS} fresh processes each, by
-turns, one thread, warm page cache; medians. «Its own» is the runtime's API alone, called with the array as the file has
-it. Must reach x{BOUND}."""
+turns, one thread, warm page cache; medians. «Its own» is the runtime's API alone, called with the same picture, turned
+to channels last where the file has them so. Must reach x{BOUND}."""
 
 
 def tables() -> list[Table]:
@@ -145,9 +145,8 @@ def _onnxruntime(path: str, options: dict[str, str], image: np.ndarray) -> Call:
 def _litert(path: str, _: dict[str, str], image: np.ndarray) -> Call:
     from ai_edge_litert.interpreter import Interpreter
 
-    fed = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
-
     def call() -> object:
+        fed = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
         interpreter = Interpreter(model_path=path, num_threads=1)
         interpreter.allocate_tensors()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], fed)

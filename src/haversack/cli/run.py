@@ -64,8 +64,7 @@ def run(
     """
     from haversack.run import given as reading
 
-    data = sys.stdin.buffer.read(reading.LARGEST + 1) if given == STDIN else reading.read(Path(given))
-    suffix = _checked(out, top)
+    data, suffix = _read(given), _checked(out, top)
     with results(as_json=json):
         opens = opener(model, home.expanduser(), target, threads, tune=tune)
         began = clock.perf_counter()
@@ -84,6 +83,12 @@ def run(
     else:
         _show(answer, top, told, out)
     return 0
+
+
+def _read(given: str) -> bytes:
+    from haversack.run import given as reading
+
+    return sys.stdin.buffer.read(reading.LARGEST + 1) if given == STDIN else reading.read(Path(given))
 
 
 def opener(model: str, home: Path, target: str, threads: int, *, tune: bool = False) -> Callable[[], Model]:

@@ -128,5 +128,7 @@ def _unfit(port: Port, array: np.ndarray) -> str:
 
 
 def _missing(target: str) -> EnvironmentFault:
-    step = "haversack doctor" if kind_of(target) is None else f"pip install {package(target)}"
-    return EnvironmentFault(f"the variant for {target} cannot be opened: {lacks(target)}", next_step=step)
+    why = lacks(target)
+    torch = " torch" if "torch" in why else ""
+    step = "haversack doctor" if kind_of(target) is None else f"pip install {package(target)}{torch}"
+    return EnvironmentFault(f"the variant for {target} cannot be opened: {why}", next_step=step)
