@@ -166,6 +166,33 @@ class TestSwap:
         model.close()
         assert closed == ["1.0.0", "1.1.0"]
 
+    def test_a_call_that_finds_the_old_one_closed_goes_to_the_new_one(self, bundle, newer, target, images):
+        """The exchange happens between reading which release is current and holding it."""
+        old, new = load(found(bundle, target)), load(found(newer, target))
+        model, hold = Model(old), old.hold
+
+        def late():
+            model.swap(new)
+            old.hold = hold
+            return hold()
+
+        old.hold = late
+        assert model(images[:1]).version == "1.1.0"
+        model.close()
+
+    def test_who_holds_the_old_one_may_still_begin(self, bundle, newer, target, images):
+        """A call has its release, and looks into the cache or preprocesses: the exchange does not close it."""
+        old = load(found(bundle, target))
+        model = Model(old)
+        assert old.hold()
+        model.swap(load(found(newer, target)))
+        assert old.answers([{"image": images[:1]}])[0].version == "1.0.0"
+        old.release()
+        assert not old.hold()
+        with pytest.raises(UsageError, match="the model is closed"):
+            old.answers([{"image": images[:1]}])
+        model.close()
+
     @pytest.mark.parametrize("cached", [False, True])
     def test_a_hundred_threads_through_swaps(self, bundle, newer, target, images, monkeypatch, cached):
         """Every call is answered, by one release as a whole, and all sessions are closed in the end."""
