@@ -16,6 +16,7 @@ Public names:
     Encodings, Affine, Float, Dynamic  how tensors are stored
     Candidate, Finding  a plan made real and measured, and what must be known about it
     Client  a device's models: ``Client(home, repository).update("digits")``, ``.open("digits")``
+    open_model  a bundle's model, without a device: ``open_model("digits-1.3.0.haversack")(x)``
     HaversackError  the root of all errors
 """
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from haversack.flow.client import Client
     from haversack.flow.pack import Outcome, pack
     from haversack.flow.request import Request
+    from haversack.run.opening import open_model
 
 __version__ = "0.1.0"
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "Recipe",
     "Request",
     "Step",
+    "open_model",
     "pack",
 ]
 
@@ -67,6 +70,7 @@ _HOMES = {
     "flow.client": ("Client",),
     "flow.pack": ("Outcome", "pack"),
     "flow.request": ("Request",),
+    "run.opening": ("open_model",),
 }
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from haversack.base import digest
-from haversack.base.bundle import BundleFile, Manifest, Variant
-from haversack.base.candidate import Artifact, ArtifactFile
+from haversack.base.bundle import Variant
+from haversack.base.candidate import Artifact
+from haversack.base.labels import to_bytes
+from haversack.bundle import make
+from haversack.bundle.variant import Left, pieces
+from haversack.bundle.variant import Piece as Shared
 from haversack.tools.data import golden_file
 from haversack.tools.data.golden_file import Golden
+from haversack.tools.data.preprocess.pipeline import Pipeline
 from haversack.tools.trust import canonical
 
 LABELS = ("across", "down", "up", "aslant")
@@ -22,57 +26,37 @@ LABELS = ("across", "down", "up", "aslant")
 
 @dataclass(frozen=True)
 class Piece:
-    """One variant to be put into a bundle: the artefact, its main file's bytes, and golden vectors."""
+    """One variant to be put into a bundle: what a run would have left of it, and what the manifest says of it."""
 
-    artifact: Artifact
-    data: bytes
-    golden: Sequence[Golden]
+    left: Left
     exact: bool = True
     tolerance: float = 0.0
     quality: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def artifact(self) -> Artifact:
+        return self.left.artifact
 
-def written(
-    folder: Path,
-    pieces: Sequence[Piece],
-    *,
-    version: str = "1.0.0",
-    preprocess: Sequence[Mapping[str, object]] = (),
-    labels: Sequence[str] = (),
-) -> Path:
-    """Write a bundle as docs/spec says it, from pieces."""
-    folder.mkdir(parents=True)
-    files, variants = [], []
 
-    def put(name, role, data, target=""):
-        (folder / name).write_bytes(data)
-        files.append(BundleFile(name, role, len(data), digest.of_bytes(data), target))
-
-    for piece in pieces:
-        target = piece.artifact.target
-        main = f"{target}{Path(piece.artifact.files[0].path).suffix}"
-        put(main, "model", piece.data, target)
-        told = ArtifactFile(main, len(piece.data), 0, digest.of_bytes(piece.data))
-        reduced = replace(
-            piece.artifact, files=(told,), tensor_names={}, absorbed={}, bias_digests={}, injected=0, read_back=0
-        )
-        ports = {port.name for port in (*reduced.inputs, *reduced.outputs)}
-        reduced = replace(reduced, layouts={name: one for name, one in reduced.layouts.items() if name in ports})
-        put(f"{target}.json", "artifact", canonical.dumps(reduced), target)
-        golden_file.write(piece.golden, folder / f"{target}.golden.npz")
-        put(f"{target}.golden.npz", "golden", (folder / f"{target}.golden.npz").read_bytes(), target)
-        variants.append(
-            Variant(target, reduced.runtime_version, reduced.cpu_features, piece.exact, piece.tolerance, piece.quality)
-        )
+def written(folder, found, *, version="1.0.0", preprocess=(), labels=()):
+    """Write a bundle with the real writer, and return its folder."""
+    files = [one for piece in found for one in pieces(piece.left)]
     if preprocess:
-        put("preprocess.json", "preprocess", canonical.dumps(list(preprocess)))
+        files.append(Shared("preprocess.json", "preprocess", canonical.dumps(Pipeline.parse(preprocess).data())))
     if labels:
-        put("labels.txt", "labels", "".join(f"{label}\n" for label in labels).encode())
-    files.sort(key=lambda file: file.name)
-    variants.sort(key=lambda variant: variant.target)
-    manifest = Manifest(1, "tiny", version, tuple(files), tuple(variants))
-    (folder / "manifest.json").write_bytes(canonical.dumps(manifest))
-    return folder
+        files.append(Shared("labels.txt", "labels", to_bytes(labels)))
+    variants = [
+        Variant(
+            piece.artifact.target,
+            piece.artifact.runtime_version,
+            piece.artifact.cpu_features,
+            piece.exact,
+            piece.tolerance,
+            piece.quality,
+        )
+        for piece in found
+    ]
+    return make.write("tiny", version, files, variants, ("top1", "fraction"), folder).folder
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +87,7 @@ def piece(tmp_path_factory):
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).eval()
 
     @functools.cache
-    def make(target, seed=0, kind="int8", settings=()):
+    def made(target, seed=0, kind="int8", settings=()):
         sample = np.random.default_rng(1).normal(size=(8, 1, 8, 8)).astype(np.float32)
         free = ({0: torch.export.Dim.AUTO},)
         program = torch.export.export(network(seed), (torch.from_numpy(sample),), dynamic_shapes=free)
@@ -121,10 +105,12 @@ def piece(tmp_path_factory):
             fed = interface.as_file(artifact, {"image": sample[row : row + 1]})
             vectors.append(Golden(fed, session.run(fed)))
         session.close()
+        golden_file.write(vectors, folder / "golden.npz")
+        golden = ("golden.npz", digest.of_file(folder / "golden.npz"))
         exact = kind == "int8"
-        return Piece(artifact, path.read_bytes(), vectors, exact=exact, tolerance=0.0 if exact else 1e-5)
+        return Piece(Left(artifact, folder, golden, ("", "")), exact=exact, tolerance=0.0 if exact else 1e-5)
 
-    return make
+    return made
 
 
 @pytest.fixture(scope="session")

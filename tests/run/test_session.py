@@ -139,12 +139,21 @@ def test_a_variant_that_is_not_there(everywhere):
 
 
 def test_executorch_says_that_it_needs_torch(everywhere, monkeypatch):
-    monkeypatch.setattr(sources, "find_spec", lambda name: None if name == "torch" else object())
     source = found(everywhere, "executorch") if "executorch" in TARGETS else pytest.skip("executorch is not installed")
+    monkeypatch.setattr(sources, "find_spec", lambda name: None if name == "torch" else object())
+    monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(EnvironmentFault) as caught:
         Session(source)
     assert "the variant for executorch cannot be opened: torch is not installed" in str(caught.value)
     assert "its Python session takes and gives torch tensors" in str(caught.value)
+    assert caught.value.next_step == "pip install executorch torch"
+
+
+def test_a_runtime_that_is_none_of_ours(everywhere):
+    source = found(everywhere, "litert")
+    foreign = replace(source, artifact=replace(source.artifact, target="nowhere"))
+    with pytest.raises(EnvironmentFault, match="this version knows no such runtime"):
+        Session(foreign)
 
 
 def test_the_bindings_say_that_torch_is_missing(monkeypatch):
@@ -167,7 +176,8 @@ def test_a_file_that_the_runtime_refuses(everywhere, tmp_path):
 
 def test_options_that_no_run_gives_are_refused(piece, write_bundle, tmp_path):
     evil = piece("onnxruntime")
-    evil = replace(evil, artifact=replace(evil.artifact, session_options={"session.load_model_format": "ORT"}))
+    left = replace(evil.left, artifact=replace(evil.artifact, session_options={"session.load_model_format": "ORT"}))
+    evil = replace(evil, left=left)
     folder = write_bundle(tmp_path / "evil", [evil])
     for verified in (False, True):
         with pytest.raises(Refused, match="session_options.session.load_model_format: onnxruntime never sets it"):

@@ -105,8 +105,10 @@ def _run(words: list[str]) -> int:
         return 0
     from cyclopts import CycloptsError  # a sixth of a second that the overview above does not need
 
+    # A lone hyphen is standard input everywhere; the parser takes it for an option.
+    typed = ["/dev/stdin" if word == "-" else word for word in words]
     try:
-        result = app()(words, result_action="return_value", exit_on_error=False, print_error=False)
+        result = app()(typed, result_action="return_value", exit_on_error=False, print_error=False)
     except CycloptsError as error:
         verb = words[0] if words and words[0] in COMMANDS else ""
         plain = UsageError(_plainly(error), next_step=f"haversack {f'{verb} --help'.lstrip()}")

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from haversack.cli.terminal import display, results, say, say_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from haversack.run.answer import Answer
     from haversack.run.model import Model
-    from haversack.run.source import Source
 
-STDIN = "-"
+STDIN = "/dev/stdin"
+"""What a lone hyphen is read as."""
 TIMED_SECONDS, TIMED_MOST = 2.0, 200
 _SHOWN = 6
 
@@ -61,28 +63,21 @@ def run(
         The folder of this device.
     """
     from haversack.run import given as reading
-    from haversack.run.model import Model
-    from haversack.run.opening import load, setting_of
 
-    home = home.expanduser()
-    data = sys.stdin.buffer.read(reading.LARGEST + 1) if given == STDIN else reading.read(Path(given))
-    suffix = _checked(out)
+    data, suffix = _read(given), _checked(out, top)
     with results(as_json=json):
-        source = located(model, home, target)
-        if tune:
-            _tune(source, home)
+        opens = opener(model, home.expanduser(), target, threads, tune=tune)
         began = clock.perf_counter()
-        opened = Model(load(source, setting=setting_of(source, threads, home)))
-        opening = (clock.perf_counter() - began) * 1000
-        with opened:
-            inputs = reading.arrays(data, opened.inputs, raw=bool(opened.raw), where=given)
+        with opens() as opened:
+            opening = (clock.perf_counter() - began) * 1000
+            inputs = reading.arrays(data, opened.inputs, raw=opened.raw, where=given)
             answer = opened(inputs)
             spent = _timed(opened, inputs) if time else {}
-            about: dict[str, Any] = {"line": source.manifest.name, "version": answer.version, "target": opened.target}
-            about |= {"setting": str(opened.setting), "open_ms": round(opening, 3), "ms": round(answer.milliseconds, 3)}
+            told: dict[str, Any] = {"line": opened.name, "version": answer.version, "target": opened.target}
+            told |= {"setting": str(opened.setting), "open_ms": round(opening, 3), "ms": round(answer.milliseconds, 3)}
+    told |= spent
     if out is not None:
         _write(out, suffix, answer)
-    told = about | spent
     if json:
         say_json(told | _data(answer, top) | ({"out": str(out)} if out is not None else {}))
     else:
@@ -90,29 +85,57 @@ def run(
     return 0
 
 
-def located(model: str, home: Path, target: str) -> Source:
-    """Return the variant to run: of a bundle's folder, or of the current release of a line.
+def _read(given: str) -> bytes:
+    from haversack.run import given as reading
+
+    return sys.stdin.buffer.read(reading.LARGEST + 1) if given == STDIN else reading.read(Path(given))
+
+
+def opener(model: str, home: Path, target: str, threads: int, *, tune: bool = False) -> Callable[[], Model]:
+    """Return what opens a model: of a bundle's folder, or the current release of a line of a device.
+
+    Args:
+        model: the folder, or the line.
+        home: of the device.
+        target: the runtime, or empty.
+        threads: of one call, or 0 for those that are remembered.
+        tune: measure before which are quickest.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is neither, or not for that runtime.
+        HaversackError: as ``run.source.found``, and as ``flow.tuned.tuned``.
     """
     from haversack.base.bundle import LINE
     from haversack.base.errors import UsageError
+    from haversack.flow import tuned
+    from haversack.run.model import Model
+    from haversack.run.opening import load, setting_of
     from haversack.run.source import found
 
-    if Path(model).is_dir():
-        return found(Path(model), target)
-    if not LINE.fullmatch(model):
-        step = "haversack bundle OUT --out NAME-VERSION.haversack    makes a bundle of a finished run"
-        raise UsageError("it is no folder of a bundle, and no name of a line", where=model, next_step=step)
-    raise UsageError("there is no such folder, and no such line in the home", where=model)
-
-
-def _tune(source: Source, home: Path) -> None:
-    from haversack.flow.tuned import tuned
-
     with display() as sink:
-        tuned(source, home, again=True, sink=sink)
+        if Path(model).is_dir():
+            source = found(Path(model), target)
+            if tune:
+                tuned.tuned(source, home, again=True, sink=sink)
+            return lambda: Model(load(source, setting=setting_of(source, threads, home)))
+        if not LINE.fullmatch(model):
+            step = "haversack bundle OUT --out NAME-VERSION.haversack    makes a bundle of a finished run"
+            raise UsageError("it is no folder of a bundle, and no name of a line", where=model, next_step=step)
+        if tune:
+            tuned.tuned_line(model, home, again=True, sink=sink)
+    return lambda: _of_line(model, home, target, threads)
+
+
+def _of_line(line: str, home: Path, target: str, threads: int) -> Model:
+    from haversack.base.errors import UsageError
+    from haversack.flow.client import Client
+
+    opened = Client(home).open(line, threads=threads, follow=False)
+    if target and opened.target != target:
+        installed = opened.target
+        opened.close()
+        raise UsageError(f"what is installed is for {installed}", where=f"--target {target}", next_step="leave it out")
+    return opened
 
 
 def _timed(model: Model, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -127,11 +150,18 @@ def _timed(model: Model, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"median_ms": round(float(low), 3), "p95_ms": round(float(high), 3), "calls": len(spent)}
 
 
-def _checked(out: Path | None) -> str:
+def _checked(out: Path | None, top: int) -> str:
+    """Return the ending of the file for the outputs.
+
+    Raises:
+        UsageError: it is none that can be written, or fewer than one class is to be shown.
+    """
     from haversack.base.errors import UsageError
 
+    if top < 1:
+        raise UsageError("at least one class is shown", where=f"--top {top}", next_step="--top 5")
     suffix = "" if out is None else out.suffix
-    if suffix not in {"", ".npy", ".npz"} or (out is not None and not suffix):
+    if out is not None and suffix not in {".npy", ".npz"}:
         raise UsageError("outputs are written as .npz or .npy", where=f"--out {out}", next_step="--out outputs.npz")
     return suffix
 
@@ -150,10 +180,6 @@ def _write(out: Path, suffix: str, answer: Answer) -> None:
 
 def _best(answer: Answer, top: int) -> list[list[dict[str, Any]]]:
     """Return the best classes of each row; none where no output has scores of classes."""
-    from haversack.base.errors import UsageError
-
-    if top < 1:
-        raise UsageError("at least one class is shown", where=f"--top {top}", next_step="--top 5")
     if not answer.classified:
         return []
     return [[{"label": one.label, "index": one.index, "score": one.score} for one in row] for row in answer.top(top)]

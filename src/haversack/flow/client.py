@@ -14,14 +14,14 @@ from haversack.deliver.home import Home
 from haversack.deliver.offer import Offer
 from haversack.deliver.selftest import tried
 from haversack.deliver.site import Site
-from haversack.deliver.slots import Installed, Slots
+from haversack.deliver.slots import Installed, Pointer, Slots
 from haversack.deliver.trial import ACCEPTED
 from haversack.deliver.update import Device, Outcome, Tried, update
 from haversack.flow.device_state import State, state
 from haversack.flow.following import Follower
 from haversack.run.loaded import Loaded, Serving
 from haversack.run.model import Model
-from haversack.run.opening import load, setting_of
+from haversack.run.opening import load, ready, setting_of
 from haversack.run.source import found, lacks
 from haversack.tools.store import atomic
 from haversack.tools.trust import wrap
@@ -60,6 +60,7 @@ class Client:
         self.device = Device(self.home, runtimes) if device is None else replace(device, home=self.home)
         self._sink, self._test = sink, test
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
+        ready(Pointer(current=Installed("a", "1.0.0", 1, "a")))
 
     def update(self, line: str) -> Outcome:
         """Bring a line to its newest release; models of it that are open answer with it from their next call on.

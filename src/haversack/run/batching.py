@@ -74,7 +74,7 @@ def _called(
     call: Callable[[Arrays], Arrays], inputs: Arrays, rows: int, size: int, *, fixed: bool
 ) -> dict[str, np.ndarray]:
     """Call with ``size`` rows at a time; the last call is filled up with its last row where the number is fixed."""
-    pieces = []
+    pieces: list[Arrays] = []
     for begin in range(0, rows, size):
         piece = {name: array[begin : begin + size] for name, array in inputs.items()}
         count = min(size, rows - begin)
@@ -88,7 +88,7 @@ def _called(
             if array.ndim == 0 or len(array) != given:
                 told = f"{list(array.shape)} for {given} rows"
                 raise UsageError(f"an output is {told}: it cannot be cut", where=name, next_step="call one by one")
-        pieces.append({name: array[:count] for name, array in outputs.items()})
+        pieces.append(outputs)
     if len(pieces) == 1:
-        return pieces[0]
+        return dict(pieces[0])
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from haversack.base.errors import EnvironmentFault, MissingExtra, Refused, UsageError
+from haversack.base.errors import EnvironmentFault, Refused, UsageError
 from haversack.base.model import Port
 from haversack.run.session import words
 
@@ -36,19 +36,19 @@ def read(path: Path) -> bytes:
     return data
 
 
-def arrays(data: bytes, ports: Sequence[Port], *, raw: bool, where: str) -> dict[str, np.ndarray]:
+def arrays(data: bytes, ports: Sequence[Port], *, raw: Collection[str] = (), where: str) -> dict[str, np.ndarray]:
     """Return a model's inputs by name, batch first; where one axis is missing that is the batch, and it is added.
 
     Args:
         data: of the file: NumPy's, a picture, told apart by how it begins.
         ports: the model's inputs.
-        raw: whether the bundle preprocesses them, so that a picture can be taken.
+        raw: names of those that the bundle preprocesses: pictures may be.
         where: names the file in errors.
 
     Raises:
         Refused: it holds a pickle, or unpacks to more than ``LARGEST``.
         UsageError: it is no such file, or its names are not the model's.
-        MissingExtra: a picture, and Pillow is not installed.
+        EnvironmentFault: a picture, and Pillow is not installed.
     """
     kind = next((name for name, mark in _MARKS.items() if data.startswith(mark)), "")
     if len(data) > LARGEST:
@@ -62,11 +62,11 @@ def arrays(data: bytes, ports: Sequence[Port], *, raw: bool, where: str) -> dict
     elif kind == "npy":
         found = {ports[0].name: _array(data, where)}
     else:
-        if not raw:
+        if ports[0].name not in raw:
             step = "give the array that the model takes, as .npy, or bundle the job with its preprocess"
             raise UsageError("the bundle does not say how pictures are preprocessed", where=where, next_step=step)
         found = {ports[0].name: picture(data, channels=_channels(ports[0]), where=where)}
-    return {port.name: found[port.name] if raw else _batched(found[port.name], port) for port in ports}
+    return {port.name: found[port.name] if port.name in raw else _batched(found[port.name], port) for port in ports}
 
 
 def picture(data: bytes, *, channels: int, where: str) -> np.ndarray:
@@ -78,14 +78,14 @@ def picture(data: bytes, *, channels: int, where: str) -> np.ndarray:
         where: names the file in errors.
 
     Raises:
-        MissingExtra: Pillow is not installed.
+        EnvironmentFault: Pillow is not installed.
         UsageError: it cannot be read as a picture.
         Refused: it has so many pixels that Pillow takes it for a bomb.
     """
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
-        raise MissingExtra("pillow", "pictures", purpose="reading a picture") from error
+        raise EnvironmentFault("reading a picture needs the package pillow", next_step="pip install pillow") from error
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as opened:
             if opened.width * opened.height > LARGEST // 16:

@@ -18,8 +18,7 @@ from haversack.run.pool import Pool
 from haversack.run.preprocess import Preprocess
 from haversack.run.results import NONE, Bounds, Cache, key_of
 from haversack.run.session import Session, Setting
-from haversack.run.source import Source
-from haversack.targets.contract import SHELF
+from haversack.run.source import Source, kind_of
 from haversack.tools.data.preprocess.pipeline import Pipeline
 
 Arrays = Mapping[str, np.ndarray]
@@ -83,12 +82,13 @@ class Loaded:
         self.source, self.labels, self.setting = source, labels, setting or Setting()
         self.serving = serving or Serving()
         self.version = source.manifest.version
+        kind = kind_of(source.target)
         self._pool = Pool(
             lambda: Session(source, self.setting),
             size=self.serving.sessions,
             waiting=self.serving.waiting,
             seconds=self.serving.wait_seconds,
-            shared=SHELF.type_of(source.target).overlapping,
+            shared=kind is not None and kind.overlapping,
         )
         self.inputs, self.outputs = self._pool.first.inputs, self._pool.first.outputs
         names = [port.name for port in self.inputs]

@@ -88,6 +88,11 @@ class Model:
             old.retire()
 
     @property
+    def name(self) -> str:
+        """Of the model line."""
+        return self._now().source.manifest.name
+
+    @property
     def version(self) -> str:
         """Of the current release."""
         return self._now().version

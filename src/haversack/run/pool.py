@@ -88,7 +88,7 @@ class Pool(Generic[Lent]):
         with self._lock:
             if self._closing:
                 raise UsageError("the model is closed")
-            if self._free and not self._line:
+            if self._free:  # then nobody waits: what comes back is handed on
                 return self._free.pop()
             if len(self._line) >= self._waiting:
                 raise self._refusal(f"and {counted(len(self._line), 'call')} wait already, as many as may")

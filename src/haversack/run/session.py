@@ -13,11 +13,10 @@ import numpy as np
 
 from haversack.base import versions
 from haversack.base.counted import counted
-from haversack.base.errors import ConversionError, EnvironmentFault, Fault, UsageError
+from haversack.base.errors import ConversionError, EnvironmentFault, Fault, MissingExtra, UsageError
 from haversack.base.model import Port
-from haversack.run.source import Source, lacks, package
+from haversack.run.source import Source, kind_of, lacks, package
 from haversack.targets import contract
-from haversack.targets.contract import SHELF, Target
 from haversack.tools.data import interface
 
 Arrays = Mapping[str, np.ndarray]
@@ -55,17 +54,18 @@ class Session:
         setting = setting or Setting()
         artifact = self._artifact = source.artifact
         self.source, self.setting = source, setting
-        if why := lacks(source.target):
-            step = f"pip install {package(source.target)}" if source.target in SHELF.files() else "haversack doctor"
-            raise EnvironmentFault(f"the variant for {source.target} cannot be opened: {why}", next_step=step)
         self.inputs, self.outputs = (
             tuple(interface.port_of_model(artifact, port) for port in side)
             for side in (artifact.inputs, artifact.outputs)
         )
-        target: Target = SHELF.type_of(source.target)()
+        kind = kind_of(source.target)
+        if kind is None:
+            raise _missing(source.target)
         chosen = {contract.DELEGATE: setting.delegate} if setting.delegate else {}
         try:
-            self._session = target.open_session(source.path, {**artifact.session_options, **chosen}, setting.threads)
+            self._session = kind().open_session(source.path, {**artifact.session_options, **chosen}, setting.threads)
+        except MissingExtra as error:
+            raise _missing(source.target) from error
         except ConversionError as error:
             name, asked = package(source.target), artifact.runtime_version or "any version"
             tried = f"{name} {versions.installed(name)}; the file asks for {asked} or later of {source.target}"
@@ -125,3 +125,10 @@ def _unfit(port: Port, array: np.ndarray) -> str:
         if axis and isinstance(asked, int) and size != asked
     ]
     return ", ".join(wrong)
+
+
+def _missing(target: str) -> EnvironmentFault:
+    why = lacks(target)
+    torch = " torch" if "torch" in why else ""
+    step = "haversack doctor" if kind_of(target) is None else f"pip install {package(target)}{torch}"
+    return EnvironmentFault(f"the variant for {target} cannot be opened: {why}", next_step=step)

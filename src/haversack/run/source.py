@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -86,7 +87,8 @@ def found(folder: Path, target: str = "", *, verified: bool = False) -> Source:
     bundle = trusted(folder, target) if verified else open_bundle(folder, target)
     name = choose(bundle.manifest, sorted(bundle.artifacts), target)
     artifact = bundle.artifacts[name]
-    if name in SHELF.files() and (strange := {*artifact.session_options} - SHELF.type_of(name).session_settings):
+    kind = kind_of(name)
+    if kind is not None and (strange := {*artifact.session_options} - kind.session_settings):
         faults = tuple(Fault(f"session_options.{option}", f"{name} never sets it") for option in sorted(strange))
         raise Refused("it asks for session options that no run gives", where=str(folder), faults=faults)
     return Source(bundle, artifact)
@@ -146,23 +148,30 @@ def choose(manifest: Manifest, present: Sequence[str], wanted: str = "") -> str:
         if not missing[target]:
             return target
     faults = tuple(Fault(target, why) for target, why in missing.items())
-    step = "; or ".join(f"pip install {package(target)}" for target in order if target in SHELF.files())
+    step = "; or ".join(f"pip install {package(target)}" for target in order if kind_of(target) is not None)
     raise EnvironmentFault(
         "no runtime of this bundle is installed here", where=manifest.name, faults=faults, next_step=step
     )
 
 
+@cache
+def kind_of(target: str) -> type[Target] | None:
+    """Return a target's class; None where it is none of ours: what a device accepts is a closed list."""
+    found: type[Target] | None = SHELF.type_of(target) if target in SHELF.files() else None
+    return found
+
+
 def package(target: str) -> str:
     """Return the distribution that brings a target's runtime."""
-    kind: type[Target] = SHELF.type_of(target)
-    return target if target in kind.packages else kind.packages[0]
+    kind = kind_of(target)
+    return target if kind is None or target in kind.packages else kind.packages[0]
 
 
 def lacks(target: str) -> str:
-    """Say what is missing to open files of a target here, or nothing. Only our own targets count: a closed list."""
-    if target not in SHELF.files():
+    """Say what is missing to open files of a target here, or nothing."""
+    kind = kind_of(target)
+    if kind is None:
         return "this version knows no such runtime"
-    kind: type[Target] = SHELF.type_of(target)
     if not kind.runs_here:
         return "its files do not run from Python here"
     needed = [getattr(kind, "runtime", target).partition(".")[0]]

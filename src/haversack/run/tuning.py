@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Protocol
@@ -22,11 +23,11 @@ from haversack.base import digest, versions
 from haversack.base.errors import HaversackError, VerificationError
 from haversack.base.progress import Event, Sink, silent
 from haversack.run.session import Setting
-from haversack.run.source import Source, package
+from haversack.run.source import Source, kind_of, package
 from haversack.targets import contract
-from haversack.targets.contract import SHELF
+from haversack.targets.contract import Target
 from haversack.targets.onnxruntime import cpu
-from haversack.tools.data import golden_file
+from haversack.tools.data import comparison, golden_file
 from haversack.tools.data.golden_file import Golden
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
@@ -141,7 +142,7 @@ def tune(
     if golden is None:
         raise VerificationError("the bundle has no golden vectors to measure with", where=source.manifest.name)
     vectors = golden_file.read(source.folder / golden.name)
-    wanted = tuple(settings) or candidates(cores(), SHELF.type_of(source.target).delegates)
+    wanted = tuple(settings) or candidates(cores(), _kind(source).delegates)
     out: dict[Setting, str] = {}
     times: dict[Setting, list[float]] = {setting: [] for setting in wanted}
     until = time.monotonic() + seconds
@@ -165,14 +166,17 @@ def tune(
         for setting in wanted
     )
     sink(Event("run", "done", f"{source.target} takes {best}: {why[best]}", data={"setting": str(best)}))
-    return Tuned(best, trials, versions.installed(package(source.target)), cpu.features())
+    return Tuned(best, trials, _version(source.target), cpu.features())
 
 
 def remembered(home: Path, source: Source) -> Tuned | None:
     """Return what was chosen here for an artefact; None where nothing was, or the runtime or processor is another."""
+    kept = _read(home).kept
+    if not kept:
+        return None
     key = _key(source)
-    found = next((one.tuned for one in _read(home).kept if one.key == key), None)
-    now = (versions.installed(package(source.target)), cpu.features())
+    found = next((one.tuned for one in kept if one.key == key), None)
+    now = (_version(source.target), cpu.features())
     return found if found is not None and (found.runtime, found.cpu) == now else None
 
 
@@ -188,14 +192,28 @@ def remember(home: Path, source: Source, tuned: Tuned) -> None:
     atomic.write_bytes(home / FILE, canonical.dumps(Memory(kept=(*others, Kept(key, tuned))[-_MOST:])))
 
 
+def _kind(source: Source) -> type[Target]:
+    """Return the target's class.
+
+    Raises:
+        VerificationError: it is none of ours.
+    """
+    kind = kind_of(source.target)
+    if kind is None:
+        raise VerificationError(f"this version knows no runtime {source.target}", where=source.manifest.name)
+    return kind
+
+
 def _timed(source: Source, setting: Setting, vectors: Sequence[Golden], *, check: bool) -> float:
     """Open, call once, and return median seconds of some calls; the first round holds answers against the vectors."""
-    target = SHELF.type_of(source.target)()
+    target = _kind(source)()
     chosen = {contract.DELEGATE: setting.delegate} if setting.delegate else {}
     session = target.open_session(source.path, {**source.artifact.session_options, **chosen}, setting.threads)
     try:
-        for vector in vectors if check else ():
-            _compare(source, vector.outputs, session.run(vector.inputs))
+        near = None if source.variant.exact else comparison.within(source.variant.tolerance)
+        for number, vector in enumerate(vectors if check else ()):
+            for fault in comparison.differing(number, vector.outputs, session.run(vector.inputs), near):
+                raise VerificationError(f"it gives other answers than the bundle promises: {fault.cause}")
         session.run(vectors[0].inputs)
         spent = []
         for _ in range(CALLS):
@@ -205,20 +223,6 @@ def _timed(source: Source, setting: Setting, vectors: Sequence[Golden], *, check
     finally:
         session.close()
     return median(spent)
-
-
-def _compare(source: Source, wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> None:
-    variant = source.variant
-    for name, array in wanted.items():
-        mine = found.get(name, np.zeros(0))
-        if mine.shape == array.shape and mine.tobytes() == array.tobytes():
-            continue
-        if variant.exact or mine.shape != array.shape:
-            raise VerificationError("it gives other bits than the golden vectors", where=name)
-        size = float(np.linalg.norm(array.astype(np.float64)))
-        distance = float(np.linalg.norm(mine.astype(np.float64) - array.astype(np.float64)))
-        if not distance <= variant.tolerance * size:
-            raise VerificationError("it is farther from the golden vectors than the bundle allows", where=name)
 
 
 def _best(
@@ -239,19 +243,26 @@ def _best(
     return best, why
 
 
+@cache
+def _version(target: str) -> str:
+    """Return the version of a target's runtime: it is the same as long as the process lives."""
+    return versions.installed(package(target))
+
+
 def _key(source: Source) -> str:
     """Return the digest of this device and an artefact."""
     return digest.of_data([*_processors(), cores(), source.target, source.digest])
 
 
-def _processors(listing: Path = Path("/proc/cpuinfo")) -> Iterator[str]:
-    """Yield the names of the processor's models; none where the system does not list them."""
+@cache
+def _processors(listing: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
+    """Return the names of the processor's models; none where the system does not list them."""
     try:
         lines = listing.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return
+        return ()
     names = ("model name", "cpu part", "cpu implementer", "hardware", "model")
-    yield from sorted({line.strip() for line in lines if line.partition(":")[0].strip().lower() in names})
+    return tuple(sorted({line.strip() for line in lines if line.partition(":")[0].strip().lower() in names}))
 
 
 def _read(home: Path) -> Memory:
