@@ -19,6 +19,7 @@ import four_bits
 import lite0
 import minilm
 import resolving
+import running
 import sixteen_bits
 import spreading
 import table
@@ -157,6 +158,7 @@ TABLES: dict[str, Callable[[], list[Table]]] = {
     "ablation": ablation.tables,
     "table": table.tables,
     "sixteen_bits": sixteen_bits.tables,
+    "running": running.tables,
 }
 PARTS = (*MAKERS, *TABLES)
 

@@ -14,6 +14,7 @@ CODES = {
     "HaversackError": 1,
     "UsageError": 2,
     "JobError": 2,
+    "BudgetMissed": 3,
     "ConversionError": 4,
     "VerificationError": 5,
     "EnvironmentFault": 6,

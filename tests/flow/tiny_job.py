@@ -9,6 +9,8 @@ from torch import nn
 metric = "top1"
 input_names = ("image",)
 output_names = ("scores",)
+labels = ("across", "down", "rising", "falling")
+preprocess = [{"op": "scale", "factor": 1.0}]
 
 
 def data(seed, count):

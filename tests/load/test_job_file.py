@@ -34,6 +34,16 @@ def test_a_good_job_file_gives_everything(job_file):
     assert type(job.model()).__name__ == "Net"
 
 
+def test_labels_are_a_list_or_a_file_beside_the_job(job_file, tmp_path):
+    assert open_job(str(job_file())).labels == ()
+    assert open_job(str(job_file(more="labels = ['cat', 'dog']"))).labels == ("cat", "dog")
+    (tmp_path / "names.txt").write_bytes("\ufeffcat\r\nKätzchen\r\n".encode())
+    assert open_job(str(job_file(more="labels = 'names.txt'"))).labels == ("cat", "Kätzchen")
+    (tmp_path / "names.txt").write_bytes(b"cat\n\ndog\n")
+    with pytest.raises(JobError, match=r"labels: names.txt is no text with one label a line: label 2"):
+        open_job(str(job_file(more="labels = 'names.txt'")))
+
+
 def test_the_name_is_the_stem_or_the_folder(job_file, tmp_path):
     assert open_job(str(job_file())).name == tmp_path.name
     assert open_job(str(job_file(name="lite0.py"))).name == "lite0"
@@ -147,6 +157,12 @@ WRONG = [
     ("without = 'w4a8'", "without: is no list of precisions and parts"),
     ("without = (4,)", "without: is no list of precisions and parts"),
     ("preprocess = {'op': 'x'}", "preprocess: is no list of mappings"),
+    ("labels = np.arange(3)", "labels: is neither a list of strings nor the path of a text file; if it is your own"),
+    ("labels = [0, 1]", "labels: is neither a list of strings"),
+    ("labels = ('cat', '')", "labels: label 2: '' is no line"),
+    ("labels = ['cat\\n']", "labels: label 1"),
+    ("labels = 'nowhere.txt'", "labels: nowhere.txt cannot be read: No such file"),
+    ("labels = '.'", "labels: . cannot be read: Is a directory"),
 ]
 
 

@@ -5,6 +5,7 @@
     HaversackError
     ├── UsageError            exit 2    a flag, a budget, a recipe or a job file is wrong
     │   └── JobError          exit 2    what a job file gives cannot be used (shape, dtype, NaN, empty …)
+    ├── BudgetMissed          exit 3    what misses its budget was to be shipped, and nobody allowed that
     ├── ConversionError       exit 4    a layer cannot be exported or lowered
     ├── VerificationError     exit 5    an artefact is not what was asked for
     ├── EnvironmentFault      exit 6    the machine: disk, permissions, a crashed worker
@@ -12,7 +13,7 @@
     ├── Refused               exit 7    refused for security
     └── Interrupted           exit 130  stopped by the user; the same command resumes
 
-A missed budget (exit 3) is a result, not an error: the best effort is still written.
+Where a run misses its budget (exit 3), that is its result, not an error: the best effort is still written.
 """
 
 from __future__ import annotations
@@ -129,6 +130,12 @@ class UsageError(HaversackError):
 
 class JobError(UsageError):
     """What a job file gives cannot be used: a missing name, a wrong shape or dtype, NaN, an empty set."""
+
+
+class BudgetMissed(HaversackError):
+    """What misses its budget was to be shipped, and nobody allowed that."""
+
+    exit_code = EXIT_BUDGET_MISSED
 
 
 class ConversionError(HaversackError):

@@ -34,6 +34,7 @@ class Job:
             them as well.
         layer_precisions: which layers have which precision, as ``GLOB=PRECISION`` over module paths.
         without: names of the precisions and parts that no plan may use.
+        labels: of the classes, in order, for the bundle; or empty.
         source: the file or reference it was loaded from.
         models: returns architecture -> nn.Module in eval mode where the job gives several; ``model`` then serves none.
             ``load.architectures`` makes one job of each.
@@ -54,5 +55,6 @@ class Job:
     degraded: tuple[Mapping[str, Any], ...] = ()
     layer_precisions: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     source: str = ""
     models: Callable[[], Mapping[str, nn.Module]] | None = None

@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,7 +59,9 @@ class Recipe:
     architectures: Mapping[str, Architecture] = field(default_factory=dict)
 
 
+@cache
 def _converter() -> Converter:
+    """Return the one converter of this process: what it has learnt of a class is kept, which takes milliseconds."""
     from cattrs.preconf.json import make_converter
 
     converter = make_converter(forbid_extra_keys=True, omit_if_default=False)

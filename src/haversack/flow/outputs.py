@@ -215,6 +215,7 @@ def record_of(
     )
     proofs = _proofs(stage, {name: beside(steps.targets[name]) for name in best})
     record = replace(record, proofs=proofs, settings=dict(steps.settings))
+    record = replace(record, preprocess=tuple(steps.data.pipeline.data()), labels=steps.job.labels)
     record = memory.told(record, steps, best, {target: stage / BEST / target for target in best})
     own = [one for one in relocated if one.architecture == steps.architecture]
     return record, _choice(steps, own, wishes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from haversack.report import headline
 from haversack.report.files import JSON_NAME
 from haversack.report.record import CandidateRecord, Limit, Record
 from haversack.tools.data import golden_file
+from haversack.tools.data.comparison import Near, differing
 from haversack.tools.formats import encodings_file
 from haversack.tools.graph.injection import count, differences
 from haversack.tools.worker.again import twice
@@ -69,12 +70,16 @@ class Answer:
     """Every check of every target.
 
     Attributes:
-        out: the run's folder.
+        out: the run's folder, or the bundle's.
         checks: in order.
+        never: what is not to be used where something is wrong.
+        next_step: what to do then.
     """
 
     out: Path
     checks: tuple[Check, ...]
+    never: Path
+    next_step: str
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -96,8 +101,8 @@ class Answer:
             lines.append(f"{mark:<6} {check.target}: {check.name}: {check.text}")
             lines += [f"         - {fault}" for fault in check.faults if str(fault) != check.text]
         if self.faults:
-            lines.append(f"{counted(len(self.faults), 'fault')}: do not use what is in {self.out / BEST}")
-            lines.append(f"next: repeat the run's command into another --out; it stands in {self.out / JSON_NAME}")
+            lines.append(f"{counted(len(self.faults), 'fault')}: do not use what is in {self.never}")
+            lines.append(f"next: {self.next_step}")
         return lines
 
     def data(self) -> dict[str, Any]:
@@ -139,7 +144,9 @@ def verify(out: Path, sink: Sink = silent, device: str = "local") -> Answer:
     with devices.opened(device, Limits(call_seconds=CALL_SECONDS)) as there:
         _demand_some(there, [name for name in record.best if record.best_of(name)])
         checks = tuple(check for target in record.best for check in _target(out, record, target, there, sink))
-    return Answer(out, checks)
+    return Answer(
+        out, checks, out / BEST, f"repeat the run's command into another --out; it stands in {out / JSON_NAME}"
+    )
 
 
 def _demand_one(out: Path, record: Record) -> None:
@@ -166,7 +173,7 @@ def _target(out: Path, record: Record, target: str, device: Device, sink: Sink) 
         "hashes": (partial(_hashes, shipped), ()),
         "read back": (partial(_read_back, shipped), (*shipped.names, ARTIFACT, ENCODINGS)),
         "golden vectors": (partial(_golden, device, shipped), (*shipped.names, ARTIFACT, GOLDEN)),
-        "findings of the run": (partial(_verdict, record, candidate), ()),
+        "findings of the run": (partial(verdict, record, candidate), ()),
     }
     spoiled: set[str] = set()
     for number, (name, (look, needs)) in enumerate(looks.items()):
@@ -241,24 +248,43 @@ def _golden(device: Device, shipped: Shipped) -> tuple[str, list[Fault]]:
         raise NotThere(where_to_run(shipped.part, shipped.names[0]))
     artifact = shipped.artifact()
     vectors = golden_file.read(shipped.folder / GOLDEN)
-    main = shipped.folder / artifact.files[0].path
+    main = artifact.files[0].path
+    opening = Opening((shipped.folder / main).resolve(), shipped.target, artifact.session_options)
+    faults = replayed(device, opening, vectors, None if shipped.exact else _near, shipped.prefix + main)
+    how = "bit for bit" if shipped.exact else f"within {FLOAT_TOLERANCE:g} (it has float layers)"
+    where = "" if device.name == "local" else f" on {device.name}"
+    return f"{counted(len(vectors), 'vector')} in the runtime{where}, {how}", faults
+
+
+def replayed(
+    device: Device, opening: Opening, vectors: Sequence[golden_file.Golden], near: Near | None, where: str
+) -> list[Fault]:
+    """Run golden vectors in a runtime, in a process of its own, and return what is wrong with the outputs.
+
+    Args:
+        device: where.
+        opening: the file.
+        vectors: what goes in and must come out.
+        near: as ``differing`` takes it.
+        where: names the file in errors.
+
+    Raises:
+        NotThere: the device has no such runtime.
+        VerificationError: the runtime does not take the file, fails or hangs.
+    """
 
     def look() -> list[Fault]:
         faults: list[Fault] = []
-        handle = device.load(Opening(main.resolve(), shipped.target, artifact.session_options))
+        handle = device.load(opening)
         for number, vector in enumerate(vectors):
-            found = device.run(handle, vector.inputs)
-            faults += _differing(number, vector.outputs, found, exact=shipped.exact)
+            faults += differing(number, vector.outputs, device.run(handle, vector.inputs), near)
         device.unload(handle)
         return faults
 
     try:
-        faults = twice(look)
+        return twice(look)
     except WorkerFault as error:
-        raise VerificationError(_plainly(error, main), where=shipped.prefix + artifact.files[0].path) from error
-    how = "bit for bit" if shipped.exact else f"within {FLOAT_TOLERANCE:g} (it has float layers)"
-    where = "" if device.name == "local" else f" on {device.name}"
-    return f"{counted(len(vectors), 'vector')} in the runtime{where}, {how}", faults
+        raise VerificationError(_plainly(error, opening.path), where=where) from error
 
 
 def _plainly(error: WorkerFault, path: Path) -> str:
@@ -269,7 +295,7 @@ def _plainly(error: WorkerFault, path: Path) -> str:
     return text if error.type.startswith("haversack.") else f"the runtime says {text!r}"
 
 
-def _verdict(record: Record, candidate: CandidateRecord) -> tuple[str, list[Fault]]:
+def verdict(record: Record, candidate: CandidateRecord) -> tuple[str, list[Fault]]:
     """Say what the run itself found wrong with what it left, and the user did not allow.
 
     As in the run's own exit code, a file that misses its budget is not failed for being slower than float as well.
@@ -297,22 +323,6 @@ def _verdict(record: Record, candidate: CandidateRecord) -> tuple[str, list[Faul
 
 def _misses(limits: Sequence[Limit]) -> str:
     return "; ".join(headline.miss(limit) for limit in limits)
-
-
-def _differing(
-    number: int, wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], *, exact: bool
-) -> Iterator[Fault]:
-    for name in sorted({*wanted, *found}):
-        where = f"golden vector {number}, output {name}"
-        if name not in wanted or name not in found:
-            yield Fault(where, "the file does not give it" if name in wanted else "nothing is expected of it")
-            continue
-        mine, theirs = wanted[name], found[name]
-        if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
-            yield Fault(where, f"{theirs.dtype} {list(theirs.shape)} instead of {mine.dtype} {list(mine.shape)}")
-        elif mine.tobytes() != theirs.tobytes() and (exact or not _near(mine, theirs)):
-            different = int(np.count_nonzero(~np.equal(mine, theirs)))
-            yield Fault(where, f"{different} of {mine.size} values differ")
 
 
 def _near(wanted: np.ndarray, found: np.ndarray) -> bool:

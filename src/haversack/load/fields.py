@@ -3,7 +3,7 @@
 Needed: ``model()`` (or a string, see ``opening.py``) or ``models()`` (several architectures, see ``architectures.py``),
 ``calibration()``, ``evaluation()``, ``metric``.
 Optional: ``preprocess``, ``golden()``, ``baseline``, ``input_names``, ``output_names``, ``dims``, ``lengths``,
-``degraded``, ``layer_precisions``, ``without``.
+``degraded``, ``layer_precisions``, ``without``, ``labels``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from haversack.base import labels
 from haversack.base.errors import Fault, JobError, UsageError
 from haversack.base.job import Job
 from haversack.load.place import Place, nearest
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 STREAMS = ("calibration", "evaluation")
 OPTIONAL = (
     *("preprocess", "golden", "baseline", "input_names", "output_names", "dims", "lengths", "degraded"),
-    *("layer_precisions", "without"),
+    *("layer_precisions", "without", "labels"),
 )
 SEVERAL = "models"
 """The name that gives several architectures, in place of ``model``."""
+LARGEST_LABELS = 1 << 22
+"""Bytes of a file of labels."""
 MOST_LENGTHS = 16
 """Each is a signature of its own in a file that has no free lengths."""
 _EXAMPLE = {
@@ -80,6 +83,8 @@ def read(place: Place, *, model: str) -> Fields:
         faults.append(Fault(SEVERAL, "stands beside model: give one of them"))
     present = [name for name in needed if name in names]
     present += [name for name in OPTIONAL if names.get(name) is not None]
+    if isinstance(names.get("labels"), str):
+        faults += [Fault("labels", cause) for cause in _wrong_file(place)]
     for name in present:
         faults += [Fault(name, cause) for cause in _wrong("model" if name == model != SEVERAL else name, names[name])]
     if faults:
@@ -106,9 +111,32 @@ def _values(place: Place) -> dict[str, Any]:
     values["lengths"] = tuple(sorted(names.get("lengths") or ()))
     values["baseline"] = None if names.get("baseline") is None else float(names["baseline"])
     values["layer_precisions"] = tuple(f"{glob}={kind}" for glob, kind in (names.get("layer_precisions") or {}).items())
+    values["labels"] = _labels(place)
     values["without"] = tuple(names.get("without") or ())
     values["dims"] = {port: dict(axes) for port, axes in (names.get("dims") or {}).items()}
     return values
+
+
+def _labels(place: Place) -> tuple[str, ...]:
+    """Return the labels of a list, or of a text file that is named as the job file sees it.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or holds none.
+    """
+    given = place.names.get("labels") or ()
+    if not isinstance(given, str):
+        return tuple(given)
+    with (place.folder / given).open("rb") as stream:
+        return labels.typed(stream.read(LARGEST_LABELS))
+
+
+def _wrong_file(place: Place) -> Iterator[str]:
+    try:
+        _labels(place)
+    except OSError as error:
+        yield f"{place.names['labels']} cannot be read: {error.strerror}"
+    except ValueError as error:
+        yield f"{place.names['labels']} is no text with one label a line: {error}"
 
 
 def _misspelt(names: Mapping[str, Any]) -> Iterator[Fault]:
@@ -215,10 +243,20 @@ def _wrong_without(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the 
         yield 'is no list of precisions and parts, as in ("w4a8",)'
 
 
+def _wrong_labels(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the user wrote
+    if isinstance(value, str):  # a file: see _wrong_file
+        return
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        yield "is neither a list of strings nor the path of a text file; if it is your own, begin its name with _"
+    else:
+        yield from labels.faults(value)
+
+
 _SHAPED: Mapping[str, Callable[[Any], Iterator[str]]] = {
     "dims": _wrong_dims,
     "lengths": _wrong_lengths,
     "layer_precisions": _wrong_rules,
     "without": _wrong_without,
+    "labels": _wrong_labels,
 }
 """What is wrong with the values of names that hold more than one thing."""

@@ -348,6 +348,8 @@ class Record:
         architectures: name -> what it is, where the job gives several; then ``model`` and ``baseline`` are those of the
             best float model among them, which every drop is against, and ``floats`` those of what ships.
         between: target -> why the file of this architecture ships and no other's.
+        preprocess: what the job does to raw inputs, every setting said; it goes into the bundle.
+        labels: of the classes, in order; likewise.
         seconds: stage -> seconds it took.
         command: what repeats the run.
         created: when, ISO 8601 in UTC; empty when not told.
@@ -377,6 +379,8 @@ class Record:
     degraded: tuple[DegradedRecord, ...] = ()
     architectures: Mapping[str, ArchitectureRecord] = field(default_factory=dict, hash=False)
     between: Mapping[str, str] = field(default_factory=dict, hash=False)
+    preprocess: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    labels: tuple[str, ...] = ()
 
     def model_of(self, candidate: CandidateRecord) -> ModelFacts:
         """Return the model that a candidate was made of, before compression."""

@@ -35,6 +35,8 @@ PLATFORMS = ("android", "ios", "linux-arm", "browser")
 """Where a user may say that the artefact will run."""
 Opens = Callable[[Path, Mapping[str, str], int], None]
 """(path, session options, threads): opens the file elsewhere, and raises where the runtime does not survive that."""
+DELEGATE = "delegate"
+"""The session option that chooses what computes inside a runtime; a device sets it by measurement, never a file."""
 _elsewhere: ContextVar[Opens | None] = ContextVar("elsewhere", default=None)
 _SHOWN = 20
 
@@ -93,6 +95,8 @@ class Target:
         precisions: what a layer can be in its files.
         kernels: precision -> what computes a layer of it when the file runs, for each of ``precisions``.
         session_settings: the only session options that its artefacts may ask for.
+        delegates: values of the session option ``DELEGATE``; left out, the runtime's own choice computes.
+        overlapping: whether calls of one open file may overlap in several threads.
         arithmetic: how its integer kernels round, as ``Reference.arithmetic`` says.
         keeps_order: whether it runs a file's operations in the order in which they stand there.
     """
@@ -105,6 +109,8 @@ class Target:
     precisions: ClassVar[tuple[Precision, ...]] = PRECISIONS
     kernels: ClassVar[Mapping[Precision, str]] = {}
     session_settings: ClassVar[frozenset[str]] = frozenset()
+    delegates: ClassVar[tuple[str, ...]] = ()
+    overlapping: ClassVar[bool] = False
     arithmetic: ClassVar[str] = "law"
     keeps_order: ClassVar[bool] = True
 

@@ -62,6 +62,7 @@ class OnnxRuntime(Target):
         "palette": "float kernels, values looked up when the file is opened",
     }
     session_settings: ClassVar[frozenset[str]] = frozenset({PRECISION})
+    overlapping: ClassVar[bool] = True
     keeps_order: ClassVar[bool] = False
     file: str = "model.onnx"
     mapped_from: int = mapped.LEAST

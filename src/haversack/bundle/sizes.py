@@ -1,0 +1,25 @@
+"""What a file of a bundle weighs on its way to a device."""
+
+from __future__ import annotations
+
+from haversack.base.bundle import BundleFile
+from haversack.tools.codec import download
+from haversack.tools.trust.bundle import Bundle
+
+
+def travelling(bundle: Bundle, file: BundleFile) -> int:
+    """Return the bytes of a file in its download form (docs/spec/download.md), without a delta; 0 if it stays.
+
+    A model's were measured when it was made; what devices do not fetch stays where it was published.
+
+    Raises:
+        Refused: it is not the file that the manifest names.
+        MissingExtra: the package zstandard is not installed.
+    """
+    if file.role == "encodings":
+        return 0
+    artifact = bundle.artifacts.get(file.target)
+    for told in artifact.files if artifact is not None else ():
+        if told.path == file.name:
+            return told.download_bytes
+    return len(download.pack(bundle.read(file)))
