@@ -87,7 +87,7 @@ EXPORT int32_t haversack_rans_decode(uint32_t *states, uint32_t lanes, uint32_t 
                                      const uint8_t *symbols, uint64_t tables, uint8_t *found, uint64_t count,
                                      uint64_t *where) {
     struct models models = {of_runs, lengths, runs};
-    if (!lanes || lanes > MOST_LANES || *lane >= lanes || *read > held || tables > MOST_TABLES) {
+    if (!symbols || !lanes || lanes > MOST_LANES || *lane >= lanes || *read > held || tables > MOST_TABLES) {
         return ARGUMENTS;
     }
     int fault = fit(models, count, tables, where);

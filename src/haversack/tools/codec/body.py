@@ -33,9 +33,6 @@ def pack(content: bytes, tensors: Iterable[Stored] = ()) -> bytes:
     Args:
         content: the file.
         tensors: where it keeps tensors: hints, for fewer bytes.
-
-    Raises:
-        MissingExtra: the package zstandard is not installed.
     """
     data = np.frombuffer(content, np.uint8)
     cut, levels = models.fit(content, tensors)
@@ -68,7 +65,6 @@ def unpack(body: bytes, size: int, offset: int, version: int = 1) -> bytes:
 
     Raises:
         Refused: the body is malformed; says what and where.
-        MissingExtra: the package zstandard is not installed.
     """
     with _refused(offset, "sizes"):
         count, lanes, segments, directory, planned, packed = _sizes(body, size, version)

@@ -30,9 +30,6 @@ def pack(content: bytes, tensors: Iterable[Stored] = ()) -> bytes:
         content: the file.
         tensors: where it keeps tensors. They are hints: right ones make it smaller, and wrong ones only larger. What
             was packed without any is of version 1, for readers that know no other.
-
-    Raises:
-        MissingExtra: the package zstandard is not installed.
     """
     tensors = tuple(tensors)
     packed, form = body.pack(content, tensors), _SEGMENTS
@@ -52,7 +49,6 @@ def unpack(data: bytes, *, limit: int) -> bytes:
 
     Raises:
         Refused: it is not a whole download form of this version and nothing else, or says more than ``limit`` bytes.
-        MissingExtra: the package zstandard is not installed.
     """
     if len(data) < HEADER.size:
         raise Refused(f"a header of {HEADER.size} bytes ends after {len(data)}", where="byte 0 (header)")

@@ -62,9 +62,6 @@ def fit(content: bytes, tensors: Sequence[Stored], most: int) -> tuple[list[Grid
 
     Returns:
         The grids in the order of the file, and int64 [tables, 256].
-
-    Raises:
-        MissingExtra: the package zstandard is not installed.
     """
     grids: list[Grid] = []
     tables = np.zeros((0, 256), np.int64)

@@ -24,9 +24,6 @@ def fit(content: bytes, tensors: Iterable[Stored] = ()) -> tuple[list[Segment], 
     Args:
         content: the file.
         tensors: where it may keep tensors; what cannot be is left out.
-
-    Raises:
-        MissingExtra: the package zstandard is not installed.
     """
     known = _apart(tensors, len(content))
     products = product.find(content, known)
@@ -62,7 +59,7 @@ def _pieces(size: int, known: Sequence[Stored], taken: Sequence[Grid | Product])
 
 
 def _placed(pieces: Sequence[tuple[int, int]], chosen: Iterable[tuple[int, Choice]], count: int) -> list[Segment]:
-    """Return segments of pieces that lay one behind the other, each where it is in the file, behind ``count`` tables."""
+    """Return segments of pieces that lay end to end, each where it is in the file, with tables behind ``count``."""
     found: list[Segment] = []
     places = iter(pieces)
     start = stop = 0

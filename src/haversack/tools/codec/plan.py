@@ -54,7 +54,7 @@ class Run:
         return self.model >= FIRST_TABLE
 
     def pieces(self, most: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield its bytes in order, at most so many at a time: where they are, and the table of each, uint8 [bytes]."""
+        """Yield its bytes in order, at most so many at a time: where they are, and each one's table, uint8 [bytes]."""
         places = range(self.start, self.stop, self.stride)
         for low in range(0, len(self), most):
             part = places[low : low + most]
@@ -91,7 +91,7 @@ class Grid:
         return self.start + len(self)
 
     def pieces(self, most: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield its bytes in whole rows, about so many at a time: where they are, and the table of each, uint8 [bytes]."""
+        """Yield its bytes, whole rows, about so many at a time: where they are, and each one's table, uint8 [bytes]."""
         columns, width = np.frombuffer(self.columns, np.int8).astype(np.int16), len(self.columns)
         rows = np.frombuffer(self.rows, np.int8).astype(np.int16) + np.int16(self.base)
         step = max(most // width, 1)
