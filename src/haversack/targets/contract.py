@@ -353,7 +353,6 @@ def artifact_file(path: Path, folder: Path) -> ArtifactFile:
 
     Raises:
         OSError: it cannot be read.
-        MissingExtra: the package zstandard is not installed.
     """
     data = path.read_bytes()
     packed = len(download.pack(data))

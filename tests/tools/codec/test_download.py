@@ -180,7 +180,10 @@ def test_any_bytes_behind_a_header_are_refused(rest, kind, size):
         (b"", "byte 0 (header): a header of 48 bytes ends after 0"),
         (b"HVDL" + bytes(43), "byte 0 (header): a header of 48 bytes ends after 47"),
         (download.HEADER.pack(b"PK\3\4", 1, 1, 0, 0, b""), "byte 0 (magic): no download form begins like this"),
-        (download.HEADER.pack(b"HVDL", 2, 1, 0, 0, b""), "byte 4 (version): version 2 is unknown here, which reads 1"),
+        (
+            download.HEADER.pack(b"HVDL", 3, 1, 0, 0, b""),
+            "byte 4 (version): version 3 is unknown here, which reads 1 and 2",
+        ),
         (download.HEADER.pack(b"HVDL", 1, 3, 0, 0, b""), "byte 5 (form): form 3 and reserved 0"),
         (download.HEADER.pack(b"HVDL", 1, 1, 9, 0, b""), "byte 5 (form): form 1 and reserved 9"),
         (download.HEADER.pack(b"HVDL", 1, 1, 0, 101, b""), "byte 8 (length): the file has 101 bytes, and 100 are"),

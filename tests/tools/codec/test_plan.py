@@ -31,7 +31,7 @@ def test_round_trip(given_entries):
     cut, size = runs_of(given_entries)
     directory = plan.write(cut)
     assert len(directory) <= len(cut) * plan.MOST_ENTRY
-    assert plan.read(directory, len(cut), size, TABLES) == [run for runs in cut for run in runs]
+    assert plan.read(directory, len(cut), size, TABLES, 1) == [run for runs in cut for run in runs]
 
 
 def test_a_run_is_every_so_manieth_byte():
@@ -67,4 +67,4 @@ def test_by_hand():
 )
 def test_malformed(directory, segments, told):
     with pytest.raises(ValueError, match=told):
-        plan.read(bytes(directory), segments, 10, 1)
+        plan.read(bytes(directory), segments, 10, 1, 1)
