@@ -13,7 +13,8 @@ from rules.source import modules, package_folder
 
 BLOCKED = ("torch", "onnx", "onnx_ir", "onnxscript", "scipy", "jinja2", "altair", "vl_convert", "transformers")
 FIELD_HALF = (
-    "base", "tools", "bundle", "deliver", "run", "monitor", "flow.bundle", "flow.client", "flow.publish", "flow.tuned", "flow.deltas", "flow.hub",
+    "base", "tools", "bundle", "deliver", "run", "monitor",
+    "flow.bundle", "flow.client", "flow.publish", "flow.tuned", "flow.deltas", "flow.hub",
 )  # fmt: skip
 NEEDS_TORCH = ("tools.graph",)
 IMPORT_SECONDS = 0.100

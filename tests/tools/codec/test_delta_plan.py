@@ -72,14 +72,14 @@ def test_written_bytes_and_sizes_come_back():
     ],
 )
 def test_what_no_plan_says_is_refused(block, match):
-    from haversack.tools.codec.delta_plan import KINDS as known
+    from haversack.tools.codec.delta_plan import KINDS
 
-    listed = (*known, known[0])
+    listed = (*KINDS, KINDS[0])
     try:
         delta_plan.KINDS = listed
         data = delta_plan.write(TWO, [block])
     finally:
-        delta_plan.KINDS = known
+        delta_plan.KINDS = KINDS
     with pytest.raises(ValueError, match=match):
         delta_plan.read(data, 1000, sum(one.length for one in block.segments))
 

@@ -198,7 +198,7 @@ def unpack_bits(data: np.ndarray, at: int, rest: np.ndarray) -> np.ndarray:
     """
     place = at + np.cumsum(rest) - rest
     first = np.minimum(rest, 32)
-    return _window(data, place, first) | _window(data, place + first, rest - first) << np.uint64(32)
+    return np.asarray(_window(data, place, first) | _window(data, place + first, rest - first) << np.uint64(32))
 
 
 def _window(data: np.ndarray, place: np.ndarray, rest: np.ndarray) -> np.ndarray:

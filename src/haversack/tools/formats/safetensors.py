@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from haversack.base.errors import Refused
 from haversack.base.stored import Stored
@@ -75,5 +75,5 @@ def _tensors(header: dict[str, Any], base: int) -> Iterator[Stored]:
             yield stored(name, base + start, end - start, _DTYPES[dtype], tuple(shape))
 
 
-def _whole(value: object) -> bool:
+def _whole(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
