@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from accounting import Table
 from artefacts import TARGET, Artefacts, Figures, opened
 from peers import dynamic, static
@@ -87,7 +89,7 @@ def peer(made: Artefacts) -> Figures:
             for row in range(len(sample[0]))
         )
         static(floats.opening.path, path, rows, "MinMax")
-    return made.scored(Opening(path, TARGET, made.options), floats.artifact)
+    return replace(made.scored(Opening(path, TARGET, made.options), floats.artifact), bytes=path.stat().st_size)
 
 
 def _row(name: str, made: Artefacts, simple: Figures, ours: Figures) -> tuple[str, ...]:
