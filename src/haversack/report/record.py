@@ -348,11 +348,9 @@ class Record:
         architectures: name -> what it is, where the job gives several; then ``model`` and ``baseline`` are those of the
             best float model among them, which every drop is against, and ``floats`` those of what ships.
         between: target -> why the file of this architecture ships and no other's.
-        preprocess: what the job does to raw inputs, every setting said; it goes into the bundle.
-        labels: of the classes, in order; likewise.
+        preprocess, labels: what the job does to raw inputs, every setting said, and its classes: for the bundle.
         seconds: stage -> seconds it took.
-        command: what repeats the run.
-        created: when, ISO 8601 in UTC; empty when not told.
+        command, created: what repeats the run, and when it was, ISO 8601 in UTC; empty when not told.
         allowed: kinds of findings that the user allowed.
         next_step: the command to type next.
     """
