@@ -28,8 +28,9 @@ def test_a_wrong_passphrase_is_told(tmp_path):
     for wrong in ("", "wrong"):
         with pytest.raises(UsageError) as caught:
             private_file.read(tmp_path / "key.pem", wrong)
-        assert "right" not in str(caught.value)
-        assert "wrong" not in str(caught.value)
+        told = str(caught.value).replace(str(tmp_path), "")
+        assert "right" not in told
+        assert "wrong" not in told
 
 
 def test_a_key_without_passphrase_is_read_with_one_given(tmp_path):
