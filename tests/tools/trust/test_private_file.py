@@ -24,13 +24,12 @@ def test_what_is_written_is_read(tmp_path, kind, passphrase):
 
 
 def test_a_wrong_passphrase_is_told(tmp_path):
-    private_file.create(tmp_path / "key.pem", private_file.pem(Ed25519PrivateKey.generate(), "right"))
-    for wrong in ("", "wrong"):
+    private_file.create(tmp_path / "key.pem", private_file.pem(Ed25519PrivateKey.generate(), "open sesame"))
+    for wrong in ("", "open barley"):
         with pytest.raises(UsageError) as caught:
             private_file.read(tmp_path / "key.pem", wrong)
-        told = str(caught.value).replace(str(tmp_path), "")
-        assert "right" not in told
-        assert "wrong" not in told
+        assert "sesame" not in str(caught.value)
+        assert "barley" not in str(caught.value)
 
 
 def test_a_key_without_passphrase_is_read_with_one_given(tmp_path):
