@@ -75,11 +75,17 @@ def fit(content: bytes, tensors: Sequence[Stored], most: int) -> tuple[list[Grid
         counted = [(each, _counts(each)) for each in matrices]
         lengths = _lengths(_joint([counts for _, counts in counted]))
         counted = [(each, counts) for each, counts in counted if _saves(each, counts, lengths)]
-        if counted:
-            joint = _joint([counts for _, counts in counted])
-            low, high = _ends(joint.sum(axis=1))
+        if not counted:
+            continue
+        joint = _joint([counts for _, counts in counted])
+        low, high = _ends(joint.sum(axis=1))
+        ladder = _folded(joint, low, high)
+        used = np.unique(ladder, axis=0)  # what stands there twice takes next to nothing
+        bits = entropy.of_counts(used).sum() + segments.model_bits(used).sum()
+        bits += sum(_said(each) for each, _ in counted)
+        if bits < sum(_plain(counts) for _, counts in counted):
             grids += [_grid(each, len(tables) - low, low, high) for each, _ in counted]
-            tables = np.concatenate([tables, _folded(joint, low, high)])
+            tables = np.concatenate([tables, ladder])
     return sorted(grids, key=lambda grid: grid.start), tables
 
 
@@ -176,13 +182,23 @@ def _prices(chosen: np.ndarray) -> np.ndarray:
 
 def _saves(matrix: _Matrix, counts: np.ndarray, lengths: np.ndarray) -> bool:
     """Say whether a grid is shorter than a table of its own for all of a matrix, and than Zstandard makes it."""
-    classes = sum(_prices(each)[each + _WIDEST].sum() for each in (matrix.rows, matrix.columns))
-    bits = int((counts * lengths).sum() + classes) * (entropy.UNIT // 256)
-    whole = counts.sum(axis=0)
-    if bits >= entropy.of_counts(whole) + segments.model_bits(whole):
+    bits = int((counts * lengths).sum()) * (entropy.UNIT // 256) + _said(matrix)
+    if bits >= _plain(counts):
         return False
     packed = zstd.compress(matrix.weights.tobytes(), zstd.QUICK)
     return bits < len(packed) * 8 * entropy.UNIT
+
+
+def _said(matrix: _Matrix) -> int:
+    """Return the bits of a matrix's classes, in 1/4096 bit."""
+    said = sum(int(_prices(each)[each + _WIDEST].sum()) for each in (matrix.rows, matrix.columns))
+    return said * (entropy.UNIT // 256)
+
+
+def _plain(counts: np.ndarray) -> int:
+    """Return the bits of a matrix with one table, or stored, in 1/4096 bit."""
+    whole = counts.sum(axis=0)
+    return min(int(entropy.of_counts(whole) + segments.model_bits(whole)), int(whole.sum()) * 8 * entropy.UNIT)
 
 
 def _ends(used: np.ndarray) -> tuple[int, int]:
