@@ -3,9 +3,9 @@
 A step of training moves a weight by what its output's error and its input have in common. So the changes of a whole
 row, and of a whole column, are loud or quiet together, and those of a row have one sign where its inputs have. The
 table of a word is the class of its row plus that of its column (the lowest rung is silence, and has no columns). There
-are ladders for words of any sign and for rows that lean to one side; a row that leans to the other is coded negated.
-Classes and tables are found in turns, each the best for the other (S. Lloyd, "Least squares quantization in PCM",
-1982).
+are ladders for words of any sign and for rows that lean to one side; a row that leans to the other one is coded
+negated. Classes and tables are found in turns, each the best for the other (S. Lloyd, "Least squares quantization in
+PCM", 1982).
 """
 
 from __future__ import annotations

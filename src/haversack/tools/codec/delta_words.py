@@ -207,4 +207,4 @@ def _window(data: np.ndarray, place: np.ndarray, rest: np.ndarray) -> np.ndarray
     for step in range(5):
         found |= data[byte + step].astype(np.uint64) << np.uint64(8 * step)
     found >>= (place & 7).astype(np.uint64)
-    return found & ((np.uint64(1) << rest.astype(np.uint64)) - np.uint64(1))
+    return np.asarray(found & ((np.uint64(1) << rest.astype(np.uint64)) - np.uint64(1)))
