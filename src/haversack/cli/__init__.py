@@ -34,6 +34,14 @@ COMMANDS = {
     "doctor": "Tell what is installed, what each target can do here, and what adds the rest.",
 }
 
+VERBS = {
+    "delta": {
+        "make": "Write what makes the new file from the old one; works on model files and on any other.",
+        "apply": "Write the new file from the old one and a delta, checked against the hash that the delta states.",
+    }
+}
+"""Commands that have verbs of their own, each a function of the command's file -> what it does."""
+
 NEEDED = {
     "job": ("what is to be packed", "a job file, module:callable or a recipe.toml", "job.py"),
     "out": ("the folder of a run", "the one that pack was given with --out", "out"),
@@ -70,7 +78,13 @@ def app() -> App:
         suppress_keyboard_interrupt=False,  # we say what comes next
     )
     for name, line in COMMANDS.items():
-        application.command(f"haversack.cli.{name}:{name}", name=name, help=line)
+        if name not in VERBS:
+            application.command(f"haversack.cli.{name}:{name}", name=name, help=line)
+            continue
+        group = App(name=name, help=line, help_format="plaintext", default_parameter=application.default_parameter)
+        for verb, text in VERBS[name].items():
+            group.command(f"haversack.cli.{name}:{verb}", name=verb, help=text)
+        application.command(group)
     return application
 
 

@@ -60,22 +60,26 @@ def client(
 
     with results(as_json=json), display() as sink:
         device = Client(home, repository, root, device=_device(home, when, within, most, quota), sink=sink)
-        if task == "update":
-            told, lines = _updated(device, _line(line, name, task))
-        elif task == "rollback":
-            back = device.rollback(_line(line, name, task))
-            told = {"version": back.version, "sequence": back.sequence, "target": back.target}
-            lines = [f"{_line(line, name, task)} {back.version} is in use"]
-        elif task == "status":
-            state = device.status()
-            told, lines = state.data(), state.lines()
-        else:
-            told, lines = _key(device, task, name)
+        told, lines = _done(device, task, line, name)
     if json:
         say_json(told)
     for text in () if json else lines:
         say(text)
     return 0
+
+
+def _done(device: Client, task: str, line: str | None, name: str | None) -> tuple[dict[str, Any], list[str]]:
+    if task == "update":
+        return _updated(device, _line(line, name, task))
+    if task == "status":
+        state = device.status()
+        return state.data(), state.lines()
+    if task != "rollback":
+        return _key(device, task, name)
+    of = _line(line, name, task)
+    back = device.rollback(of)
+    told = {"version": back.version, "sequence": back.sequence, "target": back.target}
+    return told, [f"{of} {back.version} is in use"]
 
 
 def _updated(device: Client, line: str) -> tuple[dict[str, Any], list[str]]:
@@ -127,7 +131,7 @@ def _line(line: str | None, name: str | None, task: str) -> str:
 
 
 def _device(home: Path, when: str, within: float | None, most: str, quota: str) -> Device:
-    from haversack.base import budget
+    from haversack.base.errors import UsageError
     from haversack.deliver.bandwidth import Allowed
     from haversack.deliver.home import Home
     from haversack.deliver.store import QUOTA
@@ -136,8 +140,9 @@ def _device(home: Path, when: str, within: float | None, most: str, quota: str) 
     from haversack.run.source import lacks
 
     conditions = tuple(word.strip() for word in when.split(",") if word.strip())
-    fetched = budget.parse(f"download={most}").download if most else None
-    held = budget.parse(f"size={quota}").size if quota else None
+    if within is not None and not within >= 0:  # not a number is none either
+        raise UsageError("it is no number of seconds", where=f"--within {within}", next_step="--within 60")
+    fetched, held = _bytes("--most", most), _bytes("--quota", quota)
     runtimes = tuple(target for target in ACCEPTED if not lacks(target))
     return Device(
         Home(home.expanduser()),
@@ -146,3 +151,15 @@ def _device(home: Path, when: str, within: float | None, most: str, quota: str) 
         when=conditions,
         allowed=Allowed(within, fetched),
     )
+
+
+def _bytes(flag: str, text: str) -> int | None:
+    from haversack.base import budget
+    from haversack.base.errors import UsageError
+
+    if not text:
+        return None
+    try:
+        return budget.parse(f"size={text.replace(',', ' ')}").size
+    except UsageError as error:
+        raise UsageError(f"{text!r} is no number of bytes", where=flag, next_step=f"{flag} 20MB") from error

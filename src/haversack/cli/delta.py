@@ -5,19 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from cyclopts import App, Parameter
-
 from haversack.cli.terminal import say, say_json
 
-delta = App(
-    name="delta",
-    help="Make a file from an older one and what changed.",
-    help_format="plaintext",
-    default_parameter=Parameter(negative="", show_default=lambda value: value or None),
-)
 
-
-@delta.command
 def make(
     old: Path, new: Path, patch: Path, *, codec: Literal["hvd1", "bsdiff", "auto"] = "auto", json: bool = False
 ) -> int:
@@ -47,7 +37,6 @@ def make(
     return 0
 
 
-@delta.command
 def apply(old: Path, patch: Path, new: Path, *, json: bool = False) -> int:
     """Write the new file from the old one and a delta, checked against the hash that the delta states.
 

@@ -38,11 +38,19 @@ def publish(
     json:
         Print JSON.
     """
+    from haversack.flow import deltas
     from haversack.flow import publish as flow
 
     with display() as sink:
         done = flow.publish(
-            bundle, line=line, repository=repository, keys=keys, encrypt=encrypt, devices=devices, sink=sink
+            bundle,
+            line=line,
+            repository=repository,
+            keys=keys,
+            encrypt=encrypt,
+            devices=devices,
+            delta=deltas.smallest,
+            sink=sink,
         )
     if json:
         say_json(done.data())

@@ -169,6 +169,8 @@ class Slots:
         Raises:
             EnvironmentFault: there is nothing to go back to; what is in use still is.
         """
+        if not self.folder.is_dir():
+            raise EnvironmentFault("nothing is installed", where=self.folder.name)
         with self._alone():
             pointer = self.pointer()
             if pointer.current is not None and sequence not in (0, pointer.current.sequence):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -100,6 +100,15 @@ def make(old: bytes, new: bytes, codec: Codec = "auto") -> dict[str, bytes]:
     if codec in {"bsdiff", "auto"}:
         found["bsdiff"] = delta.wrapped(old, new, bsdiff.make(old, new))
     return dict(sorted(found.items(), key=lambda pair: len(pair[1])))
+
+
+def smallest(old: bytes, new: bytes) -> tuple[Literal["hvd1"], bytes]:
+    """Return the smaller delta of both codecs for ``publish``; its header says which one it is.
+
+    Raises:
+        MissingExtra: as ``make``.
+    """
+    return "hvd1", next(iter(make(old, new).values()))
 
 
 def make_file(old: Path, new: Path, out: Path, codec: Codec = "auto") -> Made:
