@@ -15,6 +15,7 @@ PROBE_BYTES = 1 << 16
 """Of the first blob, fetched before anything is chosen; they are kept, so nothing is fetched twice."""
 MOST_PAST = 12
 _LARGEST = 1 << 16
+_MOST = 1e18
 _HALVED = 0.5
 """What a transfer weighs against the one after it."""
 _LEAST_BYTES = 1 << 14
@@ -139,9 +140,11 @@ def read(path: Path) -> Past:
     """Return what was remembered; nothing where the file is missing or none: it is no more than a hint."""
     try:
         with path.open("rb") as stream:
-            return canonical.loads(stream.read(_LARGEST + 1), Past, where=str(path), limit=_LARGEST)
+            found = canonical.loads(stream.read(_LARGEST + 1), Past, where=str(path), limit=_LARGEST)
     except (OSError, Refused):
         return Past()
+    told = [(one.bytes, one.wait_seconds, one.seconds) for one in found.transfers] + [tuple(found.work.values())]
+    return found if all(0 <= value <= _MOST for each in told for value in each) else Past()
 
 
 def write(past: Past, path: Path) -> None:

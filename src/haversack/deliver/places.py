@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote
 
 from haversack.base.errors import UsageError
 from haversack.deliver.s3 import bucket
@@ -18,10 +19,12 @@ def opened(name: str) -> Storage:
     """
     if name.startswith("s3://"):
         return bucket(name)
-    if "://" in name.removeprefix("file://") or not name:
+    if name.startswith("file:///"):
+        return Folder(Path(unquote(name.removeprefix("file://"))))
+    if "://" in name or not name:
         raise UsageError(
             f"{name[:80]!r} is no place to publish to: a folder, or s3://BUCKET/PREFIX",
             where="--repository",
             next_step="publish to the folder or bucket that the web server serves",
         )
-    return Folder(Path(name.removeprefix("file://")))
+    return Folder(Path(name))

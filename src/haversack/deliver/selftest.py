@@ -16,7 +16,7 @@ ENTRY = "haversack.deliver.trial:methods"
 GREETING = "hello"
 """What a worker is asked first, before it knows of any model."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-_NOTHING_TOLD = -1.0
+_NOTHING_TOLD, _MOST_TOLD = -1.0, 1e15
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _verdict(told: Mapping[str, Any]) -> Verdict:
 
 def _number(told: Mapping[str, Any], name: str) -> float:
     value = told.get(name)
-    return float(value) if isinstance(value, int | float) else _NOTHING_TOLD
+    return float(value) if isinstance(value, int | float) and abs(value) <= _MOST_TOLD else _NOTHING_TOLD
 
 
 def _fault(told: object) -> Fault:

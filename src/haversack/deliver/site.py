@@ -36,10 +36,15 @@ class Site:
             UsageError: a device does not read such a URL.
         """
         text = str(repository)
-        if "://" not in text:
-            return cls(Path(text).expanduser().resolve().as_uri(), bounds)
-        if urlsplit(text).scheme not in {"http", "https", "file"} or urlsplit(text).query:
-            step = "name the address at which the bucket or the folder is served"
+        step = "name the address at which the bucket or the folder is served"
+        try:
+            if "://" not in text:
+                return cls(Path(text).expanduser().resolve().as_uri(), bounds)
+            readable = urlsplit(text).scheme in {"http", "https", "file"} and not urlsplit(text).query
+        except (ValueError, RuntimeError) as error:  # half an IPv6 address, ~nobody
+            cause = f"{text[:100]!r} is no URL and no folder: {error}"
+            raise UsageError(cause, where="--repository", next_step=step) from error
+        if not readable:
             raise UsageError(
                 f"a device reads http, https and file, not {text[:100]!r}", where="--repository", next_step=step
             )

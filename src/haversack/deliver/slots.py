@@ -20,7 +20,8 @@ from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 
 CURRENT, QUARANTINE, LOCK = "current", "quarantine.json", "lock"
-_LARGEST = 1 << 16
+_LARGEST = 1 << 19
+"""Of 64 reasons of 400 signs, each up to 12 bytes in canonical form."""
 _MOST_QUARANTINED = 64
 _LONGEST_REASON = 400
 _LOADING_SECONDS = 120.0
@@ -198,7 +199,8 @@ class Slots:
         """
         atomic.make_folder(self.folder)
         others = [bad for bad in self.quarantined() if bad.sequence != sequence]
-        bad = Bad(sequence, version, reason[:_LONGEST_REASON], round(time.time(), 3))
+        said = reason[:_LONGEST_REASON].encode(errors="replace").decode()  # a child may say half a surrogate pair
+        bad = Bad(sequence, version, said, round(time.time(), 3))
         self._write(QUARANTINE, Quarantine(releases=(*others, bad)[-_MOST_QUARANTINED:]))
 
     def remove_leftovers(self) -> None:

@@ -104,10 +104,11 @@ def _file(url: str, start: int) -> Iterator[Answer]:
         raise kind(f"it cannot be read: {atomic.why(error)}", where=url) from error
     except ValueError as error:
         raise Refused(f"it names no file: {error}", where=url[:200]) from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise EnvironmentFault("it is no regular file", where=url)
     with io.FileIO(descriptor) as stream:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise EnvironmentFault("it is no regular file", where=url)
         if start > found.st_size:
             raise NoSuchRange(f"it has {found.st_size} bytes, and byte {start} was asked for", where=url)
         stream.seek(start)
