@@ -57,7 +57,7 @@ class _Reader:
         self.skip(size)
         return bytes(self.data[start : self.at]).decode("utf-8", "replace")
 
-    def value(self, kind: int, depth: int = 0) -> object:
+    def value(self, kind: int, depth: int = 0) -> float | None:
         """Read a value; only numbers are returned."""
         if kind in _SCALARS:
             return self.number(_SCALARS[kind])
