@@ -4,8 +4,8 @@
 
     load → profile → compress → lower → verify → measure → choose → bundle → deliver → run → monitor
 
-Every stage that exists is a folder: so far ``load`` to ``choose``, ``report``, which tells what they found, and
-``bundle``. To read the code, open ``flow/pack.py``: the product as a page of plain calls.
+Every stage is a folder, and so is ``report``, which tells what the first seven found; ``monitor`` does not exist yet.
+To read the code, open ``flow/pack.py``: the workshop as a page of plain calls; ``flow/client.py`` is a device's.
 
 Names are loaded on first use, so that importing haversack is cheap.
 
