@@ -33,8 +33,8 @@ def client(
     Parameters
     ----------
     task:
-        update a line; status tells what is installed; rollback a line to the release before; enrol makes this device's
-        key, for encrypted releases; key shows its public half.
+        update or rollback a line; status tells what is installed; enrol makes this device's key, and key shows its
+        public half.
     name:
         The model line; for enrol a name for the device.
     line:
@@ -63,9 +63,7 @@ def client(
         if task == "update":
             told, lines = _updated(device, _line(line, name, task))
         elif task == "rollback":
-            back = device.rollback(_line(line, name, task))
-            told = {"version": back.version, "sequence": back.sequence, "target": back.target}
-            lines = [f"{_line(line, name, task)} {back.version} is in use"]
+            told, lines = _rolled_back(device, _line(line, name, task))
         elif task == "status":
             state = device.status()
             told, lines = state.data(), state.lines()
@@ -83,6 +81,12 @@ def _updated(device: Client, line: str) -> tuple[dict[str, Any], list[str]]:
 
     done = device.update(line)
     return unstructure(done), _words(done)
+
+
+def _rolled_back(device: Client, line: str) -> tuple[dict[str, Any], list[str]]:
+    back = device.rollback(line)
+    told = {"version": back.version, "sequence": back.sequence, "target": back.target}
+    return told, [f"{line} {back.version} is in use"]
 
 
 def _words(done: Outcome) -> list[str]:
