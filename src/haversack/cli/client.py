@@ -33,8 +33,8 @@ def client(
     Parameters
     ----------
     task:
-        update a line; status tells what is installed; rollback a line to the release before; enrol makes this device's
-        key, for encrypted releases; key shows its public half.
+        update or rollback a line; status tells what is installed; enrol makes this device's key, and key shows its
+        public half.
     name:
         The model line; for enrol a name for the device.
     line:
@@ -74,12 +74,9 @@ def _done(device: Client, task: str, line: str | None, name: str | None) -> tupl
     if task == "status":
         state = device.status()
         return state.data(), state.lines()
-    if task != "rollback":
-        return _key(device, task, name)
-    of = _line(line, name, task)
-    back = device.rollback(of)
-    told = {"version": back.version, "sequence": back.sequence, "target": back.target}
-    return told, [f"{of} {back.version} is in use"]
+    if task == "rollback":
+        return _rolled_back(device, _line(line, name, task))
+    return _key(device, task, name)
 
 
 def _updated(device: Client, line: str) -> tuple[dict[str, Any], list[str]]:
@@ -87,6 +84,12 @@ def _updated(device: Client, line: str) -> tuple[dict[str, Any], list[str]]:
 
     done = device.update(line)
     return unstructure(done), _words(done)
+
+
+def _rolled_back(device: Client, line: str) -> tuple[dict[str, Any], list[str]]:
+    back = device.rollback(line)
+    told = {"version": back.version, "sequence": back.sequence, "target": back.target}
+    return told, [f"{line} {back.version} is in use"]
 
 
 def _words(done: Outcome) -> list[str]:

@@ -5,8 +5,13 @@ Whatever a blob says of itself, no more bytes are made than the release's file h
 
 from __future__ import annotations
 
+import contextlib
+import mmap
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from haversack.base.errors import EnvironmentFault, Refused
 from haversack.base.release import DELTAS, Blob, ReleaseFile
@@ -40,47 +45,60 @@ class Rebuilder:
             Refused: it is no such blob, or the result is not the file.
             EnvironmentFault: a file cannot be read or written.
         """
-        plain = fetched if self.key is None else self._decrypted(fetched, blob, self.key)
+        plain = fetched if self.key is None else fetched.with_suffix(OPENED)
         try:
-            if blob.form == "plain" and plain is fetched and blob.sha256 == file.sha256:
+            if self.key is not None:
+                _decrypt(fetched, plain, self.key, blob.bytes)
+            elif blob.form == "plain" and blob.sha256 == file.sha256:
                 self.store.adopt(fetched, file.sha256)
                 return
-            data = self._content(blob, plain, file)
-            if len(data) != file.bytes:
-                raise Refused(f"it became {len(data)} bytes, and the release says {file.bytes}", where=file.name)
-            with self.store.adding(file.sha256) as stream:
-                stream.write(data)
+            with self.store.adding(file.sha256) as target:
+                self._make(blob, plain, file, target)
             fetched.unlink(missing_ok=True)
         finally:
             if plain is not fetched:
                 plain.unlink(missing_ok=True)
 
-    def _content(self, blob: Blob, plain: Path, file: ReleaseFile) -> bytes:
-        from haversack.tools.codec import download
-
-        with atomic.told(plain, "read what was fetched"):
-            data = plain.read_bytes()
-        if blob.form == "plain":
-            return data
-        if blob.form == "download":
-            return download.unpack(data, limit=file.bytes)
-        assert blob.form in DELTAS
-        if not self.store.sound(blob.base):
+    def _make(self, blob: Blob, plain: Path, file: ReleaseFile, target: BinaryIO) -> None:
+        if blob.form in DELTAS and not self.store.sound(blob.base):
             raise EnvironmentFault("the file that the delta begins from is damaged", where=file.name)
-        with atomic.told(self.store.path(blob.base), "read the file that a delta begins from"):
-            base = self.store.path(blob.base).read_bytes()
         if blob.form == "hvd1":
             from haversack.tools.codec import delta
 
-            return delta.apply(base, data, limit=file.bytes)
-        from haversack.tools.codec import bsdiff
+            with _mapped(self.store.path(blob.base)) as base, _mapped(plain) as data:
+                delta.apply_to(base, data, target.write, limit=file.bytes)
+            return
+        with _mapped(plain) as data:
+            target.write(self._whole(blob, bytes(data), file.bytes))
 
-        return bsdiff.apply(base, data, limit=file.bytes)
+    def _whole(self, blob: Blob, data: bytes, limit: int) -> bytes:
+        if blob.form == "download":
+            from haversack.tools.codec import download
 
-    def _decrypted(self, fetched: Path, blob: Blob, key: bytes) -> Path:
-        from haversack.tools.trust import stream
+            return download.unpack(data, limit=limit)
+        if blob.form == "bsdiff":
+            from haversack.tools.codec import bsdiff
 
-        plain = fetched.with_suffix(OPENED)
-        with atomic.told(plain, "decrypt what was fetched"), fetched.open("rb") as source, plain.open("wb") as target:
-            stream.decrypt(source, target, key, limit=blob.bytes)
-        return plain
+            with _mapped(self.store.path(blob.base)) as base:
+                return bsdiff.apply(base, data, limit=limit)
+        if len(data) > limit:
+            raise Refused(f"it has {len(data)} bytes, and {limit} are allowed", where="plain")
+        return data
+
+
+def _decrypt(fetched: Path, plain: Path, key: bytes, limit: int) -> None:
+    from haversack.tools.trust import stream
+
+    with atomic.told(plain, "decrypt what was fetched"), fetched.open("rb") as source, plain.open("wb") as target:
+        stream.decrypt(source, target, key, limit=limit)
+
+
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[memoryview]:
+    """Yield the bytes of a file, mapped: what is not touched takes no memory."""
+    with atomic.told(path, "read what an update is made of"), path.open("rb") as stream:
+        if not os.fstat(stream.fileno()).st_size:
+            yield memoryview(b"")
+            return
+        # It is unmapped with its last view, which an exception may still hold.
+        yield memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))

@@ -22,6 +22,7 @@ from haversack.base.errors import EnvironmentFault
 from haversack.flow.client import Client
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.timeout(1500)  # half a minute each, but on a machine that others use too
 OLD, NEW = 2.0, 3.0
 
 
