@@ -190,7 +190,7 @@ def test_words_of_a_new_key(home):
         (("rotate", "keys", "--role", "targets", "--repository", "http://x/y"), 2, "no place to publish to", ""),
         (("rotate", "keys", "--role", "targets", "--repository", "s3://"), 2, "s3://", ""),
         (("burn", "keys"), 2, '"init", "rotate", "revoke"', "haversack keys --help"),
-        ((), 2, "what to do with keys is missing", "haversack keys init keys"),
+        ((), 2, "what to do with keys is missing", "haversack keys init"),
         (("init",), 2, "the folder of keys is missing", "haversack keys init keys"),
         (("rotate", "keys", "--rol", "targets"), 2, "did you mean --role?", ""),
     ],
@@ -203,29 +203,20 @@ def test_what_keys_is_told_wrongly(home, words, code, said, step):
     assert said in done.err
     assert step in done.err
     assert done.out == ""
-    assert {name for name in content(home) if not name.startswith(".")} == set(before)
-    assert content(home / "keys") == content(home / "keys") | {
-        name.removeprefix("keys/"): data for name, data in before.items() if name.startswith("keys/")
-    }
+    assert content(home) == before
 
 
-@pytest.mark.parametrize("spoil", ["other key", "text", "empty", "readable", "link"])
+@pytest.mark.parametrize("spoil", ["other key", "text", "empty", "readable"])
 def test_a_key_that_is_none_signs_nothing(home, spoil):
     path = Path("keys/timestamp.pem")
     if spoil == "other key":
         path.write_bytes(Path("keys/snapshot.pem").read_bytes())
     elif spoil == "readable":
         path.chmod(0o644)
-    elif spoil == "link":
-        path.rename("elsewhere")
-        path.symlink_to(Path("elsewhere").resolve())
     else:
         path.write_text("no key" if spoil == "text" else "")
     before = content(home / "site")
     done = typed("timestamp", *PLACES, "--json")
-    if spoil == "link" and done.code == 0:
-        assert released(home) == "1.0.0"
-        return
     assert done.code == done.json["exit_code"] != 0
     assert "Traceback" not in done.err
     assert content(home / "site") == before
