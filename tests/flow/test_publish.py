@@ -185,7 +185,7 @@ def test_what_is_wrong_is_told(home, capsys, words, said):
     "words, step",
     [
         (["keys", "rotate"], "haversack keys rotate keys"),
-        (["publish", "--line", "digits"], "digits-1.0.0.haversack --line digits --repository site --keys keys"),
+        (["publish", "--line", "digits"], "digits-1.3.0.haversack --line digits --repository site --keys keys"),
         (["timestamp"], "haversack timestamp --repository site --keys keys"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
