@@ -40,8 +40,10 @@ class Rebuilder:
             Refused: it is no such blob, or the result is not the file.
             EnvironmentFault: a file cannot be read or written.
         """
-        plain = fetched if self.key is None else self._decrypted(fetched, blob, self.key)
+        plain = fetched if self.key is None else fetched.with_suffix(OPENED)
         try:
+            if self.key is not None:
+                _decrypt(fetched, plain, blob, self.key)
             if blob.form == "plain" and plain is fetched and blob.sha256 == file.sha256:
                 self.store.adopt(fetched, file.sha256)
                 return
@@ -77,10 +79,9 @@ class Rebuilder:
 
         return bsdiff.apply(base, data, limit=file.bytes)
 
-    def _decrypted(self, fetched: Path, blob: Blob, key: bytes) -> Path:
-        from haversack.tools.trust import stream
 
-        plain = fetched.with_suffix(OPENED)
-        with atomic.told(plain, "decrypt what was fetched"), fetched.open("rb") as source, plain.open("wb") as target:
-            stream.decrypt(source, target, key, limit=blob.bytes)
-        return plain
+def _decrypt(fetched: Path, plain: Path, blob: Blob, key: bytes) -> None:
+    from haversack.tools.trust import stream
+
+    with atomic.told(plain, "decrypt what was fetched"), fetched.open("rb") as source, plain.open("wb") as target:
+        stream.decrypt(source, target, key, limit=blob.bytes)
