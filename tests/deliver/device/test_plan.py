@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from haversack.base.bundle import MANIFEST, BundleFile, Manifest, Variant
 from haversack.base.errors import EnvironmentFault, HaversackError, Refused
@@ -219,3 +221,34 @@ def test_a_wrong_key_opens_nothing(store, fetched, tmp_path, key):
         Rebuilder(store, key).rebuild(blob, place, a_file("m.onnx", NEW))
     assert not list(tmp_path.glob("*.opened"))
     assert not store.has(name_of(NEW))
+
+
+@settings(max_examples=12)
+@given(
+    form=st.sampled_from(["download", "hvd1", "bsdiff"]),
+    place=st.integers(0, 10**6),
+    flip=st.integers(1, 255),
+    cut=st.booleans(),
+)
+def test_a_spoiled_blob_gives_the_file_or_is_refused(tmp_path_factory, form, place, flip, cut):
+    """Even with a sha256 that fits: a publisher's key may be stolen, and no decoder may write anything else."""
+    folder = tmp_path_factory.mktemp("spoiled")
+    store = Store(folder / "store")
+    put(store, OLD)
+    data = bytearray(FORMS[form]())
+    place %= len(data)
+    if cut:
+        del data[place:]
+    else:
+        data[place] ^= flip
+    part = folder / "x.part"
+    part.write_bytes(data)
+    blob = Blob(name_of(data), len(data), form, name_of(OLD) if form != "download" else "")
+    try:
+        Rebuilder(store).rebuild(blob, part, a_file("m.onnx", NEW))
+    except HaversackError as error:
+        assert error.exit_code in {5, 7}
+        assert not store.has(name_of(NEW))
+    else:
+        assert store.path(name_of(NEW)).read_bytes() == NEW
+    assert store.path(name_of(OLD)).read_bytes() == OLD
