@@ -1,7 +1,7 @@
 """One bit of every byte of all metadata of a small repository is turned over.
 
-A device refuses it, or what it read is as it was signed: the case of a hexadecimal digit does not change a signature, of
-three signatures of root two are enough, and python-tuf reads ``2026-06- 2`` as the date that it is.
+A device refuses it, or what it read is as it was signed: the case of a hexadecimal digit does not change a signature,
+of three signatures of root two are enough, and python-tuf reads ``2026-06- 2`` as the date that it is.
 """
 
 from __future__ import annotations

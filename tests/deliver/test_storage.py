@@ -12,12 +12,14 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sites import Site, over_http
 
 from haversack.base.errors import EnvironmentFault, MissingExtra, Refused, UsageError
-from haversack.deliver import s3, storage
+from haversack.deliver import places, s3
 from haversack.deliver.rotation import rotate
-from haversack.deliver.storage import Folder, Storage
+from haversack.deliver.storage import Folder, Storage, checked
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +63,9 @@ def amazon(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(params=["folder", "bucket"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "folder":
-        return storage.opened(str(tmp_path / "site"))
+        return places.opened(str(tmp_path / "site"))
     request.getfixturevalue("amazon")
-    return storage.opened("s3://models/field/site")
+    return places.opened("s3://models/field/site")
 
 
 def test_what_is_made_is_read(place):
@@ -104,6 +106,21 @@ def test_a_path_stays_below_the_root(place, path):
     for act in (lambda: place.read(path, 9), lambda: place.create(path, b""), lambda: place.swap(path, b"", "")):
         with pytest.raises(ValueError, match="no path"):
             act()
+
+
+@given(st.text(alphabet="ab./\\ %~\n\0é", max_size=12))
+def test_a_path_that_is_taken_is_plain(path):
+    """What is let through is the path that it says, below the root, and hides nothing."""
+    try:
+        found = checked(path)
+    except ValueError:
+        return
+    place = Path("/site", found)
+    assert str(place) == f"/site/{path}"
+    assert place.resolve().is_relative_to("/site")
+    assert not any(part.startswith(".") for part in place.parts)
+    assert found.isascii()
+    assert found.isprintable()
 
 
 def test_one_of_many_makes_a_file(place):
@@ -148,7 +165,7 @@ def test_a_device_reads_a_bucket_over_http(amazon, tmp_path):
         '"Resource":"arn:aws:s3:::models/*"}]}'
     )
     boto3.client("s3").put_bucket_policy(Bucket="models", Policy=policy)
-    site = Site.create(tmp_path / "made", storage.opened("s3://models/site"))
+    site = Site.create(tmp_path / "made", places.opened("s3://models/site"))
     site.publish("1.0.0")
     device = site.device(fetch=over_http(f"{amazon}/models/site"))
     assert device.release("digits").version == "1.0.0"
@@ -159,7 +176,7 @@ def test_a_device_reads_a_bucket_over_http(amazon, tmp_path):
 def test_what_lasts_may_be_cached_and_the_timestamp_not_for_long(amazon, tmp_path):
     import boto3
 
-    Site.create(tmp_path / "made", storage.opened("s3://models/site")).publish("1.0.0", encrypt=True)
+    Site.create(tmp_path / "made", places.opened("s3://models/site")).publish("1.0.0", encrypt=True)
     client = boto3.client("s3")
     listed = [item["Key"] for item in client.list_objects_v2(Bucket="models")["Contents"]]
     heads = {key.removeprefix("site/"): client.head_object(Bucket="models", Key=key) for key in listed}
@@ -171,7 +188,7 @@ def test_what_lasts_may_be_cached_and_the_timestamp_not_for_long(amazon, tmp_pat
 
 
 def test_a_bucket_that_is_not_there_is_told(amazon):
-    place = storage.opened("s3://nowhere/site")
+    place = places.opened("s3://nowhere/site")
     for act in (lambda: place.read("x", 9), lambda: place.create("x", b""), lambda: place.swap("x", b"", "")):
         with pytest.raises(EnvironmentFault, match="NoSuchBucket") as caught:
             act()
@@ -182,10 +199,10 @@ def test_no_server_and_no_credentials_are_told(amazon, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(EnvironmentFault, match="127.0.0.1:9"):
-        storage.opened("s3://models").read("x", 9)
+        places.opened("s3://models").read("x", 9)
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
     with pytest.raises(EnvironmentFault, match="no-such-profile"):
-        storage.opened("s3://models")
+        places.opened("s3://models")
 
 
 @pytest.mark.parametrize(
@@ -199,18 +216,18 @@ def test_what_is_no_address_of_a_bucket(url):
 @pytest.mark.parametrize("name", ["", "http://x/y", "https://x", "ftp://x", "gs://bucket"])
 def test_what_is_no_place_to_publish_to(name):
     with pytest.raises(UsageError, match="no place to publish to"):
-        storage.opened(name)
+        places.opened(name)
 
 
 def test_a_folder_by_its_path_or_url(tmp_path):
-    assert storage.opened(str(tmp_path)) == storage.opened(f"file://{tmp_path}") == Folder(tmp_path)
-    assert storage.opened(str(tmp_path)).name == str(tmp_path)
+    assert places.opened(str(tmp_path)) == places.opened(f"file://{tmp_path}") == Folder(tmp_path)
+    assert places.opened(str(tmp_path)).name == str(tmp_path)
 
 
 def test_without_boto3_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(MissingExtra) as caught:
-        storage.opened("s3://models")
+        places.opened("s3://models")
     assert caught.value.next_step == "pip install 'haversack[s3]'"
 
 

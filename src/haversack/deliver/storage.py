@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from haversack.base import digest
-from haversack.base.errors import Refused, UsageError
+from haversack.base.errors import Refused
 from haversack.tools.store import atomic
 
 PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
@@ -145,23 +145,3 @@ def checked(path: str) -> str:
     if not PATH.fullmatch(path):
         raise ValueError(f"{path[:80]!r} is no path of a repository")
     return path
-
-
-def opened(name: str) -> Storage:
-    """Return the storage that ``--repository`` names: a folder, or s3://BUCKET/PREFIX.
-
-    Raises:
-        UsageError: it is neither.
-        MissingExtra: the package boto3 is not installed.
-    """
-    if name.startswith("s3://"):
-        from haversack.deliver.s3 import bucket
-
-        return bucket(name)
-    if "://" in name.removeprefix("file://") or not name:
-        raise UsageError(
-            f"{name[:80]!r} is no place to publish to: a folder, or s3://BUCKET/PREFIX",
-            where="--repository",
-            next_step="publish to the folder or bucket that the web server serves",
-        )
-    return Folder(Path(name.removeprefix("file://")))

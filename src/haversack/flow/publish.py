@@ -16,9 +16,9 @@ from haversack.base.progress import Sink, silent
 from haversack.base.release import DELTAS
 from haversack.deliver import publishing, renewal, rotation
 from haversack.deliver.metadata import first_root
+from haversack.deliver.places import opened as storage
 from haversack.deliver.publishing import Delta
 from haversack.deliver.repository import Repository, utc
-from haversack.deliver.storage import opened as storage
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 from haversack.tools.trust import keys as key_folder

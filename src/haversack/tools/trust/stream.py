@@ -53,12 +53,15 @@ def encrypt(source: BinaryIO, target: BinaryIO, key: bytes, sha256: str, *, pref
     cipher = AESGCM(_blob_key(key, digest))
     target.write(header)
     chunk, number, last = _read(source, CHUNK), 0, False
+    buffer = memoryview(bytearray(CHUNK + TAG))  # one for all: fresh memory for each chunk costs as much as the cipher
     while not last:
         if number == MOST_CHUNKS:
             raise UsageError("a blob of more than 2^32 MiB cannot be encrypted")
         following = _read(source, CHUNK) if len(chunk) == CHUNK else b""
         last = not following
-        target.write(cipher.encrypt(_nonce(prefix, number, last=last), chunk, header))
+        place = buffer[: len(chunk) + TAG]
+        cipher.encrypt_into(_nonce(prefix, number, last=last), chunk, header, place)
+        target.write(place)
         chunk, number = following, number + 1
 
 
@@ -84,6 +87,7 @@ def decrypt(source: BinaryIO, target: BinaryIO, key: bytes, *, limit: int) -> No
     header, prefix, digest = _header(source)
     cipher = AESGCM(_blob_key(key, digest))
     sealed, number, written, last = _read(source, CHUNK + TAG), 0, 0, False
+    buffer = memoryview(bytearray(CHUNK))
     while not last:
         following = _read(source, CHUNK + TAG) if len(sealed) == CHUNK + TAG else b""
         last = not following
@@ -93,10 +97,11 @@ def decrypt(source: BinaryIO, target: BinaryIO, key: bytes, *, limit: int) -> No
         if written > limit:
             raise Refused(f"it has more than {limit} bytes, which are allowed", where=f"chunk {number}")
         try:
-            plain = cipher.decrypt(_nonce(prefix, number, last=last), sealed, header)
+            place = buffer[: len(sealed) - TAG]
+            cipher.decrypt_into(_nonce(prefix, number, last=last), sealed, header, place)
         except InvalidTag as error:
             raise Refused("it was changed, or is of another key", where=f"chunk {number}") from error
-        target.write(plain)
+        target.write(place)
         sealed, number = following, number + 1
 
 
