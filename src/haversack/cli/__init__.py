@@ -21,7 +21,7 @@ COMMANDS = {
     "resolve": "Answer another budget from a finished run: measured where it can, else a forecast.",
     "verify": "Check the artefacts of a finished run: hashes, what the file holds, golden vectors in the runtime.",
     "report": "Tell what a finished run found, or write its page anew.",
-    "delta": "Make a file from an older one and what changed (delta make, delta apply).",
+    "delta": "Make a file from an older one and what changed: delta make, delta apply.",
     "parts": "List the parts on every shelf: targets, metrics, methods, preprocessing.",
     "doctor": "Tell what is installed, what each target can do here, and what adds the rest.",
 }
@@ -29,6 +29,10 @@ COMMANDS = {
 NEEDED = {
     "job": ("what is to be packed", "a job file, module:callable or a recipe.toml", "job.py"),
     "out": ("the folder of a run", "the one that pack was given with --out", "out"),
+    "action": ("what to do", "make or apply", "make"),
+    "old": ("the old file", "the one that is there already", "old.tflite"),
+    "other": ("the second file", "the new one to make a delta, the delta to apply it", "new.tflite"),
+    "result": ("the third file", "where the delta goes that is made, or the new file", "update.delta"),
     "budget": ("--budget", "the limits to hold it against", "size=3MB"),
 }
 """What a verb cannot do without: parameter -> what it is called, what it may be, an example."""
@@ -162,16 +166,13 @@ def _missing(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
         step = f"haversack {words[0]} --help    (says what it takes)"
         return UsageError("it has no value behind it", where=error.keyword, next_step=step)
     name, mended = error.argument.name.removeprefix("--"), list(words)
-    if len(error.command_chain or ()) > 1:
-        verbs = " ".join(error.command_chain or ())
-        return UsageError(f"{error.argument.name} is missing", where=verbs, next_step=f"haversack {verbs} --help")
-    for wanted, parameter in inspect.signature(error.target).parameters.items():
+    for place, (wanted, parameter) in enumerate(inspect.signature(error.target).parameters.items()):
         example = NEEDED.get(wanted, ("", "", wanted.upper()))[2]
         if parameter.default is not parameter.empty or any(word.partition("=")[0] == f"--{wanted}" for word in words):
             continue
         if parameter.kind is parameter.KEYWORD_ONLY:
             mended += [f"--{wanted}", example]
         elif wanted == name:
-            mended.insert(1, example)
+            mended.insert(1 + place, example)
     what, may_be, _ = NEEDED.get(name, (error.argument.name, "it must be there", ""))
     return UsageError(f"{what} is missing: {may_be}", where=words[0], next_step=shlex.join(["haversack", *mended]))
