@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import ablation
 import bits
+import deltas
 import detector
 import four_bits
 import lite0
@@ -159,6 +160,7 @@ TABLES: dict[str, Callable[[], list[Table]]] = {
     "table": table.tables,
     "sixteen_bits": sixteen_bits.tables,
     "running": running.tables,
+    "deltas": deltas.tables,
 }
 PARTS = (*MAKERS, *TABLES)
 

@@ -29,7 +29,7 @@ COMMANDS = {
     "keys": "Make the keys that releases are signed with, or put new ones in the place of old ones.",
     "publish": "Sign a bundle and put it into a repository, a folder or a bucket of S3.",
     "timestamp": "Sign a repository's timestamp anew: for cron, every 6 hours.",
-    "delta": "Make a file from an older one and what changed (delta make, delta apply).",
+    "delta": "Make a file from an older one and what changed: delta make, delta apply.",
     "parts": "List the parts on every shelf: targets, metrics, methods, preprocessing.",
     "doctor": "Tell what is installed, what each target can do here, and what adds the rest.",
 }
@@ -50,6 +50,10 @@ NEEDED = {
     "line": ("--line", "the model line, as the bundle names it", "digits"),
     "repository": ("--repository", "a folder, or s3://BUCKET/PREFIX", "site"),
     "keys": ("--keys", "the folder that haversack keys init made", "keys"),
+    "delta action": ("what to do", "make or apply", "make"),
+    "delta old": ("the old file", "the one that is there already", "old.tflite"),
+    "other": ("the second file", "the new one to make a delta, the delta to apply it", "new.tflite"),
+    "result": ("the third file", "where the delta goes that is made, or the new file", "update.delta"),
     "budget": ("--budget", "the limits to hold it against", "size=3MB"),
 }
 """What a verb cannot do without: parameter, or verb and parameter -> what it is called, what it may be, an example."""
@@ -189,9 +193,6 @@ def _missing(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
         step = f"haversack {words[0]} --help    (says what it takes)"
         return UsageError("it has no value behind it", where=error.keyword, next_step=step)
     name, mended = error.argument.name.removeprefix("--"), list(words)
-    if len(error.command_chain or ()) > 1:
-        verbs = " ".join(error.command_chain or ())
-        return UsageError(f"{error.argument.name} is missing", where=verbs, next_step=f"haversack {verbs} --help")
     for place, (wanted, parameter) in enumerate(inspect.signature(error.target).parameters.items(), 1):
         example = needed(wanted, ("", "", wanted.upper()))[2]
         if parameter.default is not parameter.empty or any(word.partition("=")[0] == f"--{wanted}" for word in words):

@@ -1,73 +1,46 @@
-"""``haversack delta make`` and ``haversack delta apply``."""
+"""``haversack delta``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from cyclopts import App, Parameter
-
 from haversack.cli.terminal import say, say_json
 
-delta = App(
-    name="delta",
-    help="Make a file from an older one and what changed.",
-    help_format="plaintext",
-    default_parameter=Parameter(negative="", show_default=lambda value: value or None),
-)
 
-
-@delta.command
-def make(
-    old: Path, new: Path, patch: Path, *, codec: Literal["hvd1", "bsdiff", "auto"] = "auto", json: bool = False
+def delta(
+    action: Literal["make", "apply"],
+    old: Path,
+    other: Path,
+    result: Path,
+    *,
+    codec: Literal["hvd1", "bsdiff", "auto"] = "auto",
+    json: bool = False,
 ) -> int:
-    """Write what makes the new file from the old one; works on model files and on any other.
+    """Make a file from an older one and what changed: delta make OLD NEW DELTA, delta apply OLD DELTA NEW.
 
     Parameters
     ----------
+    action:
+        make writes what makes the new file from the old one, of model files and of any others; apply writes the new
+        file, checked against the hash that the delta states.
     old:
         The file that is there already.
-    new:
-        The file that is to be made from it.
-    patch:
-        The delta; an older delta of that name is replaced.
+    other:
+        The new file, to make a delta; the delta, to apply it.
+    result:
+        Where the delta goes, which may take the place of an older one; or the new file, which replaces nothing.
     codec:
-        hvd1 (word by word where tensors are), bsdiff, or auto: the smaller of both.
+        Of a delta that is made: hvd1 (word by word where tensors are), bsdiff, or auto, the smaller of both.
     json:
         Print JSON.
     """
     from haversack.flow import deltas
 
-    made = deltas.make_file(old, new, patch, codec)
+    found = deltas.make_file(old, other, result, codec) if action == "make" else deltas.apply_file(old, other, result)
     if json:
-        say_json(made.data())
+        say_json(found.data())
     else:
-        for line in made.lines():
-            say(line)
-    return 0
-
-
-@delta.command
-def apply(old: Path, patch: Path, new: Path, *, json: bool = False) -> int:
-    """Write the new file from the old one and a delta, checked against the hash that the delta states.
-
-    Parameters
-    ----------
-    old:
-        The file that the delta was made for.
-    patch:
-        What delta make wrote.
-    new:
-        Where the new file goes; nothing is replaced.
-    json:
-        Print JSON.
-    """
-    from haversack.flow import deltas
-
-    applied = deltas.apply_file(old, patch, new)
-    if json:
-        say_json(applied.data())
-    else:
-        for line in applied.lines():
+        for line in found.lines():
             say(line)
     return 0

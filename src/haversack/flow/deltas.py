@@ -182,5 +182,5 @@ def _mapped(path: Path) -> Iterator[memoryview]:
         if not path.stat().st_size:
             yield memoryview(b"")
             return
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
-            yield view
+        # It is unmapped when nobody holds it any more: arrays of an error's traceback may hold it for a while.
+        yield memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))

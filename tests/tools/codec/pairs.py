@@ -32,9 +32,8 @@ def drawn(seed=0):
         else:
             info = np.iinfo(kind)
             spread = random.normal(0, 30 if kind.itemsize == 1 else 9000, count)
-            found[name] = np.clip(
-                np.rint(spread) % 251 if info.min == 0 else np.rint(spread), info.min, info.max
-            ).astype(kind)
+            whole = np.rint(spread) % 251 if info.min == 0 else np.rint(spread)
+            found[name] = np.clip(whole, info.min, info.max).astype(kind)
     return found
 
 

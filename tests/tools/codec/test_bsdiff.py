@@ -38,7 +38,7 @@ def test_patches_are_applied_as_their_own_package_does(one, two, cut):
 def test_a_patch_by_hand_that_goes_back_and_beyond_the_old_file():
     made = patch([(4, 2, -6), (5, 0, 2), (3, 0, 0)], bytes([1] * 12), b"xy")
     assert bsdiff.apply(b"abcdef", made, limit=14) == bsdiff4.patch(b"abcdef", made)[:6] + bytes(
-        [1, 1, 98, 99, 100] + [103, 1, 1]
+        [1, 1, 98, 99, 100, 103, 1, 1]
     )
 
 

@@ -198,7 +198,7 @@ def unpack_bits(data: np.ndarray, at: int, rest: np.ndarray) -> np.ndarray:
     """
     place = at + np.cumsum(rest) - rest
     first = np.minimum(rest, 32)
-    return _window(data, place, first) | _window(data, place + first, rest - first) << np.uint64(32)
+    return np.asarray(_window(data, place, first) | _window(data, place + first, rest - first) << np.uint64(32))
 
 
 def _window(data: np.ndarray, place: np.ndarray, rest: np.ndarray) -> np.ndarray:
@@ -207,4 +207,4 @@ def _window(data: np.ndarray, place: np.ndarray, rest: np.ndarray) -> np.ndarray
     for step in range(5):
         found |= data[byte + step].astype(np.uint64) << np.uint64(8 * step)
     found >>= (place & 7).astype(np.uint64)
-    return found & ((np.uint64(1) << rest.astype(np.uint64)) - np.uint64(1))
+    return np.asarray(found & ((np.uint64(1) << rest.astype(np.uint64)) - np.uint64(1)))

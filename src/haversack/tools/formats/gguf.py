@@ -26,6 +26,7 @@ _BLOCKS |= {17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256,
 _BLOCKS |= {23: (256, 136), 29: (256, 56), 34: (256, 54), 35: (256, 66)}
 """Type of a quantized tensor -> weights of a block and its bytes."""
 _ALIGNMENT = "general.alignment"
+_LARGEST_ALIGNMENT = 1 << 20
 
 
 class _Reader:
@@ -103,10 +104,8 @@ def index(data: bytes | memoryview) -> tuple[Stored, ...]:
     for _ in range(pairs):
         key = reader.text()
         value = reader.value(reader.integer("I"))
-        if key == _ALIGNMENT and isinstance(value, int):
-            alignment = value
-    if not 0 < alignment <= 1 << 20:
-        raise Refused(f"an alignment of {alignment} bytes", where="general.alignment")
+        if key == _ALIGNMENT and value is not None and 0 < value <= _LARGEST_ALIGNMENT:
+            alignment = int(value) or alignment
     reader.counted(tensors, 24)
     if tensors > MOST_TENSORS:
         raise Refused(f"{tensors} tensors are too many", where="byte 8 (tensors)")

@@ -67,13 +67,15 @@ def _tensors(header: dict[str, Any], base: int) -> Iterator[Stored]:
     for name, entry in header.items():
         if name == "__metadata__" or not isinstance(entry, dict):
             continue
-        dtype, shape, offsets = (entry.get(field) for field in ("dtype", "shape", "data_offsets"))
-        if not (isinstance(dtype, str) and _whole(shape) and _whole(offsets) and len(offsets) == 2):
+        dtype, shape, offsets = entry.get("dtype"), _whole(entry.get("shape")), _whole(entry.get("data_offsets"))
+        if not isinstance(dtype, str) or dtype not in _DTYPES or shape is None or offsets is None or len(offsets) != 2:
             continue
         start, end = offsets
-        if dtype in _DTYPES and start < end:
+        if start < end:
             yield stored(name, base + start, end - start, _DTYPES[dtype], tuple(shape))
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
+def _whole(value: object) -> list[int] | None:
+    """Return a list of whole numbers, or None where it is none."""
+    good = isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
+    return value if isinstance(value, list) and good else None
