@@ -40,8 +40,8 @@ FILES = {"onnxruntime": "model.onnx", "litert": "model.tflite", "executorch": "m
 NAMES = tuple(FILES)
 UPDATES = ("all-layers", "all-layers-anew", "head", "recalibrated")
 """All layers trained, with the scales that they had or packed anew; the last layer trained; other pictures' ranges."""
-STEPS, RATE, MOMENTUM, ROWS = 24, 3e-3, 0.9, 16
-"""Of the training by stochastic gradient descent; batch normalisation keeps its statistics."""
+STEPS, RATE, MOMENTUM, ROWS = 64, 5e-4, 0.9, 16
+"""Of the training by stochastic gradient descent, in batches of calibration; normalisation keeps its statistics."""
 RANGED = 64
 """Pictures that set the ranges of activations."""
 
@@ -106,6 +106,9 @@ def _trained(job: Job, model: Model, batches: list[Sample], *, last: bool) -> Ma
 
     network = job.model()
     picked = [one for name, one in network.named_parameters() if not last or name.startswith("_fc.")]
+    network.requires_grad_(requires_grad=False)
+    for one in picked:
+        one.requires_grad_()
     optimizer = torch.optim.SGD(picked, RATE * (10 if last else 1), momentum=MOMENTUM)
     torch.manual_seed(0)
     labels = list(_labels(job))

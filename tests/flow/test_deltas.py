@@ -160,4 +160,6 @@ def test_the_command_line_ends_with_7_where_a_delta_is_for_another_file(files, c
     assert main(["delta", "apply", old, new, result]) == 7
     assert "no delta begins like this" in capsys.readouterr().err
     assert main(["delta", "make", old, new]) == 2
-    assert "haversack delta make --help" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "the third file is missing" in told
+    assert f"next: haversack delta make {old} {new} update.delta" in told
