@@ -137,7 +137,7 @@ wrong = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(wrong, st.integers(0, 60))
 def test_wrong_tensors_cost_bytes_and_nothing_else(layers, tensors, shift):
     content, right = layers
@@ -165,15 +165,16 @@ def test_the_same_bytes_with_tensors_in_another_process(layers, tmp_path, enviro
 
 
 def test_memory_is_the_file_its_form_and_little_more(bell):
-    rows = (bell(100_000, 4) + bell(100_000, 24, 1)) * 40
-    inner = body.pack(rows, [Stored("w", 0, len(rows), "int8", (80, 100_000))])
+    rows = b"".join(bell(100_000, 4 + 20 * (index % 2), index) for index in range(40))
+    inner = body.pack(rows, [Stored("w", 0, len(rows), "int8", (40, 100_000))])
+    assert 0.6 < len(inner) / len(rows) < 0.8
     packed = download.HEADER.pack(b"HVDL", 2, 2, 0, len(rows), hashlib.sha256(rows).digest()) + inner
     tracemalloc.start()
     assert download.unpack(packed, limit=len(rows)) == rows
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # What is returned, what it is made in, a copy of the form, and what is decoded at once with its tables.
-    assert most < 2 * len(rows) + 2 * len(packed) + 14_000_000
+    assert most < 2 * len(rows) + 2 * len(packed) + 10_000_000
 
 
 def _has_avx512():

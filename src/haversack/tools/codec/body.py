@@ -54,7 +54,7 @@ def pack(content: bytes, tensors: Iterable[Stored] = ()) -> bytes:
     return b"".join([head, planned, packed, stored, stream])
 
 
-def unpack(body: bytes, size: int, offset: int, version: int = 1) -> bytes:
+def unpack(body: bytes | memoryview, size: int, offset: int, version: int = 1) -> bytes:
     """Return the file of a body.
 
     Args:
@@ -85,7 +85,7 @@ def unpack(body: bytes, size: int, offset: int, version: int = 1) -> bytes:
     with _refused(offset + at, "stored bytes"):
         _scatter(data, plain, body[at:end])
     with _refused(offset + end, "states and words"):
-        _decode(data, _coded(entries), memoryview(body)[end:], lanes, frequencies)
+        _decode(data, _coded(entries), body[end:], lanes, frequencies)
     with _refused(offset + SIZES.size, "products"):
         _multiply(data, [each for each in entries if isinstance(each, Product)])
     return data.tobytes()
@@ -103,7 +103,7 @@ def _gathered(data: np.ndarray, places: list[slice]) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.uint8), *(data[place] for place in places)])
 
 
-def _scatter(data: np.ndarray, runs: list[Run], content: bytes) -> None:
+def _scatter(data: np.ndarray, runs: list[Run], content: bytes | memoryview) -> None:
     given = np.frombuffer(content, np.uint8)
     if given.size != sum(map(len, runs)):
         message = f"{given.size} bytes are there of {sum(map(len, runs))}"
@@ -119,7 +119,7 @@ def _spread(data: np.ndarray, places: list[slice], content: np.ndarray) -> None:
         at += len(there)
 
 
-def _decode(data: np.ndarray, coded: Coded, stream: memoryview, lanes: int, frequencies: np.ndarray) -> None:
+def _decode(data: np.ndarray, coded: Coded, stream: bytes | memoryview, lanes: int, frequencies: np.ndarray) -> None:
     """Put the symbols of coded runs and grids in their places, from states and words."""
     if not coded or not lanes:
         if coded or lanes or stream:
@@ -162,7 +162,7 @@ def _multiply(data: np.ndarray, products: list[Product]) -> None:
         data[each.start : each.stop] = product.multiply(words, each.factor).astype("<u4").view(np.uint8)
 
 
-def _sizes(body: bytes, size: int, version: int) -> tuple[int, int, int, int, int, int]:
+def _sizes(body: bytes | memoryview, size: int, version: int) -> tuple[int, int, int, int, int, int]:
     if len(body) < SIZES.size:
         message = f"{SIZES.size} bytes of sizes end after {len(body)}"
         raise ValueError(message)

@@ -62,14 +62,14 @@ def unpack(data: bytes, *, limit: int) -> bytes:
         raise Refused(f"form {form} and reserved {reserved} are unknown in version {version}", where="byte 5 (form)")
     if size > limit:
         raise Refused(f"the file has {size} bytes, and {limit} are allowed", where="byte 8 (length)")
-    rest = data[HEADER.size :]
+    rest = memoryview(data)[HEADER.size :]
     content = body.unpack(rest, size, HEADER.size, version) if form == _SEGMENTS else _content(rest, size)
     if hashlib.sha256(content).digest() != digest:
         raise Refused("the content has another sha256", where="byte 16 (sha256)")
     return content
 
 
-def _content(frame: bytes, size: int) -> bytes:
+def _content(frame: bytes | memoryview, size: int) -> bytes:
     try:
         return zstd.decompress(frame, size)
     except ValueError as error:

@@ -25,7 +25,7 @@ def block_sizes(data: bytes, block: int, level: int) -> list[int]:
     return [len(packer.compress(data[low : low + block])) - frame for low in range(0, len(data), block)]
 
 
-def decompress(frame: bytes, size: int) -> bytes:
+def decompress(frame: bytes | memoryview, size: int) -> bytes:
     """Return the ``size`` bytes of a frame.
 
     Raises:
