@@ -196,7 +196,7 @@ def test_a_model_that_its_runtime_does_not_open(shipped):
     told(shipped, "onnxruntime.json", dumps(artifact))
     answer = flow.verify(shipped)
     assert answer.exit_code == 5
-    assert "the runtime says" in answer.faults[0].cause
+    assert "ONNX Runtime does not open it" in answer.faults[0].cause
 
 
 def test_session_options_that_no_run_gives_are_never_set(shipped):

@@ -10,10 +10,11 @@ import pytest
 from haversack import report
 from haversack.base.errors import Fault
 from haversack.base.finding import KINDS
-from haversack.flow.verify import FLOAT_TOLERANCE, Answer, Check, _differing, verify
+from haversack.flow.verify import FLOAT_TOLERANCE, Answer, Check, _near, verify
 from haversack.report import headline, wording
 from haversack.report.files import to_json
 from haversack.report.record import FindingRecord
+from haversack.tools.data.comparison import differing
 
 
 def where(answer: Answer) -> str:
@@ -24,10 +25,10 @@ def test_the_worst_of_the_checks_is_the_exit_code(tmp_path):
     fine = Check("t", "a", "fine")
     wrong = Check("t", "b", "bad", (Fault("x", "is wrong"),))
     refused = Check("t", "c", "bad", (Fault("y", "is a pickle"),), refused=True)
-    assert Answer(tmp_path, (fine,)).exit_code == 0
-    assert Answer(tmp_path, (fine, wrong)).exit_code == 5
-    assert Answer(tmp_path, (wrong, refused, fine)).exit_code == 7
-    lines = Answer(tmp_path, (wrong,)).lines()
+    assert Answer(tmp_path, (fine,), tmp_path, "again").exit_code == 0
+    assert Answer(tmp_path, (fine, wrong), tmp_path, "again").exit_code == 5
+    assert Answer(tmp_path, (wrong, refused, fine), tmp_path, "again").exit_code == 7
+    lines = Answer(tmp_path, (wrong,), tmp_path, "again").lines()
     assert lines[0] == "wrong  t: b: bad"
     assert lines[1].strip() == "- x: is wrong"
 
@@ -46,13 +47,13 @@ def test_tolerance_is_for_float_layers_alone_and_of_the_largest_value(change, ex
     wanted = np.array([[1.0, -0.25, 0.0]], np.float32)
     found = wanted.copy()
     found[0, 1] += np.float32(change)
-    assert len(list(_differing(0, {"y": wanted}, {"y": found}, exact=exact))) == faults
+    assert len(list(differing(0, {"y": wanted}, {"y": found}, None if exact else _near))) == faults
 
 
 def test_outputs_of_another_name_shape_or_dtype():
     one = np.ones((1, 2), np.float32)
     found = {"b": one[0], "c": one.astype(np.float64), "d": one}
-    faults = _differing(3, {"a": one, "b": one, "c": one}, found, exact=False)
+    faults = differing(3, {"a": one, "b": one, "c": one}, found, _near)
     assert [fault.cause for fault in faults] == [
         "the file does not give it",
         "float32 [2] instead of float32 [1, 2]",

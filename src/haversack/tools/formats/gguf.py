@@ -103,9 +103,11 @@ def index(data: bytes | memoryview) -> tuple[Stored, ...]:
     alignment = 32
     for _ in range(pairs):
         key = reader.text()
-        value = reader.value(reader.integer("I"))
-        if key == _ALIGNMENT and value is not None and 0 < value <= _LARGEST_ALIGNMENT:
-            alignment = int(value) or alignment
+        value: object = reader.value(reader.integer("I"))
+        if key == _ALIGNMENT and isinstance(value, int):
+            alignment = value
+    if not 0 < alignment <= _LARGEST_ALIGNMENT:
+        raise Refused(f"an alignment of {alignment} bytes", where=_ALIGNMENT)
     reader.counted(tensors, 24)
     if tensors > MOST_TENSORS:
         raise Refused(f"{tensors} tensors are too many", where="byte 8 (tensors)")
