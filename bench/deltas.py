@@ -52,9 +52,10 @@ def tables() -> list[Table]:
             rows.append(row)
             missed += faults
     words = (
-        "EfficientNet-Lite0 in int8 before and after an update, packed with one plan: all layers trained for some "
-        "steps, with the scales that they had (all-layers) or packed anew; the last layer trained; ranges of other "
-        "pictures. CPU seconds of applying HVD1, and memory above that of an idle process, files not counted. "
+        "EfficientNet-Lite0 in int8 before and after an update, packed with one plan: all layers trained for "
+        f"{delta_pairs.STEPS} steps, with the scales that they had (few-steps) or packed anew; that change taken "
+        f"{delta_pairs.FURTHER} times (all-layers), as longer training would go; the last layer trained (head); ranges "
+        "of other pictures. CPU seconds of applying HVD1, and memory above that of an idle process, files not counted. "
         f"HVD1 is held to {MOST:,} bytes and to {SHARE:g} of bsdiff4 for {' and '.join(HELD)} of all-layers, and to "
         "bsdiff4 everywhere."
     )
