@@ -8,6 +8,7 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+NATIVE := src/haversack/tools/codec/_native.so
 JOBS ?= 2
 
 # 3.11 first: it is what the constraints were made with.
@@ -27,12 +28,19 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[pack,lm,dev,demo]'
 	@touch $@
 
+# The coder's loops in C; without a C compiler the coder runs in NumPy.
+$(NATIVE): native/rans.c native/build.py $(STAMP)
+	@$(BIN)/python native/build.py
+
+.PHONY: native
+native: $(NATIVE) ## build the coder's loops in C again
+
 .PHONY: demo
 demo: $(STAMP) ## train a small digit classifier, pack it under budgets, say where its report is
 	$(BIN)/python examples/digits.py
 
 .PHONY: test
-test: lint ## the whole test suite
+test: lint $(NATIVE) ## the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations=40 --durations-min=4
 
 .PHONY: lint
@@ -42,7 +50,7 @@ lint: $(STAMP) ## style, format and types
 	$(BIN)/mypy
 
 .PHONY: bench
-bench: $(STAMP) ## measure what docs/benchmarks.md states
+bench: $(STAMP) $(NATIVE) ## measure what docs/benchmarks.md states
 	$(BIN)/python bench/run.py
 
 .PHONY: docs

@@ -14,11 +14,13 @@ from datetime import UTC, datetime
 
 import ablation
 import bits
+import deltas
 import detector
 import four_bits
 import lite0
 import minilm
 import resolving
+import running
 import sixteen_bits
 import spreading
 import table
@@ -157,6 +159,8 @@ TABLES: dict[str, Callable[[], list[Table]]] = {
     "ablation": ablation.tables,
     "table": table.tables,
     "sixteen_bits": sixteen_bits.tables,
+    "running": running.tables,
+    "deltas": deltas.tables,
 }
 PARTS = (*MAKERS, *TABLES)
 

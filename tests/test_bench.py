@@ -91,7 +91,7 @@ def test_ours_is_what_pack_makes_first(tiny):
 def test_the_runtimes_own_quantizer_is_scored_as_we_are(tiny):
     stock = table.peer(tiny)
     assert 0 < stock.relative_error < 0.2
-    assert stock.bytes == 0, "it was not weighed"
+    assert 0 < stock.bytes < tiny.of_float().bytes
 
 
 def test_a_recipe_that_loses_too_much_is_told(tiny, monkeypatch):

@@ -4,8 +4,8 @@
 
     load → profile → compress → lower → verify → measure → choose → bundle → deliver → run → monitor
 
-Every stage that exists is a folder: so far ``load`` to ``choose``, ``report``, which tells what they found, and
-``bundle``. To read the code, open ``flow/pack.py``: the product as a page of plain calls.
+Every stage is a folder, and so is ``report``, which tells what the first seven found; ``monitor`` does not exist yet.
+To read the code, open ``flow/pack.py``: the workshop as a page of plain calls; ``flow/client.py`` is a device's.
 
 Names are loaded on first use, so that importing haversack is cheap.
 
@@ -15,6 +15,8 @@ Public names:
     Budget, Plan, LayerPlan, Step, Recipe  the limits, and what is done to each layer
     Encodings, Affine, Float, Dynamic  how tensors are stored
     Candidate, Finding  a plan made real and measured, and what must be known about it
+    Client  a device's models: ``Client(home, repository).update("digits")``, ``.open("digits")``
+    open_model  a bundle's model, without a device: ``open_model("digits-1.3.0.haversack")(x)``
     HaversackError  the root of all errors
 """
 
@@ -31,14 +33,17 @@ if TYPE_CHECKING:
     from haversack.base.finding import Finding
     from haversack.base.plan import LayerPlan, Plan, Step
     from haversack.base.recipe import Recipe
+    from haversack.flow.client import Client
     from haversack.flow.pack import Outcome, pack
     from haversack.flow.request import Request
+    from haversack.run.opening import open_model
 
 __version__ = "0.1.0"
 __all__ = [
     "Affine",
     "Budget",
     "Candidate",
+    "Client",
     "Dynamic",
     "Encodings",
     "Finding",
@@ -50,6 +55,7 @@ __all__ = [
     "Recipe",
     "Request",
     "Step",
+    "open_model",
     "pack",
 ]
 
@@ -61,8 +67,10 @@ _HOMES = {
     "base.finding": ("Finding",),
     "base.plan": ("LayerPlan", "Plan", "Step"),
     "base.recipe": ("Recipe",),
+    "flow.client": ("Client",),
     "flow.pack": ("Outcome", "pack"),
     "flow.request": ("Request",),
+    "run.opening": ("open_model",),
 }
 
 

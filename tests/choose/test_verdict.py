@@ -35,6 +35,15 @@ def not_made(name="none", reason="not made: forecast size 9.300 MB is over the a
     )
 
 
+def test_the_half_that_is_reported_ranks_nothing(make):
+    """By the error over all samples the second were first."""
+    one, two = (make(name, error=error) for name, error in (("one", 0.05), ("two", 0.04)))
+    one = replace(one, parity=replace(one.parity, choosing_error=0.02))
+    two = replace(two, parity=replace(two.parity, choosing_error=0.03))
+    assert names(ranked([two, one], Budget(size=10**7))) == ["one", "two"]
+    assert loss(one) == 0.02
+
+
 @pytest.mark.parametrize(
     "limit, measured, met",
     [

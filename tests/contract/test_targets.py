@@ -72,6 +72,12 @@ def test_it_is_a_target(target):
     assert hash(target) == hash(type(target)())
 
 
+def test_it_says_which_kernel_runs_each_precision(target):
+    assert set(target.kernels) == set(target.precisions)
+    floats = {one for one in target.precisions if target.kernels[one].startswith(("float", "half"))}
+    assert floats == {"float32", "float16", "int8_weights", "palette"} & set(target.precisions)
+
+
 def test_its_constraints_are_of_the_graph(target, model):
     found = target.constraints(model.graph)
     assert isinstance(found, Constraints)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from haversack.base.budget import Budget
-from haversack.base.candidate import Artifact, Candidate
+from haversack.base.candidate import Artifact, Candidate, Latency
 from haversack.base.finding import Finding
 from haversack.base.plan import Plan
 from haversack.base.quality import Drop, Quality
@@ -54,3 +54,31 @@ def test_what_ships_is_told_whatever_its_verdict(verdict):
     ships, later = replace(SCORED, verdict=verdict), replace(SCORED, plan=Plan("later"))
     found = _told([unmade, ships, later], Budget(drop=0.02))
     assert [KIND in kinds(one) for one in found] == [False, True, False]
+
+
+BUSY = Latency(0.5, 5.0, 9.0, 20.0, 0.5, 0.2, 0.8, 10.0, 400)
+QUIET = replace(BUSY, ratio_low=0.46, ratio_high=0.54)
+
+
+@pytest.mark.parametrize(
+    "latency, budget, said",
+    [
+        (BUSY, Budget(latency_ratio=0.4), "\u00d70.20 to \u00d70.80, the limit is \u00d70.40"),
+        (BUSY, Budget(latency_ms=7.5), "2.000 ms to 8.000 ms, the limit is 7.500 ms"),
+        (BUSY, Budget(latency_ratio=0.9), ""),
+        (BUSY, Budget(latency_ms=1.5), ""),
+        (BUSY, Budget(size=1), ""),
+        (QUIET, Budget(latency_ratio=0.5), ""),
+    ],
+)
+def test_a_latency_of_a_busy_machine_is_told_where_the_limit_lies_between_its_quartiles(latency, budget, said):
+    found = certain(replace(SCORED, latency=latency), budget)
+    told = [finding.text for finding in found.findings if finding.kind == "noisy"]
+    assert len(told) == bool(said)
+    assert all(said in text for text in told)
+    assert kinds(certain(found, Budget())) == ["dead-channel"], "another budget takes it off"
+
+
+def test_a_note_of_speeds_that_cannot_be_told_apart_stays():
+    told = Finding("noisy", "its speed cannot be told from float's here")
+    assert told in certain(replace(SCORED, findings=(told,)), Budget()).findings

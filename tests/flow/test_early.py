@@ -25,6 +25,7 @@ from haversack.flow import early
 from haversack.flow.data import Data
 from haversack.flow.proposals import careful, narrowed, proposals, smaller, worth_knowing
 from haversack.flow.requirements import _of_tree, parsed
+from haversack.metrics import from_callable
 from haversack.targets.contract import SHELF as TARGETS
 from haversack.tools.graph.execute import Executor
 
@@ -69,6 +70,22 @@ def test_a_half_on_which_ranks_have_no_correlation_is_refused(wanted, half):
     with pytest.raises(JobError, match=f"spearman is nan on the half of the evaluation set {half}") as caught:
         early.refuse_undefined(metric, rows)
     assert "on 3 samples" in caught.value.tried
+
+
+def decibels(outputs, expected):
+    return 10.0 + outputs[0][:, 0]
+
+
+@pytest.mark.parametrize("metric, refused", [(decibels, True), (from_callable(decibels, unit="dB"), False)])
+def test_a_callable_that_gives_no_fraction_must_say_what_it_gives(metric, refused):
+    metric = metrics.resolve(metric)
+    rows = metric.rows((np.ones((6, 2), np.float32),), np.zeros(6))
+    if not refused:
+        early.refuse_undefined(metric, rows)
+        return
+    with pytest.raises(JobError, match="gives 11, and is taken for a fraction") as caught:
+        early.refuse_undefined(metric, rows)
+    assert 'unit="dB"' in caught.value.next_step
 
 
 @pytest.mark.parametrize(

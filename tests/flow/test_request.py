@@ -66,7 +66,6 @@ def test_limits_typed_beside_a_recipe_count(packed):
     "fields, said",
     [
         ({"targets": ("onnx",)}, "did you mean onnxruntime"),
-        ({"allow": ("flaot-op",)}, "did you mean float-op"),
         ({"budget": "size"}, "no value"),
         ({"plan": Path("nowhere.toml")}, "nowhere.toml"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,13 +193,17 @@ def test_a_finished_runs_folder_without_its_ledger_stays_its_own(tmp_path):
         Workshop(tmp_path / "out", "other.py", lambda _: None)
 
 
-def test_an_unfinished_run_is_told_with_its_own_command(tmp_path):
+def test_an_unfinished_run_is_told_with_its_own_command(tmp_path, monkeypatch):
+    here = Path.cwd()
     assert unfinished(tmp_path / "out") is None
     with Workshop(tmp_path / "out", "job.py", lambda _: None, "haversack pack job.py --out out") as shop:
         remembered(shop, [1], lambda: ("a", np.zeros(1)))
     told = unfinished(tmp_path / "out")
     assert "not finished" in told.cause
     assert told.next_step.startswith("haversack pack job.py --out out ")
+    (tmp_path / "else where").mkdir()
+    monkeypatch.chdir(tmp_path / "else where")
+    assert unfinished(tmp_path / "out").next_step.startswith(f"cd {here} && haversack pack job.py --out out ")
     (tmp_path / "out" / "report.json").write_text("{}")
     assert unfinished(tmp_path / "out") is None
 

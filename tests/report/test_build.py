@@ -186,6 +186,7 @@ def test_layers_join_plan_parity_and_model(record, candidates):
     assert len(layers) == 50
     conv = layers["_blocks.3._depthwise_conv:conv2d#0"]
     assert (conv.precision, conv.bits, conv.granularity) == ("int8", 8, "channel")
+    assert conv.kernel.startswith("int8 kernels")
     assert conv.relative_error == errors["_blocks.3._depthwise_conv:conv2d#0:out"]
     assert layers["_conv_stem:conv2d#0"].relative_error == errors["_conv_stem_act:hardtanh#0:out"]
     assert sum(layer.float_time_share for layer in layers.values()) == pytest.approx(1.0)
@@ -194,7 +195,7 @@ def test_layers_join_plan_parity_and_model(record, candidates):
 def test_layers_left_out_of_the_plan_are_float(record):
     layers = {layer.key: layer for layer in record.candidates[2].layers}
     left = layers["_fc:linear#0"]
-    assert (left.precision, left.bits, left.granularity) == ("float32", 32, "")
+    assert (left.precision, left.bits, left.granularity, left.kernel) == ("float32", 32, "", "float kernels")
     assert layers["_blocks.0._expand_conv:conv2d#0"].bits == 8
 
 

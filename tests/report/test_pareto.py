@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import sys
 from dataclasses import replace
 
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haversack.base.errors import MissingExtra
-from haversack.report import pareto
+from haversack.base.errors import EnvironmentFault, MissingExtra
+from haversack.report import page, pareto
 from haversack.report.pareto import Point
 
 POINTS = st.lists(
@@ -133,6 +134,29 @@ def small(record, *sizes):
     first = record.candidates[0]
     made = [replace(first, id=f"{first.id}-{size}", artifact=replace(first.artifact, bytes=size)) for size in sizes]
     return replace(record, candidates=tuple(made), budget=())
+
+
+@pytest.mark.parametrize("limit, drawn", [(4 << 30, False), (40 << 30, False), (-1, True)])
+def test_under_a_limit_on_addresses_nothing_is_drawn_and_the_page_says_why(record, monkeypatch, limit, drawn):
+    """The engine that draws ends the process there, after all the work."""
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, -1) if kind == resource.RLIMIT_AS else None)
+    assert bool(pareto.draw(record)) == drawn
+    assert ("ulimit -v" in pareto.undrawn(record)) != drawn
+    assert ("There is no plot" in page.render(record)) != drawn
+
+
+def test_a_package_that_cannot_be_loaded_is_not_said_to_be_missing(record, monkeypatch):
+    broken = ImportError("libvl.so: cannot allocate memory", name="vl_convert")
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == "vl_convert":
+                raise broken
+
+    monkeypatch.delitem(sys.modules, "vl_convert", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with pytest.raises(EnvironmentFault, match="cannot allocate memory"):
+        pareto.draw(record)
 
 
 def test_the_axis_has_the_unit_in_which_the_page_spells_such_sizes(record):

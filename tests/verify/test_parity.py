@@ -94,6 +94,28 @@ def test_samples_are_a_stream(network, coded, batch, reference):
     assert parity.reference_compared == 3 * 6 * 5
 
 
+@pytest.mark.parametrize("cut", [(6,), (1, 5), (3, 3), (2, 1, 3)])
+def test_the_error_on_the_rows_that_choose_knows_nothing_of_the_others(network, batch, cut):
+    """However the rows fall into batches; an error on the others shows in the whole alone."""
+    exact = Executor(network)
+
+    def run(spoiled):
+        def predict(sample):
+            (found,) = exact.run(sample)
+            places = [int(np.flatnonzero((batch[0] == row).all((1, 2, 3)))[0]) for row in sample[0]]
+            return (found * np.array([2.0 if place in spoiled else 1.0 for place in places], np.float32)[:, None],)
+
+        return predict
+
+    samples = [(part,) for part in np.split(batch[0], np.cumsum(cut)[:-1])]
+    odd, even = (compare(network, Encodings(), run(one), samples, choosing=slice(0, None, 2)) for one in ((1, 5), (4,)))
+    assert odd.choosing_error == odd.ranking_error == 0.0 < odd.relative_error
+    (outputs,) = exact.run(batch)
+    wanted = np.linalg.norm(outputs[4]) / np.linalg.norm(outputs[::2])
+    assert even.ranking_error == pytest.approx(wanted, rel=1e-5)
+    assert compare(network, Encodings(), run((1,)), samples).choosing_error == -1.0
+
+
 def test_float_outputs_may_be_given(network, coded, batch, reference):
     parity = compare(network, coded, reference.run, [batch], float_predict=reference.run)
     assert parity.relative_error == 0.0

@@ -87,6 +87,7 @@ class Parity:
         layers: tensor key -> relative error of that tensor against float, worst first.
         reference_error: as ``relative_error``, the reference's own over the compared values; -1 when none was.
         reference_distance: so, the artefact against the reference over the same values; -1 when none was.
+        choosing_error: as ``relative_error``, over the samples that choose alone; -1 when not measured by itself.
     """
 
     agreement: float
@@ -96,6 +97,12 @@ class Parity:
     layers: Mapping[str, float] = field(default_factory=dict, hash=False)
     reference_error: float = -1.0
     reference_distance: float = -1.0
+    choosing_error: float = -1.0
+
+    @property
+    def ranking_error(self) -> float:
+        """What choices go by: the error on the samples that choose, where it is known by itself."""
+        return self.relative_error if self.choosing_error < 0 else self.choosing_error
 
     @property
     def worst_layer(self) -> str:

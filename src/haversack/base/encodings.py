@@ -255,7 +255,7 @@ def _check_integers(key: str, encoding: Encoding, integers: np.ndarray) -> None:
         rows, blocks = encoding.scale.shape
         fits = integers.shape == (rows, blocks * encoding.block)
         _demand(fits, f"{key}: {blocks} blocks of {encoding.block} in {rows} rows do not fit integers {integers.shape}")
-        inside = not integers.size or int(np.abs(integers).max()) <= encoding.high
+        inside = not integers.size or (encoding.low <= int(integers.min()) and int(integers.max()) <= encoding.high)
         _demand(inside, f"{key}: integers leave the codes [{encoding.low}, {encoding.high}]")
     if not isinstance(encoding, Affine):
         return

@@ -61,6 +61,7 @@ class Recipe:
 
 @cache
 def _converter() -> Converter:
+    """Return the one converter of this process: what it has learnt of a class is kept, which takes milliseconds."""
     from cattrs.preconf.json import make_converter
 
     converter = make_converter(forbid_extra_keys=True, omit_if_default=False)

@@ -36,7 +36,7 @@ class Forecast:
     Attributes:
         bytes, download_bytes: of all files.
         latency_ratio, latency_ms: against the same runtime's float artefact, and in milliseconds; NaN without its time.
-        relative_error: of the outputs.
+        relative_error: of the outputs; NaN where nobody measured what the layers lose: they would seem to lose nothing.
     """
 
     bytes: float
@@ -84,7 +84,7 @@ def margins(candidates: Iterable[Candidate]) -> dict[str, float]:
             "size": (told.get("bytes"), figures.artifact.bytes),
             "download": (told.get("download_bytes"), figures.artifact.download_bytes),
             "latency_ratio": (told.get("latency_ratio"), figures.latency.ratio),
-            "relative_error": (told.get("relative_error"), figures.parity.relative_error),
+            "relative_error": (told.get("relative_error"), figures.parity.ranking_error),
         }
         for name, (forecast, measured) in truth.items():
             if forecast and math.isfinite(forecast) and math.isfinite(measured):
@@ -272,7 +272,7 @@ class _Fixed:
         """Return what is expected of a choice; ``expected`` is the forecast loss of the file that was measured."""
         ratio = (found.seconds(self.target) + self.seconds) / self.total
         full = self.measured.latency.float_median_ms
-        scale = self.measured.parity.relative_error / expected**0.5 if expected else 1.0
+        scale = self.measured.parity.ranking_error / expected**0.5 if expected else math.nan
         return Forecast(
             found.bytes + self.bytes,
             ratio,

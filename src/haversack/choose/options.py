@@ -163,6 +163,8 @@ def _option(
 def unpacking(plan: LayerPlan, node: Node, elements: int) -> tuple[Once | None, tuple[int, int]]:
     """Return what unpacks a weight: for all of a kind, and in this layer its bytes and these as a download."""
     bits = WEIGHT_BITS[plan.precision]
+    if plan.precision == "w4a8":
+        return None, (unpack.cast_bytes(f"{node.key}:weight"), unpack.NAMES_DOWNLOADED)
     if plan.precision not in STATIC or bits not in planes.WIDTHS:
         return None, (0, 0)
     name = unpack.name_of(elements, bits)

@@ -93,13 +93,15 @@ def unmade(candidate: Candidate) -> bool:
 def loss(candidate: Candidate) -> float:
     """Return what recipes are ranked by: the output's relative error (top-1 on a few hundred images ranks badly).
 
+    It is that on the half of the evaluation set that chooses: what the other half says must not touch the choice.
+
     Of what does not run here it is the error of the reference with the same numbers.
     """
     if candidate.exported:
         return float(candidate.extra.get("reference_error", math.inf))
-    if candidate.parity is None or math.isnan(candidate.parity.relative_error):
+    if candidate.parity is None or math.isnan(candidate.parity.ranking_error):
         return math.inf
-    return candidate.parity.relative_error
+    return candidate.parity.ranking_error
 
 
 def cost(candidate: Candidate) -> float:

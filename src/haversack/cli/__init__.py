@@ -23,10 +23,24 @@ COMMANDS = {
     "bundle": "Make a folder that can be shipped of a finished run.",
     "inspect": "Tell what is in a bundle: files, sizes, runtimes, quality, golden vectors, licences.",
     "diff": "Tell what an update from one bundle to another brings: files that travel, layers that changed.",
+    "run": "Run a model on one input: the current release of a line, or a bundle's folder.",
+    "client": "Bring a device's models up to date, go back to the release before, tell what is installed.",
     "report": "Tell what a finished run found, or write its page anew.",
+    "keys": "Make the keys that releases are signed with, or put new ones in the place of old ones.",
+    "publish": "Sign a bundle and put it into a repository, a folder or a bucket of S3.",
+    "timestamp": "Sign a repository's timestamp anew: for cron, every 6 hours.",
+    "delta": "Make a file from an older one and what changed (delta make, delta apply).",
     "parts": "List the parts on every shelf: targets, metrics, methods, preprocessing.",
     "doctor": "Tell what is installed, what each target can do here, and what adds the rest.",
 }
+
+VERBS = {
+    "delta": {
+        "make": "Write what makes the new file from the old one; works on model files and on any other.",
+        "apply": "Write the new file from the old one and a delta, checked against the hash that the delta states.",
+    }
+}
+"""Commands that have verbs of their own, each a function of the command's file -> what it does."""
 
 NEEDED = {
     "job": ("what is to be packed", "a job file, module:callable or a recipe.toml", "job.py"),
@@ -36,6 +50,14 @@ NEEDED = {
     "bundle": ("a bundle", "the folder that haversack bundle made", "digits-1.3.0.haversack"),
     "old": ("the old bundle", "the folder that haversack bundle made", "digits-1.2.0.haversack"),
     "new": ("the new bundle", "the folder that haversack bundle made", "digits-1.3.0.haversack"),
+    "model": ("what is to be run", "the name of a model line, or the folder of a bundle", "digits"),
+    "given": ("the input", "a .npy, .npz, .png or .jpg file, or - for standard input", "input.npy"),
+    "task": ("what to do on this device", "update, status, rollback, enrol or key", "status"),
+    "action": ("what to do with keys", "init, rotate or revoke", "init"),
+    "folder": ("the folder of keys", "the one that haversack keys init made", "keys"),
+    "line": ("--line", "the model line, as the bundle names it", "digits"),
+    "repository": ("--repository", "a folder, or s3://BUCKET/PREFIX", "site"),
+    "keys": ("--keys", "the folder that haversack keys init made", "keys"),
     "budget": ("--budget", "the limits to hold it against", "size=3MB"),
 }
 """What a verb cannot do without: parameter, or verb and parameter -> what it is called, what it may be, an example."""
@@ -56,7 +78,13 @@ def app() -> App:
         suppress_keyboard_interrupt=False,  # we say what comes next
     )
     for name, line in COMMANDS.items():
-        application.command(f"haversack.cli.{name}:{name}", name=name, help=line)
+        if name not in VERBS:
+            application.command(f"haversack.cli.{name}:{name}", name=name, help=line)
+            continue
+        group = App(name=name, help=line, help_format="plaintext", default_parameter=application.default_parameter)
+        for verb, text in VERBS[name].items():
+            group.command(f"haversack.cli.{name}:{verb}", name=verb, help=text)
+        application.command(group)
     return application
 
 
@@ -91,8 +119,10 @@ def _run(words: list[str]) -> int:
         return 0
     from cyclopts import CycloptsError  # a sixth of a second that the overview above does not need
 
+    # A lone hyphen is standard input everywhere; the parser takes it for an option.
+    typed = ["/dev/stdin" if word == "-" else word for word in words]
     try:
-        result = app()(words, result_action="return_value", exit_on_error=False, print_error=False)
+        result = app()(typed, result_action="return_value", exit_on_error=False, print_error=False)
     except CycloptsError as error:
         verb = words[0] if words and words[0] in COMMANDS else ""
         plain = UsageError(_plainly(error), next_step=f"haversack {f'{verb} --help'.lstrip()}")
@@ -173,13 +203,16 @@ def _missing(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
         step = f"haversack {words[0]} --help    (says what it takes)"
         return UsageError("it has no value behind it", where=error.keyword, next_step=step)
     name, mended = error.argument.name.removeprefix("--"), list(words)
-    for wanted, parameter in inspect.signature(error.target).parameters.items():
+    if len(error.command_chain or ()) > 1:
+        verbs = " ".join(error.command_chain or ())
+        return UsageError(f"{error.argument.name} is missing", where=verbs, next_step=f"haversack {verbs} --help")
+    for place, (wanted, parameter) in enumerate(inspect.signature(error.target).parameters.items(), 1):
         example = needed(wanted, ("", "", wanted.upper()))[2]
         if parameter.default is not parameter.empty or any(word.partition("=")[0] == f"--{wanted}" for word in words):
             continue
         if parameter.kind is parameter.KEYWORD_ONLY:
             mended += [f"--{wanted}", example]
         elif wanted == name:
-            mended.insert(1, example)
+            mended.insert(place, example)
     what, may_be, _ = needed(name, (error.argument.name, "it must be there", ""))
     return UsageError(f"{what} is missing: {may_be}", where=words[0], next_step=shlex.join(["haversack", *mended]))

@@ -28,6 +28,7 @@ from haversack.flow.request import Runtimes
 from haversack.flow.search import exit_code, limits_of, searched, tell_beyond
 from haversack.flow.several_outputs import Part, Whole, leave
 from haversack.flow.steps import Steps
+from haversack.flow.unlike import unlike
 from haversack.load.forecast import Preflights
 from haversack.report.record import Record
 
@@ -151,6 +152,8 @@ def _part(errand: Errand, steps: Steps, candidates: list[Candidate], targets: li
     final = told(candidates, parting(best, pairs, steps.constraints))
     strange = {target: foreign(errand.request, steps.model.digest, target) for target in targets}
     final = told(final, {target: one for target, one in strange.items() if one is not None})
+    mismatch = unlike(steps.data, steps.model.inputs)
+    final = told(final, dict.fromkeys(targets, mismatch) if mismatch else {})
     return Part(steps, tuple(final), {target: shipped(final)[target] for target in targets}, pairs)
 
 

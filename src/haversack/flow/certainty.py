@@ -1,4 +1,4 @@
-"""Whether so many samples establish that a drop is within its limit: a finding of the limit that is asked for."""
+"""Whether what was measured establishes that a limit is kept: the drop by its samples, the latency by its pairs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,35 @@ from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.counted import counted
 from haversack.base.finding import Finding
+from haversack.choose.verdict import amount
 from haversack.report.wording import interval, points
 from haversack.tools.numerics import bootstrap
 
 KIND = "not-established"
+BUSY = "the machine was busy: "
+WIDE = 1.2
+"""The upper quartile of the pairs' ratios over the lower one, from which on the machine was busy."""
 
 
 def certain(candidate: Candidate, budget: Budget) -> Candidate:
-    """Return a candidate with the finding ``not-established`` if the interval of its drop crosses the limit.
+    """Return a candidate with what its measurements do not establish of the limits.
 
-    One that another budget left on it is taken off.
+    The finding is ``not-established`` where the interval of its drop crosses the limit, and ``noisy`` where the limit
+    on the latency lies between the quartiles of pairs timed on a busy machine. What another budget left on it is taken
+    off.
     """
-    findings = tuple(finding for finding in candidate.findings if finding.kind != KIND)
+    found = candidate.findings
+    findings = tuple(one for one in found if one.kind != KIND and not one.text.startswith(BUSY))
+    took = candidate.latency
+    for limit, got in (("latency_ratio", took.ratio), ("latency_ms", took.median_ms)) if took is not None else ():
+        allowed = budget.limits().get(limit)
+        if allowed is None or took is None or took.ratio_high <= WIDE * took.ratio_low:
+            continue
+        low, high = (got * quartile / took.ratio for quartile in (took.ratio_low, took.ratio_high))
+        if low <= allowed <= high:
+            words = f"{amount(limit, low)} to {amount(limit, high)}, the limit is {amount(limit, allowed)}"
+            text = f"{BUSY}the quartiles of its latency are {words}; pack again when it is quiet"
+            findings = (*findings, Finding("noisy", text))
     drop = candidate.drop
     if drop is not None and budget.drop is not None and not bootstrap.established(drop, budget.drop):
         unit = candidate.quality.unit if candidate.quality is not None else ""

@@ -71,6 +71,27 @@ def refuse_undefined(metric: Metric, rows: np.ndarray) -> None:
                 "the others are reported",
                 next_step="give more samples, of every class, so ordered that each half holds what the metric needs",
             )
+        refuse_no_fraction(metric, value)
+
+
+def refuse_no_fraction(metric: Metric, value: float) -> None:
+    """Refuse a metric that is said to be a fraction and gives another number: its drops would be told in points.
+
+    Args:
+        metric: the job's.
+        value: of the float model.
+
+    Raises:
+        JobError: with how a metric says what its unit is.
+    """
+    if metric.unit == "fraction" and abs(value) > 1:
+        raise JobError(
+            f"{metric.called} gives {value:g}, and is taken for a fraction, as every callable that says nothing else",
+            where="metric",
+            tried="scoring the float model",
+            next_step="return a score from 0 to 1 a sample, or say what it is: from haversack.metrics import "
+            'from_callable; metric = from_callable(function, unit="dB", direction="higher")',
+        )
 
 
 def refuse_short(stated: float | None, whole: Quality) -> None:
@@ -111,7 +132,7 @@ def score_one(model: Model, data: Data, metric: Metric) -> str:
         The score in words; empty for a metric that has no value on so few samples.
 
     Raises:
-        JobError: inputs, expected values or the metric are at fault.
+        JobError: inputs, expected values or the metric are at fault, or it is no fraction as it says.
         NotFinite: an output of the model is not finite.
     """
     predict = Executor(model).run
@@ -122,6 +143,7 @@ def score_one(model: Model, data: Data, metric: Metric) -> str:
         found = state.quality()
     except JobError:  # of one batch: the whole set is judged by baseline_step and split
         return ""
+    refuse_no_fraction(metric, found.value)
     value = wording.quality(found.value, found.unit)
     return f"{found.metric} {value} on the first {counted(found.samples, 'sample')}, float, in PyTorch"
 

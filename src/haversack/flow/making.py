@@ -297,6 +297,7 @@ class Maker:
             reference=meaning(self.target),
             float_model=compressed.exact or self.model,
             furthest=furthest.append,
+            choosing=CHOOSE,
         )
         # The arg-max of an embedding means nothing: agreement is told where labels are classes, or may be.
         return replace(found, agreement=math.nan) if self.metric.kind == "real" else found, furthest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -371,9 +372,8 @@ def _relocated(candidate: Candidate, best: Mapping[str, Candidate]) -> Candidate
 
 def _forecast(candidate: Candidate) -> Forecast:
     found = candidate.extra["forecast"]
-    return Forecast(
-        bytes=round(found["bytes"]), relative_error=found["relative_error"], latency_ratio=found["latency_ratio"]
-    )
+    error, ratio = (found[name] if math.isfinite(found[name]) else None for name in ("relative_error", "latency_ratio"))
+    return Forecast(bytes=round(found["bytes"]), relative_error=error, latency_ratio=ratio)
 
 
 def _copy(source: Path, target: Path) -> None:

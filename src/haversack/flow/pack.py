@@ -15,7 +15,7 @@ from haversack.base.finding import Finding
 from haversack.base.job import Job
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose.runtimes import Choice, between, outdone
-from haversack.flow import architectures, entrants, planned, robustness, room
+from haversack.flow import architectures, entrants, planned, robustness, room, typed
 from haversack.flow.cluster import spreading
 from haversack.flow.crossing import crossed, parting, told
 from haversack.flow.foreign import foreign
@@ -25,6 +25,7 @@ from haversack.flow.request import Request, Runtimes, opened, runtimes
 from haversack.flow.request import degraded as degraded_by
 from haversack.flow.search import PLANS, allowed, exit_code, limits_of, ruling, searched, steps_of, taking, tell_beyond
 from haversack.flow.steps import Steps
+from haversack.flow.unlike import unlike
 from haversack.flow.where import measured_on
 from haversack.flow.workshop import Workshop, refuse_anothers, refuse_unmakeable
 from haversack.load.forecast import Preflight, Preflights
@@ -53,6 +54,7 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
     """
     wish = request if isinstance(request, Request) else Request.of(request, wishes)
     started, memory = time.monotonic(), room.left()
+    typed.check(wish)
     asked = runtimes(wish)
     sink(Event("load", "start", f"reading {wish.source}"))
     job, budget, fixed = opened(wish)
@@ -82,7 +84,8 @@ def pack(request: Request | str, sink: Sink = silent, **wishes: Any) -> Outcome:
         final = confirmed(steps, candidates, budget)
         pairs = crossed(steps, shipped(final))
         final = told(final, parting(shipped(final), pairs, steps.constraints))
-        final = told(final, dict.fromkeys(shipped(final), strange) if strange else {})
+        for finding in strange:
+            final = told(final, dict.fromkeys(shipped(final), finding))
         only = _one_of(final, budget, tried) if tried.one else None
         degraded = robustness.measured(steps, _shipping(final, only), worse)
         final = robustness.told(final, degraded, steps.metric.unit)
@@ -102,6 +105,7 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight | Preflights:
     import tempfile
 
     memory = room.left()
+    typed.check(request)
     sink(Event("load", "start", f"reading {request.source}"))
     job, budget, fixed = opened(request)
     notes = _of_folder(request.out, _owner(job))
@@ -117,10 +121,10 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight | Preflights:
         steps, tried, rules = ruling(steps, tried, fixed)
         robustness.checked(steps.data, job)
         found = steps.preflight(PLANS * len(tried.targets), memory)
-        _strange(request, steps)
+        strange = tuple(finding.text for finding in _strange(request, steps))
         planned.refuse_unmakeable(steps.model.graph, fixed, steps.targets)
         told, idle = limits_of(steps, budget, rules, fixed), planned.idle(request.effort, fixed, steps.targets)
-        return replace(found, limits=told, left_out=tried.left_out, notes=(*notes, *idle))
+        return replace(found, limits=told, left_out=tried.left_out, notes=(*notes, *idle, *strange))
 
 
 def _of_folder(out: Path, owner: str) -> tuple[str, ...]:
@@ -139,11 +143,12 @@ def _of_folder(out: Path, owner: str) -> tuple[str, ...]:
     return ()
 
 
-def _strange(request: Request, steps: Steps) -> Finding | None:
-    """Return what is to be said of a recipe of another model, and tell it at once."""
-    found = foreign(request, steps.model.digest)
-    if found is not None:
-        steps.shop.tell(Event("load", "note", found.text))
+def _strange(request: Request, steps: Steps) -> tuple[Finding, ...]:
+    """Return what is strange about what was given, and tell it at once: a recipe of another model, unlike samples."""
+    looked = foreign(request, steps.model.digest), unlike(steps.data, steps.model.inputs)
+    found = tuple(one for one in looked if one is not None)
+    for one in found:
+        steps.shop.tell(Event("load", "note", one.text))
     return found
 
 

@@ -15,13 +15,11 @@ from haversack.base import budget as budgets
 from haversack.base import recipe
 from haversack.base.budget import Budget
 from haversack.base.errors import Fault, JobError, UsageError, grouped
-from haversack.base.finding import KINDS
 from haversack.base.job import Job
 from haversack.base.plan import Plan
 from haversack.base.shelf import nearest
-from haversack.flow import cluster_address, degradations, requirements, scoping, settings
-from haversack.flow.effort import DEFAULT, effort
-from haversack.measure import devices
+from haversack.flow import degradations, requirements, scoping, settings
+from haversack.flow.effort import DEFAULT
 from haversack.targets.contract import PLATFORMS, Target
 from haversack.targets.contract import SHELF as TARGETS
 
@@ -228,24 +226,14 @@ def _installed(package: str) -> bool:
 def opened(request: Request) -> tuple[Job, Budget, Mapping[str, Plan]]:
     """Return the job, the limits, and target -> plan where a recipe or a plan file says what to make.
 
-    The job file is the last thing looked at: what was typed wrongly beside it is told before any of its code runs.
+    The job file is the last thing looked at: what was typed wrongly beside it (``typed.check``) is told before any of
+    its code runs.
 
     Raises:
-        UsageError: an unknown target, finding, effort or device, a budget, recipe or job file that cannot be read, or
-            a drop or baseline in percent where the metric is a fraction.
+        UsageError: a target, budget, recipe or job file that cannot be read, or a drop or baseline in percent where the
+            metric is a fraction.
     """
     tried = runtimes(request)
-    for kind in request.allow:
-        if kind not in KINDS:
-            raise UsageError(
-                f"there is no finding named {kind!r}{nearest(kind, KINDS)}",
-                where="--allow",
-                next_step=f"one of {', '.join(KINDS)}",
-            )
-    effort(request.effort)
-    devices.check_measuring(request.device)
-    if request.ray:
-        cluster_address.check(request.ray)
     limits = budgets.parse(request.budget) if request.budget is not None else None
     worse = degraded(request)
     layers, without = said(request)

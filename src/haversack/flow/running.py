@@ -10,7 +10,7 @@ import numpy as np
 from haversack.base.candidate import Artifact
 from haversack.base.model import Port, Sample
 from haversack.measure.device import Device, Handle
-from haversack.tools.data import codes, layouts
+from haversack.tools.data import interface
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,8 @@ class Running:
         Raises:
             WorkerFault: the runtime failed, died or hung; base class ``EnvironmentFault``.
         """
-        found = self.device.run(self.handle, feeds(self.artifact, sample))
-        return tuple(self._meant(port.name, found[port.name]) for port in self.outputs)
-
-    def _meant(self, name: str, array: np.ndarray) -> np.ndarray:
-        laid_out, grids = self.artifact.layouts, self.artifact.grids
-        array = codes.to_values(array, grids[name]) if name in grids else array
-        return layouts.to_model(array, laid_out[name]) if name in laid_out else array
+        found = interface.as_model(self.artifact, self.device.run(self.handle, feeds(self.artifact, sample)))
+        return tuple(found[port.name] for port in self.outputs)
 
 
 def feeds(artifact: Artifact, sample: Sample) -> Mapping[str, np.ndarray]:
@@ -50,9 +45,5 @@ def feeds(artifact: Artifact, sample: Sample) -> Mapping[str, np.ndarray]:
     Raises:
         ValueError: the sample has another number of arrays.
     """
-    found = {
-        port.name: layouts.to_file(array, artifact.layouts[port.name]) if port.name in artifact.layouts else array
-        for port, array in zip(artifact.inputs, sample, strict=True)
-    }
-    grids = artifact.grids
-    return {name: codes.to_codes(array, grids[name]) if name in grids else array for name, array in found.items()}
+    named = {port.name: array for port, array in zip(artifact.inputs, sample, strict=True)}
+    return interface.as_file(artifact, named)

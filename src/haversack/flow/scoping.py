@@ -8,6 +8,7 @@ different precisions contradict each other, whichever is longer or stands later.
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -29,6 +30,7 @@ from haversack.tools.graph.roles import role
 NONE = "none"
 FIELDS = {LAYER: "layer_precisions", WITHOUT: "without"}
 """Flag -> the name in a job file."""
+_BITS, _FLOAT = re.compile(r"(?:u?int|w|q)([1-7])"), re.compile(r"(?:fp|f)(16|32)")
 ALWAYS = "fold_norm"
 """The step that is done when the model is read."""
 PLACE = f"{LAYER} ({FIELDS[LAYER]} in a job file)"
@@ -58,7 +60,8 @@ def check(rules: Sequence[str], without: Sequence[str], *, typed: bool = True) -
         raise UsageError(
             "what is said of layers and parts cannot be read",
             faults=tuple(faults),
-            next_step="haversack pack JOB --layer 'head=float32' --without w4a8    (haversack parts lists parts)",
+            next_step="haversack pack JOB --layer 'head=float32' --without w4a8    (haversack parts lists parts, "
+            "haversack doctor precisions)",
         )
 
 
@@ -219,15 +222,25 @@ def _rule_faults(text: str, without: Sequence[str], *, typed: bool) -> list[Faul
         if kind.startswith("palette"):
             bits = PALETTE.settings["bits"]
             return [Fault(place, f"palette alone names one, of {bits} bits; other bits are set in a plan (--plan)")]
-        near = nearest(kind, WEIGHT_BITS) or f" (one of {', '.join(WEIGHT_BITS)})"
-        return [Fault(place, f"there is no precision {kind!r}{near}")]
+        return [Fault(place, f"there is no precision {kind!r}{_meant(kind, WEIGHT_BITS)}")]
     return [Fault(place, f"{WITHOUT} forbids {kind}")] if kind in without else []
 
 
 def _forbidden(name: str) -> str:
     if name == ALWAYS:
         return "it is done when the model is read, and cannot be left out"
-    return "" if name in names() else f"there is no precision and no part of this name{nearest(name, names())}"
+    return "" if name in names() else f"there is no precision and no part of this name{_meant(name, names())}"
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    """Return what a name may have meant: other tools call 4-bit weights int4, and 16-bit floats fp16."""
+    if match := _BITS.fullmatch(name):
+        return f"; weights of {match[1]} bits beside activations of 8 are w{match[1]}a8" + (
+            ", in groups w4_grouped" if match[1] == "4" else ""
+        )
+    if match := _FLOAT.fullmatch(name):
+        return f"; did you mean float{match[1]}?"
+    return nearest(name, known) or f" (one of {', '.join(known)})"
 
 
 def _place(flag: str, text: str, *, typed: bool) -> str:

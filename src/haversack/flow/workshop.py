@@ -67,7 +67,8 @@ class Workshop:
             ) from error
         if self._nothing_made():
             self._clear()  # what a run left that ended before it made anything
-        atomic.write_text(self.inside / MARKER, json.dumps({"source": source, "command": command}))
+        mark = {"source": source, "command": command, "folder": str(Path.cwd())}
+        atomic.write_text(self.inside / MARKER, json.dumps(mark))
         self.blobs = Blobs(self.inside / "blobs")
         self.blobs.remove_leftovers()
         self.seconds: dict[str, float] = defaultdict(float)
@@ -223,9 +224,12 @@ def unfinished(out: Path) -> UsageError | None:
             next_step="wait until it ends",
         )
     try:
-        command = str(json.loads(marker.read_text(encoding="utf-8")).get("command", ""))
+        found = json.loads(marker.read_text(encoding="utf-8"))
+        command, folder = str(found.get("command", "")), str(found.get("folder", ""))
     except (OSError, ValueError, AttributeError):
-        command = ""
+        command = folder = ""
+    if command and folder and folder != str(Path.cwd()):
+        command = f"cd {shlex.quote(folder)} && {command}"  # its paths are meant from there
     return UsageError(
         "the run in it is not finished: it was stopped, or an error ended it; what it made is kept",
         where=str(out),

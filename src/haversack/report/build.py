@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from haversack.base.budget import Budget
 from haversack.base.candidate import Artifact, Candidate, Latency, Memory, Pair, Parity
 from haversack.base.finding import Finding
-from haversack.base.plan import GROUPS, STATIC, WEIGHT_BITS, LayerPlan
+from haversack.base.plan import GROUPS, STATIC, WEIGHT_BITS, LayerPlan, Precision
 from haversack.base.quality import Drop, Quality
 from haversack.report.record import (
     FORMAT,
@@ -32,6 +32,7 @@ from haversack.report.record import (
     Record,
     Samples,
 )
+from haversack.targets.contract import SHELF as TARGETS
 from haversack.tools.numerics.planes import stored_bits
 
 _INTEGERS = 8
@@ -252,13 +253,21 @@ def _finding(finding: Finding, allowed: set[str]) -> FindingRecord:
 def _layers(one: Candidate, model: ModelFacts, after: ModelFacts | None) -> tuple[LayerRecord, ...]:
     errors = one.parity.layers if one.parity else {}
     now = {layer.key: layer for layer in after.layers} if after else {}
+    target = one.plan.target
+    kernels = TARGETS.type_of(target).kernels if target in TARGETS.names() else {}  # a third party's may be gone
     return tuple(
-        _layer(layer, now.get(layer.key), one.plan.layers.get(layer.key), _error(layer, errors))
+        _layer(layer, now.get(layer.key), one.plan.layers.get(layer.key), _error(layer, errors), kernels)
         for layer in model.layers
     )
 
 
-def _layer(before: LayerFacts, now: LayerFacts | None, plan: LayerPlan | None, error: float | None) -> LayerRecord:
+def _layer(
+    before: LayerFacts,
+    now: LayerFacts | None,
+    plan: LayerPlan | None,
+    error: float | None,
+    kernels: Mapping[Precision, str],
+) -> LayerRecord:
     shown = now or before
     precision = plan.precision if plan else "float32"
     return LayerRecord(
@@ -272,6 +281,7 @@ def _layer(before: LayerFacts, now: LayerFacts | None, plan: LayerPlan | None, e
         relative_error=error,
         time_share=now.time_share if now else None,
         float_time_share=before.time_share,
+        kernel=kernels.get(precision, ""),
     )
 
 

@@ -123,6 +123,7 @@ def render(record: Record) -> str:
             headline=headline.of(record),
             plot=Markup(pareto.draw(record)),  # noqa: S704 - altair escapes what it draws; a test plants hostile names
             slim_plot=Markup(pareto.draw(record, pareto.SLIM)),  # noqa: S704 - as above
+            undrawn=pareto.undrawn(record),
             plot_axes=f"Size in {pareto.unit(pareto.points(record))[0]} across, {pareto.axis(record).title} upwards",
             sections=tuple(_section(record, target) for target in record.targets),
             groups=groups(record),

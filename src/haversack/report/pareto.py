@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+import resource
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from haversack.base.errors import MissingExtra
+from haversack.base.errors import EnvironmentFault, MissingExtra
 from haversack.report import wording
 from haversack.report.record import CandidateRecord, Record
 
@@ -23,6 +24,8 @@ LETTER, BESIDE, LONGEST = 7.5, 28.0, 160
 """Pixels of a legend: of a name's letter in the widest of the fonts that a page may get, of mark and gap beside a name,
 and of the longest name, which ends in dots there."""
 PADDING = 30
+RESERVED = 80 << 30
+"""Bytes of addresses without which vl-convert's engine ends the process: it died at 40 GB, and drew at 70."""
 SERIES = 5
 LABELLED = 8
 _FONT = "ui-sans-serif, system-ui, sans-serif"
@@ -168,6 +171,16 @@ def columns(targets: Sequence[str], width: int = WIDTH) -> int:
     return len(targets) if sum(taken) <= width else max(1, int(width // max(taken)))
 
 
+def undrawn(record: Record) -> str:
+    """Return why there is no plot, as a sentence; an empty string where there is one."""
+    if not points(record):
+        return "No candidate has both a size and a loss to plot."
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < RESERVED:
+        return "There is no plot: what draws it reserves 64 GB of addresses, and ulimit -v allows fewer."
+    return ""
+
+
 def draw(record: Record, width: int = WIDTH) -> str:
     """Return the plot as one <svg> element without scripts, links or fonts of its own; empty without two numbers.
 
@@ -175,17 +188,25 @@ def draw(record: Record, width: int = WIDTH) -> str:
         record: of the run.
         width: of the plot, in pixels without the axis.
 
+    Returns:
+        The SVG; nothing where ``undrawn`` says why not.
+
     Raises:
         MissingExtra: altair or vl-convert is not installed.
+        EnvironmentFault: one of them cannot be loaded.
     """
-    shown = points(record)
-    if not shown:
+    if undrawn(record):
         return ""
+    shown = points(record)
     try:
         import altair as alt
         import vl_convert  # noqa: F401 - altair draws through it
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "altair", "pack", purpose="the plot of a report") from error
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"what draws the plot cannot be loaded: {error}", where=error.name or "altair"
+        ) from error
     stream = io.StringIO()
     _chart(alt, record, shown, width).save(stream, format="svg")
     return _inline(stream.getvalue())

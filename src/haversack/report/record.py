@@ -231,6 +231,7 @@ class LayerRecord:
 
     Attributes:
         bits: of a weight as it is stored.
+        kernel: what computes it when the file runs, in words; empty in reports of earlier versions.
         relative_error: of the tensor it leaves, against float; None when not compared.
         time_share, float_time_share: measured fraction of the artefact's time, and of the float artefact's.
     """
@@ -245,6 +246,7 @@ class LayerRecord:
     relative_error: float | None
     time_share: float | None
     float_time_share: float | None = None
+    kernel: str = ""
 
 
 @dataclass(frozen=True)
@@ -346,11 +348,9 @@ class Record:
         architectures: name -> what it is, where the job gives several; then ``model`` and ``baseline`` are those of the
             best float model among them, which every drop is against, and ``floats`` those of what ships.
         between: target -> why the file of this architecture ships and no other's.
-        preprocess: what the job does to raw inputs, every setting said, for the bundle; None where it was not kept.
-        labels: of the classes, in order; likewise.
+        preprocess, labels: what the job does to raw inputs (None: it was not kept), and its classes: for the bundle.
         seconds: stage -> seconds it took.
-        command: what repeats the run.
-        created: when, ISO 8601 in UTC; empty when not told.
+        command, created: what repeats the run, and when it was, ISO 8601 in UTC; empty when not told.
         allowed: kinds of findings that the user allowed.
         next_step: the command to type next.
     """

@@ -35,6 +35,8 @@ PLATFORMS = ("android", "ios", "linux-arm", "browser")
 """Where a user may say that the artefact will run."""
 Opens = Callable[[Path, Mapping[str, str], int], None]
 """(path, session options, threads): opens the file elsewhere, and raises where the runtime does not survive that."""
+DELEGATE = "delegate"
+"""The session option that chooses what computes inside a runtime; a device sets it by measurement, never a file."""
 _elsewhere: ContextVar[Opens | None] = ContextVar("elsewhere", default=None)
 _SHOWN = 20
 
@@ -91,7 +93,10 @@ class Target:
         runs_here: whether the runtime opens files on this machine (otherwise export only).
         runs_where: for export only: on which device, and what to type there; ``{file}`` is the main file.
         precisions: what a layer can be in its files.
+        kernels: precision -> what computes a layer of it when the file runs, for each of ``precisions``.
         session_settings: the only session options that its artefacts may ask for.
+        delegates: values of the session option ``DELEGATE``; left out, the runtime's own choice computes.
+        overlapping: whether calls of one open file may overlap in several threads.
         arithmetic: how its integer kernels round, as ``Reference.arithmetic`` says.
         keeps_order: whether it runs a file's operations in the order in which they stand there.
     """
@@ -102,7 +107,10 @@ class Target:
     runs_here: ClassVar[bool] = True
     runs_where: ClassVar[str] = ""
     precisions: ClassVar[tuple[Precision, ...]] = PRECISIONS
+    kernels: ClassVar[Mapping[Precision, str]] = {}
     session_settings: ClassVar[frozenset[str]] = frozenset()
+    delegates: ClassVar[tuple[str, ...]] = ()
+    overlapping: ClassVar[bool] = False
     arithmetic: ClassVar[str] = "law"
     keeps_order: ClassVar[bool] = True
 
@@ -345,7 +353,6 @@ def artifact_file(path: Path, folder: Path) -> ArtifactFile:
 
     Raises:
         OSError: it cannot be read.
-        MissingExtra: the package zstandard is not installed.
     """
     data = path.read_bytes()
     packed = len(download.pack(data))

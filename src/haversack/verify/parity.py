@@ -33,6 +33,7 @@ def compare(
     reference: Reference | None = None,
     float_model: Model | None = None,
     furthest: Callable[[Sample], None] | None = None,
+    choosing: slice | None = None,
 ) -> Parity:
     """Return the parity of an artefact; memory is bounded by one batch.
 
@@ -41,30 +42,29 @@ def compare(
         encodings: as the artefact holds them.
         run: the artefact.
         samples: batches, read once.
-        float_predict: the float model to compare with; ``float_model`` in PyTorch where absent.
-        reference_samples: how many rows at most are compared with the reference bit for bit; 0 for none. A batch that
-            does not fit is cut, or left out if cutting could change a value (see ``Interpreter.separable``).
-        layer_samples: on how many rows the error of each layer is measured, the reference against float; 0 for none.
-            Nothing is measured where nothing is encoded.
+        float_predict: the float model, for ``float_model`` in PyTorch.
+        reference_samples: rows that are compared with the reference bit for bit, at most. A batch that does not fit is
+            cut, or left out if that could change a value (``Interpreter.separable``).
+        layer_samples: on how many rows each layer's error is measured, the reference against float; 0 for none.
         reference: the reference with its settings.
-        float_model: the model that the error of each layer is measured against; ``model`` where absent. Give it when
-            preparation corrected biases; where it scaled channels, the float model with the same channels scaled.
-        furthest: told at the end of the rows that leave the reference furthest, batches of one.
+        float_model: what layers' errors are measured against, for ``model``: the one before its biases were corrected,
+            with channels scaled as its are.
+        furthest: told of the rows that leave the reference furthest, batches of one.
+        choosing: which of all rows choices go by: their error is told by itself as well.
 
     Raises:
         JobError: there are no samples.
         VerificationError: outputs differ in number or shape.
     """
-    exact = float_predict or Executor(float_model or model).run
-    layer_samples = layer_samples if encodings.tensors else 0
+    exact, layer_samples = float_predict or Executor(float_model or model).run, layer_samples * bool(encodings.tensors)
     interpreter = (reference or Reference()).opened(model, encodings) if reference_samples or layer_samples else None
     bits = Bits(model.name, interpreter, reference_samples)
     layers = LayerErrors(float_model or model, interpreter, layer_samples) if interpreter and layer_samples else None
-    outputs = _AgainstFloat()
+    outputs = _AgainstFloat(choosing)
     for sample in samples:
         got, wanted = run(sample), exact(sample)
         check_shapes(model.name, got, wanted)
-        outputs.add(got, wanted)
+        outputs.add(got, wanted, len(sample[0]))
         bits.add(sample, got, wanted)
         if layers is not None:
             layers.add(sample)
@@ -79,17 +79,20 @@ def compare(
         layers=layers.worst_first() if layers is not None else {},
         reference_error=bits.relative(bits.error),
         reference_distance=bits.relative(bits.distance),
+        choosing_error=outputs.chosen.relative,
     )
 
 
 class _AgainstFloat:
     """Sums over the outputs that are judged; agreement of the arg-max where they are [n, classes], several classes."""
 
-    def __init__(self) -> None:
+    def __init__(self, choosing: slice | None) -> None:
         self.error, self.agreeing, self.judged = Errors(), 0, 0
+        self.chosen = _Chosen(choosing)
 
-    def add(self, got: Outputs, wanted: Outputs) -> None:
+    def add(self, got: Outputs, wanted: Outputs, rows: int) -> None:
         self.error.add(got, wanted)
+        self.chosen.add(rows, got, wanted)
         for place in judged(wanted):
             mine, theirs = got[place], wanted[place]
             if mine.ndim == 2 and mine.shape[1] > 1:
@@ -99,3 +102,27 @@ class _AgainstFloat:
     @property
     def agreement(self) -> float:
         return self.agreeing / self.judged if self.judged else math.nan
+
+
+class _Chosen:
+    """The error on some of all rows, told by their places; an output that is not of rows counts whole."""
+
+    def __init__(self, places: slice | None) -> None:
+        self.places, self.rows, self.error = places, 0, Errors()
+
+    def add(self, rows: int, got: Outputs, wanted: Outputs) -> None:
+        """Take the outputs of the next rows."""
+        if self.places is None:
+            return
+        first, self.rows = self.rows, self.rows + rows
+        mask = np.isin(np.arange(first, self.rows), range(*self.places.indices(self.rows)))
+        mine, exact = (
+            tuple(array[mask] if array.shape[:1] == mask.shape else array for array in outputs)
+            for outputs in (got, wanted)
+        )
+        self.error.add(mine, exact)
+
+    @property
+    def relative(self) -> float:
+        """The relative error; -1 where nothing was taken."""
+        return self.error.relative if self.error.count else -1.0

@@ -38,6 +38,16 @@ def test_no_codes_and_no_scale_do_better(bits, row, ratios):
     assert np.square(row - mine, dtype=np.float64).sum() == pytest.approx(least_error(row, CODES[bits]), abs=1e-4)
 
 
+@given(row=ROWS)
+def test_of_all_powers_of_two_signs_take_the_best(row):
+    assume(row.any())
+    (scale,) = SHELF.build("power_of_two").weight_scales(row[None], 1)
+    powers = 2.0 ** np.arange(-12, 5)
+    errors = [float(np.square(np.abs(row) - power, dtype=np.float64).sum()) for power in powers]
+    assert scale in powers
+    assert np.square(np.abs(row) - scale, dtype=np.float64).sum() == pytest.approx(min(errors), abs=1e-6)
+
+
 def test_the_scale_of_signs_is_the_mean_and_that_of_three_codes_leaves_the_small_ones_out():
     row = np.array([[4.0, -4.0, 3.0, 0.5, -0.5]], np.float32)
     assert MeanSquaredError().weight_scales(row, 1)[0] == pytest.approx(2.4)

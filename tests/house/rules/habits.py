@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rules.source import modules, place
 
-# Where a broad except may end without raising again: the loop of a worker tells its caller what went wrong.
-BOUNDARIES = ("tools/worker",)
+# Where a broad except may end without raising again: a worker's loop and a model's guard tell what went wrong.
+BOUNDARIES = ("tools/worker", "run/guard")
 WRITES = frozenset({"print", "sys.stdout.write", "sys.stderr.write"})
 BROAD = frozenset({"Exception", "BaseException"})
 # So many classes of Python's own in one except catch what nobody thought of, whatever the tuple is called.

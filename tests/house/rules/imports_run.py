@@ -12,7 +12,10 @@ from pathlib import Path
 from rules.source import modules, package_folder
 
 BLOCKED = ("torch", "onnx", "onnx_ir", "onnxscript", "scipy", "jinja2", "altair", "vl_convert", "transformers")
-FIELD_HALF = ("base", "tools", "bundle", "deliver", "run", "monitor", "flow.bundle", "flow.client", "flow.hub")
+FIELD_HALF = (
+    "base", "tools", "bundle", "deliver", "run", "monitor",
+    "flow.bundle", "flow.client", "flow.publish", "flow.tuned", "flow.deltas", "flow.hub",
+)  # fmt: skip
 NEEDS_TORCH = ("tools.graph",)
 IMPORT_SECONDS = 0.100
 HELP_SECONDS = 0.350

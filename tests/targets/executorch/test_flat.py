@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haversack.targets.executorch.flat import Spoiled, Table, root
+from haversack.tools.formats.flat import Spoiled, Table, root
 
 NUMBERS = {"b": (-128, 127), "B": (0, 255), "h": (-(2**15), 2**15 - 1), "i": (-(2**31), 2**31 - 1), "Q": (0, 2**64 - 1)}
 READS = (

@@ -10,8 +10,8 @@ import pytest
 
 from haversack.base.encodings import Dynamic
 from haversack.targets.executorch import parse, read
-from haversack.targets.executorch.flat import Spoiled, root
 from haversack.targets.executorch.parse import NOWHERE, Delegate, Program, Step, Value
+from haversack.tools.formats.flat import Spoiled, root
 
 NAME = b"XN01"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from haversack.base.errors import ConversionError, HaversackError, VerificationError
 from haversack.targets.executorch import ExecuTorch, parse
-from haversack.targets.executorch.flat import Spoiled, Table, root
+from haversack.tools.formats.flat import Spoiled, Table, root
 
 TARGET = ExecuTorch()
 ON_DISK = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -10,7 +10,7 @@ import pytest
 
 from haversack.base.errors import VerificationError
 from haversack.targets.executorch import ExecuTorch, parse
-from haversack.targets.executorch.flat import root
+from haversack.tools.formats.flat import root
 from haversack.tools.graph.injection import derived, differences
 from haversack.verify.location import locate
 

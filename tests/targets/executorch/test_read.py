@@ -8,7 +8,7 @@ import pytest
 from haversack.base.errors import VerificationError
 from haversack.targets.executorch import ExecuTorch
 from haversack.targets.executorch import parse as parsing
-from haversack.targets.executorch.flat import Spoiled, root
+from haversack.tools.formats.flat import Spoiled, root
 from haversack.tools.graph.injection import derived
 
 TARGET = ExecuTorch()

@@ -14,8 +14,8 @@ from haversack.base.constraints import Ratio
 from haversack.base.graph import Graph, Node, TensorSpec
 from haversack.targets.executorch import parse
 from haversack.targets.executorch.constraints import constraints
-from haversack.targets.executorch.flat import Spoiled
 from haversack.targets.executorch.quiet import quiet
+from haversack.tools.formats.flat import Spoiled
 from haversack.tools.graph import injection
 
 

@@ -11,10 +11,10 @@ from haversack.base.encodings import Affine, Dynamic, Encodings
 from haversack.base.errors import ConversionError, UsageError, VerificationError
 from haversack.targets.executorch import ExecuTorch, parse
 from haversack.targets.executorch.calls import CHAR, FLOAT, Calls
-from haversack.targets.executorch.flat import Spoiled
 from haversack.targets.executorch.skeleton import skeleton
 from haversack.targets.executorch.tables import STORED, outside, read_tables
 from haversack.targets.reference import Reference
+from haversack.tools.formats.flat import Spoiled
 from haversack.tools.graph import canonical
 from haversack.tools.numerics import affine
 

@@ -262,3 +262,15 @@ def test_the_size_of_a_file_with_planes_is_forecast_to_a_hundred_bytes(image, ma
     )
     assert packed == pytest.approx(plain + stem + unpack.function_bytes(*names)[0], abs=50)
     assert both == pytest.approx(packed + point, abs=20)
+
+
+def test_the_size_of_a_file_with_codes_of_four_bits_is_forecast(image, made):
+    """Nothing is brought once for all of them: each has a node that widens it, with three names in it."""
+    model, _ = image
+    plain, one, two = (made(kinds)[1].bytes for kinds in ((8, 8, 8), (4, 8, 8), (4, 4, 8)))
+    stem, point = (
+        unpack.cast_bytes(key) - model.weights[model.graph.by_key[key.removesuffix(":weight")].weight].size / 2
+        for key in (STEM, POINT)
+    )
+    assert one == pytest.approx(plain + stem, abs=12)
+    assert two == pytest.approx(one + point, abs=12)

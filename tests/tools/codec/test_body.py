@@ -29,6 +29,25 @@ def test_a_models_file(model_file):
     assert 0 < matched < 1000
 
 
+def test_round_trip_with_tensors(layers):
+    content, tensors = layers
+    packed = body.pack(content, tensors)
+    assert packed == body.pack(content, tensors[::-1])
+    assert body.unpack(packed, len(content), 48, 2) == content
+    with pytest.raises(Refused, match="too many for"):
+        body.unpack(packed, len(content), 48, 1)
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 1 << 20])
+def test_however_much_at_once(layers, monkeypatch, at_once):
+    content, tensors = layers
+    content, tensors = content[:13_000], [each for each in tensors if each.end <= 13_000]
+    packed = body.pack(content, tensors)
+    monkeypatch.setattr(body, "_AT_ONCE", at_once)
+    assert body.pack(content, tensors) == packed
+    assert body.unpack(packed, len(content), 48, 2) == content
+
+
 def made(tables=0, lanes=0, segments=0, *, levels=b"", directory=b"", rest=b"", packed=b""):
     """Return a body of parts, whatever they say."""
     plan = zstd.compress(levels + directory, zstd.QUICK)
@@ -64,7 +83,7 @@ def test_by_hand():
         (made(1), 0, "byte 72 (plan): error when determining content size"),
         (made(1, levels=bytes(256)), 0, "byte 72 (plan): table 0 has no symbol"),
         (made(1, levels=bytes([200] * 256)), 0, "byte 72 (plan): a level is 200"),
-        (made(0, 0, 1, directory=bytes([4, 1, 2]), rest=b"abcd"), 4, "(plan): a run has model 2"),
+        (made(0, 0, 1, directory=bytes([4, 1, 2]), rest=b"abcd"), 4, "(plan): a segment has model 2"),
         (made(0, 0, 1, directory=bytes([4, 1, 0]), rest=b"abc"), 4, "(stored bytes): 3 bytes are there of 4"),
         (made(0, 0, 1, directory=bytes([4, 1, 0]), rest=b"abcde"), 4, "(states and words): 0 coded runs have 0"),
         (made(0, 0, 1, directory=bytes([4, 1, 1])), 4, "(packed bytes): error when determining content size"),
@@ -76,7 +95,7 @@ def test_by_hand():
         (made(1, 0, 1, levels=LEVELS, directory=CODED), 4, "(states and words): 1 coded runs have 0 lanes"),
         (made(1, 1, 1, levels=LEVELS, directory=CODED, rest=STATE + b"a"), 4, "5 bytes are no 1 states"),
         (made(1, 1, 1, levels=LEVELS, directory=CODED, rest=bytes(4)), 4, "a state is below 2^16"),
-        (made(1, 1, 1, levels=LEVELS, directory=CODED, rest=STATE), 4, "the words end at symbol 0 of 4"),
+        (made(1, 1, 1, levels=LEVELS, directory=CODED, rest=STATE), 4, "the words end at symbol 0"),
         (made(1, 1, 1, levels=LEVELS, directory=CODED, rest=STATE + bytes(20)), 4, "words are left over"),
         (made(1, 1, 1, levels=LEVELS, directory=CODED, rest=b"\xff" * 4), 4, "the last states are not 2^16"),
     ],
@@ -86,6 +105,31 @@ def test_malformed(given_body, size, told):
         body.unpack(given_body, size, 48)
     assert told in str(caught.value)
     assert caught.value.where.startswith("byte ")
+
+
+def product_of(words, factor):
+    """Return a body of some stored words and their product."""
+    directory = plan.write([(plan.Run(0, 8, 1, 0),), plan.Product(8, 16, 0, factor)])
+    return made(0, 0, 2, directory=directory, rest=struct.pack("<2I", *words))
+
+
+def test_a_product_by_hand():
+    content = body.unpack(product_of([0x3F800000, 0xC0000000], 0x3F000000), 16, 48, 2)
+    assert struct.unpack("<4f", content) == (1, -2, 0.5, -1)
+
+
+@pytest.mark.parametrize("words, factor", [([0, 0x3F800000], 0x3F800000), ([0x3F800000] * 2, 0x7F800000)])
+def test_a_product_that_is_none(words, factor):
+    with pytest.raises(Refused, match=r"byte 72 \(products\): 2 floats and the factor 0x[37]f800000 have no normal"):
+        body.unpack(product_of(words, factor), 16, 48, 2)
+
+
+def test_a_directory_is_bounded_by_the_file():
+    most = plan.most_bytes(1, 100, 2)
+    for more, told in ((0, "the frame says"), (1, "bytes of directory are too many for 1 segments")):
+        sizes = body.SIZES.pack(0, 0, 1, most + more, 9, 0) + zstd.compress(b"", 3) + bytes(9)
+        with pytest.raises(Refused, match=told if more else r"\(plan\)"):
+            body.unpack(sizes, 100, 48, 2)
 
 
 def test_few_lanes_for_many_bytes():

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from haversack.tools.codec import rans, tables
 
+pytestmark = pytest.mark.usefixtures("loops")
+
 
 def made(symbols, models, count):
     """Return frequencies that have every symbol of every table."""
@@ -103,8 +105,19 @@ def test_what_an_encoder_refuses():
         rans.encode(symbols, models, frequencies, 1)
     with pytest.raises(ValueError, match="add up to 16384"):
         rans.encode(symbols, models, frequencies - 1, 1)
+    with pytest.raises(ValueError, match="add up to 16384"):
+        rans.encode(symbols, models, np.resize(frequencies, (257, 256)), 1)
+    below = frequencies.copy()
+    below[0, :2] = rans.TOTAL + 1, -1
+    with pytest.raises(ValueError, match="add up to 16384"):
+        rans.encode(symbols, models, below, 1)
     with pytest.raises(ValueError, match="1 to 4096 lanes, not 0"):
         rans.encode(symbols, models, frequencies, 0)
+    with pytest.raises(ValueError, match="a symbol has table 1, and there are 1"):
+        rans.encode(symbols, models + 1, frequencies, 1)
+    for lengths in ([1, 1, 0], [2, 2, -1], [3]):
+        with pytest.raises(ValueError, match="runs have"):
+            rans.encode(symbols, models, frequencies, 1, np.array(lengths))
 
 
 def test_what_a_decoder_refuses():
@@ -120,6 +133,41 @@ def test_what_a_decoder_refuses():
         rans.decode(states >> 16, words, models, frequencies)
     with pytest.raises(ValueError, match="last states"):
         rans.decode(states, words[:0], models[:0], frequencies)
+    with pytest.raises(ValueError, match="a symbol has table 300, and there are 1"):
+        rans.decode(states, words, models + 300, frequencies)
+
+
+def test_the_symbol_without_a_word_is_named():
+    symbols = np.full(100, 9, np.uint8)
+    frequencies = np.ones((1, 256), np.int64)
+    frequencies[0, 0] = rans.TOTAL - 255
+    states, words = rans.encode(symbols, np.zeros(100, np.uint8), frequencies, 8)
+    decoder = rans.Decoder(states, words[:-1], frequencies)
+    decoder.take(np.zeros(50, np.uint8))
+    # Of a lane the first symbol that is encoded, its last, fills no word: 92 to 99 are those.
+    with pytest.raises(ValueError, match="the words end at symbol 91"):
+        decoder.take(np.zeros(50, np.uint8))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 70)), max_size=9), st.integers(1, 40), st.integers(0, 1 << 32)
+)
+def test_runs_in_parts(runs, lanes, seed):
+    drawn = np.random.default_rng(seed)
+    models, lengths = (np.array([each[at] for each in runs], np.int64) for at in (0, 1))
+    each = np.repeat(models, lengths)
+    symbols = drawn.integers(0, 9, each.size).astype(np.uint8)
+    frequencies = made(symbols, each, 3)
+    states, words = rans.encode(symbols, models, frequencies, lanes, lengths)
+    whole = rans.encode(symbols, each, frequencies, lanes)
+    np.testing.assert_array_equal(states, whole[0])
+    np.testing.assert_array_equal(words, whole[1])
+    decoder = rans.Decoder(states, words, frequencies)
+    cut = int(drawn.integers(0, len(runs) + 1))
+    found = [decoder.take(models[:cut], lengths[:cut])]
+    found += [decoder.take(part) for part in np.array_split(each[int(lengths[:cut].sum()) :], 3)]
+    decoder.finish()
+    np.testing.assert_array_equal(np.concatenate(found), symbols)
 
 
 @pytest.mark.parametrize("count, lanes", [(0, 1), (1, 1), (4095, 1), (4096, 2), (1 << 20, 512), (1 << 30, 4096)])

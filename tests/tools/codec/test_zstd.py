@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haversack.base.errors import MissingExtra
 from haversack.tools.codec import zstd
 
 
@@ -51,11 +48,3 @@ def test_sizes_of_blocks_say_where_bytes_repeat():
     assert second < 16
     assert rest < 10
     assert zstd.block_sizes(b"", 256, zstd.QUICK) == []
-
-
-def test_without_the_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(MissingExtra) as caught:
-        zstd.compress(b"abc", zstd.QUICK)
-    assert caught.value.package == "zstandard"
-    assert "haversack[pack]" in str(caught.value)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from haversack.base.encodings import largest_code
 from haversack.base.profile import TensorStatistics
 from haversack.compress.quantize.contract import Quantizer, centers, full_scales
 from haversack.tools.numerics.affine import power_up
@@ -18,7 +19,8 @@ class PowerOfTwo(Quantizer):
 
     A value q * 2^-n is a fixed-point number with n fractional bits (Q format): where all scales of a layer are such,
     it takes integer products, sums and shifts alone (Jain et al. 2019, arXiv:1903.08066, section 3). The scale that
-    covers everything and its halves are tried: each halving saturates more and rounds the rest finer.
+    covers everything and its halves are tried: each halving saturates more and rounds the rest finer. Weights that are
+    signs alone take the power of two next to the mean of |w|, where their squared error is least.
 
     It leaves weight scales that are powers of two, and activation scales that are rounded up to one wherever the
     targets' constraints allow. A clamp may bound a tensor below that, and the scales of adds and means need a ratio
@@ -59,7 +61,9 @@ class PowerOfTwo(Quantizer):
         return min(tried)[1]
 
     def _weights(self, weights: np.ndarray, bits: int, taps: int) -> np.ndarray:  # noqa: ARG002 - each alone
-        limit = np.float32((1 << (bits - 1)) - 1)
+        if bits == 1:
+            return _of_signs(weights)
+        limit = np.float32(largest_code(bits))
         widest = power_up(full_scales(weights, bits))
         tiny = np.finfo(np.float32).tiny
         tried = [np.maximum(widest / np.float32(2**halving), tiny) for halving in range(self.halvings + 1)]
@@ -68,3 +72,11 @@ class PowerOfTwo(Quantizer):
             codes = np.clip(np.rint(weights / scale[:, None]), -limit, limit)
             errors.append(np.square(codes * scale[:, None] - weights, dtype=np.float64).sum(axis=1))
         return np.asarray(np.choose(np.argmin(errors, axis=0), tried), np.float32)
+
+
+def _of_signs(weights: np.ndarray) -> np.ndarray:
+    """Return the powers of two with the least sum of (|w| - scale)^2: float32 [channels]."""
+    mean = np.abs(weights).mean(axis=1, dtype=np.float64)
+    above = power_up(np.maximum(mean, np.finfo(np.float32).tiny).astype(np.float32)).astype(np.float64)
+    found = np.where(mean < 0.75 * above, above / 2, above)
+    return np.asarray(np.maximum(found, np.finfo(np.float32).tiny), np.float32)

@@ -39,6 +39,12 @@ class CoreML(Target):
         "on a Mac: xcrun coremlcompiler compile {file} . and MLModel on it, or coremltools.models.MLModel({file!r})"
     )
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "float16", "int8_weights", "palette")
+    kernels: ClassVar[Mapping[Precision, str]] = {
+        "float32": "float kernels",
+        "float16": "half-precision kernels",
+        "int8_weights": "half-precision kernels, weights widened",
+        "palette": "half-precision kernels, values looked up",
+    }
     file: str = "model.mlpackage"
     length: int = 128
 

@@ -42,6 +42,13 @@ class ExecuTorch(Target):
     packages: ClassVar[tuple[str, ...]] = ("executorch", "torchao")
     verified: ClassVar[Mapping[str, str]] = {"executorch": ">=1.5.1,<1.6"}
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8", "w4a8", "int8_dynamic", "w4_grouped")
+    kernels: ClassVar[Mapping[Precision, str]] = {
+        "float32": "float kernels (XNNPACK)",
+        "int8": "int8 kernels (XNNPACK)",
+        "w4a8": "4-bit kernels (XNNPACK, fully connected)",
+        "int8_dynamic": "int8 kernels (XNNPACK), inputs quantized in each call",
+        "w4_grouped": "4-bit kernels (XNNPACK), inputs quantized in each call",
+    }
     file: str = "model.pte"
     longest: int = 128
 

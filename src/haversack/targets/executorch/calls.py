@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from haversack.targets.executorch.flat import Spoiled, Table
+from haversack.tools.formats.flat import Spoiled, Table
 
 CHAR, FLOAT = 1, 6
 """ExecuTorch's numbers of int8 and float32."""

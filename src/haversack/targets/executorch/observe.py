@@ -21,10 +21,10 @@ import numpy as np
 from haversack.base.errors import VerificationError
 from haversack.base.model import Sample
 from haversack.targets.executorch import parse
-from haversack.targets.executorch.flat import Spoiled
 from haversack.targets.executorch.parse import Delegate, Program
 from haversack.targets.executorch.quiet import quiet
 from haversack.targets.executorch.session import as_tensor, bindings, is_free, ports
+from haversack.tools.formats.flat import Spoiled
 
 _OUTPUT = 2
 _INT8 = 128

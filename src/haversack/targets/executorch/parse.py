@@ -16,7 +16,7 @@ import numpy as np
 
 from haversack.base.errors import VerificationError
 from haversack.targets.executorch.calls import Calls, calls
-from haversack.targets.executorch.flat import Spoiled, Table, root
+from haversack.tools.formats.flat import Spoiled, Table, root
 
 ABOUT = "haversack"
 """Name of the constant method whose string tells the interface and the owners of nodes."""

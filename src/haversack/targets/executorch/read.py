@@ -11,9 +11,9 @@ import numpy as np
 from haversack.base.encodings import Affine, BlockAffine, Dynamic
 from haversack.base.errors import Fault, VerificationError
 from haversack.targets.executorch import parse
-from haversack.targets.executorch.flat import Spoiled
 from haversack.targets.executorch.parse import Delegate, Program, Step, Value
 from haversack.targets.executorch.tables import read_tables
+from haversack.tools.formats.flat import Spoiled
 from haversack.tools.graph.injection import Content
 from haversack.tools.numerics import blocks
 

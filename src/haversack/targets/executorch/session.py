@@ -30,11 +30,14 @@ def bindings(threads: int) -> Any:  # noqa: ANN401 - a module without types
     """Return ExecuTorch's bindings with the process's pool of threads set.
 
     Raises:
-        MissingExtra: executorch (or torch) is not installed.
+        MissingExtra: torch or executorch is not installed.
     """
     try:
         import torch  # noqa: F401 - brings the libraries that the bindings are linked against
-
+    except ImportError as error:
+        purpose = "running a .pte file in Python (ExecuTorch's bindings take and give torch tensors)"
+        raise MissingExtra("torch", "pack", purpose=purpose) from error
+    try:
         native = import_module(BINDINGS)
         _link_quantized()
     except ImportError as error:

@@ -17,8 +17,8 @@ import numpy as np
 from haversack.base.encodings import Encodings
 from haversack.base.errors import Fault, VerificationError
 from haversack.targets.executorch.calls import CHAR, FLOAT
-from haversack.targets.executorch.flat import Spoiled
 from haversack.targets.executorch.parse import Program, parse
+from haversack.tools.formats.flat import Spoiled
 
 PLAIN, STORED = "aten::embedding", "quantized_decomposed::embedding_byte"
 _BITS = 127

@@ -15,10 +15,10 @@ from statistics import median
 from haversack.base.errors import VerificationError
 from haversack.base.model import Sample
 from haversack.targets.executorch import parse
-from haversack.targets.executorch.flat import Spoiled, root
 from haversack.targets.executorch.parse import Program
 from haversack.targets.executorch.quiet import quiet
 from haversack.targets.executorch.session import as_tensor, bindings, is_free, ports
+from haversack.tools.formats.flat import Spoiled, root
 
 _WORDS = {
     "Convolution": frozenset({"Conv2d", "DepthwiseConv2d"}),

@@ -18,7 +18,7 @@ from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.model import Model, Port, Sample
 from haversack.base.plan import GROUPS, PRECISIONS, STATIC, Precision
-from haversack.targets.contract import Lengths, Session, Target, artifact_file, told_by
+from haversack.targets.contract import DELEGATE, Lengths, Session, Target, artifact_file, told_by
 from haversack.tools.data import layouts
 from haversack.tools.data.codes import Grid, grid_of
 from haversack.tools.store import atomic
@@ -55,6 +55,16 @@ class LiteRT(Target):
     precisions: ClassVar[tuple[Precision, ...]] = tuple(
         one for one in PRECISIONS if one not in STATIC or one in ("int8", "w4a8")
     )
+    kernels: ClassVar[Mapping[Precision, str]] = {
+        "float32": "float kernels (XNNPACK)",
+        "float16": "float kernels (XNNPACK), weights widened when the file is opened",
+        "int8": "int8 kernels (XNNPACK)",
+        "w4a8": "4-bit kernels (XNNPACK, fully connected)",
+        "int8_dynamic": "int8 kernels (XNNPACK), inputs quantized in each call",
+        "w4_grouped": "4-bit kernels (XNNPACK), inputs quantized in each call",
+        "int8_weights": "float kernels (XNNPACK), weights widened when the file is opened",
+    }
+    delegates: ClassVar[tuple[str, ...]] = ("builtin",)
     file: str = "model.tflite"
     lengths: tuple[int, ...] = (16, 32, 64, 128)
     integer_io: bool = False
@@ -165,10 +175,10 @@ class LiteRT(Target):
 
         return read(path, artifact.tensor_names, artifact.absorbed).held(artifact.bias_digests, path)
 
-    def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:  # noqa: ARG002 - none are known
+    def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
         from haversack.targets.litert.session import LiteRTSession
 
-        return LiteRTSession(path, threads)
+        return LiteRTSession(path, threads, options.get(DELEGATE, ""))
 
     def _tensors(self, path: Path, artifact: Artifact, inputs: Sample, keys: Sequence[str]) -> dict[str, np.ndarray]:
         from haversack.targets.litert.observe import filed, tensors

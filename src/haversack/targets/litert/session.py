@@ -15,30 +15,37 @@ from haversack.base.model import Port
 Arrays = Mapping[str, np.ndarray]
 Side = Mapping[str, tuple[tuple[int, ...], "np.dtype[Any]"]]
 """Port name -> (shape, dtype)."""
+BUILTIN = "builtin"
+"""The delegate's name for none: the runtime's own kernels, without XNNPACK."""
 MAIN = "serving_default"
 """Name of the first signature."""
 
 
-def interpreter(model: Path | bytes, threads: int, where: str, **settings: bool) -> Any:  # noqa: ANN401 - untyped package
+def interpreter(model: Path | bytes, threads: int, where: str, *, delegate: str = "", **settings: bool) -> Any:  # noqa: ANN401 - untyped package
     """Return an interpreter with its tensors allocated.
 
     Args:
         model: a path, or the bytes of a file.
         threads: of one call.
         where: told when it cannot be opened.
+        delegate: what computes; empty for the runtime's own choice, XNNPACK, or ``BUILTIN``.
         settings: further arguments of the interpreter.
 
     Raises:
         MissingExtra: ai_edge_litert is not installed.
         ConversionError: the runtime refuses the file.
+        UsageError: there is no such delegate.
     """
+    if delegate not in ("", BUILTIN):
+        raise UsageError(f"LiteRT has no delegate {delegate!r}", next_step=f"leave it out, or say {BUILTIN}")
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
         raise MissingExtra("ai-edge-litert", "pack", purpose="running a LiteRT file") from error
+    kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if delegate else OpResolverType.AUTO
     source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
     try:
-        found = Interpreter(**source, num_threads=threads, **settings)
+        found = Interpreter(**source, num_threads=threads, experimental_op_resolver_type=kernels, **settings)
         found.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         text = str(error).strip()
@@ -56,8 +63,9 @@ class LiteRTSession:
     token, masked), and outputs are cut to the length of the inputs.
     """
 
-    def __init__(self, model: Path | bytes, threads: int) -> None:
-        self._interpreter = interpreter(model, threads, "the file" if isinstance(model, bytes) else str(model))
+    def __init__(self, model: Path | bytes, threads: int, delegate: str = "") -> None:
+        where = "the file" if isinstance(model, bytes) else str(model)
+        self._interpreter = interpreter(model, threads, where, delegate=delegate)
         signatures = self._interpreter.get_signature_list()
         forms = [_Form(name, self._interpreter.get_signature_runner(name)) for name in signatures]
         self._forms = sorted(forms, key=lambda form: form.size)

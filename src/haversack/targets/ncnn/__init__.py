@@ -43,6 +43,12 @@ class Ncnn(Target):
     packages: ClassVar[tuple[str, ...]] = ("ncnn",)
     verified: ClassVar[Mapping[str, str]] = {"ncnn": ">=1.0.20261020,<1.0.20261021"}
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "float16", "int8", "int8_weights")
+    kernels: ClassVar[Mapping[Precision, str]] = {
+        "float32": "float kernels",
+        "float16": "float kernels, weights widened when the file is opened",
+        "int8": "int8 kernels",
+        "int8_weights": "float kernels, weights widened when the file is opened",
+    }
     arithmetic: ClassVar[str] = "symmetric"
     keeps_order: ClassVar[bool] = False
     file: str = "model.param"

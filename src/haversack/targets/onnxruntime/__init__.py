@@ -17,7 +17,7 @@ from haversack.base.finding import Finding
 from haversack.base.graph import Graph
 from haversack.base.keys import split_tensor
 from haversack.base.model import Model, Sample
-from haversack.base.plan import GROUPS, NARROW, PRECISIONS, Precision
+from haversack.base.plan import GROUPS, NARROW, PRECISIONS, STATIC, Precision
 from haversack.targets.contract import Session, Target, artifact_file, told_by
 from haversack.targets.onnxruntime.cpu import PRECISION
 from haversack.tools.graph.onnx import mapped
@@ -51,7 +51,18 @@ class OnnxRuntime(Target):
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript", "onnx-ir")
     verified: ClassVar[Mapping[str, str]] = {"onnx": ">=1.23,<1.24", "onnxruntime": ">=1.32,<1.33"}
     precisions: ClassVar[tuple[Precision, ...]] = (*PRECISIONS, "palette")
+    kernels: ClassVar[Mapping[Precision, str]] = {
+        "float32": "float kernels",
+        "float16": "float kernels, weights widened when the file is opened",
+        **dict.fromkeys(STATIC, "int8 kernels (QLinearConv, QGemm), weights widened when the file is opened"),
+        "int8": "int8 kernels (QLinearConv, QGemm)",
+        "int8_dynamic": "int8 kernels (MatMulInteger), inputs quantized in each call",
+        "w4_grouped": "4-bit kernels (MatMulNBits), inputs quantized in each call",
+        "int8_weights": "float kernels, weights widened when the file is opened",
+        "palette": "float kernels, values looked up when the file is opened",
+    }
     session_settings: ClassVar[frozenset[str]] = frozenset({PRECISION})
+    overlapping: ClassVar[bool] = True
     keeps_order: ClassVar[bool] = False
     file: str = "model.onnx"
     mapped_from: int = mapped.LEAST

@@ -44,6 +44,11 @@ class TensorRT(Target):
         "on a machine with an NVIDIA GPU and TensorRT 10 or later: trtexec --onnx={file} --stronglyTyped"
     )
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8", "int8_weights")
+    kernels: ClassVar[Mapping[Precision, str]] = {
+        "float32": "float kernels",
+        "int8": "int8 kernels",
+        "int8_weights": "float kernels, weights widened",
+    }
     file: str = "model.onnx"
 
     def _constraints(self, graph: Graph) -> Constraints:

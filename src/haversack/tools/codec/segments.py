@@ -49,11 +49,7 @@ class _Row:
 
 
 def cut(content: bytes) -> tuple[Segment, ...]:
-    """Return the segments of a file's bytes, in order and without gaps.
-
-    Raises:
-        MissingExtra: the package zstandard is not installed.
-    """
+    """Return the segments of a file's bytes, in order and without gaps."""
     if not content:
         return ()
     block = _BLOCK

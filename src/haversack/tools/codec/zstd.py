@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
-from haversack.base.errors import MissingExtra
-
 BEST = 19
 DEEP = 12
 QUICK = 3
 
 
 def compress(data: bytes, level: int) -> bytes:
-    """Return one frame that says how long its content is and has no checksum; no bytes for no bytes.
-
-    Raises:
-        MissingExtra: the package zstandard is not installed.
-    """
+    """Return one frame that says how long its content is and has no checksum; no bytes for no bytes."""
     if not data:
         return b""
-    return bytes(_zstandard().ZstdCompressor(level=level, write_checksum=False).compress(data))
+    import zstandard
+
+    return bytes(zstandard.ZstdCompressor(level=level, write_checksum=False).compress(data))
 
 
 def block_sizes(data: bytes, block: int, level: int) -> list[int]:
-    """Return the bytes that each ``block`` bytes of ``data`` take by themselves, the frame's own not counted.
+    """Return the bytes that each ``block`` bytes of ``data`` take by themselves, the frame's own not counted."""
+    import zstandard
 
-    Raises:
-        MissingExtra: the package zstandard is not installed.
-    """
-    packer = _zstandard().ZstdCompressor(level=level, write_checksum=False)
+    packer = zstandard.ZstdCompressor(level=level, write_checksum=False)
     frame = len(packer.compress(b"")) - 3
     return [len(packer.compress(data[low : low + block])) - frame for low in range(0, len(data), block)]
 
 
-def decompress(frame: bytes, size: int) -> bytes:
+def decompress(frame: bytes | memoryview, size: int) -> bytes:
     """Return the ``size`` bytes of a frame.
 
     Raises:
         ValueError: it is not one whole frame and nothing after it, or its content has another size.
-        MissingExtra: the package zstandard is not installed.
     """
     if not frame and not size:
         return b""
-    zstandard = _zstandard()
+    import zstandard
+
     try:
         stated = zstandard.frame_content_size(frame)
         if stated != size or not size:
@@ -57,11 +49,3 @@ def decompress(frame: bytes, size: int) -> bytes:
         message = f"the frame has {len(content)} bytes where {size} belong"
         raise ValueError(message)
     return content
-
-
-def _zstandard() -> ModuleType:
-    try:
-        import zstandard
-    except ImportError as error:
-        raise MissingExtra("zstandard", "pack", purpose="the download form of a file") from error
-    return zstandard

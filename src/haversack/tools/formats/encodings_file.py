@@ -132,7 +132,7 @@ def _described(data: bytes, where: str) -> dict[str, Any]:
         number, described = entry["format"], entry["tensors"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _foreign(where, "its header is none of an encodings file") from error
-    if number != FORMAT:
+    if type(number) is not int or number != FORMAT:  # true and 1.0 equal 1, and are none of its numbers
         raise _foreign(where, f"format {number!r}; this version reads format {FORMAT}")
     if not isinstance(described, dict) or not all(isinstance(told, dict) for told in described.values()):
         raise _foreign(where, "its header is none of an encodings file")

@@ -27,6 +27,8 @@ _NAME = re.compile(r"Unpack([1-7])(Cut)?")
 _FUNCTION = {1: (2262, 450), 2: (1429, 510), 3: (3455, 930), 5: (2350, 500), 6: (1324, 590), 7: (3551, 960)}
 _CUT = (188, 100)
 """Bits of a code -> bytes that its function takes in a file, and as a download; what cutting the last digits adds."""
+NAMES_DOWNLOADED = 30
+"""What a weight's names take as a download: those that repeat weigh next to nothing compressed."""
 
 
 def name_of(count: int, bits: int) -> str:
@@ -48,7 +50,16 @@ def use_bytes(key: str, bits: int) -> tuple[int, int]:
         bits: of a code.
     """
     count = len(planes.tables(bits))
-    return 75 + 29 * count + (2 * count + 3) * len(key), 30  # names that repeat weigh next to nothing compressed
+    return 75 + 29 * count + (2 * count + 3) * len(key), NAMES_DOWNLOADED
+
+
+def cast_bytes(key: str) -> int:
+    """Return what widens codes of 4 bits takes in a file beside them: one node and its names.
+
+    Args:
+        key: tensor key of the weight, which stands in the names.
+    """
+    return 46 + 3 * len(key)
 
 
 def bits_of(name: str) -> int:

@@ -59,6 +59,15 @@ class Table:
         at, count = self._vector(slot, 4)
         return tuple(Table(self.data, _forward(self.data, at + 4 * index), self.spent) for index in range(count))
 
+    def span(self, slot: int, size: int) -> tuple[int, int]:
+        """Return where the first element of a vector of scalars lies, and how many there are; (0, 0) without one.
+
+        Args:
+            slot: of the vector.
+            size: bytes of an element.
+        """
+        return self._vector(slot, size, read=False)
+
     def numbers(self, slot: int, kind: str) -> tuple[int, ...]:
         """Return a vector of whole numbers."""
         size = struct.calcsize(kind)
@@ -81,7 +90,7 @@ class Table:
         except UnicodeDecodeError as error:
             raise Spoiled(f"a string is not UTF-8: {error}") from error
 
-    def _vector(self, slot: int, size: int) -> tuple[int, int]:
+    def _vector(self, slot: int, size: int, *, read: bool = True) -> tuple[int, int]:
         """Return (position of the first element, how many); (0, 0) where it is absent."""
         at = self._slot(slot)
         if not at:
@@ -90,7 +99,7 @@ class Table:
         count = int(_read(self.data, "<I", start))
         if start + 4 + count * size > len(self.data):
             raise Spoiled(f"a vector of {count} elements leads out of the file")
-        self.spent[0] += count * size
+        self.spent[0] += count * size * read
         if self.spent[0] > _OVERLAP * len(self.data):
             raise Spoiled("its parts overlap, so that it would be read without end")
         return start + 4, count

@@ -1,0 +1,172 @@
+"""Real pairs of files for deltas: EfficientNet-Lite0 before and after training, packed with one plan, in four formats.
+
+``python bench/delta_pairs.py FOLDER`` writes FOLDER/NAME/model.{onnx,tflite,pte} and encodings.safetensors, and
+weights.safetensors in float32 where weights differ, for the packed model (``old``) and each way to update it.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from accounting import ROOT
+
+from haversack import load
+from haversack.base.encodings import Affine, Encodings
+from haversack.base.job import Job
+from haversack.base.model import Model, Sample
+from haversack.base.plan import Plan
+from haversack.compress.apply import Compressed, apply
+from haversack.compress.encode import store_weights
+from haversack.compress.plans import uniform
+from haversack.compress.prepare.contract import SHELF as PREPARE
+from haversack.compress.prepare.contract import PrepareContext
+from haversack.compress.selection import holdable
+from haversack.flow.data import Data
+from haversack.flow.squeeze import together
+from haversack.lower.emit import emit
+from haversack.metrics import resolve
+from haversack.profile.ranges import ranges
+from haversack.targets.contract import SHELF as TARGETS
+from haversack.tools.formats import encodings_file
+
+JOB = "examples/efficientnet_lite0.py"
+FILES = {"onnxruntime": "model.onnx", "litert": "model.tflite", "executorch": "model.pte"}
+NAMES = tuple(FILES)
+UPDATES = ("few-steps", "few-steps-anew", "all-layers", "head", "recalibrated")
+"""All layers trained for some steps, with the scales that they had or packed anew; their change taken further; the last
+layer trained; ranges of other pictures."""
+STEPS, RATE, MOMENTUM, ROWS = 12, 1e-3, 0.9, 16
+"""Of the training by stochastic gradient descent, in batches of calibration; normalisation keeps its statistics."""
+FURTHER = 9
+"""So many times is the change of all layers taken, which stands for training that takes hours on two cores: as many
+weights have another code then as in a fine-tuning whose patch by bsdiff4 has 670 KB."""
+RANGED = 64
+"""Pictures that set the ranges of activations."""
+
+
+def main(folder: Path) -> None:
+    """Write every file that is not there yet."""
+    from safetensors.numpy import load_file
+
+    job = load.open_job(str(ROOT / JOB))
+    data = Data(job, None, resolve("top1"))
+    first = data.look()
+    exported = load.export(data.prepared_job(), batch=first)
+    data.expect(exported.inputs)
+    batches = list(data.whole())
+    few, others = batches[: RANGED // ROWS], [inputs for inputs, _ in data.evaluation()][: RANGED // ROWS]
+    old = _folded(exported, few)
+    constraints = together({name: TARGETS.build(name).demands(old) for name in NAMES})[NAMES[0]]
+    layers = uniform(old.graph, "int8", integer_ops=constraints.integer_ops, widths=constraints.widths)
+    plan = Plan(NAMES[0], layers, constrained_by=NAMES)
+
+    def packed(model: Model, samples: list[Sample]) -> Compressed:
+        return apply(
+            model, plan, ranges=lambda one: ranges(one, samples), constraints=constraints, samples=lambda: samples
+        )
+
+    if not done(folder / "old"):
+        write(folder / "old", old, packed(old, few))
+    first = Compressed(old, encodings_file.read(folder / "old" / "encodings.safetensors"))
+    holding = holdable(old.graph, plan, constraints)[0]
+    for name, last in (("few-steps", False), ("head", True)):
+        if not done(folder / name):
+            trained = _folded(exported.with_weights(_trained(job, exported, batches, last=last)), few)
+            write(folder / name, trained, _kept(trained, first, holding))
+    if not done(folder / "all-layers"):
+        far = _further(old, folder / "few-steps" / "weights.safetensors")
+        write(folder / "all-layers", far, _kept(far, first, holding))
+    if not done(folder / "few-steps-anew"):
+        trained = old.with_weights(load_file(folder / "few-steps" / "weights.safetensors"))
+        write(folder / "few-steps-anew", trained, packed(trained, few))
+    if not done(folder / "recalibrated"):
+        write(folder / "recalibrated", old, packed(old, others))
+
+
+def _further(old: Model, few: Path) -> Model:
+    """Return a model whose weights changed further in the direction in which training moved them."""
+    from safetensors.numpy import load_file
+
+    moved = load_file(few)
+    floats = {name: value for name, value in old.weights.items() if value.dtype == np.float32}
+    return old.with_weights({name: value + FURTHER * (moved[name] - value) for name, value in floats.items()})
+
+
+def done(folder: Path) -> bool:
+    """Say whether a packed model is whole."""
+    return (folder / FILES[NAMES[-1]]).exists()
+
+
+def _folded(model: Model, samples: list[Sample]) -> Model:
+    return PREPARE.build("fold_norm").apply(model, PrepareContext(lambda: samples))
+
+
+def _kept(model: Model, made: Compressed, holding: Plan) -> Compressed:
+    """Return another model's weights in the encodings that a first one has; scales are raised where they do not fit."""
+    affine = {key: value for key, value in made.encodings.tensors.items() if isinstance(value, Affine)}
+    for key, value in affine.items():
+        if key.endswith(":weight") and value.axis is not None:
+            node = model.graph.by_key[key.removesuffix(":weight")]
+            weight = np.moveaxis(model.weights[str(node.weight)], value.axis, 0).reshape(len(value.scale), -1)
+            least = (np.abs(weight).max(axis=1) / (value.high + 0.5)).astype(np.float32)
+            affine[key] = replace(value, scale=np.maximum(value.scale, least))
+    tensors, integers, _ = store_weights(model, holding, affine, keep_scales=True)
+    return Compressed(model, Encodings({**made.encodings.tensors, **tensors}, integers))
+
+
+def _trained(job: Job, model: Model, batches: list[Sample], *, last: bool) -> Mapping[str, np.ndarray]:
+    """Return the parameters that training changed, by name: a few steps on the calibration pictures."""
+    import torch
+
+    network = job.model()
+    picked = [one for name, one in network.named_parameters() if not last or name.startswith("_fc.")]
+    network.requires_grad_(requires_grad=False)
+    for one in picked:
+        one.requires_grad_()
+    optimizer = torch.optim.SGD(picked, RATE * (10 if last else 1), momentum=MOMENTUM)
+    torch.manual_seed(0)
+    labels = list(_labels(job))
+    for step in range(STEPS):
+        pixels, wanted = batches[step % len(batches)][0], labels[step % len(batches)]
+        loss = torch.nn.functional.cross_entropy(network(torch.from_numpy(pixels)), torch.from_numpy(wanted).long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        sys.stdout.write(f"step {step}: loss {loss.item():.4f}\n")
+        sys.stdout.flush()
+    found = {name: value.detach().numpy() for name, value in network.named_parameters()}
+    return {name: value for name, value in found.items() if name in model.weights}
+
+
+def _labels(job: Job) -> Iterator[np.ndarray]:
+    """Yield the labels of the calibration pictures, which the job knows and does not give."""
+    source = runpy.run_path(job.source)
+    for _, labels in source["_batches"](source["_pictures"](calibrating=True)):
+        yield labels
+
+
+def write(folder: Path, model: Model, made: Compressed) -> None:
+    """Write the files of one packed model."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "encodings.safetensors").write_bytes(encodings_file.to_bytes(made.encodings))
+    save_file(
+        {name: np.ascontiguousarray(value) for name, value in model.weights.items()}, folder / "weights.safetensors"
+    )
+    for target in NAMES:
+        if not (folder / FILES[target]).exists():
+            emit(made.model, made.encodings, target, folder)
+            sys.stdout.write(f"{folder / FILES[target]}\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HAVERSACK_DATA", str(ROOT.parent / "shared" / "data"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "pairs"))

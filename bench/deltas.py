@@ -1,0 +1,105 @@
+"""Deltas of real pairs, beside those of others: how many bytes, and what applying one takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import delta_pairs
+from accounting import ROOT, WORK, Table
+
+from haversack.flow import deltas
+from haversack.tools.codec import bsdiff
+
+MODELS = ("model.onnx", "model.tflite", "model.pte", "encodings.safetensors")
+HELD = ("model.onnx", "model.tflite")
+"""Files that are held against the bounds after all layers were trained."""
+MOST, SHARE = 500_000, 0.75
+SECONDS, MEMORY = 0.15, 16e6
+_WINDOW = 25
+_APPLY = """
+import json, mmap, os, resource, sys, time
+from haversack.tools.codec import delta
+old = open(sys.argv[1], "rb")
+view = memoryview(mmap.mmap(old.fileno(), 0, access=mmap.ACCESS_READ))
+patch = open(sys.argv[2], "rb").read()
+def resident():
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("RssAnon"))) << 10
+small = memoryview(bytes.fromhex(sys.argv[3])), bytes.fromhex(sys.argv[4])
+delta.apply_to(*small, lambda piece: None, limit=1 << 20)
+before, peak, sink = resident(), [0], open(os.devnull, "wb")
+start = time.process_time()
+delta.apply_to(view, patch, sink.write, limit=1 << 30)
+spent = time.process_time() - start
+def seen(piece):
+    peak[0] = max(peak[0], resident())
+delta.apply_to(view, patch, seen, limit=1 << 30)
+print(json.dumps([spent, peak[0] - before]))
+"""
+
+
+def tables() -> list[Table]:
+    """Return the table of all pairs, made where they are not there yet (HAVERSACK_PAIRS names another folder)."""
+    folder = Path(os.environ.get("HAVERSACK_PAIRS", WORK / "pairs"))
+    delta_pairs.main(folder)
+    rows, missed = [], []
+    for update in delta_pairs.UPDATES:
+        for name in MODELS:
+            row, faults = measured(folder / "old" / name, folder / update / name, update)
+            rows.append(row)
+            missed += faults
+    words = (
+        "EfficientNet-Lite0 in int8 before and after an update, packed with one plan: all layers trained for "
+        f"{delta_pairs.STEPS} steps, with the scales that they had (few-steps) or packed anew; that change taken "
+        f"{delta_pairs.FURTHER} times (all-layers), as longer training would go; the last layer trained (head); ranges "
+        "of other pictures. CPU seconds of applying HVD1, and memory above that of an idle process, files not counted. "
+        f"HVD1 is held to {MOST:,} bytes and to {SHARE:g} of bsdiff4 for {' and '.join(HELD)} of all-layers, and to "
+        "bsdiff4 everywhere."
+    )
+    head = ("update", "file", "bytes", "zstd --patch-from", "bsdiff4", "HVD1", "of bsdiff4", "apply, CPU s", "peak, MB")
+    return [Table("Deltas", words, head, tuple(rows), tuple(missed))]
+
+
+def measured(old: Path, new: Path, update: str) -> tuple[tuple[str, ...], list[str]]:
+    """Return the row of a pair, and what it misses."""
+    before, after = old.read_bytes(), new.read_bytes()
+    ours, theirs = deltas.make(before, after, "hvd1")["hvd1"], bsdiff.make(before, after)
+    spent, peak = applied(old, ours)
+    share = len(ours) / len(theirs)
+    what, held = f"{update}, {new.name}", update == "all-layers" and new.name in HELD
+    faults = [f"{what}: {len(ours):,} bytes of HVD1, {len(theirs):,} of bsdiff4"] if share > 1 else []
+    if held and (share > SHARE or len(ours) > MOST):
+        faults.append(f"{what}: {len(ours):,} bytes, {share:.2f} of bsdiff4")
+    if spent > SECONDS:
+        faults.append(f"{what}: {spent:.2f} CPU s to apply")
+    if peak > MEMORY:
+        faults.append(f"{what}: {peak / 1e6:.1f} MB to apply")
+    sizes = [f"{size:,}" for size in (len(after), patched(before, after), len(theirs), len(ours))]
+    return (update, new.name, *sizes, f"{share:.3f}", f"{spent:.2f}", f"{peak / 1e6:.1f}"), faults
+
+
+def patched(old: bytes, new: bytes) -> int:
+    """Return the bytes that ``zstd --patch-from`` takes at level 19."""
+    import zstandard
+
+    known = zstandard.ZstdCompressionDict(old, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    wide = zstandard.ZstdCompressionParameters.from_level(19, window_log=_WINDOW, enable_ldm=True)
+    return len(zstandard.ZstdCompressor(dict_data=known, compression_params=wide).compress(new))
+
+
+def applied(old: Path, patch: bytes) -> tuple[float, float]:
+    """Return CPU seconds and bytes of memory that applying a delta takes in a fresh process."""
+    path = old.with_name(f".{old.name}.{os.getpid()}.delta")
+    small = deltas.make(b"warm" * 40, b"warmer" * 40, "hvd1")["hvd1"]
+    path.write_bytes(patch)
+    try:
+        command = [sys.executable, "-c", _APPLY, str(old), str(path), (b"warm" * 40).hex(), small.hex()]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    finally:
+        path.unlink()
+    spent, peak = json.loads(done.stdout)
+    return float(spent), float(peak)

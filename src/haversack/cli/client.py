@@ -1,0 +1,168 @@
+"""``haversack client``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from haversack.cli.terminal import clock, display, results, say, say_json
+
+if TYPE_CHECKING:
+    from haversack.deliver.update import Device, Outcome
+    from haversack.flow.client import Client
+
+_HOME = Path("~/.haversack")
+
+
+def client(
+    task: Literal["update", "status", "rollback", "enrol", "key"],
+    name: str | None = None,
+    *,
+    line: str | None = None,
+    repository: str | None = None,
+    home: Path = _HOME,
+    root: Path | None = None,
+    when: str = "",
+    within: float | None = None,
+    most: str = "",
+    quota: str = "",
+    json: bool = False,
+) -> int:
+    """Bring a device's models up to date, go back to the release before, tell what is installed.
+
+    Parameters
+    ----------
+    task:
+        update or rollback a line; status tells what is installed; enrol makes this device's key, and key shows its
+        public half.
+    name:
+        The model line; for enrol a name for the device.
+    line:
+        The model line, said with its name.
+    repository:
+        Where releases come from: https://…, or a folder. It is remembered.
+    home:
+        The folder of this device.
+    root:
+        The publisher's root metadata, 1.root.json: needed once.
+    when:
+        Update only if these hold: unmetered, charging, idle, one or several with commas.
+    within:
+        Seconds that an update may take on this line; else it waits for a better one.
+    most:
+        Bytes that an update may fetch, such as 20MB.
+    quota:
+        Bytes that files of models may take on this device, such as 500MB.
+    json:
+        Print JSON.
+    """
+    from haversack.flow.client import Client
+
+    with results(as_json=json), display() as sink:
+        device = Client(home, repository, root, device=_device(home, when, within, most, quota), sink=sink)
+        told, lines = _done(device, task, line, name)
+    if json:
+        say_json(told)
+    for text in () if json else lines:
+        say(text)
+    return 0
+
+
+def _done(device: Client, task: str, line: str | None, name: str | None) -> tuple[dict[str, Any], list[str]]:
+    if task == "update":
+        return _updated(device, _line(line, name, task))
+    if task == "status":
+        state = device.status()
+        return state.data(), state.lines()
+    if task == "rollback":
+        return _rolled_back(device, _line(line, name, task))
+    return _key(device, task, name)
+
+
+def _updated(device: Client, line: str) -> tuple[dict[str, Any], list[str]]:
+    from haversack.base.recipe import unstructure
+
+    done = device.update(line)
+    return unstructure(done), _words(done)
+
+
+def _rolled_back(device: Client, line: str) -> tuple[dict[str, Any], list[str]]:
+    back = device.rollback(line)
+    told = {"version": back.version, "sequence": back.sequence, "target": back.target}
+    return told, [f"{line} {back.version} is in use"]
+
+
+def _words(done: Outcome) -> list[str]:
+    if done.action != "installed" or done.installed is None:
+        stays = f"{done.line} {done.installed.version} stays in use" if done.installed else f"{done.line}: none in use"
+        return [f"{stays}: {done.reason}"]
+    before = f" in place of {done.before.version}" if done.before else ""
+    ways = ", ".join(f"{name} as {form}" for name, form in sorted(done.forms.items()) if form != "plain")
+    told = [f"{done.line} {done.installed.version} is in use{before}, on {done.installed.target}"]
+    told.append(f"{done.bytes} bytes travelled{f' ({ways})' if ways else ''}")
+    ratio = f", {done.verdict.ratio:.2f} times the last model's" if done.verdict.ratio else ""
+    told.append(f"{done.verdict.vectors} golden vectors answered, {done.verdict.median_ms:.3g} ms a call{ratio}")
+    told.append(f"it took {clock(sum(done.seconds.values()))}")
+    return told
+
+
+def _key(device: Client, task: str, name: str | None) -> tuple[dict[str, Any], list[str]]:
+    from haversack.base.errors import UsageError
+    from haversack.tools.trust import wrap
+
+    private = device.home.device_key
+    public = private.with_name(private.name + ".pub")
+    if task == "enrol":
+        made = device.enrol(name or "device")
+        lines = [f"{private} is this device's key and stays here", f"give {public} to the publisher"]
+    elif not private.exists():
+        raise UsageError("this device has no key", where=str(private), next_step="haversack client enrol")
+    else:
+        known = wrap.device_of(public.read_bytes()).name if public.exists() else name or "device"
+        made = wrap.public_half(wrap.read_private(private), known)
+        lines = [made.line().rstrip()]
+    return {"id": made.id, "name": made.name, "public": made.line().rstrip(), "file": str(public)}, lines
+
+
+def _line(line: str | None, name: str | None, task: str) -> str:
+    from haversack.base.errors import UsageError
+
+    if (line is None) == (name is None):
+        cause = "no model line is named" if line is None else f"two model lines are named, {line} and {name}"
+        raise UsageError(cause, where=f"client {task}", next_step=f"haversack client {task} --line digits")
+    return line or name or ""
+
+
+def _device(home: Path, when: str, within: float | None, most: str, quota: str) -> Device:
+    from haversack.base.errors import UsageError
+    from haversack.deliver.bandwidth import Allowed
+    from haversack.deliver.home import Home
+    from haversack.deliver.store import QUOTA
+    from haversack.deliver.trial import ACCEPTED
+    from haversack.deliver.update import Device
+    from haversack.run.source import lacks
+
+    conditions = tuple(word.strip() for word in when.split(",") if word.strip())
+    if within is not None and not within >= 0:  # not a number is none either
+        raise UsageError("it is no number of seconds", where=f"--within {within}", next_step="--within 60")
+    fetched, held = _bytes("--most", most), _bytes("--quota", quota)
+    runtimes = tuple(target for target in ACCEPTED if not lacks(target))
+    return Device(
+        Home(home.expanduser()),
+        runtimes,
+        quota=held or QUOTA,
+        when=conditions,
+        allowed=Allowed(within, fetched),
+    )
+
+
+def _bytes(flag: str, text: str) -> int | None:
+    from haversack.base import budget
+    from haversack.base.errors import UsageError
+
+    if not text:
+        return None
+    try:
+        return budget.parse(f"size={text.replace(',', ' ')}").size
+    except UsageError as error:
+        raise UsageError(f"{text!r} is no number of bytes", where=flag, next_step=f"{flag} 20MB") from error

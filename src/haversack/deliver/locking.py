@@ -1,0 +1,73 @@
+"""Locks of a device's home: one updater at a time, and nobody clears a slot that somebody is opening."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from haversack.base.errors import EnvironmentFault
+from haversack.tools.store import atomic
+
+_STEP_SECONDS = 0.05
+
+
+@contextlib.contextmanager
+def held(path: Path, *, shared: bool = False, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Hold a lock for the block; the kernel lets go of it when the process ends, however it ends.
+
+    Args:
+        path: the lock's file, made if need be; it stays.
+        shared: others may hold it too, as long as nobody holds it alone.
+        wait_seconds: for so long it is tried.
+
+    Raises:
+        EnvironmentFault: another process holds it, or the file cannot be made.
+    """
+    with atomic.told(path, "take the lock", "name another home with --home"):
+        descriptor = _opened(path, shared=shared)
+    try:
+        _take(descriptor, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, wait_seconds)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: Path, *, shared: bool) -> int:
+    """Open a lock's file; one who only reads may not be allowed to write."""
+    if shared:
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def free(path: Path) -> bool:
+    """Say whether nobody holds a lock; False where there is no such file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _take(descriptor: int, path: Path, kind: int, wait_seconds: float) -> None:
+    until = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                step = "wait for it to end, then repeat the same command"
+                raise EnvironmentFault("another process works here", where=str(path), next_step=step) from None
+            time.sleep(_STEP_SECONDS)
+        else:
+            return

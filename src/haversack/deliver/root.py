@@ -1,0 +1,48 @@
+"""Root metadata that a device's owner gives it: kept in its home, since trust begins with nothing that was fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from haversack.base.errors import Refused, UsageError
+from haversack.tools.store import atomic
+
+LARGEST = 1 << 20
+
+
+def kept(given: Path | None, place: Path) -> bytes:
+    """Return the root metadata that a home trusts; those given at its first contact stay.
+
+    Args:
+        given: a file from the owner, or None.
+        place: where the home keeps them.
+
+    Raises:
+        UsageError: there are none, or the file cannot be read.
+        Refused: others were given before.
+    """
+    before = _read(place) if place.exists() else b""
+    if given is None:
+        if not before:
+            step = "give it with --root; whoever publishes has it as KEYS/1.root.json"
+            raise UsageError("no root metadata say whom to believe, and none are taken on trust", next_step=step)
+        return before
+    data = _read(given)
+    if before and data != before:
+        step = f"leave --root out; to trust another publisher, remove {place} or name another --home"
+        raise Refused("this home was given other root metadata before", where=str(given), next_step=step)
+    if not before:
+        atomic.make_folder(place.parent)
+        atomic.write_bytes(place, data)
+    return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(LARGEST + 1)
+    except OSError as error:
+        raise UsageError(f"it cannot be read: {atomic.why(error)}", where=str(path)) from error
+    if not data or len(data) > LARGEST:
+        raise UsageError("it is no root metadata", where=str(path))
+    return data

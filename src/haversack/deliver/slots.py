@@ -1,0 +1,240 @@
+"""Two slots a model line and one pointer that says which is in use: replaced whole, so there is always one model.
+
+A slot is a folder of plain files, links into the store. The pointer also says what lies in the other slot; it forgets
+that before the other slot is cleared, so what it names is always whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from haversack.base.errors import EnvironmentFault
+from haversack.deliver import locking
+from haversack.deliver.store import Store
+from haversack.tools.store import atomic
+from haversack.tools.trust import canonical
+
+CURRENT, QUARANTINE, LOCK = "current", "quarantine.json", "lock"
+_LARGEST = 1 << 19
+"""Of 64 reasons of 400 signs, each up to 12 bytes in canonical form."""
+_MOST_QUARANTINED = 64
+_LONGEST_REASON = 400
+_LOADING_SECONDS = 120.0
+_HOME = "name another home with --home"
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A release in a slot.
+
+    Attributes:
+        slot: which.
+        version, sequence: of the release.
+        target: the runtime that its files are for.
+        median_ms: of a call, measured by the self-test; 0 where none was.
+    """
+
+    slot: Literal["a", "b"]
+    version: str
+    sequence: int
+    target: str
+    median_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What ``current`` says.
+
+    Attributes:
+        format: 1.
+        current: what is in use; None before the first.
+        other: what lies whole in the other slot, the way back; None where nothing does.
+    """
+
+    format: int = 1
+    current: Installed | None = None
+    other: Installed | None = None
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A release that is not installed again: its sequence and version, why, and when (seconds since the epoch)."""
+
+    sequence: int
+    version: str
+    reason: str
+    time: float
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """What ``quarantine.json`` says; format 1."""
+
+    format: int = 1
+    releases: tuple[Bad, ...] = ()
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The slots of one line. Every change of the pointer holds the line's lock alone; an opening shares it.
+
+    Attributes:
+        folder: of the line.
+    """
+
+    folder: Path
+
+    def pointer(self) -> Pointer:
+        """Return which slots hold what.
+
+        Raises:
+            Refused: the file is damaged.
+            EnvironmentFault: it cannot be read.
+        """
+        return self._read(CURRENT, Pointer())
+
+    def path(self, installed: Installed) -> Path:
+        """Return the folder of a slot."""
+        return self.folder / installed.slot
+
+    @contextlib.contextmanager
+    def opening(self) -> Iterator[Installed]:
+        """Yield what is in use; its slot is not cleared before the block ends.
+
+        Raises:
+            EnvironmentFault: nothing is installed.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.folder.is_dir():
+                stack.enter_context(locking.held(self._lock, shared=True, wait_seconds=_LOADING_SECONDS))
+            current = self.pointer().current
+            if current is None:
+                step = f"haversack client update --line {self.folder.name} --repository URL --root 1.root.json"
+                raise EnvironmentFault("nothing is installed", where=self.folder.name, next_step=step)
+            yield current
+
+    def stage(self, files: Mapping[str, str], store: Store) -> Path:
+        """Fill the slot that is not in use, and return its folder; what is in use stays.
+
+        Args:
+            files: name -> sha256 of a file that is in the store.
+            store: where they are.
+
+        Raises:
+            EnvironmentFault: the slot cannot be filled.
+        """
+        atomic.make_folder(self.folder)
+        with self._alone():
+            pointer = self.pointer()
+            if pointer.other is not None:
+                self._write(CURRENT, replace(pointer, other=None))
+            folder = self.folder / _free_slot(pointer)
+            with atomic.told(folder, "clear a slot", _HOME):
+                if folder.is_dir():
+                    for path in sorted(folder.iterdir()):
+                        path.unlink()
+                folder.mkdir(exist_ok=True)
+        for name, sha256 in sorted(files.items()):
+            store.link(sha256, folder / name)
+        with atomic.told(folder, "fill a slot", _HOME):
+            atomic.sync_folder(folder)
+            atomic.sync_folder(self.folder)
+        return folder
+
+    def activate(self, version: str, sequence: int, target: str, median_ms: float) -> Installed:
+        """Let what was staged be in use, and what was in use be the way back.
+
+        Raises:
+            EnvironmentFault: the pointer cannot be written; what was in use still is.
+        """
+        with self._alone():
+            pointer = self.pointer()
+            installed = Installed(_free_slot(pointer), version, sequence, target, median_ms)
+            self._write(CURRENT, Pointer(current=installed, other=pointer.current))
+        return installed
+
+    def way_back(self, reason: str, *, sequence: int = 0, damaged: bool = False) -> Installed:
+        """Use what lies in the other slot, and quarantine what was in use.
+
+        Args:
+            reason: in words.
+            sequence: of what was found bad; where that is in use no more, nothing is done. 0 for whatever is in use.
+            damaged: its bytes are not what was installed: it is not quarantined, an update brings it again.
+
+        Raises:
+            EnvironmentFault: there is nothing to go back to; what is in use still is.
+        """
+        if not self.folder.is_dir():
+            raise EnvironmentFault("nothing is installed", where=self.folder.name)
+        with self._alone():
+            pointer = self.pointer()
+            if pointer.current is not None and sequence not in (0, pointer.current.sequence):
+                return pointer.current
+            if pointer.current is None or pointer.other is None:
+                raise EnvironmentFault("there is no other model to go back to", where=self.folder.name)
+            if not damaged:
+                self.quarantine(pointer.current.sequence, pointer.current.version, reason)
+            self._write(CURRENT, Pointer(current=pointer.other))
+        return pointer.other
+
+    def quarantined(self) -> tuple[Bad, ...]:
+        """Return the releases that are not installed again, the newest last.
+
+        Raises:
+            Refused, EnvironmentFault: as ``pointer``.
+        """
+        return self._read(QUARANTINE, Quarantine()).releases
+
+    def quarantine(self, sequence: int, version: str, reason: str) -> None:
+        """Remember never to install a release again.
+
+        Raises:
+            EnvironmentFault: it cannot be written.
+        """
+        atomic.make_folder(self.folder)
+        others = [bad for bad in self.quarantined() if bad.sequence != sequence]
+        said = reason[:_LONGEST_REASON].encode(errors="replace").decode()  # a child may say half a surrogate pair
+        bad = Bad(sequence, version, said, round(time.time(), 3))
+        self._write(QUARANTINE, Quarantine(releases=(*others, bad)[-_MOST_QUARANTINED:]))
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed writers left.
+
+        Raises:
+            EnvironmentFault: it cannot be removed.
+        """
+        with atomic.told(self.folder, "remove unfinished files", _HOME):
+            for path in self.folder.glob(".*.part"):
+                path.unlink(missing_ok=True)
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / LOCK
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with locking.held(self._lock, wait_seconds=_LOADING_SECONDS):
+            yield
+
+    def _read(self, name: str, absent: Record) -> Record:
+        path = self.folder / name
+        with atomic.told(path, "read what is installed", _HOME):
+            try:
+                with path.open("rb") as stream:
+                    data = stream.read(_LARGEST + 1)
+            except FileNotFoundError:
+                return absent
+        return canonical.loads(data, type(absent), where=str(path), limit=_LARGEST)
+
+    def _write(self, name: str, record: object) -> None:
+        atomic.write_bytes(self.folder / name, canonical.dumps(record))
+
+
+def _free_slot(pointer: Pointer) -> Literal["a", "b"]:
+    return "b" if pointer.current is not None and pointer.current.slot == "a" else "a"

@@ -1,0 +1,138 @@
+"""A device: releases come, are tried and used, and a model answers all the while. No torch. Reads as plain calls."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from haversack.base.progress import Event, Sink, silent
+from haversack.deliver import root as roots
+from haversack.deliver import settings
+from haversack.deliver.home import Home
+from haversack.deliver.offer import Offer
+from haversack.deliver.selftest import tried
+from haversack.deliver.site import Site
+from haversack.deliver.slots import Installed, Pointer, Slots
+from haversack.deliver.trial import ACCEPTED
+from haversack.deliver.update import Device, Outcome, Tried, update
+from haversack.flow.device_state import State, state
+from haversack.flow.following import Follower
+from haversack.run.loaded import Loaded, Serving
+from haversack.run.model import Model
+from haversack.run.opening import load, ready, setting_of
+from haversack.run.source import found, lacks
+from haversack.tools.store import atomic
+from haversack.tools.trust import wrap
+
+DEFAULT_HOME = Path("~/.haversack")
+FOLLOW_SECONDS = 2.0
+"""How often an open model looks whether another release is in use."""
+
+
+class Client:
+    """A device's models: ``update`` them, ``open`` them, and go back.
+
+    Args:
+        home: the device's folder.
+        repository: URL of a folder that is served, or a folder; None for the one given before.
+        root: the publisher's root metadata, a file; needed at the first contact only.
+        device: what an update may cost this device, and on which conditions; its home is ``home``.
+        sink: told about progress and findings.
+        test: the self-test of a release; the usual one runs in a child.
+    """
+
+    def __init__(
+        self,
+        home: str | Path = DEFAULT_HOME,
+        repository: str | Path | None = None,
+        root: str | Path | None = None,
+        *,
+        device: Device | None = None,
+        sink: Sink = silent,
+        test: Tried = tried,
+    ) -> None:
+        self.home = Home(Path(home).expanduser())
+        self._repository = None if repository is None else Site.of(repository).root
+        self._root = None if root is None else Path(root)
+        runtimes = tuple(target for target in ACCEPTED if not lacks(target))
+        self.device = Device(self.home, runtimes) if device is None else replace(device, home=self.home)
+        self._sink, self._test = sink, test
+        self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
+        ready(Pointer(current=Installed("a", "1.0.0", 1, "a")))
+
+    def update(self, line: str) -> Outcome:
+        """Bring a line to its newest release; models of it that are open answer with it from their next call on.
+
+        Raises:
+            VerificationError: the release failed its self-test and is quarantined; what was in use still is.
+            Refused: something is not signed, too large, too old or not what it says.
+            EnvironmentFault: the network, the disk, expired metadata, or another process updates this home.
+            UsageError: nobody said where updates come from, or whom to believe.
+        """
+        outcome = update(line, self._offer(), self.device, self._sink, self._test)
+        for follower in list(self._followers):
+            follower.look()
+        return outcome
+
+    def open(self, line: str, *, serving: Serving | None = None, threads: int = 0, follow: bool = True) -> Model:
+        """Return the model in use, whatever becomes of network and repository; it exchanges releases by itself.
+
+        A release that cannot be opened, or took its process down three times, is set aside for the one before it.
+
+        Args:
+            line: which.
+            serving: sessions, caches and guard.
+            threads: of one call; 0 for what was measured here, else one.
+            follow: whether it goes on to releases that are installed later, by this process or another.
+
+        Raises:
+            EnvironmentFault: nothing is installed, or its runtime is not.
+            Refused, ConversionError, VerificationError: it cannot be opened, and there is none to go back to.
+        """
+
+        def loader(folder: Path, target: str, before: Callable[[], Loaded] | None, sink: Sink) -> Loaded:
+            source = found(folder, target, verified=True)  # when it was put there
+            return load(source, serving, setting_of(source, threads, self.home.folder), previous=before, sink=sink)
+
+        follower = Follower(Slots(self.home.line(line)), loader, self._sink, self._test)
+        model = follower.opened()
+        if follow:
+            self._followers.add(follower)
+            follower.start(model, FOLLOW_SECONDS)
+        return model
+
+    def status(self) -> State:
+        """Return what is installed, set aside and remembered.
+
+        Raises:
+            Refused, EnvironmentFault: a file of the home is damaged, or cannot be read.
+        """
+        return state(self.home)
+
+    def rollback(self, line: str, reason: str = "rolled back by hand") -> Installed:
+        """Go back to the release before; the one in use is not installed again.
+
+        Raises:
+            EnvironmentFault: there is none, or it cannot be written.
+        """
+        back = Slots(self.home.line(line)).way_back(reason)
+        self._sink(Event("deliver", "done", f"{line}: back to {back.version}"))
+        for follower in list(self._followers):
+            follower.look()
+        return back
+
+    def enrol(self, name: str = "device") -> wrap.Device:
+        """Make this device's key, which never leaves it; its public half is for the publisher of encrypted releases.
+
+        Raises:
+            UsageError: it has one, or the name is none.
+            EnvironmentFault: it cannot be written.
+        """
+        atomic.make_folder(self.home.folder)
+        return wrap.create_device(self.home.device_key, name)
+
+    def _offer(self) -> Offer:
+        site = Site.of(settings.repository(self._repository, self.home.settings))
+        return Offer.of(site, roots.kept(self._root, self.home.root), self.home)

@@ -1,0 +1,233 @@
+"""Looks at every answer of a model; one that keeps failing is set aside, and the model before it answers.
+
+A circuit breaker (Nygard, Release It!, 2nd edition, ch. 5): closed, it lets calls through and counts faults in a row;
+open, calls go to the model before; half open, one call at a time tries the model again. Each trial that fails doubles
+the time to the next.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from haversack.base.counted import counted
+from haversack.base.errors import HaversackError, UsageError, VerificationError
+from haversack.base.model import Port
+from haversack.base.progress import Event, Sink, silent
+from haversack.run.pool import Busy
+
+Arrays = Mapping[str, np.ndarray]
+"""Output name -> array, batch first."""
+Result = TypeVar("Result")
+Turn = Literal["own", "trial", "previous"]
+STAGE = "run"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a guard looks at.
+
+    Attributes:
+        faults: so many in a row set a model aside.
+        pause_seconds: from then until it is tried again, at first.
+        longest_pause_seconds: how far that grows.
+        limit_seconds: of one call, from when it has a session (of a batch so many times); 0 for no limit.
+    """
+
+    faults: int = 3
+    pause_seconds: float = 30.0
+    longest_pause_seconds: float = 3600.0
+    limit_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what can never be met.
+
+        Raises:
+            UsageError: with what it may be.
+        """
+        if self.faults < 1 or not 0 < self.pause_seconds <= self.longest_pause_seconds or not self.limit_seconds >= 0:
+            step = "faults >= 1, 0 < pause_seconds <= longest_pause_seconds, limit_seconds >= 0"
+            raise UsageError(f"a guard cannot have {self}", next_step=step)
+
+
+class TooSlow(VerificationError):
+    """A call took longer than its limit. It goes on by itself: nothing can stop a runtime in our own process."""
+
+
+class Guard:
+    """Guards one release.
+
+    Args:
+        name: of the release, for events.
+        watch: what to look at.
+        sink: told of every fault, every trip and every recovery.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self, name: str, watch: Watch | None = None, *, sink: Sink = silent, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name, self.watch = name, watch or Watch()
+        self._sink, self._clock = sink, clock
+        self._lock = threading.Lock()
+        self._in_a_row = 0
+        self._pause = self.watch.pause_seconds
+        self._until = 0.0
+        self._state: Literal["closed", "open", "trying"] = "closed"
+
+    @property
+    def state(self) -> Literal["closed", "open", "trying"]:
+        """``closed``: its model answers; ``open``: it is set aside; ``trying``: one call tries it again."""
+        return self._state
+
+    def call(self, own: Callable[[], Result], instead: Callable[[], Result] | None = None) -> Result:
+        """Return what the guarded model answers, or what answers in its place.
+
+        Args:
+            own: calls the model and looks at its answer (``look``). What its caller did wrong (``UsageError``) and a
+                call that was refused (``Busy``) are no faults of it.
+            instead: calls the model before; None where there is none.
+
+        Raises:
+            VerificationError: its answer is wrong, or it is set aside, and nothing answers in its place.
+            Exception: what ``own`` raised, where nothing answers in its place.
+        """
+        turn = self._turn()
+        if turn == "previous":
+            return _instead(instead, self._aside())
+        try:
+            answer = own()
+        except (UsageError, Busy):
+            self._abandoned(turn)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a runtime raises: told, and raised where nothing else answers
+            self._failed(turn, error)
+            return _instead(instead, error)
+        except BaseException:
+            self._abandoned(turn)
+            raise
+        self._passed(turn)
+        return answer
+
+    def _turn(self) -> Turn:
+        """Say who takes a call."""
+        with self._lock:
+            if self._state == "open" and self._clock() >= self._until:
+                self._state = "trying"
+                return "trial"
+            return "own" if self._state == "closed" else "previous"
+
+    def _passed(self, turn: Turn) -> None:
+        if turn == "own" and not self._in_a_row:
+            return
+        with self._lock:
+            if turn == "trial":
+                self._state, self._pause = "closed", self.watch.pause_seconds
+            if self._state == "closed":
+                self._in_a_row = 0
+        if turn == "trial":
+            self._tell("note", f"{self.name} answers well again", guard="recovered")
+
+    def _failed(self, turn: Turn, error: Exception) -> None:
+        with self._lock:
+            self._in_a_row += 1
+            trips = turn == "trial" or (self._state == "closed" and self._in_a_row >= self.watch.faults)
+            if trips:
+                if turn == "trial":
+                    self._pause = min(2 * self._pause, self.watch.longest_pause_seconds)
+                self._state, self._until = "open", self._clock() + self._pause
+            row, pause = self._in_a_row, self._pause
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        self._tell("finding", f"{self.name}: {cause}", guard="fault", in_a_row=row)
+        if trips:
+            text = f"{self.name} is set aside after {counted(row, 'fault')} in a row, and tried again in {pause:g} s"
+            self._tell("finding", text, guard="tripped", in_a_row=row, pause_seconds=pause, cause=cause)
+
+    def _abandoned(self, turn: Turn) -> None:
+        """Let the next call try the model, where one that was to try it told nothing of it."""
+        with self._lock:
+            if turn == "trial":
+                self._state = "open"
+
+    def _aside(self) -> HaversackError:
+        left = max(0.0, self._until - self._clock())
+        step = "go back to the release before: haversack client rollback LINE"
+        cause = f"{self.name} is set aside after {counted(self._in_a_row, 'fault')} in a row"
+        return VerificationError(f"{cause}, and tried again in {left:.3g} s", next_step=step)
+
+    def _tell(self, kind: str, text: str, **data: object) -> None:
+        self._sink(Event(STAGE, kind, text, data={"release": self.name, **data}))
+
+
+def look(ports: Sequence[Port], outputs: Arrays) -> None:
+    """Make sure that outputs (by name, batch first) are a model's: their shapes and dtypes, and no NaN or infinity.
+
+    Raises:
+        VerificationError: they are not.
+    """
+    for port in ports:
+        name, shape = port.name, port.spec.shape
+        if name not in outputs:
+            raise VerificationError("the model does not give it", where=name)
+        array = outputs[name]
+        fits = array.ndim == len(shape) and all(
+            isinstance(asked, str) or size == asked for size, asked in zip(array.shape[1:], shape[1:], strict=True)
+        )
+        if not fits or str(array.dtype) != port.spec.dtype:
+            told = f"{list(shape)} {port.spec.dtype}"
+            raise VerificationError(f"it is {array.dtype} {list(array.shape)}, not {told}", where=name)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = array.size - int(np.isfinite(array).sum())
+            raise VerificationError(f"{bad} of its {array.size} values are NaN or infinite", where=name)
+
+
+def within(seconds: float, work: Callable[[], Result], after: Callable[[], None]) -> Result:
+    """Return what ``work`` returns, or stop waiting for it.
+
+    Args:
+        seconds: to wait; 0 for no limit, and then no thread is started.
+        work: runs in a thread of its own, which a process that ends does not wait for.
+        after: is called when the work has ended, late or not.
+
+    Raises:
+        TooSlow: it takes longer.
+        Exception: what ``work`` raised.
+    """
+    if not seconds:
+        try:
+            return work()
+        finally:
+            after()
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - handed to the one who waits
+            future.set_exception(error)
+        finally:
+            after()
+
+    threading.Thread(target=run, name="haversack-call", daemon=True).start()
+    try:
+        return future.result(seconds)
+    except TimeoutError as error:
+        if future.done():
+            raise
+        raise TooSlow(f"it took longer than {seconds:g} s") from error
+
+
+def _instead(instead: Callable[[], Result] | None, error: Exception) -> Result:
+    """Return what answers in a model's place; where nothing does, or that fails too, the model's own error is told."""
+    if instead is None:
+        raise error
+    try:
+        return instead()
+    except HaversackError as other:
+        raise error from other

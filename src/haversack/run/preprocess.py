@@ -1,0 +1,55 @@
+"""Raw inputs made into what the model takes, as the bundle's preprocess.json says; repeated ones come from a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from haversack.base.errors import JobError, UsageError
+from haversack.run.results import NONE, Bounds, Cache, key_of
+from haversack.tools.data.preprocess.pipeline import Pipeline
+
+Arrays = Mapping[str, np.ndarray]
+"""Input name -> array, batch first."""
+
+
+class Preprocess:
+    """A pipeline over named inputs, with a cache of its own.
+
+    Args:
+        pipeline: the operations; one without steps changes nothing.
+        names: of the model's inputs, in order.
+        bounds: of the cache.
+    """
+
+    def __init__(self, pipeline: Pipeline, names: Sequence[str], bounds: Bounds = NONE) -> None:
+        self.pipeline, self.cache = pipeline, Cache(bounds)
+        self._names = tuple(names)
+
+    @property
+    def raw(self) -> frozenset[str]:
+        """Names of the inputs that are given raw."""
+        return frozenset(self._names[place] for place, _ in self.pipeline.steps)
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        """Return inputs as the model takes them, batch first, shapes and dtypes as the operations give them.
+
+        Raises:
+            UsageError: an input is missing, or an operation cannot take what it gets.
+        """
+        if not self.pipeline.steps:
+            return inputs
+        if missing := [name for name in self._names if name not in inputs]:
+            raise UsageError(f"inputs are missing: {', '.join(missing)}", next_step=f"give {', '.join(self._names)}")
+        key = key_of(inputs) if self.cache.bounds.entries else ""
+        if (known := self.cache.get(key)) is not None:
+            return known
+        try:
+            made = self.pipeline(tuple(inputs[name] for name in self._names))
+        except JobError as error:
+            step = "give raw data as the first operation takes them, batch first"
+            raise UsageError(error.cause, where=error.where, faults=error.faults, next_step=step) from error
+        found = {**inputs, **dict(zip(self._names, made, strict=True))}
+        self.cache.put(key, found)
+        return found

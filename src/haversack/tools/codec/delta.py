@@ -1,0 +1,308 @@
+"""HVD1: a file as a delta against another one, word by word where weights are, and its decoder of bounded memory.
+
+docs/spec/delta.md is the format, precise enough for decoders in other languages. What a delta yields is checked against
+the sha256 in its header, so that a damaged delta, or one for another file, never passes for the new file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from haversack.base.errors import Refused
+from haversack.tools.codec import bsdiff, delta_plan, delta_words, rans, tables, zstd
+from haversack.tools.codec.delta_plan import COPIED, FIRST_KIND, NEGATED, WRITTEN, Block, Segment
+from haversack.tools.codec.delta_words import BYTES, KINDS
+
+MAGIC = b"HVD1"
+VERSION = 1
+HEADER = struct.Struct("<4sHHQQ32s32sIIII")
+"""Magic, version, form, bytes of the old and the new file, their sha256, bytes of the plan, its frame, classes, frame.
+"""
+WORDS, PATCH = 0, 1
+"""Forms: words and residuals, or a BSDIFF40 patch behind the header."""
+CODECS = {WORDS: "hvd1", PATCH: "bsdiff"}
+_PIECE = 1 << 16
+_MARGIN = bytes(8)
+
+Bytes = bytes | memoryview
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a delta says of itself before anything is decoded.
+
+    Attributes:
+        old_bytes, new_bytes: of both files.
+        old_sha256, new_sha256: of both files.
+        plan: bytes of the plan, and of its frame.
+        classes: bytes of the classes, and of their frame.
+        form: of what follows.
+    """
+
+    old_bytes: int
+    new_bytes: int
+    old_sha256: bytes
+    new_sha256: bytes
+    plan: tuple[int, int]
+    classes: tuple[int, int]
+    form: int = WORDS
+
+    @property
+    def codec(self) -> str:
+        """Name of the form."""
+        return CODECS[self.form]
+
+    def packed(self) -> bytes:
+        """Return its bytes."""
+        sizes = (self.old_bytes, self.new_bytes, self.old_sha256, self.new_sha256, *self.plan, *self.classes)
+        return HEADER.pack(MAGIC, VERSION, self.form, *sizes)
+
+
+def header(delta: Bytes) -> Header:
+    """Return what a delta says of itself.
+
+    Raises:
+        Refused: it is no delta of this version, or states sizes that none has.
+    """
+    if len(delta) < HEADER.size:
+        raise Refused(f"a header of {HEADER.size} bytes ends after {len(delta)}", where="byte 0 (header)")
+    magic, version, form, old, new, old_sha, new_sha, *sizes = HEADER.unpack_from(delta)
+    if magic != MAGIC:
+        raise Refused("no delta begins like this", where="byte 0 (magic)")
+    if version != VERSION:
+        raise Refused(f"version {version} is unknown here, which reads {VERSION}", where="byte 4 (version)")
+    if form not in CODECS or (form == PATCH and any(sizes)):
+        raise Refused(f"form {form} is unknown in version {VERSION}, or has sizes", where="byte 6 (form)")
+    plan, planned, classes, classed = sizes
+    if max(plan, classes) > delta_plan.MOST_PLAN or planned + classed > len(delta) - HEADER.size:
+        raise Refused("the plan is larger than one may be, or than the delta", where="byte 88 (sizes)")
+    return Header(old, new, old_sha, new_sha, (plan, planned), (classes, classed), form)
+
+
+def apply(old: Bytes, delta: Bytes, *, limit: int) -> bytes:
+    """Return the new file.
+
+    Args:
+        old: the file that the delta was made for.
+        delta: what ``make`` returned.
+        limit: the most bytes that the new file may have; what says more is refused before anything is allocated.
+
+    Raises:
+        Refused: it was made for another file, is malformed, says more than ``limit``, or yields another file than it
+            says.
+        MissingExtra: the package zstandard is not installed.
+    """
+    stream = io.BytesIO()
+    apply_to(old, delta, stream.write, limit=limit)
+    return stream.getvalue()
+
+
+def apply_to(old: Bytes, delta: Bytes, write: Callable[[bytes], object], *, limit: int) -> None:
+    """Write the new file in pieces, in order; what was written before an error is worth nothing.
+
+    Memory: one block, of at most 2^19 words, and the tables: below 16 MB, whatever the files are. A BSDIFF40 patch
+    takes more than both files.
+
+    Args:
+        old: the file that the delta was made for; may be a view of a mapped file.
+        delta: what ``make`` returned; likewise.
+        write: takes each piece.
+        limit: as for ``apply``.
+
+    Raises:
+        Refused, MissingExtra: as ``apply``.
+    """
+    told = header(delta)
+    if told.new_bytes > limit:
+        raise Refused(f"the new file has {told.new_bytes} bytes, and {limit} are allowed", where="byte 16 (length)")
+    if len(old) != told.old_bytes or hashlib.sha256(old).digest() != told.old_sha256:
+        made_for = f"it was made for a file of {told.old_bytes} bytes with sha256 {told.old_sha256.hex()}"
+        raise Refused(f"{made_for}, and this one has {len(old)} bytes", where="the old file")
+    digest = hashlib.sha256()
+    for piece in _patched(old, delta, told) if told.form == PATCH else _pieces(old, memoryview(delta), told):
+        digest.update(piece)
+        write(piece)
+    if digest.digest() != told.new_sha256:
+        raise Refused("the new file has another sha256 than the delta says", where="byte 56 (sha256)")
+
+
+def wrapped(old: bytes, new: bytes, patch: bytes) -> bytes:
+    """Return a BSDIFF40 patch as a delta, which says what it is for and what it yields."""
+    digests = hashlib.sha256(old).digest(), hashlib.sha256(new).digest()
+    return Header(len(old), len(new), *digests, (0, 0), (0, 0), PATCH).packed() + patch
+
+
+def _patched(old: Bytes, delta: Bytes, told: Header) -> Iterator[bytes]:
+    yield bsdiff.apply(old, bytes(delta[HEADER.size :]), limit=told.new_bytes)
+
+
+def _pieces(before: Bytes, delta: memoryview, told: Header) -> Iterator[bytes]:
+    old, at = np.frombuffer(before, np.uint8), HEADER.size
+    with _refused(at, "plan"):
+        content = zstd.decompress(bytes(delta[at : at + told.plan[1]]), told.plan[0])
+        plan = delta_plan.read(content, told.old_bytes, told.new_bytes)
+        frequencies = tables.to_frequencies(plan.levels)
+    at += told.plan[1]
+    with _refused(at, "classes"):
+        content = zstd.decompress(bytes(delta[at : at + told.classes[1]]), told.classes[0])
+        classes = _Classes(np.frombuffer(content, np.uint8), len(frequencies))
+        classes.counted(plan.blocks)
+    at += told.classes[1]
+    for block in plan.blocks:
+        with _refused(at, "block"):
+            yield from _block(old, delta[at : at + block.size], block, classes, frequencies)
+        at += block.size
+    if at != len(delta):
+        raise Refused(f"{len(delta) - at} bytes are left over", where=f"byte {at}")
+
+
+@dataclass
+class _Classes:
+    """Classes of rows and columns, in the order of the segments, as they are used up."""
+
+    data: np.ndarray
+    tables: int
+    at: int = 0
+
+    def counted(self, blocks: tuple[Block, ...]) -> None:
+        wanted = sum(one.rows + one.columns for block in blocks for one in block.segments)
+        if wanted != len(self.data):
+            message = f"{len(self.data)} classes are there of {wanted}"
+            raise ValueError(message)
+
+    def models(self, one: Segment) -> tuple[np.ndarray, np.ndarray]:
+        """Return the table of each symbol of a segment, uint16 [words], and whether each row is negated, bool [rows].
+
+        Raises:
+            ValueError: there is no such table, or words of this kind are not negated.
+        """
+        if not one.columns:
+            return np.full(one.words, one.table, np.uint16), np.zeros(0, bool)
+        if one.columns > one.words:
+            message = f"rows of {one.columns} words in a segment of {one.words}"
+            raise ValueError(message)
+        rows, columns = one.rows, one.columns
+        own = self.data[self.at : self.at + rows + columns].astype(np.uint16)
+        self.at += rows + columns
+        negated = own[:rows] >= NEGATED
+        own[:rows] -= NEGATED * negated.astype(np.uint16)
+        if negated.any() and one.how != FIRST_KIND + BYTES:
+            raise ValueError("only bytes are negated")
+        if one.table + int(own[:rows].max()) + int(own[rows:].max()) >= self.tables:
+            message = f"a class leads behind the last of {self.tables} tables"
+            raise ValueError(message)
+        found = np.zeros((rows, columns), np.uint16)
+        loud = own[:rows] > 0
+        found[loud] = own[:rows][loud, None] + own[None, rows:]
+        return found.reshape(-1)[: one.words] + np.uint16(one.table), negated
+
+
+def _block(
+    old: np.ndarray, data: memoryview, block: Block, classes: _Classes, frequencies: np.ndarray
+) -> Iterator[bytes]:
+    if len(data) != block.size:
+        message = f"a block of {block.size} bytes ends after {len(data)}"
+        raise ValueError(message)
+    written = memoryview(zstd.decompress(bytes(data[: block.packed]), block.written))
+    rest = data[block.packed :]
+    bits = _Bits(np.frombuffer(bytes(rest[: block.bits]) + _MARGIN, np.uint8), 8 * block.bits)
+    symbols = _symbols(rest[block.bits :], block, classes, frequencies)
+    taken = coded = 0
+    for one in block.segments:
+        if one.how == WRITTEN:
+            yield bytes(written[taken : taken + one.length])
+            taken += one.length
+        elif one.how == COPIED:
+            for low in range(one.old, one.old + one.length, 1 << 20):
+                yield old[low : min(low + (1 << 20), one.old + one.length)].tobytes()
+        else:
+            yield from _restored(old, symbols[coded : coded + one.words], bits, one)
+            coded += one.words
+    bits.done()
+
+
+def _symbols(data: memoryview, block: Block, classes: _Classes, frequencies: np.ndarray) -> np.ndarray:
+    """Return the symbols of all segments of a block, uint8."""
+    each = [(one, *classes.models(one)) for one in block.segments if one.words]
+    models = np.concatenate([np.zeros(0, np.uint16), *(own for _, own, _ in each)])
+    found, told = certain(models, frequencies)
+    coded = models[~told]
+    if bool(coded.size) != bool(block.lanes) or block.lanes > max(coded.size, 1) or block.words > coded.size:
+        message = f"{block.lanes} lanes and {block.words} words for {coded.size} symbols"
+        raise ValueError(message)
+    if coded.size:
+        states = np.frombuffer(data, "<u4", block.lanes)
+        words = np.frombuffer(data, "<u2", block.words, 4 * block.lanes)
+        found[~told] = rans.decode(states, words, coded, frequencies)
+    at = 0
+    for one, _, negated in each:
+        for row in np.flatnonzero(negated).tolist():
+            part = found[at + row * one.columns : at + min((row + 1) * one.columns, one.words)]
+            part[:] = -part
+        at += one.words
+    return found
+
+
+def certain(models: np.ndarray, frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the symbols of tables that have but one, uint8 [words], and which these are: they are not coded.
+
+    Args:
+        models: the table of each symbol, integers [words].
+        frequencies: integers [tables, 256].
+    """
+    if not len(frequencies):
+        return np.zeros(0, np.uint8), np.zeros(0, bool)
+    symbols = frequencies.argmax(axis=1)
+    alone = frequencies[np.arange(len(frequencies)), symbols] == rans.TOTAL
+    return symbols.astype(np.uint8)[models], alone[models]
+
+
+def _restored(old: np.ndarray, symbols: np.ndarray, bits: _Bits, one: Segment) -> Iterator[bytes]:
+    """Yield the bytes of a segment, so many words at a time that little memory is taken."""
+    kind = KINDS[one.how - FIRST_KIND]
+    for low in range(0, one.words, _PIECE):
+        found = symbols[low : low + _PIECE]
+        before = old[one.old + low * kind.width : one.old + (low + len(found)) * kind.width]
+        if not kind.single:
+            rest = delta_words.rests(found, kind)
+            found = delta_words.join(found, rest, bits.taken(rest), kind)
+        yield delta_words.restore(before, found, kind, one.factor).tobytes()
+
+
+@dataclass
+class _Bits:
+    """The bits behind symbols, as they are used up."""
+
+    data: np.ndarray
+    count: int
+    at: int = 0
+
+    def taken(self, rest: np.ndarray) -> np.ndarray:
+        end = self.at + int(rest.sum())
+        if end > self.count:
+            message = f"{self.count} bits end before bit {end}"
+            raise ValueError(message)
+        found = delta_words.unpack_bits(self.data, self.at, rest)
+        self.at = end
+        return found
+
+    def done(self) -> None:
+        if self.count - self.at >= 8:
+            message = f"{self.count - self.at} bits are left over"
+            raise ValueError(message)
+
+
+@contextmanager
+def _refused(at: int, what: str) -> Iterator[None]:
+    """Tell what is malformed as a refusal with its place."""
+    try:
+        yield
+    except ValueError as error:
+        raise Refused(str(error), where=f"byte {at} ({what})") from error

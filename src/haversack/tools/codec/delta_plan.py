@@ -1,0 +1,203 @@
+"""The plan of a delta: its tables, its blocks, and where each segment of the new file comes from.
+
+A segment is written out, copied from the old file, or made of old words and residuals; a block is segments with what
+they need to be decoded, so that a decoder holds one block at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from haversack.tools.codec.delta_words import KINDS, LEAST_FACTOR, MOST_FACTOR, ONE
+from haversack.tools.codec.leb128 import number, read_number
+
+WRITTEN, COPIED, FIRST_KIND = 0, 1, 2
+"""How a segment is made; from FIRST_KIND on it is of old words and residuals, of a kind of words."""
+
+MOST_TABLES = 96
+NEGATED = 128
+"""Added to the class of a row whose residuals are coded negated."""
+MOST_SYMBOLS = 1 << 19
+"""Of a block, coded together."""
+MOST_WRITTEN = 1 << 20
+"""Bytes of a block that are written out."""
+MOST_PLAN = 1 << 22
+"""Bytes of a plan, and of the classes."""
+_ONE_MORE = 1 << 62
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Bytes of the new file that follow each other.
+
+    Attributes:
+        how: WRITTEN, COPIED, or FIRST_KIND and the number of a kind of words.
+        length: bytes.
+        old: where the old ones begin; 0 of those written out.
+        table: the first that codes its symbols.
+        columns: words of a row, whose class and that of the column are added to ``table``; 0 for no classes.
+        factor: of predictions.
+    """
+
+    how: int
+    length: int
+    old: int = 0
+    table: int = 0
+    columns: int = 0
+    factor: int = ONE
+
+    @property
+    def words(self) -> int:
+        """How many symbols it has."""
+        return self.length // KINDS[self.how - FIRST_KIND].width if self.how >= FIRST_KIND else 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows have a class."""
+        return -(-self.words // self.columns) if self.columns else 0
+
+
+@dataclass(frozen=True)
+class Block:
+    """Segments, and what their decoding reads: in this order, written bytes packed, bits, states, words.
+
+    Attributes:
+        segments: in the order of the new file.
+        written: bytes that are written out.
+        packed: bytes of their frame.
+        bits: bytes that hold the bits behind symbols.
+        lanes: of the entropy coder; 0 where nothing is coded.
+        words: of 16 bits that it reads.
+    """
+
+    segments: tuple[Segment, ...]
+    written: int = 0
+    packed: int = 0
+    bits: int = 0
+    lanes: int = 0
+    words: int = 0
+
+    @property
+    def size(self) -> int:
+        """Its bytes in the delta."""
+        return self.packed + self.bits + 4 * self.lanes + 2 * self.words
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Levels of the tables, uint8 [tables, 256], and the blocks."""
+
+    levels: np.ndarray = field(repr=False)
+    blocks: tuple[Block, ...]
+
+
+def write(levels: np.ndarray, blocks: Sequence[Block]) -> bytes:
+    """Return the bytes of a plan."""
+    parts = [number(len(levels)), number(len(blocks)), levels.astype(np.uint8).tobytes()]
+    last = 0
+    for block in blocks:
+        sizes = (len(block.segments), block.written, block.packed, block.bits, block.lanes, block.words)
+        parts += map(number, sizes)
+        for one in block.segments:
+            parts.append(number(one.how))
+            parts.append(number(one.length))
+            if one.how == WRITTEN:
+                continue
+            parts.append(number(_folded(one.old - last)))
+            last = one.old + one.length
+            if one.how >= FIRST_KIND:
+                parts += [number(one.table), number(one.columns)]
+                if KINDS[one.how - FIRST_KIND].scaled:
+                    parts.append(number(_folded(one.factor - ONE)))
+    return b"".join(parts)
+
+
+def read(data: bytes, old: int, new: int) -> Plan:
+    """Return the plan that bytes are, every bound checked.
+
+    Args:
+        data: what ``write`` returned.
+        old, new: bytes of both files.
+
+    Raises:
+        ValueError: it is malformed; says how.
+    """
+    tables, at = read_number(data, 0)
+    count, at = read_number(data, at)
+    if tables > MOST_TABLES or len(data) - at < 256 * tables or count > len(data):
+        message = f"{tables} tables and {count} blocks are too many"
+        raise ValueError(message)
+    levels = np.frombuffer(data, np.uint8, 256 * tables, at).reshape(tables, 256)
+    reader = _Reader(data, at + 256 * tables, old, tables)
+    blocks = tuple(reader.blocks(count))
+    made = sum(one.length for block in blocks for one in block.segments)
+    if made != new or reader.at != len(data):
+        message = f"the segments make {made} bytes of {new}, and the plan ends at {reader.at} of {len(data)}"
+        raise ValueError(message)
+    return Plan(levels, blocks)
+
+
+@dataclass
+class _Reader:
+    """Where a plan is read; ``last`` is the end of the last old bytes that a segment took."""
+
+    data: bytes
+    at: int
+    old: int
+    tables: int
+    last: int = 0
+
+    def number(self) -> int:
+        found, self.at = read_number(self.data, self.at)
+        return found
+
+    def blocks(self, count: int) -> Iterator[Block]:
+        for _ in range(count):
+            segments, written, packed, bits, lanes, words = (self.number() for _ in range(6))
+            if segments > len(self.data) - self.at:
+                message = f"a block of {segments} segments"
+                raise ValueError(message)
+            made = tuple(self.segment() for _ in range(segments))
+            stated = sum(one.length for one in made if one.how == WRITTEN)
+            symbols = sum(one.words for one in made)
+            if stated != written or written > MOST_WRITTEN or symbols > MOST_SYMBOLS:
+                message = f"a block of {stated} written bytes of {written}, and of {symbols} symbols"
+                raise ValueError(message)
+            if bits > 8 * symbols or words > symbols or lanes > symbols:
+                message = f"{bits} bytes of bits, {words} words and {lanes} lanes are too many for {symbols} symbols"
+                raise ValueError(message)
+            yield Block(made, written, packed, bits, lanes, words)
+
+    def segment(self) -> Segment:
+        how, length = self.number(), self.number()
+        if how >= FIRST_KIND + len(KINDS) or not 0 < length < _ONE_MORE:
+            message = f"a segment of {length} bytes, made in the way {how}"
+            raise ValueError(message)
+        if how == WRITTEN:
+            return Segment(how, length)
+        start = self.last + _unfolded(self.number())
+        if not 0 <= start <= self.old - length:
+            message = f"{length} bytes at {start} of an old file of {self.old}"
+            raise ValueError(message)
+        self.last = start + length
+        if how == COPIED:
+            return Segment(how, length, start)
+        kind = KINDS[how - FIRST_KIND]
+        table, columns = self.number(), self.number()
+        factor = ONE + _unfolded(self.number()) if kind.scaled else ONE
+        if length % kind.width or table >= self.tables or not LEAST_FACTOR <= factor <= MOST_FACTOR:
+            message = f"{length} bytes in words of {kind.width}, table {table}, factor {factor}"
+            raise ValueError(message)
+        return Segment(how, length, start, table, columns, factor)
+
+
+def _folded(value: int) -> int:
+    """Return a signed number as one that is not: 0, -1, 1, -2 as 0, 1, 2, 3."""
+    return 2 * value if value >= 0 else -2 * value - 1
+
+
+def _unfolded(value: int) -> int:
+    return value // 2 if value % 2 == 0 else -(value + 1) // 2

@@ -1,0 +1,112 @@
+"""``haversack client`` on the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from shop import Shop
+
+from haversack.cli import main
+
+
+@pytest.fixture
+def shop(tmp_path):
+    made = Shop.create(tmp_path)
+    made.publish("1.0.0", 1.0)
+    return made
+
+
+@pytest.fixture
+def command(shop, tmp_path, capsys):
+    """A function that types a command and returns its code, what it printed and what it told on the way."""
+
+    def typed(*words):
+        code = main(["client", *words, "--home", str(tmp_path / "home")])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return typed
+
+
+def test_update_status_rollback(command, shop):
+    first = ("update", "--line", "digits", "--repository", shop.url, "--root", str(shop.root))
+    code, out, err = command(*first)
+    assert code == 0
+    assert "digits 1.0.0 is in use, on onnxruntime" in out
+    assert "1 golden vectors answered" in out
+    assert "forecast: about" in err
+    shop.publish("1.1.0", 2.0)
+    code, out, _ = command("update", "digits", "--json")
+    told = json.loads(out)
+    assert (code, told["action"], told["installed"]["version"]) == (0, "installed", "1.1.0")
+    assert told["forms"]["onnxruntime.onnx"] == "bsdiff"
+    code, out, _ = command("status")
+    assert code == 0
+    assert "digits 1.1.0 (sequence 2) on onnxruntime" in out
+    assert "way back: 1.0.0" in out
+    code, out, _ = command("rollback", "digits")
+    assert (code, out) == (0, "digits 1.0.0 is in use\n")
+    code, out, _ = command("status", "--json")
+    (line,) = json.loads(out)["lines"]
+    assert line["pointer"]["current"]["version"] == "1.0.0"
+    assert line["quarantined"][0]["version"] == "1.1.0"
+    code, out, _ = command("update", "digits")
+    assert code == 0
+    assert "digits 1.0.0 stays in use: 1.1.0 failed here: rolled back by hand" in out
+
+
+def test_a_failed_self_test_is_exit_code_5(command, shop):
+    command("update", "digits", "--repository", shop.url, "--root", str(shop.root))
+    shop.publish("1.1.0", 2.0, data=b"no model")
+    code, out, err = command("update", "digits", "--json")
+    assert code == 5
+    assert "1.0.0 stays in use" in err
+    assert json.loads(out)["exit_code"] == 5
+
+
+def test_keys(command, tmp_path):
+    code, _, err = command("key")
+    assert code == 2
+    assert "haversack client enrol" in err
+    code, out, _ = command("enrol", "kitchen")
+    assert code == 0
+    assert "device.pub" in out
+    public = (tmp_path / "home" / "device.pub").read_text()
+    assert public.endswith(" kitchen\n")
+    assert (tmp_path / "home" / "device").stat().st_mode & 0o777 == 0o600
+    assert command("key")[1] == public
+    assert json.loads(command("key", "--json")[1])["public"] == public.rstrip()
+    assert command("enrol")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "words, text",
+    [
+        (("update",), "no model line is named"),
+        (("update", "a", "--line", "b"), "two model lines are named"),
+        (("update", "digits"), "nobody said where updates come from"),
+        (("update", "digits", "--when", "sunday", "--repository", "/tmp"), "whom to believe"),
+        (("update", "../x", "--repository", "/tmp"), ""),
+        (("sing",), ""),
+        (("status", "--most", "a lot"), ""),
+    ],
+)
+def test_what_is_typed_wrongly(command, words, text):
+    code, _, err = command(*words)
+    assert code == 2
+    assert text in err
+
+
+def test_conditions(command, shop):
+    words = ("update", "digits", "--repository", shop.url, "--root", str(shop.root))
+    code, _, err = command(*words, "--when", "sunday")
+    assert code == 2
+    assert "there is no condition sunday" in err
+    code, out, _ = command(*words, "--most", "1KB")
+    assert code == 0
+    assert "digits: none in use" in out
+    assert "more than is allowed" in out
+    code, _, err = command(*words, "--quota", "5KB")
+    assert code == 6
+    assert "quota" in err

@@ -1,0 +1,230 @@
+"""A model that is open answers while releases come and go, and goes back from one that is no good."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from shop import Shop, X, model, tried_here
+
+from haversack.base.errors import ConversionError, Fault, UsageError, VerificationError
+from haversack.deliver.selftest import Verdict
+from haversack.deliver.starts import LOOP
+from haversack.flow import client as flow
+from haversack.flow.client import Client
+from haversack.run.guard import Watch
+from haversack.run.loaded import Serving
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A repository and a home with two releases, which answer 1 and 2 first."""
+    made = Shop.create(tmp_path)
+    made.publish("1.0.0", 1.0)
+    client = Client(tmp_path / "home", made.url, made.root, test=tried_here)
+    client.update("digits")
+    made.publish("1.1.0", 2.0)
+    client.update("digits")
+    return made
+
+
+@pytest.fixture
+def client(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(flow, "FOLLOW_SECONDS", 0.05)
+    made = Client(tmp_path / "home", test=tried_here)
+    made.told = []
+    made._sink = made.told.append
+    return made
+
+
+def says(opened, given=X):
+    return round(float(np.asarray(opened(given))[0, 0]), 3)
+
+
+def until(condition, seconds=30):
+    """Wait for something that happens in another thread."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def rooted(value):
+    """Return a model that answers as the others do for ones, and NaN for numbers below 0."""
+    import onnx
+    from onnx import helper
+
+    made = onnx.load_from_string(model(value))
+    made.graph.node[0].input[0] = "root"
+    made.graph.node.insert(0, helper.make_node("Sqrt", ["x"], ["root"]))
+    return made.SerializeToString()
+
+
+def test_the_next_call_is_the_new_release(shop, client):
+    with client.open("digits") as opened:
+        assert (says(opened), opened.version) == (2.0, "1.1.0")
+        shop.publish("1.2.0", 3.0)
+        client.update("digits")
+        assert (says(opened), opened.version) == (3.0, "1.2.0")
+        client.rollback("digits")
+        assert says(opened) == 2.0
+    opening = [event for event in client.told if event.stage == "run" and event.kind == "done"]
+    assert "is open" in opening[0].text
+    assert opening[0].data["seconds"] > 0
+
+
+def test_another_process_updates(shop, client, tmp_path):
+    shop.publish("1.2.0", 3.0)
+    with client.open("digits") as opened, client.open("digits", follow=False) as still:
+        Client(tmp_path / "home", test=tried_here).update("digits")
+        until(lambda: says(opened) == 3.0)
+        assert says(still) == 2.0
+
+
+def test_calls_go_on_all_the_while(shop, client):
+    answers, ended = [], threading.Event()
+
+    def ask(opened):
+        while not ended.is_set():
+            answers.append(says(opened))
+
+    with client.open("digits") as opened:
+        threads = [threading.Thread(target=ask, args=(opened,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for number in range(2, 5):
+            shop.publish(f"1.{number}.0", 1.0 + number)
+            client.update("digits")
+        until(lambda: answers[-1] == 5.0)
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert set(answers) <= {2.0, 3.0, 4.0, 5.0}
+
+
+def test_the_thread_ends_with_the_model(shop, client):
+    def followers():
+        return [thread for thread in threading.enumerate() if thread.name == "haversack-digits"]
+
+    closed, dropped = client.open("digits"), client.open("digits")
+    assert len(followers()) == 2
+    closed.close()
+    del dropped
+    gc.collect()
+    shop.publish("1.2.0", 3.0)
+    client.update("digits")
+    until(lambda: not followers())
+    with pytest.raises(UsageError, match="closed"):
+        closed(X)
+
+
+CRASH = (
+    "import os, sys, haversack\n"
+    "model = haversack.Client(sys.argv[1]).open('digits')\n"
+    "os.kill(os.getpid(), 9)"  # as a runtime that takes its process down soon after it was opened
+)
+
+
+def test_a_release_that_takes_its_process_down_is_set_aside(client, tmp_path, environment):
+    for _ in range(LOOP):
+        assert client.status().lines_held[0].pointer.current.version == "1.1.0"
+        done = subprocess.run([sys.executable, "-c", CRASH, str(tmp_path / "home")], env=environment, check=False)
+        assert done.returncode == -signal.SIGKILL
+    assert f"took a process down {LOOP} times" in "\n".join(client.status().lines())
+    with client.open("digits") as opened:
+        assert says(opened) == 1.0
+    (bad,) = client.status().lines_held[0].quarantined
+    assert bad.version == "1.1.0"
+    assert f"took the process down {LOOP} times" in bad.reason
+    assert [event.data["rolled_back"] for event in client.told if event.kind == "finding"] == ["1.1.0"]
+    assert client.update("digits").action == "quarantined"
+
+
+def test_a_process_that_lives_forgets_the_crashes(client, tmp_path, environment, monkeypatch):
+    from haversack.flow import following
+
+    monkeypatch.setattr(following, "SETTLED_SECONDS", 0.1)
+    for _ in range(LOOP - 1):
+        subprocess.run([sys.executable, "-c", CRASH, str(tmp_path / "home")], env=environment, check=False)
+    assert client.status().lines_held[0].crashed == LOOP - 1
+    with client.open("digits"):
+        until(lambda: client.status().lines_held[0].crashed == 0)
+    assert list((tmp_path / "home" / "lines" / "digits" / "starts").iterdir()) == []
+
+
+def test_a_damaged_slot_leads_back_and_is_repaired_by_an_update(client, tmp_path):
+    path = tmp_path / "home" / "lines" / "digits" / "b" / "onnxruntime.onnx"
+    path.write_bytes(b"nothing that a runtime opens")
+    with client.open("digits") as opened:
+        assert says(opened) == 1.0
+        assert client.status().lines_held[0].quarantined == ()
+        assert client.update("digits").installed.version == "1.1.0"
+        assert says(opened) == 2.0
+
+
+def test_both_are_damaged(client, tmp_path):
+    for slot in "ab":
+        (tmp_path / "home" / "lines" / "digits" / slot / "onnxruntime.onnx").write_bytes(b"x")
+    with pytest.raises(ConversionError):
+        client.open("digits")
+
+
+def test_a_swap_that_fails_leaves_the_model_as_it_is(shop, client, tmp_path, monkeypatch):
+    """The slots are damaged before an open model gets to them; an update repairs them."""
+    monkeypatch.setattr(flow, "FOLLOW_SECONDS", 600.0)
+    with client.open("digits") as opened:
+        shop.publish("1.2.0", 3.0)
+        Client(tmp_path / "home", test=tried_here).update("digits")
+        for slot in "ab":
+            (tmp_path / "home" / "lines" / "digits" / slot / "onnxruntime.onnx").write_bytes(b"x")
+        (follower,) = client._followers
+        assert follower.look()
+        assert follower.look()
+        assert says(opened) == 2.0
+        assert sum("the model stays as it is" in event.text for event in client.told) == 1
+        assert client.update("digits").action == "installed"
+        assert says(opened) == 3.0
+
+
+WATCH = Serving(watch=Watch(faults=3, pause_seconds=600.0))
+
+
+def test_wrong_inputs_do_not_lead_back(shop, client):
+    """NaN for negative numbers: the guard lets the release before answer, and the golden vectors excuse the new one."""
+    shop.publish("1.2.0", 3.0, data=rooted(3.0))
+    client.update("digits")
+    with client.open("digits", serving=WATCH) as opened:
+        assert says(opened) == 3.0
+        assert [says(opened, -X) for _ in range(4)] == [-2.0] * 4
+        until(lambda: any("look at the inputs" in event.text for event in client.told))
+    assert client.status().lines_held[0].pointer.current.version == "1.2.0"
+
+
+def test_a_release_that_fails_its_self_test_anew_leads_back(shop, client):
+    """The guard sets it aside, and then it cannot answer its golden vectors either: a device that computes wrongly."""
+    shop.publish("1.2.0", 3.0, data=rooted(3.0))
+    client.update("digits")
+    client._test = lambda trial, last: Verdict((Fault("golden vector 0", "it differs"),))
+    with client.open("digits", serving=WATCH) as opened:
+        for _ in range(3):
+            says(opened, -X)
+        until(lambda: opened.version == "1.1.0")
+        assert says(opened, -X) == -2.0
+    (bad,) = client.status().lines_held[0].quarantined
+    assert bad.version == "1.2.0"
+    assert "NaN" in bad.reason
+    assert "it differs" in bad.reason
+
+
+def test_a_failed_self_test_does_not_touch_an_open_model(shop, client):
+    with client.open("digits") as opened:
+        shop.publish("1.2.0", 3.0, golden=np.zeros((1, 400), np.float32))
+        with pytest.raises(VerificationError):
+            client.update("digits")
+        assert says(opened) == 2.0

@@ -1,0 +1,248 @@
+"""Two slots and a pointer; locks; floor; marks of openings; what a home remembers."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from haversack.base import digest
+from haversack.base.errors import EnvironmentFault, Refused, UsageError
+from haversack.deliver import locking, root, settings
+from haversack.deliver.floor import Floor
+from haversack.deliver.home import Home
+from haversack.deliver.slots import Slots
+from haversack.deliver.starts import LOOP, Starts
+from haversack.deliver.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def slots(tmp_path):
+    return Slots(tmp_path / "lines" / "digits")
+
+
+def filled(slots, store, version):
+    """Stage and activate a release of one file that holds its version."""
+    data = version.encode()
+    with store.adding(digest.of_bytes(data)) as stream:
+        stream.write(data)
+    folder = slots.stage({"model.onnx": digest.of_bytes(data)}, store)
+    return folder, slots.activate(version, int(version.split(".")[1]) + 1, "onnxruntime", 1.0)
+
+
+def held(slots):
+    with slots.opening() as installed:
+        return (slots.path(installed) / "model.onnx").read_text(), installed.version
+
+
+def test_releases_take_turns(slots, store):
+    with pytest.raises(EnvironmentFault, match="nothing is installed"):
+        held(slots)
+    for number in range(5):
+        folder, installed = filled(slots, store, f"1.{number}.0")
+        assert folder.name == installed.slot == "ab"[number % 2]
+        assert held(slots) == (f"1.{number}.0",) * 2
+        pointer = slots.pointer()
+        assert (pointer.other.version if pointer.other else None) == (f"1.{number - 1}.0" if number else None)
+
+
+def test_what_is_staged_is_not_in_use_and_the_way_back_is_forgotten_first(slots, store):
+    filled(slots, store, "1.0.0")
+    filled(slots, store, "1.1.0")
+    name = digest.of_bytes(b"1.1.0")
+    slots.stage({"other.onnx": name}, store)
+    assert held(slots) == ("1.1.0", "1.1.0")
+    assert slots.pointer().other is None
+    assert [path.name for path in (slots.folder / "a").iterdir()] == ["other.onnx"]
+    with pytest.raises(EnvironmentFault, match="no other model"):
+        slots.way_back("no good")
+    assert slots.quarantined() == ()
+
+
+def test_the_way_back(slots, store):
+    filled(slots, store, "1.0.0")
+    filled(slots, store, "1.1.0")
+    assert slots.way_back("it is slow", sequence=9).version == "1.1.0"  # that one is in use no more
+    assert slots.way_back("it is slow", sequence=2).version == "1.0.0"
+    (bad,) = slots.quarantined()
+    assert (bad.sequence, bad.version, bad.reason) == (2, "1.1.0", "it is slow")
+    assert abs(bad.time - time.time()) < 60
+    assert held(slots) == ("1.0.0", "1.0.0")
+    filled(slots, store, "1.2.0")
+    assert slots.way_back("damaged", damaged=True).version == "1.0.0"
+    assert len(slots.quarantined()) == 1
+
+
+def test_quarantine_is_bounded(slots):
+    for number in range(1, 100):
+        slots.quarantine(number, "1.0.0", "x" * 1000)
+    slots.quarantine(99, "1.0.0", "again")
+    found = slots.quarantined()
+    assert len(found) == 64
+    assert found[-1].reason == "again"
+    assert len(found[0].reason) == 400
+
+
+@pytest.mark.parametrize("content", [b"", b"a", b"{}\n", b'{"format":1}\n', b"\xff" * 10, b"x" * 100_000])
+def test_a_damaged_pointer_is_told(slots, store, content):
+    filled(slots, store, "1.0.0")
+    (slots.folder / "current").write_bytes(content)
+    with pytest.raises(Refused):
+        held(slots)
+
+
+def test_nobody_clears_a_slot_that_is_being_opened(slots, store):
+    filled(slots, store, "1.0.0")
+    filled(slots, store, "1.1.0")
+    opened, done = threading.Event(), []
+
+    def fill():
+        filled(slots, store, "1.2.0")
+        done.append(time.monotonic())
+
+    with slots.opening():
+        thread = threading.Thread(target=fill)
+        thread.start()
+        opened.wait(0.3)
+        assert done == []
+        assert (slots.folder / "a" / "model.onnx").read_text() == "1.0.0"
+        let_go = time.monotonic()
+    thread.join(10)
+    assert done[0] >= let_go
+
+
+def test_one_who_may_not_write_may_open(slots, store, tmp_path):
+    filled(slots, store, "1.0.0")
+    (slots.folder / "lock").chmod(0o444)
+    assert held(slots)[0] == "1.0.0"
+
+
+def test_a_lock_is_held_by_one_and_ends_with_its_process(tmp_path, environment):
+    path = tmp_path / "lock"
+    script = (
+        "from pathlib import Path; import time; from haversack.deliver import locking\n"
+        f"with locking.held(Path({str(path)!r})): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
+    with process.stdout:
+        assert process.stdout.readline() == b"held\n"
+        assert not locking.free(path)
+        with pytest.raises(EnvironmentFault, match="another process works here"), locking.held(path):
+            pass
+        with pytest.raises(EnvironmentFault), locking.held(path, shared=True, wait_seconds=0.2):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with locking.held(path, wait_seconds=5):
+        assert not locking.free(path)
+    assert locking.free(path)
+    with locking.held(path, shared=True), locking.held(path, shared=True):
+        assert not locking.free(path)
+    assert not locking.free(tmp_path / "no lock")
+
+
+def test_marks_of_processes_that_died(tmp_path, environment):
+    starts = Starts(tmp_path)
+    script = (
+        "import os, sys; from pathlib import Path; from haversack.deliver.starts import Starts\n"
+        f"mark = Starts(Path({str(tmp_path)!r})).begin(7)\nos.kill(os.getpid(), 9)"
+    )
+    mine = starts.begin(7)
+    assert starts.crashed(7) == 0
+    for _ in range(LOOP):
+        subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+    assert starts.crashed(7) == LOOP
+    assert starts.crashed(8) == 0
+    mine.end()
+    mine.end()
+    assert starts.crashed(7) == LOOP
+    starts.went_well(6)
+    assert starts.crashed(7) == LOOP
+    starts.went_well(7)
+    assert starts.crashed(7) == 0
+
+
+def test_a_folder_that_takes_no_marks_stops_nobody(tmp_path):
+    (tmp_path / "starts").write_text("a file")
+    mark = Starts(tmp_path).begin(1)
+    assert Starts(tmp_path).crashed(1) == 0
+    mark.end()
+    Starts(tmp_path).went_well(1)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9), st.floats(0, 1e10)), max_size=8))
+def test_the_floor_never_falls(tmp_path_factory, lifts):
+    path = tmp_path_factory.mktemp("floor") / "floor.json"
+    highest, newest = {}, 0.0
+    for line, sequence, seconds in lifts:
+        Floor(path).lift(line, sequence, seconds)
+        highest[line] = max(sequence, highest.get(line, 0))
+        newest = max(newest, seconds)
+    assert {line: Floor(path).sequence(line) for line in "abc"} == {line: highest.get(line, 0) for line in "abc"}
+    assert Floor(path).time() == newest
+
+
+def test_a_damaged_floor_is_no_empty_one(tmp_path):
+    path = tmp_path / "floor.json"
+    path.write_bytes(b"{}")
+    with pytest.raises(Refused):
+        Floor(path).sequence("digits")
+    with pytest.raises(Refused):
+        Floor(path).lift("digits", 1, 0.0)
+
+
+def test_a_floor_that_does_not_rise_is_not_written(tmp_path):
+    path = tmp_path / "floor.json"
+    Floor(path).lift("digits", 3, 5.0)
+    inode = path.stat().st_ino
+    Floor(path).lift("digits", 2, 4.0)
+    assert path.stat().st_ino == inode
+
+
+def test_the_repository_is_remembered(tmp_path):
+    path = tmp_path / "home" / "client.json"
+    with pytest.raises(UsageError, match="where updates come from"):
+        settings.repository(None, path)
+    assert settings.repository("https://one", path) == "https://one"
+    assert settings.repository(None, path) == "https://one"
+    assert settings.repository("https://two", path) == "https://two"
+    assert settings.read(path).repository == "https://two"
+    path.write_bytes(b"[]")
+    with pytest.raises(Refused):
+        settings.repository(None, path)
+
+
+def test_the_root_is_kept(tmp_path):
+    place, given_ = tmp_path / "home" / "root.json", tmp_path / "1.root.json"
+    with pytest.raises(UsageError, match="whom to believe"):
+        root.kept(None, place)
+    with pytest.raises(UsageError, match="cannot be read"):
+        root.kept(given_, place)
+    given_.write_bytes(b"")
+    with pytest.raises(UsageError, match="no root metadata"):
+        root.kept(given_, place)
+    given_.write_bytes(b"one")
+    assert root.kept(given_, place) == b"one"
+    assert root.kept(None, place) == b"one"
+    given_.write_bytes(b"two")
+    with pytest.raises(Refused, match="other root metadata"):
+        root.kept(given_, place)
+
+
+@pytest.mark.parametrize("name", ["..", "", "a/b", "A", "-a", "a" * 70, "a\n"])
+def test_names_of_lines(tmp_path, name):
+    with pytest.raises(UsageError):
+        Home(tmp_path).line(name)
+    assert Home(tmp_path).line("digits-2") == tmp_path / "lines" / "digits-2"
+    assert Home(tmp_path).line("a").parent == tmp_path / "lines"

@@ -1,0 +1,171 @@
+"""What a person gives is read by what it is, within bounds, and no Python object is ever made of it."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from haversack.base.errors import EnvironmentFault, HaversackError, Refused, UsageError
+from haversack.base.graph import TensorSpec
+from haversack.base.model import Port
+from haversack.run import given as reading
+
+IMAGE = Port("image", TensorSpec(("batch", 1, 8, 8), "float32"))
+MASK = Port("mask", TensorSpec(("batch", "length"), "int64"))
+X = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8)
+
+
+def npy(array):
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=True)
+    return stream.getvalue()
+
+
+def npz(packed=False, **arrays):
+    stream = io.BytesIO()
+    (np.savez_compressed if packed else np.savez)(stream, **arrays)
+    return stream.getvalue()
+
+
+def read(data, ports=(IMAGE,), **more):
+    return reading.arrays(data, ports, where="input", **more)
+
+
+@pytest.mark.parametrize("data", [npy(X), npy(X[0]), npz(image=X), npz(arr_0=X[0]), npz(packed=True, image=X)])
+def test_arrays(data):
+    found = read(data)
+    assert [*found] == ["image"]
+    np.testing.assert_array_equal(found["image"], X)
+
+
+def test_several_inputs_by_name():
+    found = read(npz(mask=np.zeros((1, 3), np.int64), image=X[0]), (IMAGE, MASK))
+    assert {name: array.shape for name, array in found.items()} == {"image": (1, 1, 8, 8), "mask": (1, 3)}
+
+
+def test_raw_inputs_are_left_as_they_are():
+    found = read(npy(X[0]), raw={"image"})
+    assert found["image"].shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "data, ports, cause, step",
+    [
+        (b"hello", (IMAGE,), "it is no .npy, .npz, .png or .jpg file", "give image [n, 1, 8, 8] float32"),
+        (b"", (IMAGE,), "it is no .npy", ""),
+        (npy(X)[:100], (IMAGE,), "NumPy does not read it", "numpy.save"),
+        (npz(image=X)[:200], (IMAGE,), "NumPy does not read it", ""),
+        (npz(picture=X), (IMAGE,), "it has picture, and the model takes image", "numpy.savez('input.npz', image=…)"),
+        (npz(arr_0=X), (IMAGE, MASK), "it has arr_0, and the model takes image, mask", "image=…, mask=…"),
+        (npy(X), (IMAGE, MASK), "the model has 2 inputs, and the file has one", "image=…, mask=…"),
+    ],
+)
+def test_what_cannot_be_read(data, ports, cause, step):
+    with pytest.raises(UsageError) as caught:
+        read(data, ports)
+    assert cause in str(caught.value)
+    assert caught.value.where == "input"
+    assert step in caught.value.next_step
+
+
+@pytest.mark.parametrize("data", [npy(np.array([{}])), npz(image=np.array([{}]))])
+def test_objects_are_refused(data):
+    with pytest.raises(Refused, match="it holds Python objects"):
+        read(data)
+
+
+def test_a_bare_pickle_is_nothing():
+    with pytest.raises(UsageError, match=r"it is no .npy"):
+        read(pickle.dumps(X))
+
+
+def test_an_archive_that_unpacks_to_too_much(monkeypatch):
+    data = npz(packed=True, image=np.zeros((1, 1, 200, 200), np.float32))
+    monkeypatch.setattr(reading, "LARGEST", 100_000)
+    assert len(data) < 10_000
+    with pytest.raises(Refused, match="it unpacks to 160128 bytes"):
+        read(data)
+    with pytest.raises(Refused, match="more than 100000 bytes"):
+        read(b"\x93NUMPY" + bytes(200_000))
+
+
+@given(st.binary(max_size=60), st.sampled_from(["npy", "npz", "png", "jpg"]))
+def test_any_bytes_are_read_or_told(data, kind):
+    try:
+        found = read(reading._MARKS[kind] + data, raw={"image"})
+    except HaversackError as error:
+        assert error.exit_code in {2, 7}
+    else:
+        assert found["image"].dtype != object
+
+
+def picture(kind="PNG", mode="RGB", size=(5, 4), **more):
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+    Image.fromarray(pixels).convert(mode).save(stream, kind, **more)
+    return stream.getvalue()
+
+
+COLOUR = Port("image", TensorSpec(("batch", 3, 8, 8), "float32"))
+
+
+class TestPictures:
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+    @pytest.mark.parametrize("port, channels", [(COLOUR, 3), (IMAGE, 1)])
+    def test_they_are_channels_last_bytes(self, kind, port, channels):
+        found = read(picture(kind), (port,), raw={"image"})["image"]
+        assert (found.shape, found.dtype) == ((1, 4, 5, channels), np.uint8)
+
+    @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
+    def test_all_kinds_of_pixels_become_colours(self, mode):
+        assert read(picture(mode=mode), (COLOUR,), raw={"image"})["image"].shape == (1, 4, 5, 3)
+
+    def test_they_are_turned_as_the_camera_says(self):
+        turned = Image.Exif()
+        turned[0x0112] = 6
+        plain, found = (
+            read(picture("PNG", **more), (COLOUR,), raw={"image"})["image"] for more in ({}, {"exif": turned})
+        )
+        np.testing.assert_array_equal(found[0], np.rot90(plain[0], -1))
+
+    def test_without_preprocessing_they_are_not_taken(self):
+        with pytest.raises(UsageError, match="does not say how pictures are preprocessed"):
+            read(picture(), (COLOUR,))
+
+    def test_a_broken_one(self):
+        with pytest.raises(UsageError, match="it cannot be read as a picture"):
+            read(picture()[:60], (COLOUR,), raw={"image"})
+
+    def test_a_bomb(self, monkeypatch):
+        monkeypatch.setattr(reading, "LARGEST", 16 * 50)
+        with pytest.raises(Refused, match="it has 9 x 9 pixels"):
+            reading.picture(picture(size=(9, 9)), channels=3, where="input")
+
+    def test_without_pillow(self, monkeypatch):
+        imported = builtins.__import__
+
+        def refuse(name, *some, **named):
+            if name == "PIL":
+                raise ImportError(name)
+            return imported(name, *some, **named)
+
+        monkeypatch.setattr(builtins, "__import__", refuse)
+        with pytest.raises(EnvironmentFault) as caught:
+            read(picture(), (COLOUR,), raw={"image"})
+        assert caught.value.next_step == "pip install pillow"
+
+
+def test_files(tmp_path):
+    (tmp_path / "x.npy").write_bytes(npy(X))
+    assert reading.read(tmp_path / "x.npy") == npy(X)
+    with pytest.raises(UsageError, match="there is no such file"):
+        reading.read(tmp_path / "y.npy")
+    with pytest.raises(EnvironmentFault):
+        reading.read(tmp_path)
