@@ -8,13 +8,12 @@ not followed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from haversack.base.errors import Refused
 from haversack.base.stored import Stored
+from haversack.tools.formats import wire
 from haversack.tools.formats.placed import MOST_TENSORS, placed, stored
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DEEPEST = 24
 _MOST_AXES = 16
 _DTYPES = {1: "float32", 2: "uint8", 3: "int8", 4: "int16", 5: "int16", 6: "int32", 7: "int64", 9: "uint8"}
@@ -30,17 +29,6 @@ _INSIDE = {
     _SPARSE: {1: _TENSOR, 2: _TENSOR},
 }
 """Message -> field number -> message inside it, as far as tensors are there."""
-
-
-@dataclass(frozen=True)
-class _Field:
-    """A field of a message: its number, its wire type, and where its bytes are (a varint's value is in ``value``)."""
-
-    number: int
-    wire: int
-    start: int
-    end: int
-    value: int = 0
 
 
 def matches(data: bytes | memoryview) -> bool:
@@ -68,53 +56,15 @@ def index(data: bytes | memoryview) -> tuple[Stored, ...]:
                 raise Refused(f"more than {MOST_TENSORS} tensors", where=f"byte {start}")
             continue
         inside = _INSIDE[message]
-        for field in _fields(view, start, end):
-            if message == "node" and field.number == 2 and field.wire == _BYTES:
+        for field in wire.fields(view, start, end):
+            if message == "node" and field.number == 2 and field.wire == wire.BYTES:
                 name = _text(view, field)
-            elif field.number in inside and field.wire == _BYTES:
+            elif field.number in inside and field.wire == wire.BYTES:
                 pending.append((inside[field.number], field.start, field.end, depth + 1, name))
     return placed(sorted(found, key=lambda one: one.start), len(view))
 
 
-def _fields(view: memoryview, start: int, end: int) -> Iterator[_Field]:
-    """Yield the fields of a message.
-
-    Raises:
-        Refused: a tag or a length is wrong.
-    """
-    at = start
-    while at < end:
-        tag, at = _varint(view, at, end)
-        number, wire, value = tag >> 3, tag & 7, 0
-        begin = at
-        if wire == _VARINT:
-            value, at = _varint(view, at, end)
-        elif wire == _BYTES:
-            size, begin = _varint(view, at, end)
-            at = begin + size
-        elif wire in (_FIXED32, _FIXED64):
-            at += 4 if wire == _FIXED32 else 8
-        else:
-            raise Refused(f"a field of wire type {wire}", where=f"byte {at}")
-        if at > end or not number:
-            raise Refused(f"field {number} leads out of its message", where=f"byte {begin}")
-        yield _Field(number, wire, begin, at, value)
-
-
-def _varint(view: memoryview, at: int, end: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= end:
-            raise Refused("a number leads out of its message", where=f"byte {at}")
-        group = view[at]
-        at += 1
-        value |= (group & 0x7F) << shift
-        if group < 0x80:
-            return value, at
-    raise Refused("a number has more than 64 bits", where=f"byte {at}")
-
-
-def _text(view: memoryview, field: _Field) -> str:
+def _text(view: memoryview, field: wire.Field) -> str:
     return bytes(view[field.start : min(field.end, field.start + 1024)]).decode("utf-8", "replace")
 
 
@@ -127,15 +77,15 @@ def _tensor(view: memoryview, start: int, end: int, owner: str) -> Iterator[Stor
         owner: names a tensor that has no name: the output of its node.
     """
     name, kind, shape = owner, 0, list[int]()
-    data: list[tuple[str, _Field]] = []
-    for field in _fields(view, start, end):
+    data: list[tuple[str, wire.Field]] = []
+    for field in wire.fields(view, start, end):
         if field.number == 1 and len(shape) <= _MOST_AXES:
             shape += _dims(view, field)
-        elif field.number == 2 and field.wire == _VARINT:
+        elif field.number == 2 and field.wire == wire.VARINT:
             kind = field.value
-        elif field.wire == _BYTES and field.number == 8:
+        elif field.wire == wire.BYTES and field.number == 8:
             name = _text(view, field) or owner
-        elif field.wire == _BYTES and field.number in _PACKED:
+        elif field.wire == wire.BYTES and field.number in _PACKED:
             data.append((_PACKED[field.number], field))
     for dtype, field in data:
         words = dtype or _DTYPES.get(kind, "")
@@ -147,11 +97,11 @@ _PACKED = {9: "", 4: "float32", 10: "float64"}
 """Field that holds words -> their dtype; raw data have the one that the tensor states."""
 
 
-def _dims(view: memoryview, field: _Field) -> list[int]:
-    if field.wire == _VARINT:
+def _dims(view: memoryview, field: wire.Field) -> list[int]:
+    if field.wire == wire.VARINT:
         return [field.value]
     found, at = list[int](), field.start
-    while field.wire == _BYTES and at < field.end and len(found) <= _MOST_AXES:
-        value, at = _varint(view, at, field.end)
+    while field.wire == wire.BYTES and at < field.end and len(found) <= _MOST_AXES:
+        value, at = wire.varint(view, at, field.end)
         found.append(value)
     return found

@@ -29,13 +29,13 @@ def fields(view: memoryview, start: int, end: int) -> Iterator[Field]:
     """
     at = start
     while at < end:
-        tag, at = _varint(view, at, end)
+        tag, at = varint(view, at, end)
         number, wire, value = tag >> 3, tag & 7, 0
         begin = at
         if wire == VARINT:
-            value, at = _varint(view, at, end)
+            value, at = varint(view, at, end)
         elif wire == BYTES:
-            size, begin = _varint(view, at, end)
+            size, begin = varint(view, at, end)
             at = begin + size
         elif wire in (FIXED32, FIXED64):
             at += 4 if wire == FIXED32 else 8
@@ -46,7 +46,12 @@ def fields(view: memoryview, start: int, end: int) -> Iterator[Field]:
         yield Field(number, wire, begin, at, value)
 
 
-def _varint(view: memoryview, at: int, end: int) -> tuple[int, int]:
+def varint(view: memoryview, at: int, end: int) -> tuple[int, int]:
+    """Return a number in groups of 7 bits from byte ``at``, and where it ends.
+
+    Raises:
+        Refused: it leads out of the message, or has more than 64 bits.
+    """
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:
