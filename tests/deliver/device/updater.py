@@ -68,13 +68,18 @@ def counted():
 
 
 def answer(home):
-    """Return what the model in use answers first, or what is wrong."""
+    """Return what the model in use answers first, or what is wrong: with the way back, where one is told, as well."""
     import numpy as np
 
     from haversack.base.errors import HaversackError
+    from haversack.deliver.selftest import trial_of
+    from haversack.deliver.slots import Slots
     from haversack.flow.client import Client
 
+    slots = Slots(home / "lines" / "digits")
     try:
+        if other := slots.pointer().other:
+            trial_of(slots.path(other), other.target)
         with Client(home).open("digits", follow=False) as model:
             return round(float(np.asarray(model(np.ones((1, 4), np.float32)))[0, 0]), 3)
     except HaversackError as error:
