@@ -43,9 +43,8 @@ UPDATES = ("few-steps", "few-steps-anew", "all-layers", "head", "recalibrated")
 layer trained; ranges of other pictures."""
 STEPS, RATE, MOMENTUM, ROWS = 12, 1e-3, 0.9, 16
 """Of the training by stochastic gradient descent, in batches of calibration; normalisation keeps its statistics."""
-FURTHER = 9
-"""So many times is the change of all layers taken, which stands for training that takes hours on two cores: as many
-weights have another code then as in a fine-tuning whose patch by bsdiff4 has 670 KB."""
+FURTHER = 8
+"""So many times is the change of all layers taken, which stands for longer training: its patch by bsdiff4 has 670 KB."""
 RANGED = 64
 """Pictures that set the ranges of activations."""
 

@@ -24,7 +24,7 @@ _DEARER = 8
 """Quarters of what a class takes at least that it is taken to cost: Zstandard packs all of them alike."""
 _ABSENT = 24 * entropy.UNIT
 _NEVER = 1 << 40
-_SMALLEST = 48
+_SMALLEST = 8
 """So many rows at least have columns with classes."""
 _CHANGES = 256
 """So many symbols other than 0 are worth a table."""
