@@ -44,7 +44,7 @@ layer trained; ranges of other pictures."""
 STEPS, RATE, MOMENTUM, ROWS = 12, 1e-3, 0.9, 16
 """Of the training by stochastic gradient descent, in batches of calibration; normalisation keeps its statistics."""
 FURTHER = 8
-"""So many times is the change of all layers taken, which stands for longer training: its patch by bsdiff4 has 670 KB."""
+"""So many times is the change of all layers taken, as longer training would: its patch by bsdiff4 has 670 KB."""
 RANGED = 64
 """Pictures that set the ranges of activations."""
 
