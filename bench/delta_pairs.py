@@ -38,14 +38,12 @@ from haversack.tools.formats import encodings_file
 JOB = "examples/efficientnet_lite0.py"
 FILES = {"onnxruntime": "model.onnx", "litert": "model.tflite", "executorch": "model.pte"}
 NAMES = tuple(FILES)
-UPDATES = ("few-steps", "few-steps-anew", "all-layers", "head", "recalibrated")
-"""All layers trained for some steps, with the scales that they had or packed anew; their change taken further; the last
-layer trained; ranges of other pictures."""
-STEPS, RATE, MOMENTUM, ROWS = 12, 1e-3, 0.9, 16
-"""Of the training by stochastic gradient descent, in batches of calibration; normalisation keeps its statistics."""
-FURTHER = 9
-"""So many times is the change of all layers taken, which stands for training that takes hours on two cores: as many
-weights have another code then as in a fine-tuning whose patch by bsdiff4 has 670 KB."""
+UPDATES = ("all-layers", "all-layers-anew", "fixed-norms", "fixed-norms-anew", "head", "recalibrated")
+"""All layers trained, normalisation among them or left as it is, each with the scales that they had or packed anew; the
+last layer trained; ranges of other pictures."""
+STEPS, MOMENTUM, ROWS = 12, 0.9, 16
+"""Of the training by stochastic gradient descent, in batches of calibration."""
+RATES = {"all-layers": 3e-3, "fixed-norms": 1e-3, "head": 1e-2}
 RANGED = 64
 """Pictures that set the ranges of activations."""
 
@@ -75,27 +73,19 @@ def main(folder: Path) -> None:
         write(folder / "old", old, packed(old, few))
     first = Compressed(old, encodings_file.read(folder / "old" / "encodings.safetensors"))
     holding = holdable(old.graph, plan, constraints)[0]
-    for name, last in (("few-steps", False), ("head", True)):
-        if not done(folder / name):
-            trained = _folded(exported.with_weights(_trained(job, exported, batches, last=last)), few)
+    for name in RATES:
+        anew = folder / f"{name}-anew"
+        if done(folder / name) and (done(anew) or anew.name not in UPDATES):
+            continue
+        if done(folder / name):
+            trained = old.with_weights(load_file(folder / name / "weights.safetensors"))
+        else:
+            trained = _folded(exported.with_weights(_trained(job, exported, batches, name)), few)
             write(folder / name, trained, _kept(trained, first, holding))
-    if not done(folder / "all-layers"):
-        far = _further(old, folder / "few-steps" / "weights.safetensors")
-        write(folder / "all-layers", far, _kept(far, first, holding))
-    if not done(folder / "few-steps-anew"):
-        trained = old.with_weights(load_file(folder / "few-steps" / "weights.safetensors"))
-        write(folder / "few-steps-anew", trained, packed(trained, few))
+        if anew.name in UPDATES:
+            write(anew, trained, packed(trained, few))
     if not done(folder / "recalibrated"):
         write(folder / "recalibrated", old, packed(old, others))
-
-
-def _further(old: Model, few: Path) -> Model:
-    """Return a model whose weights changed further in the direction in which training moved them."""
-    from safetensors.numpy import load_file
-
-    moved = load_file(few)
-    floats = {name: value for name, value in old.weights.items() if value.dtype == np.float32}
-    return old.with_weights({name: value + FURTHER * (moved[name] - value) for name, value in floats.items()})
 
 
 def done(folder: Path) -> bool:
@@ -120,16 +110,16 @@ def _kept(model: Model, made: Compressed, holding: Plan) -> Compressed:
     return Compressed(model, Encodings({**made.encodings.tensors, **tensors}, integers))
 
 
-def _trained(job: Job, model: Model, batches: list[Sample], *, last: bool) -> Mapping[str, np.ndarray]:
-    """Return the parameters that training changed, by name: a few steps on the calibration pictures."""
+def _trained(job: Job, model: Model, batches: list[Sample], name: str) -> Mapping[str, np.ndarray]:
+    """Return the parameters and statistics that training changed, by name: a few steps on the calibration pictures."""
     import torch
 
-    network = job.model()
-    picked = [one for name, one in network.named_parameters() if not last or name.startswith("_fc.")]
+    network = job.model().train(name == "all-layers")
+    picked = [one for own, one in network.named_parameters() if name != "head" or own.startswith("_fc.")]
     network.requires_grad_(requires_grad=False)
     for one in picked:
         one.requires_grad_()
-    optimizer = torch.optim.SGD(picked, RATE * (10 if last else 1), momentum=MOMENTUM)
+    optimizer = torch.optim.SGD(picked, RATES[name], momentum=MOMENTUM)
     torch.manual_seed(0)
     labels = list(_labels(job))
     for step in range(STEPS):
@@ -138,10 +128,10 @@ def _trained(job: Job, model: Model, batches: list[Sample], *, last: bool) -> Ma
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        sys.stdout.write(f"step {step}: loss {loss.item():.4f}\n")
+        sys.stdout.write(f"{name}, step {step}: loss {loss.item():.4f}\n")
         sys.stdout.flush()
-    found = {name: value.detach().numpy() for name, value in network.named_parameters()}
-    return {name: value for name, value in found.items() if name in model.weights}
+    found = {own: value.detach().numpy() for own, value in network.state_dict().items()}
+    return {own: np.asarray(value, model.weights[own].dtype) for own, value in found.items() if own in model.weights}
 
 
 def _labels(job: Job) -> Iterator[np.ndarray]:

@@ -53,9 +53,9 @@ def tables() -> list[Table]:
             missed += faults
     words = (
         "EfficientNet-Lite0 in int8 before and after an update, packed with one plan: all layers trained for "
-        f"{delta_pairs.STEPS} steps, with the scales that they had (few-steps) or packed anew; that change taken "
-        f"{delta_pairs.FURTHER} times (all-layers), as longer training would go; the last layer trained (head); ranges "
-        "of other pictures. CPU seconds of applying HVD1, and memory above that of an idle process, files not counted. "
+        f"{delta_pairs.STEPS} steps, normalisation among them (all-layers) or left as it is (fixed-norms), with the "
+        "scales that they had or packed anew; the last layer trained (head); ranges of other pictures (recalibrated). "
+        "CPU seconds of applying HVD1, and memory above that of an idle process, files not counted. "
         f"HVD1 is held to {MOST:,} bytes and to {SHARE:g} of bsdiff4 for {' and '.join(HELD)} of all-layers, and to "
         "bsdiff4 everywhere."
     )

@@ -20,7 +20,16 @@ from pairs import TENSORS, changed, drawn, filed
 from haversack.base.errors import Refused
 from haversack.base.stored import WIDTHS, Stored
 from haversack.tools.codec import bsdiff, delta, delta_make, delta_plan, zstd
-from haversack.tools.codec.delta_plan import COPIED, FIRST_KIND, MOST_SYMBOLS, WRITTEN, Block, Segment
+from haversack.tools.codec.delta_plan import (
+    COPIED,
+    FIRST_KIND,
+    KEPT,
+    MOST_SYMBOLS,
+    PRODUCT,
+    WRITTEN,
+    Block,
+    Segment,
+)
 
 LIMIT = 1 << 24
 
@@ -299,3 +308,37 @@ def test_another_magic_version_or_form_is_refused(small, at, value, match):
     old, _, patch = small
     with pytest.raises(Refused, match=match):
         delta.apply(old, patch[:at] + value + patch[at + len(value) :], limit=LIMIT)
+
+
+def scales(seed=0):
+    """Return scales before and after training, and where they are: those of biases follow those of weights."""
+    random = np.random.default_rng(seed)
+    before = random.uniform(0.001, 0.1, 2000).astype(np.float32)
+    after = (before * random.uniform(1, 1.3, 2000)).astype(np.float32)
+    found = [b"".join((one, one * np.float32(0.0173), one * np.float32(-91.0))) for one in (before, after)]
+    names = ("weights", "biases", "others")
+    return *found, [Stored(name, 8000 * at, 8000, "float32", (2000,)) for at, name in enumerate(names)]
+
+
+def test_scales_that_follow_others_cost_a_last_bit():
+    old, new, hint = scales()
+    patch = delta_make.make(old, new, hint, hint)
+    assert delta.apply(old, patch, limit=LIMIT) == new
+    segments = planned(old, new, patch).blocks[0].segments
+    assert [one.how for one in segments] == [FIRST_KIND + 6, PRODUCT, FIRST_KIND + 6]
+    assert segments[1].factor * 2.0 ** (segments[1].power - 28) == pytest.approx(0.0173)
+    alone = delta_make.make(old[:8000], new[:8000], hint[:1], hint[:1])
+    assert len(delta_make.make(old[:16000], new[:16000], hint[:2], hint[:2])) - len(alone) < 2000 * 1.7 / 8 + 60
+
+
+def test_only_so_many_floats_are_kept():
+    """A tensor behind the first mebibyte of them is no source, and what has no source is refused."""
+    kept = delta.Kept()
+    for _ in range(5):
+        kept.add(np.zeros(300_000, np.uint8))
+    assert (len(kept.data), kept.size) == (3, 900_000)
+    kept.add(np.zeros(KEPT - 900_000, np.uint8))
+    assert kept.size == KEPT
+    for back, length in ((0, 300_000), (5, 300_000), (1, 300_000)):
+        with pytest.raises(ValueError, match="a product of"):
+            kept.back(back, length)

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haversack.tools.codec import delta_plan, leb128
-from haversack.tools.codec.delta_plan import COPIED, FIRST_KIND, MOST_SYMBOLS, MOST_WRITTEN, WRITTEN, Block, Segment
+from haversack.tools.codec.delta_plan import (
+    COPIED,
+    FIRST_KIND,
+    MOST_SYMBOLS,
+    MOST_WRITTEN,
+    PRODUCT,
+    WRITTEN,
+    Block,
+    Segment,
+)
 from haversack.tools.codec.delta_words import BYTES, FLOAT32, INT32, KINDS, LEAST_FACTOR, MOST_FACTOR, ONE
 
 NONE = np.zeros((0, 256), np.uint8)
@@ -44,6 +53,8 @@ def test_plans_come_back(groups):
 
 
 def test_written_bytes_and_sizes_come_back():
+    made = Segment(PRODUCT, 8, 0, 1, 0, ONE + 3, 2, -7)
+    assert read([Block((made, Segment(COPIED, 3, 40)))]).blocks[0].segments == (made, Segment(COPIED, 3, 40))
     blocks = (
         Block((Segment(WRITTEN, 7), Segment(WRITTEN, 5)), 12, 20),
         Block((Segment(FIRST_KIND + INT32, 8, 40, 1, 1, ONE - 5),), 0, 0, 3, 1, 2),
@@ -61,7 +72,10 @@ def test_written_bytes_and_sizes_come_back():
         (Block((Segment(WRITTEN, MOST_WRITTEN + 1),), MOST_WRITTEN + 1), "written"),
         (Block((Segment(COPIED, 5, 996),)), "old file"),
         (Block((Segment(COPIED, 5, -1),)), "old file"),
-        (Block((Segment(FIRST_KIND + 8, 5, 0),)), "made in the way"),
+        (Block((Segment(PRODUCT + 1, 5, 0),)), "made in the way"),
+        (Block((Segment(PRODUCT, 6, 0, 0, 0, ONE, 1),)), "a product of 6"),
+        (Block((Segment(PRODUCT, 8, 0, 2, 0, ONE, 1),)), "table 2"),
+        (Block((Segment(PRODUCT, 8, 0, 0, 0, ONE, 1, 129),)), "power 129"),
         (Block((Segment(FIRST_KIND + INT32, 6, 0),)), "words of 4"),
         (Block((Segment(FIRST_KIND + BYTES, 6, 0, 2),)), "table 2"),
         (Block((Segment(FIRST_KIND + FLOAT32, 8, 0, 0, 0, LEAST_FACTOR - 1),)), "factor"),
@@ -72,7 +86,7 @@ def test_written_bytes_and_sizes_come_back():
     ],
 )
 def test_what_no_plan_says_is_refused(block, match, monkeypatch):
-    monkeypatch.setattr(delta_plan, "KINDS", (*KINDS, KINDS[0]))
+    monkeypatch.setattr(delta_plan, "KINDS", (*KINDS, KINDS[0], KINDS[0]))
     data = delta_plan.write(TWO, [block])
     monkeypatch.undo()
     with pytest.raises(ValueError, match=match):

@@ -18,6 +18,7 @@ from pairs import changed, drawn, filed
 from haversack.base.errors import Refused
 from haversack.base.stored import Stored
 from haversack.tools.codec import delta, delta_make, delta_plan, delta_words
+from haversack.tools.codec.delta_plan import KEPT, MOST_POWER, PRODUCT
 from haversack.tools.codec.delta_words import KINDS, LEAST_FACTOR, MOST_FACTOR, ONE
 
 PAGE = (Path(__file__).parents[3] / "docs" / "spec" / "delta.md").read_text(encoding="utf-8")
@@ -54,6 +55,17 @@ def test_the_decoder_of_the_page_reads_every_kind_of_word(page):
     assert page["decode"](old, delta_make.make(old, new, before, after)) == new
 
 
+def test_the_decoder_of_the_page_makes_products(page):
+    random = np.random.default_rng(0)
+    before = random.uniform(0.001, 0.1, 300).astype(np.float32)
+    after = (before * random.uniform(1, 1.3, 300)).astype(np.float32)
+    old, new = (one.tobytes() + (one * np.float32(3.7)).tobytes() for one in (before, after))
+    hint = [Stored(name, 1200 * at, 1200, "float32", (300,)) for at, name in enumerate("ab")]
+    patch = delta_make.make(old, new, hint, hint)
+    assert page["decode"](old, patch) == new
+    assert len(patch) < 2000
+
+
 @settings(max_examples=20)
 @given(st.integers(0, 2**32), st.integers(1, 90), st.integers(1, 40), st.floats(0, 1))
 def test_the_decoder_of_the_page_reads_rows_and_columns(page, seed, rows, columns, share):
@@ -66,12 +78,16 @@ def test_the_decoder_of_the_page_reads_rows_and_columns(page, seed, rows, column
     assert page["decode"](old.tobytes(), patch) == new.tobytes()
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from([3, 6]), st.integers(LEAST_FACTOR, MOST_FACTOR))
-def test_predictions_are_those_of_the_page(page, word, kind, factor):
+POWERS = st.just(0) | st.integers(-MOST_POWER, MOST_POWER)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([3, 6]), st.integers(LEAST_FACTOR, MOST_FACTOR), POWERS)
+def test_predictions_are_those_of_the_page(page, word, kind, factor, power):
+    power = power if kind == 6 else 0
     data = np.frombuffer(word.to_bytes(4, "little"), np.uint8)
     none = np.zeros(1, np.uint32)
-    found = delta_words.restore(data, none, KINDS[kind], factor)
-    assert int.from_bytes(found.tobytes(), "little") == page["predicted"](word, kind, factor)
+    found = delta_words.restore(data, none, KINDS[kind], factor, power)
+    assert int.from_bytes(found.tobytes(), "little") == page["predicted"](word, kind, factor, power)
     assert page["predicted"](word, kind, ONE) == word
 
 
@@ -92,5 +108,8 @@ def test_the_bounds_of_the_page_are_ours():
     assert f"(at most {delta_plan.MOST_TABLES}): tables" in PAGE
     assert f"(at most {delta_plan.MOST_WRITTEN:,})" in PAGE
     assert f"at most {delta_plan.MOST_SYMBOLS:,}" in PAGE
+    assert f"at most {KEPT:,} bytes" in PAGE
+    assert f"from −{MOST_POWER} to {MOST_POWER}" in PAGE
+    assert f"| {PRODUCT} | table, source" in PAGE
     assert len(KINDS) == 8
     assert (LEAST_FACTOR, MOST_FACTOR, ONE) == (2**20, 2**32 - 1, 2**28)

@@ -11,14 +11,14 @@ import io
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from haversack.base.errors import Refused
 from haversack.tools.codec import bsdiff, delta_plan, delta_words, rans, tables, zstd
-from haversack.tools.codec.delta_plan import COPIED, FIRST_KIND, NEGATED, WRITTEN, Block, Segment
-from haversack.tools.codec.delta_words import BYTES, KINDS
+from haversack.tools.codec.delta_plan import COPIED, FIRST_KIND, KEPT, NEGATED, PRODUCT, WRITTEN, Block, Segment
+from haversack.tools.codec.delta_words import BYTES
 
 MAGIC = b"HVD1"
 VERSION = 1
@@ -155,9 +155,10 @@ def _pieces(before: Bytes, delta: memoryview, told: Header) -> Iterator[bytes]:
         classes = _Classes(np.frombuffer(content, np.uint8), len(frequencies))
         classes.counted(plan.blocks)
     at += told.classes[1]
+    kept = Kept()
     for block in plan.blocks:
         with _refused(at, "block"):
-            yield from _block(old, delta[at : at + block.size], block, classes, frequencies)
+            yield from _block(old, delta[at : at + block.size], block, kept, _Coding(classes, frequencies))
         at += block.size
     if at != len(delta):
         raise Refused(f"{len(delta) - at} bytes are left over", where=f"byte {at}")
@@ -204,16 +205,47 @@ class _Classes:
         return found.reshape(-1)[: one.words] + np.uint16(one.table), negated
 
 
-def _block(
-    old: np.ndarray, data: memoryview, block: Block, classes: _Classes, frequencies: np.ndarray
-) -> Iterator[bytes]:
+@dataclass
+class Kept:
+    """Float32 segments of the new file that products may be made of, in order, as far as they have room."""
+
+    data: list[np.ndarray] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, content: np.ndarray) -> None:
+        """Keep the bytes of a segment, uint8, if there is room for them."""
+        if self.size + len(content) <= KEPT:
+            self.data.append(content)
+            self.size += len(content)
+
+    def back(self, count: int, length: int) -> np.ndarray:
+        """Return the bytes of the segment so many back.
+
+        Raises:
+            ValueError: there is none, or it has another length.
+        """
+        if not 0 < count <= len(self.data) or len(self.data[-count]) != length:
+            message = f"a product of {length} bytes, {count} segments back of {len(self.data)}"
+            raise ValueError(message)
+        return self.data[-count]
+
+
+@dataclass(frozen=True)
+class _Coding:
+    """What symbols are decoded with: classes as they are used up, and frequencies of the tables."""
+
+    classes: _Classes
+    frequencies: np.ndarray
+
+
+def _block(old: np.ndarray, data: memoryview, block: Block, kept: Kept, coding: _Coding) -> Iterator[bytes]:
     if len(data) != block.size:
         message = f"a block of {block.size} bytes ends after {len(data)}"
         raise ValueError(message)
     written = memoryview(zstd.decompress(bytes(data[: block.packed]), block.written))
     rest = data[block.packed :]
     bits = _Bits(np.frombuffer(bytes(rest[: block.bits]) + _MARGIN, np.uint8), 8 * block.bits)
-    symbols = _symbols(rest[block.bits :], block, classes, frequencies)
+    symbols = _symbols(rest[block.bits :], block, coding.classes, coding.frequencies)
     taken = coded = 0
     for one in block.segments:
         if one.how == WRITTEN:
@@ -223,8 +255,17 @@ def _block(
             for low in range(one.old, one.old + one.length, 1 << 20):
                 yield old[low : min(low + (1 << 20), one.old + one.length)].tobytes()
         else:
-            yield from _restored(old, symbols[coded : coded + one.words], bits, one)
+            source = old[one.old : one.old + one.length]
+            if one.how == PRODUCT:
+                source = kept.back(one.source, one.length)
+            pieces = _restored(source, symbols[coded : coded + one.words], bits, one)
             coded += one.words
+            if one.floats and one.length <= KEPT:
+                whole = b"".join(pieces)
+                kept.add(np.frombuffer(whole, np.uint8))
+                yield whole
+            else:
+                yield from pieces
     bits.done()
 
 
@@ -264,16 +305,16 @@ def certain(models: np.ndarray, frequencies: np.ndarray) -> tuple[np.ndarray, np
     return symbols.astype(np.uint8)[models], alone[models]
 
 
-def _restored(old: np.ndarray, symbols: np.ndarray, bits: _Bits, one: Segment) -> Iterator[bytes]:
+def _restored(source: np.ndarray, symbols: np.ndarray, bits: _Bits, one: Segment) -> Iterator[bytes]:
     """Yield the bytes of a segment, so many words at a time that little memory is taken."""
-    kind = KINDS[one.how - FIRST_KIND]
+    kind = one.kind
     for low in range(0, one.words, _PIECE):
         found = symbols[low : low + _PIECE]
-        before = old[one.old + low * kind.width : one.old + (low + len(found)) * kind.width]
+        before = source[low * kind.width : (low + len(found)) * kind.width]
         if not kind.single:
             rest = delta_words.rests(found, kind)
             found = delta_words.join(found, rest, bits.taken(rest), kind)
-        yield delta_words.restore(before, found, kind, one.factor).tobytes()
+        yield delta_words.restore(before, found, kind, one.factor, one.power).tobytes()
 
 
 @dataclass

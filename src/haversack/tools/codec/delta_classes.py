@@ -24,7 +24,7 @@ _DEARER = 8
 """Quarters of what a class takes at least that it is taken to cost: Zstandard packs all of them alike."""
 _ABSENT = 24 * entropy.UNIT
 _NEVER = 1 << 40
-_SMALLEST = 48
+_SMALLEST = 8
 """So many rows at least have columns with classes."""
 _CHANGES = 256
 """So many symbols other than 0 are worth a table."""
@@ -152,23 +152,37 @@ def ladder(fields: Sequence[Field], alphabet: Alphabet) -> np.ndarray:
 
 
 def _begin(fields: Sequence[Field], alphabet: Alphabet, rungs: int, leans: int) -> None:
-    """Set the class of each row by the mean loudness of its symbols, evenly in octaves, and by the side it leans to."""
-    levels = []
+    """Set the classes of rows and columns by the mean loudness of their symbols, evenly in octaves, and rows' sides."""
+    levels, columns = [], []
     for each in fields:
         values = each.matrix(alphabet.values, 0)
-        loud, side = np.abs(values).sum(axis=1), values.sum(axis=1)
-        levels.append(np.where(loud > 0, entropy.logarithms(np.maximum((loud << 20) // each.width, 1)), -1))
+        loud, side = np.abs(values), values.sum(axis=1)
+        levels.append(_level(loud, 1))
+        columns.append(_level(loud, 0) if each.columns and len(loud) >= _SMALLEST else np.full(1, -1))
         lean = np.zeros(len(loud), np.int64)
         if leans > 1 and each.columns:
-            lean = np.minimum(np.abs(side) * (2 * leans - 1) // np.maximum(2 * loud, 1), leans - 1)
+            whole = np.maximum(2 * loud.sum(axis=1), 1)
+            lean = np.minimum(np.abs(side) * (2 * leans - 1) // whole, leans - 1)
             each.flipped[:] = (side < 0) & (lean > 0)
         each.rows[:] = rungs * lean
     told = np.concatenate(levels)
     told = told[told >= 0]
     low, high = (int(told.min()), int(told.max())) if told.size else (0, 0)
-    for each, level in zip(fields, levels, strict=True):
-        rung = 1 + (level - low) * (rungs - 1) // (high - low + 1)
-        each.rows += np.where(level < 0, 0, np.minimum(rung, rungs - 1))
+    step = max((high - low + 1) // max(rungs - 1, 1), entropy.UNIT // 4)
+    for each, level, column in zip(fields, levels, columns, strict=True):
+        room = min(COLUMN_CLASSES, rungs - 1) - 1
+        if column.size == each.across.size and room > 0:
+            quiet = int(np.sort(column)[len(column) // 8])
+            each.across[:] = np.clip((column - quiet + step // 2) // step, 0, room)
+        mean, most = int(each.across.sum()) // each.across.size, int(each.across.max())
+        rung = np.clip(1 + (level - low) // step - mean, 1, max(rungs - 1 - most, 1))
+        each.rows += np.where(level < 0, 0, rung if rungs > 1 else 0)
+
+
+def _level(loud: np.ndarray, axis: int) -> np.ndarray:
+    """Return the logarithm of the mean loudness of rows or columns, in 1/4096 octave above 2^-20; -1 of silence."""
+    total = loud.sum(axis=axis)
+    return np.where(total > 0, entropy.logarithms(np.maximum((total << 20) // max(loud.shape[axis], 1), 1)), -1)
 
 
 def _counted(fields: Sequence[Field], count: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,13 +19,18 @@ from haversack.tools.codec.delta_plan import (
     MOST_SYMBOLS,
     MOST_WRITTEN,
     NEGATED,
+    PRODUCT,
     WRITTEN,
     Block,
     Segment,
 )
-from haversack.tools.codec.delta_words import BYTES, KINDS, NIBBLES, ONE
+from haversack.tools.codec.delta_words import BYTES, FLOAT32, KINDS, NIBBLES, ONE
 
 _PIECE = 1 << 18
+_SOURCES = 256
+"""So many kept segments back a product is looked for."""
+_APART = 1e-5
+"""So far from one number, in parts, may the factors of a product's words be."""
 _EQUAL = 2048
 _LANE = 1 << 14
 """So many symbols are worth a lane, which costs four bytes."""
@@ -63,7 +69,8 @@ def make(old: bytes, new: bytes, old_tensors: Sequence[Stored] = (), new_tensors
     before, after = np.frombuffer(old, np.uint8), np.frombuffer(new, np.uint8)
     links = delta_match.links(old, new, old_tensors, new_tensors)
     found = delta_match.merged(_plain(before, after, link) for link in links)
-    drafts = _joined(draft for link in found for draft in _drafts(before, after, link))
+    kept = delta.Kept()
+    drafts = _joined(draft for link in found for draft in _drafts(before, after, link, kept))
     levels = _tables(drafts)
     frequencies = tables.to_frequencies(levels)
     parts, blocks, classes = [], [], []
@@ -101,7 +108,7 @@ def _joined(drafts: Iterable[_Draft]) -> list[_Draft]:
     return kept
 
 
-def _drafts(old: np.ndarray, new: np.ndarray, link: Link) -> Iterator[_Draft]:
+def _drafts(old: np.ndarray, new: np.ndarray, link: Link, kept: delta.Kept) -> Iterator[_Draft]:
     """Yield the segments of a link."""
     after = new[link.new : link.new + link.length]
     if link.old < 0:
@@ -114,17 +121,22 @@ def _drafts(old: np.ndarray, new: np.ndarray, link: Link) -> Iterator[_Draft]:
         yield _Draft(Segment(COPIED, link.length, link.old))
         return
     if link.columns or link.kind != BYTES:
-        yield from _residuals(before, after, link)
+        yield from _residuals(before, after, link, kept)
         return
     for start, end, equal in delta_match.same(before, after, _EQUAL):
         if equal:
             yield _Draft(Segment(COPIED, end - start, link.old + start))
         else:
-            yield from _residuals(before[start:end], after[start:end], replace(link, old=link.old + start))
+            yield from _residuals(before[start:end], after[start:end], replace(link, old=link.old + start), kept)
 
 
-def _residuals(before: np.ndarray, after: np.ndarray, link: Link) -> Iterator[_Draft]:
+def _residuals(before: np.ndarray, after: np.ndarray, link: Link, kept: delta.Kept) -> Iterator[_Draft]:
     kind = KINDS[link.kind]
+    product = _product(before, after, kept) if link.kind == FLOAT32 and link.length <= _PIECE else None
+    if product is not None:
+        yield product
+        kept.add(after)
+        return
     factor = _factor(before, after, link.kind) if kind.scaled else ONE
     found = delta_words.residual(before, after, kind, factor)
     columns = link.columns if 0 < link.columns <= _PIECE else 0
@@ -135,6 +147,36 @@ def _residuals(before: np.ndarray, after: np.ndarray, link: Link) -> Iterator[_D
         segment = Segment(FIRST_KIND + link.kind, len(some) * kind.width, link.old + low * kind.width, factor=factor)
         width = columns if 0 < columns < len(some) else 0
         yield _Draft(segment, b"", Field.of(symbols, width), rest, bits)
+        if segment.floats:
+            kept.add(after[low * kind.width :][: segment.length])
+
+
+def _product(before: np.ndarray, after: np.ndarray, kept: delta.Kept) -> _Draft | None:
+    """Return a segment that is a kept one times a number, where that leaves less than the old words do.
+
+    Scales of biases are those of weights times the input's: where these changed, those follow.
+    """
+    kind, best, least = KINDS[FLOAT32], None, _bits(before, after, FLOAT32, _factor(before, after, FLOAT32)) - 64
+    new = np.frombuffer(after.tobytes(), "<f4").astype(np.float64)
+    for back in range(1, min(len(kept.data), _SOURCES) + 1):
+        content = kept.data[-back]
+        if len(content) != len(after):
+            continue
+        source = np.frombuffer(content.tobytes(), "<f4").astype(np.float64)
+        if not (np.isfinite(source).all() and np.isfinite(new).all() and source.all()):
+            continue
+        ratio = float(np.median(new / source))
+        mantissa, power = math.frexp(ratio)
+        if ratio <= 0 or abs(power) > delta_plan.MOST_POWER or np.abs(new / source - ratio).max() > ratio * _APART:
+            continue
+        factor = min(round(mantissa * 2 * ONE), 2 * ONE - 1)
+        found = delta_words.residual(content, after, kind, factor, power - 1)
+        symbols, rest, bits = delta_words.split(found)
+        cost = _cost(symbols, rest)
+        if cost < least:
+            segment = Segment(PRODUCT, len(after), factor=factor, source=back, power=power - 1)
+            best, least = _Draft(segment, b"", Field.of(symbols, 0), rest, bits), cost
+    return best
 
 
 def _factor(before: np.ndarray, after: np.ndarray, kind: int) -> int:
@@ -156,7 +198,13 @@ def _factor(before: np.ndarray, after: np.ndarray, kind: int) -> int:
 
 def _bits(before: np.ndarray, after: np.ndarray, kind: int, factor: int) -> int:
     symbols, rest, _ = delta_words.split(delta_words.residual(before, after, KINDS[kind], factor))
-    return int(rest.sum()) + int((np.minimum(symbols, delta_words.PLAIN) > 0).sum())
+    return _cost(symbols, rest)
+
+
+def _cost(symbols: np.ndarray, rest: np.ndarray) -> int:
+    """Return about how many bits residuals take."""
+    loud = int((symbols >= delta_words.PLAIN).sum())
+    return int(rest.sum()) + 3 * loud + int((symbols > 0).sum())
 
 
 def _tables(drafts: Sequence[_Draft]) -> np.ndarray:
@@ -177,8 +225,7 @@ def _tables(drafts: Sequence[_Draft]) -> np.ndarray:
 
 
 def _group(segment: Segment) -> int:
-    kind = segment.how - FIRST_KIND
-    return kind if KINDS[kind].single else _WIDE
+    return segment.how - FIRST_KIND if segment.kind.single else _WIDE
 
 
 def _alphabet(group: int) -> Alphabet:

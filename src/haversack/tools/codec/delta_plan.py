@@ -11,11 +11,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from haversack.tools.codec.delta_words import KINDS, LEAST_FACTOR, MOST_FACTOR, ONE
+from haversack.tools.codec.delta_words import BYTES, FLOAT32, KINDS, LEAST_FACTOR, MOST_FACTOR, ONE, Kind
 from haversack.tools.codec.leb128 import number, read_number
 
 WRITTEN, COPIED, FIRST_KIND = 0, 1, 2
 """How a segment is made; from FIRST_KIND on it is of old words and residuals, of a kind of words."""
+PRODUCT = FIRST_KIND + len(KINDS)
+"""Made of float32 words of an earlier segment of the new file, all multiplied by one number, and residuals."""
+
+KEPT = 1 << 20
+"""Bytes of float32 segments that are kept for products: the first ones of the new file."""
+MOST_POWER = 128
+"""Of two, in a product's number."""
 
 MOST_TABLES = 96
 NEGATED = 128
@@ -40,6 +47,8 @@ class Segment:
         table: the first that codes its symbols.
         columns: words of a row, whose class and that of the column are added to ``table``; 0 for no classes.
         factor: of predictions.
+        source: of a product: so many kept segments back are its words, 1 for the last one.
+        power: of two, by which a product's words are multiplied as well.
     """
 
     how: int
@@ -48,11 +57,25 @@ class Segment:
     table: int = 0
     columns: int = 0
     factor: int = ONE
+    source: int = 0
+    power: int = 0
+
+    @property
+    def kind(self) -> Kind:
+        """Of its words; bytes where it has none."""
+        if self.how < FIRST_KIND:
+            return KINDS[BYTES]
+        return KINDS[FLOAT32 if self.how == PRODUCT else self.how - FIRST_KIND]
 
     @property
     def words(self) -> int:
         """How many symbols it has."""
-        return self.length // KINDS[self.how - FIRST_KIND].width if self.how >= FIRST_KIND else 0
+        return self.length // self.kind.width if self.how >= FIRST_KIND else 0
+
+    @property
+    def floats(self) -> bool:
+        """Whether its words may be the source of a product."""
+        return self.how in (PRODUCT, FIRST_KIND + FLOAT32)
 
     @property
     def rows(self) -> int:
@@ -106,11 +129,15 @@ def write(levels: np.ndarray, blocks: Sequence[Block]) -> bytes:
             parts.append(number(one.length))
             if one.how == WRITTEN:
                 continue
+            if one.how == PRODUCT:
+                parts += [number(one.table), number(one.source)]
+                parts += [number(_folded(one.factor - ONE)), number(_folded(one.power))]
+                continue
             parts.append(number(_folded(one.old - last)))
             last = one.old + one.length
             if one.how >= FIRST_KIND:
                 parts += [number(one.table), number(one.columns)]
-                if KINDS[one.how - FIRST_KIND].scaled:
+                if one.kind.scaled:
                     parts.append(number(_folded(one.factor - ONE)))
     return b"".join(parts)
 
@@ -173,11 +200,13 @@ class _Reader:
 
     def segment(self) -> Segment:
         how, length = self.number(), self.number()
-        if how >= FIRST_KIND + len(KINDS) or not 0 < length < _ONE_MORE:
+        if how > PRODUCT or not 0 < length < _ONE_MORE:
             message = f"a segment of {length} bytes, made in the way {how}"
             raise ValueError(message)
         if how == WRITTEN:
             return Segment(how, length)
+        if how == PRODUCT:
+            return self.product(length)
         start = self.last + _unfolded(self.number())
         if not 0 <= start <= self.old - length:
             message = f"{length} bytes at {start} of an old file of {self.old}"
@@ -192,6 +221,15 @@ class _Reader:
             message = f"{length} bytes in words of {kind.width}, table {table}, factor {factor}"
             raise ValueError(message)
         return Segment(how, length, start, table, columns, factor)
+
+    def product(self, length: int) -> Segment:
+        table, source, factor, power = self.number(), self.number(), self.number(), self.number()
+        found = Segment(PRODUCT, length, 0, table, 0, ONE + _unfolded(factor), source, _unfolded(power))
+        fits = LEAST_FACTOR <= found.factor <= MOST_FACTOR and abs(found.power) <= MOST_POWER
+        if length % found.kind.width or table >= self.tables or not fits:
+            message = f"a product of {length} bytes, table {table}, factor {found.factor}, power {found.power}"
+            raise ValueError(message)
+        return found
 
 
 def _folded(value: int) -> int:

@@ -57,31 +57,32 @@ KINDS = (
 BYTES, NIBBLES, INT16, INT32, INT64, FLOAT16, FLOAT32, FLOAT64 = range(8)
 
 
-def residual(old: np.ndarray, new: np.ndarray, kind: Kind, factor: int = ONE) -> np.ndarray:
+def residual(old: np.ndarray, new: np.ndarray, kind: Kind, factor: int = ONE, shift: int = 0) -> np.ndarray:
     """Return what separates new bytes from old ones: unsigned integers [words], small where they are alike.
 
     Args:
         old, new: uint8 [bytes], a whole number of words each.
         kind: of the words.
         factor: of predictions, in 2^-28; only where ``kind.scaled``.
+        shift: of predictions too, a power of two; only of float32.
     """
     if kind.halves:
         low = (new & 15) - (old & 15) & 15
         return np.asarray(low | (new & 0xF0) - (old & 0xF0))
     if kind.single:
         return np.asarray(new - old)
-    before, after = _ranks(_predicted(_words(old, kind), kind, factor), kind), _ranks(_words(new, kind), kind)
+    before, after = _ranks(_predicted(_words(old, kind), kind, factor, shift), kind), _ranks(_words(new, kind), kind)
     return _zigzag(after - before, kind.width)
 
 
-def restore(old: np.ndarray, found: np.ndarray, kind: Kind, factor: int = ONE) -> np.ndarray:
+def restore(old: np.ndarray, found: np.ndarray, kind: Kind, factor: int = ONE, shift: int = 0) -> np.ndarray:
     """Return the new bytes, uint8 [bytes], for the old ones and ``residual``."""
     if kind.halves:
         low = (old & 15) + (found & 15) & 15
         return np.asarray(low | (old & 0xF0) + (found & 0xF0))
     if kind.single:
         return np.asarray(old + found)
-    before = _ranks(_predicted(_words(old, kind), kind, factor), kind)
+    before = _ranks(_predicted(_words(old, kind), kind, factor, shift), kind)
     return np.asarray(_unranked(before + _unzigzag(found), kind).astype(f"<u{kind.width}").view(np.uint8))
 
 
@@ -115,9 +116,9 @@ def _unranked(ranks: np.ndarray, kind: Kind) -> np.ndarray:
     return np.where(ranks & sign, ranks ^ sign, ~ranks)
 
 
-def _predicted(words: np.ndarray, kind: Kind, factor: int) -> np.ndarray:
+def _predicted(words: np.ndarray, kind: Kind, factor: int, power: int) -> np.ndarray:
     """Return words multiplied by a factor, rounded half up; floats that are or become no normal ones stay."""
-    if factor == ONE:
+    if factor == ONE and not power:
         return words
     if not kind.floating:
         wide = words.view(np.int32).astype(np.int64)
@@ -128,7 +129,7 @@ def _predicted(words: np.ndarray, kind: Kind, factor: int) -> np.ndarray:
     shift = (factor.bit_length() - 1) + (product >> (23 + factor.bit_length()))
     rounded = (product + (np.int64(1) << (shift - 1))) >> shift
     carry = rounded >> 24
-    raised = exponent + shift + carry - 28
+    raised = exponent + shift + carry - 28 + power
     normal = (exponent > 0) & (exponent < 255) & (raised > 0) & (raised < 255)
     made = (raised << 23 | (rounded >> carry) & 0x7FFFFF).astype(np.uint32) | words & np.uint32(1 << 31)
     return np.where(normal, made, words)
