@@ -228,6 +228,15 @@ def test_a_worker_that_is_killed_from_outside_costs_its_task_alone(cluster, tmp_
     assert capfd.readouterr().out == ""  # Ray has a sentence of its own for that
 
 
+def test_what_a_cluster_tells_its_driver_is_not_printed(cluster, tmp_path, capfd):
+    import ray
+
+    assert list(cluster(spread_work.squared, (str(tmp_path), 1), [3])) == [9]
+    told = {"lines": ["a worker died"], "pid": "raylet", "is_err": False}  # as a thread of Ray's passes it on
+    ray._private.worker.print_to_stdstream(told, ignore_prefix=False)
+    assert capfd.readouterr().out == ""
+
+
 def test_a_task_that_kills_every_worker_ends_the_run_in_words(cluster, tmp_path, monkeypatch):
     assert cluster.retries > 0
     monkeypatch.setattr(cluster, "retries", 0)  # a new worker needs a while

@@ -81,7 +81,6 @@ def _token() -> str:
 def _surroundings(*, local: bool) -> Iterator[None]:
     """Set what Ray reads from the environment: no usage statistics, no chatter; a token where we start it."""
     wanted = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    wanted |= {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}  # what it would print of a worker that died: we tell what follows
     if local:
         wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
     before = {name: os.environ.get(name) for name in wanted}
@@ -132,6 +131,9 @@ def _join(stack: ExitStack, address: Address, threads: int) -> None:
     if threading.current_thread() is threading.main_thread():
         stack.callback(signal.signal, signal.SIGTERM, heard)
     stack.callback(ray.shutdown)
+    # What a cluster tells its driver (a worker that died) Ray prints to standard output, where a run's JSON may be;
+    # we tell what follows. Variables that forbid it are read as Ray is imported, which may have been before us.
+    ray._private.worker._worker_logs_enabled = False  # noqa: SLF001 - `log_to_driver` stops workers' output alone
     try:
         ray.init(**quiet)
     except Exception as error:  # among others a plain one, where its processes do not come up in time
