@@ -136,7 +136,7 @@ def test_where_a_layer_can_have_a_width_it_has_its_codes(folded, folded_ranges, 
     made = encode(folded, Plan("t", {WIDE: LayerPlan(WIDTHS[bits], weights=QUANTIZERS[bits])}), folded_ranges, able)[0]
     codes = made.integers[f"{WIDE}:weight"]
     assert bits_of(made) == {WIDE: bits}
-    assert np.abs(codes).max() == largest_code(bits)
+    assert largest_code(bits) / 2 < np.abs(codes).max() <= largest_code(bits)
     assert bits > 1 or 0 not in codes
 
 

@@ -8,9 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from haversack.base.profile import TensorStatistics
-from haversack.compress.quantize.contract import SHELF, Quantizer
-
-_MANTISSA = np.float32(1 << 8)
+from haversack.compress.quantize.contract import SHELF, Quantizer, short
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Coarse(Quantizer):
     The file is what it was, integers of 8 bits that run on the same kernels, but each code tells less: doubling a scale
     takes one bit off the entropy of the codes. Giving each layer the factor that its sensitivity can bear is reverse
     water-filling (Cover and Thomas, Elements of Information Theory, section 10.3.3). Scales travel too, one for each
-    channel: they are rounded up to eight bits of mantissa, which moves none by a hundredth.
+    channel: they are the nearest of ``short`` numbers, as far as these cover what the other part's scales do.
 
     Attributes:
         factor: of the weight scales, at least 1.
@@ -46,5 +44,4 @@ class Coarse(Quantizer):
 
     def _weights(self, weights: np.ndarray, bits: int, taps: int) -> np.ndarray:
         scales = SHELF.build(self.of).weight_scales(weights, bits, taps)
-        mantissa, exponent = np.frexp(scales * np.float32(self.factor))
-        return np.asarray(np.ldexp(np.ceil(mantissa * _MANTISSA) / _MANTISSA, exponent), np.float32)
+        return np.maximum(short(scales * np.float32(self.factor), np.rint), short(scales))
