@@ -30,6 +30,7 @@ from haversack.metrics.contract import Metric
 from haversack.profile.sensitivity import ROWS
 from haversack.report import wording
 from haversack.targets.contract import Target
+from haversack.tools.graph import tied
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics import planes
@@ -223,7 +224,7 @@ def narrowest(model: Model, targets: Mapping[str, Target], scope: Scope | None =
             if least.precision == "palette":
                 least = replace(least, weights=Step(least.weights.part, {"bits": min(PALETTE_BITS)}))
             layers |= {key: least} if least.precision != "float32" else {}
-        plans[name] = Plan(name, layers)
+        plans[name] = Plan(name, tied.agreed(graph, layers))
     return plans
 
 
