@@ -293,7 +293,8 @@ def _barred(model: Model, every: Least, target: str, allowed: float, scope: Scop
             if _bytes(model, plan) + more <= allowed:
                 others = (_bytes(model, least(one)) for one in else_free(scope, plan))
                 only = "" if any(other <= allowed for other in others) else "only "
-                return f"; {only}{barred} would bring them down to {amount('size', _bytes(model, plan))}"
+                said = f"; {only}{barred} would bring them down to {amount('size', _bytes(model, plan))}"
+                return said if beside is not None else f"{said}, and with {_structure(model)} that may be too much"
     return ""
 
 

@@ -16,10 +16,10 @@ from haversack.choose.options import stores, ways
 from haversack.compress.importance import importance
 from haversack.compress.perturb import perturb
 from haversack.compress.rates import rates
-from haversack.flow.data import DIVIDED, Data
+from haversack.flow.data import Data
 from haversack.flow.proposals import mostly_linear, worth_knowing
 from haversack.profile.sensitivity import ROWS, sensitivity
-from haversack.tools.data.stock import Stock
+from haversack.tools.data.stock import DIVIDED, Stock
 from haversack.tools.graph import tied
 
 SHARED = f"fewer than {DIVIDED} calibration samples: layers and variants are tried on some that set ranges as well"
