@@ -82,7 +82,8 @@ def test_a_mixture_gives_all_calls_one_plan(world):
     """The recurrent weight is most of the file: what must be smaller than all in float takes it in integers."""
     knows = mixer()
     base = world.evaluate(world.plan("int8"))
-    base = replace(base, plan=Plan(HERE, INT8), artifact=replace(base.artifact, bytes=60_000))
+    files = tuple(replace(one, bytes=60_000) for one in base.artifact.files)
+    base = replace(base, plan=Plan(HERE, INT8), artifact=replace(base.artifact, files=files))
     for allowed, kinds in ((60_000, {"int8"}), (120_000, {"float16"}), (300_000, {"float16", "float32"})):
         plan, forecast = propose(knows, base, Budget(size=allowed), 0.0)
         cells = {plan.layers.get(key, LayerPlan("float32")) for key in CELLS}

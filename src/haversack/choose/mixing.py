@@ -201,7 +201,7 @@ class Mixer:
     def _bytes(self, plan: Plan) -> float:
         size, shared = 0.0, dict[str, float]()
         for key, calls in tied.calls(self.graph, self.weight_elements).items():
-            count = self.weight_elements[key]
+            count = self.weight_elements.get(key, 0)
             held = {node.key: plan.layers.get(node.key, LayerPlan("float32")) for node in calls}
             needs, (use, _) = unpacking(held[key], calls[0], count)
             times = stored_times(calls, held, self.stores.get(plan.target, "weight"))

@@ -34,7 +34,7 @@ def unmeasured(choice: Choice, found: Sequence[Candidate], budget: Budget) -> tu
 
 def _told(choice: Choice, found: Sequence[Candidate], budget: Budget) -> Iterator[str]:
     once = tied.calls(choice.graph, choice.weight_elements)
-    elements, without = sum(choice.weight_elements[key] for key in once), {*choice.scope.without}
+    elements, without = sum(choice.weight_elements.get(key, 0) for key in once), {*choice.scope.without}
     coarsened = any(layer.precision in COARSENED for one in found for layer in one.plan.layers.values())
     if (
         budget.download is not None
