@@ -15,6 +15,7 @@ from haversack.base.budget import Budget
 from haversack.base.plan import Step
 from haversack.base.profile import Profile
 from haversack.base.progress import Event
+from haversack.choose import best as search
 from haversack.choose.best import GENTLER
 from haversack.choose.mixing import MARGIN, MARGINS, MIXED, margins, settled
 from haversack.choose.verdict import checks
@@ -378,6 +379,18 @@ def test_each_proposal_is_told(world):
         ("choose", "candidate int8", 0, 3),
         ("choose", "candidate float16", 1, 3),
         ("choose", "candidate float32", 2, 3),
+    ]
+
+
+def test_of_several_targets_each_line_names_its_own(world):
+    told: list[Event] = []
+    asked = {
+        name: search.Ask([replace(one, target=name) for one in uniforms(world)], Budget(size=10**9))
+        for name in ("onnxruntime", "litert")
+    }
+    search.best(asked, world.evaluate, sink=told.append)
+    assert [event.text for event in told if event.kind == "progress"] == [
+        f"{name}: candidate {precision}" for name in asked for precision in ("int8", "float16", "float32")
     ]
 
 

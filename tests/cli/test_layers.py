@@ -154,6 +154,7 @@ def test_a_dry_run_says_what_a_forbidden_precision_could_meet(folder, capfd):
         r"--without forbids, would bring them down to \d\.\d kB",
         told,
     )
+    assert "may be too much" not in told, "there is room for the structure"
     assert main([*command[:3], "--budget", "size=14KB"]) == 0
     assert "forbids" not in capfd.readouterr().out
 

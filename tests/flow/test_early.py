@@ -338,5 +338,6 @@ def test_a_size_that_a_forbidden_precision_brings_within_reach_names_the_gentles
     if barred:
         assert f"; {barred}, which --without forbids, would bring them down to " in line
     assert ("forbids" in line) == bool(barred)
+    assert ("and with its structure of " in line) == bool(barred), "with it even one bit is above these limits"
     assert (early.BEYOND in line) == (size < 300)
     assert "forbids" not in early.limits(model, Budget(size=size), least, "fraction")[0]

@@ -85,3 +85,10 @@ def test_a_forecast_is_marked_line_by_line(milliseconds):
     assert (found.data()["latency_ms"] is None) == math.isnan(milliseconds)
     assert "size: 1.00 MB ± 2 %  (forecast)" in lines
     assert found.data()["size_margin"] == 0.02
+    assert lines[-1].endswith(", within a factor of 2  (forecast)"), "twice as much, or half: never nothing"
+
+
+@pytest.mark.parametrize(("margin", "words"), [(0.996, "± 100 %"), (1.0, ", within a factor of 2"), (2.54, "of 3.5")])
+def test_a_margin_of_all_and_more_is_a_factor(margin, words):
+    found = forecast_figures(Forecast(1e6, 0.5, 0.1, 8e5, 1.0), {**MARGINS, "relative_error": margin})
+    assert words in found.lines()[-1]

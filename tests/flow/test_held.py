@@ -18,12 +18,13 @@ from haversack.flow import data as data_module
 from haversack.flow import profiling
 from haversack.flow import race as racing
 from haversack.flow import steps as stepping
-from haversack.flow.data import DIVIDED, HELD, Data
+from haversack.flow.data import Data
 from haversack.flow.race import race
 from haversack.flow.steps import Steps
 from haversack.flow.workshop import Workshop
 from haversack.measure.local import LocalDevice
 from haversack.targets.contract import SHELF as TARGETS
+from haversack.tools.data.stock import DIVIDED, HELD
 
 WIDTH = 6
 

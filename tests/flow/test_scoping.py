@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from layered import network
 
 from haversack.base.errors import UsageError
+from haversack.base.graph import Graph, Node, TensorSpec
 from haversack.base.scope import Scope
 from haversack.flow import scoping
 from haversack.targets.contract import SHELF as TARGETS
@@ -155,3 +158,57 @@ def test_flags_say_the_same_again(rules):
     pairs = list(zip(words[::2], words[1::2], strict=True))
     assert [text for flag, text in pairs if flag == "--layer"] == rules
     assert [text for flag, text in pairs if flag == "--without"] == list(without)
+
+
+CELL = Graph(
+    tuple(
+        Node(key, op, key, inputs, TensorSpec(("batch", 64), "float32"), weight=weight)
+        for key, op, inputs, weight in (
+            ("x:input#0", "input", (), None),
+            ("now:linear#0", "linear", ("x:input#0",), "cell.weight"),
+            ("now:tanh#0", "tanh", ("now:linear#0",), None),
+            ("then:linear#0", "linear", ("now:tanh#0",), "cell.weight"),
+            ("head:linear#0", "linear", ("then:linear#0",), "head.weight"),
+        )
+    ),
+    ("x:input#0",),
+    ("head:linear#0",),
+)
+"""One weight that two modules read."""
+
+
+def test_what_is_said_of_one_layer_holds_for_all_that_read_its_weight():
+    fixed = scoping.ruled(CELL, ("then=float16",), (), ORT).scope.fixed
+    assert {key: layer.precision for key, layer in fixed.items()} == {
+        "now:linear#0": "float16",
+        "then:linear#0": "float16",
+    }
+
+
+def test_two_precisions_for_one_weight_contradict_with_both_layers_named():
+    with pytest.raises(UsageError) as caught:
+        scoping.ruled(CELL, ("now=int8", "then=float32", "head=int8"), (), ORT)
+    (fault,) = caught.value.faults
+    assert fault.where == "then"
+    assert fault.cause == (
+        "now=int8 and then=float32 contradict each other: now and then read one weight (cell.weight), which a file "
+        "stores once"
+    )
+    assert "layers that read one weight the same" in caught.value.next_step
+    assert caught.value.exit_code == 2
+
+
+def test_calls_of_one_module_are_told_apart_by_their_keys():
+    nodes = tuple(replace(n, key=n.key.replace("then:linear#0", "now:linear#1")) for n in CELL.nodes)
+    nodes = tuple(replace(n, inputs=tuple(k.replace("then:linear#0", "now:linear#1") for k in n.inputs)) for n in nodes)
+    graph = Graph(nodes, CELL.inputs, CELL.outputs)
+    with pytest.raises(UsageError, match="now:linear#0 and now:linear#1 read one weight"):
+        scoping.ruled(graph, ("now:linear#0=int8", "now:linear#1=float32"), (), ORT)
+
+
+def test_one_weight_may_be_computed_with_in_two_ways():
+    fixed = scoping.ruled(CELL, ("now=int8", "then=int8_dynamic"), (), ORT).scope.fixed
+    assert {key: layer.precision for key, layer in fixed.items()} == {
+        "now:linear#0": "int8",
+        "then:linear#0": "int8_dynamic",
+    }

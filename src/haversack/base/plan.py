@@ -94,6 +94,15 @@ class LayerPlan:
         return int(self.weights.settings.get("bits", usual)) if self.precision == "palette" else usual
 
     @property
+    def form(self) -> tuple[object, ...]:
+        """How its weight is stored, whatever computes with it: what reads one weight must have one form in common."""
+        if self.precision in ("float32", "float16"):
+            return (self.precision,)
+        kind = self.precision if self.precision in ("palette", "w4_grouped") else "integers"
+        granularity = "" if kind == "palette" else self.granularity
+        return (kind, self.bits, granularity, self.weights.part, tuple(sorted(self.weights.settings.items())))
+
+    @property
     def kind(self) -> str:
         """What its loss and rate are known by: the precision, and how much coarser its steps are (``int8/4``).
 

@@ -34,8 +34,9 @@ class Profile:
     Attributes:
         seconds: target -> node key -> median seconds of that node in the target's float artefact, batch 1.
         sensitivity: node key of a layer -> kind (``LayerPlan.kind``) -> relative error of the model's output when only
-            this layer is of that kind.
-        rates: node key of a layer -> kind -> bits of a weight as a download, scales shared out, by entropy.
+            this layer is of that kind. Of layers that read one weight the first has it, of all of them together.
+        rates: node key of a layer -> kind -> bits of a weight as a download, scales shared out, by entropy; of layers
+            that read one weight the first has it.
     """
 
     seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)

@@ -83,7 +83,10 @@ def best(
             the reference after all, the search goes on with that known.
         sink: told about each candidate that is made.
     """
-    searches = {target: _Search(ask, evaluate, sink) for target, ask in asked.items()}
+    searches = {
+        target: _Search(ask, evaluate, sink, label=f"{target}: " if len(asked) > 1 else "")
+        for target, ask in asked.items()
+    }
     while True:
         for search in searches.values():
             search.uniform()
@@ -182,6 +185,7 @@ class _Search:
         known: digest -> candidate of all that was made real, in this round or an earlier one.
         made: digest -> candidate of this round, those that were not made real among them.
         agreed: digests of what was confirmed.
+        label: of the lines that tell of its candidates, where other targets have lines too.
     """
 
     ask: Ask
@@ -190,6 +194,7 @@ class _Search:
     known: dict[str, Candidate] = field(default_factory=dict)
     made: dict[str, Candidate] = field(default_factory=dict)
     agreed: set[str] = field(default_factory=set)
+    label: str = ""
 
     def uniform(self) -> None:
         """Begin a round: make real what somebody proposed; what is known is not made again."""
@@ -235,7 +240,8 @@ class _Search:
     def _real(self, plan: Plan, done: int = 0, total: int = 0) -> Candidate:
         if plan.digest not in self.known:
             if total:
-                self.sink(Event("choose", "progress", f"candidate {plan.origin or plan.id}", done, total))
+                text = f"{self.label}candidate {plan.origin or plan.id}"
+                self.sink(Event("choose", "progress", text, done, total))
             self.known[plan.digest] = self.evaluate(plan)
         return self.known[plan.digest]
 

@@ -23,7 +23,7 @@ class Limit:
     Attributes:
         what: ``bytes``, ``download`` or ``seconds``, as ``Option`` has them.
         most: the largest sum that meets it.
-        target: whose seconds.
+        target: whose seconds, and whose files; files that hold each weight once where it is empty.
     """
 
     what: Literal["bytes", "download", "seconds"]
@@ -34,7 +34,8 @@ class Limit:
         """Return what an option adds to the sum, or what several need together."""
         if self.what == "seconds":
             return one.seconds.get(self.target, 0.0) if isinstance(one, Option) else 0.0
-        return one.bytes if self.what == "bytes" else one.download
+        held = one.bytes if self.what == "bytes" else one.download
+        return held * one.times.get(self.target, 1.0) if isinstance(one, Option) else held
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,12 @@ def solve(
     return Solution(chosen, feasible, size, download, _crossed(chosen, borders), loss)
 
 
-def weighed(chosen: Iterable[Option]) -> tuple[float, float]:
-    """Return the bytes of options, and these as a download; what several need together counts once."""
+def weighed(chosen: Iterable[Option], target: str = "") -> tuple[float, float]:
+    """Return the bytes of options in a target's files, and these as a download; what several need counts once."""
     taken = list(chosen)
     parts: list[Option | Once] = [*taken, *_shared(taken)]
-    return sum(part.bytes for part in parts), sum(part.download for part in parts)
+    size, download = Limit("bytes", 0.0, target), Limit("download", 0.0, target)
+    return sum(map(size.of, parts)), sum(map(download.of, parts))
 
 
 def _shared(options: Iterable[Option]) -> list[Once]:
@@ -202,7 +204,7 @@ def _matrix(rows: Sequence[_Row], count: int) -> Any:  # noqa: ANN401 - scipy is
 
 
 def _integer(option: Option) -> bool:
-    return option.plan.precision in INTEGER_KERNELS
+    return any(plan.precision in INTEGER_KERNELS for plan in option.layers.values())
 
 
 def _crossed(chosen: Mapping[str, Option], borders: Sequence[Border]) -> float:

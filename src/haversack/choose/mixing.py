@@ -15,8 +15,10 @@ from haversack.base.scope import Scope
 from haversack.choose import knapsack
 from haversack.choose.forecast import COMPUTING
 from haversack.choose.knapsack import Limit
-from haversack.choose.options import AT_RUN_TIME, Option, borders, options, stored_bits, unpacking
+from haversack.choose.options import AT_RUN_TIME, Option, borders, options, stored_bits, stored_times, unpacking
 from haversack.choose.verdict import amount, checks, exactness, ranked
+from haversack.tools.graph import tied
+from haversack.tools.graph.tied import Stores
 
 MARGIN = 0.01
 """The knapsack aims this far inside a limit; each miss by measurement widens it."""
@@ -115,6 +117,7 @@ class Mixer:
         precisions: target -> what it can do.
         scope: what the user allows of plans.
         ratios: target -> precision or kind of a layer -> latency against float's that was measured of such layers.
+        stores: target -> how often its files hold a weight that several layers read; once where nothing is said.
     """
 
     graph: Graph
@@ -123,6 +126,7 @@ class Mixer:
     precisions: Mapping[str, Sequence[Precision]]
     scope: Scope = field(default_factory=Scope)
     ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    stores: Mapping[str, Stores] = field(default_factory=dict)
 
     def knowing(self, candidates: Iterable[Candidate]) -> Mixer:
         """Return one that knows how fast 4-bit weights in groups ran, and 8-bit ones, in uniform plans.
@@ -166,7 +170,8 @@ class Mixer:
         if not found.feasible or (unchanged and not all(settled(one, budget) for one in bases.values())):
             found = knapsack.solve(fast, limits, borders=edges)
             found = found if found.feasible else knapsack.solve(items, limits, borders=edges)
-        layers = {key: option.plan for key, option in found.chosen.items() if option.plan.precision != "float32"}
+        chosen = {key: plan for option in found.chosen.values() for key, plan in option.layers.items()}
+        layers = {key: plan for key, plan in chosen.items() if plan.precision != "float32"}
         expected = sum(option.loss for option in uniform)
         plans = {target: replace(one.plan, layers=layers, origin=MIXED) for target, one in bases.items()}
         forecasts = {target: one.forecast(found, expected) for target, one in fixed.items()}
@@ -195,10 +200,12 @@ class Mixer:
 
     def _bytes(self, plan: Plan) -> float:
         size, shared = 0.0, dict[str, float]()
-        for key, count in self.weight_elements.items():
-            node, layer = self.graph.by_key[key], plan.layers.get(key, LayerPlan("float32"))
-            needs, (use, _) = unpacking(layer, node, count)
-            size += count * stored_bits(layer, node) / 8 + use
+        for key, calls in tied.calls(self.graph, self.weight_elements).items():
+            count = self.weight_elements.get(key, 0)
+            held = {node.key: plan.layers.get(node.key, LayerPlan("float32")) for node in calls}
+            needs, (use, _) = unpacking(held[key], calls[0], count)
+            times = stored_times(calls, held, self.stores.get(plan.target, "weight"))
+            size += times * (count * stored_bits(held[key], calls[0]) / 8 + use)
             shared |= {needs.name: needs.bytes} if needs else {}
         return size + sum(shared.values())
 
@@ -220,12 +227,13 @@ class Mixer:
             packing=max(one.artifact.download_bytes / one.artifact.bytes for one in known.values()),
             light=light,
             scope=self.scope,
+            stores=self.stores,
         )
 
     def _fixed(self, target: str, measured: _Measured, uniform: Sequence[Option]) -> _Fixed:
         """Return what a target's file has beyond the weights of its layers, by the file that was measured."""
         artifact, total = measured.artifact, sum(self.profile.seconds.get(target, {}).values()) or 1.0
-        size, download = knapsack.weighed(uniform)
+        size, download = knapsack.weighed(uniform, target)
         return _Fixed(
             target,
             measured,
@@ -259,9 +267,9 @@ class _Fixed:
     def limits(self, budget: Budget, keep: float) -> Iterator[Limit]:
         """Yield what a budget leaves for the options, all limits times ``keep``."""
         if budget.size is not None:
-            yield Limit("bytes", budget.size * keep - self.bytes)
+            yield Limit("bytes", budget.size * keep - self.bytes, self.target)
         if budget.download is not None:
-            yield Limit("download", budget.download * keep - self.download)
+            yield Limit("download", budget.download * keep - self.download, self.target)
         full = self.measured.latency.float_median_ms
         in_time = budget.latency_ms / full if budget.latency_ms is not None and full else None
         for ratio in (budget.latency_ratio, in_time):
@@ -273,11 +281,12 @@ class _Fixed:
         ratio = (found.seconds(self.target) + self.seconds) / self.total
         full = self.measured.latency.float_median_ms
         scale = self.measured.parity.ranking_error / expected**0.5 if expected else math.nan
+        size, download = knapsack.weighed(found.chosen.values(), self.target)
         return Forecast(
-            found.bytes + self.bytes,
+            size + self.bytes,
             ratio,
             scale * found.loss**0.5,
-            found.download + self.download,
+            download + self.download,
             ratio * full if full else math.nan,
         )
 

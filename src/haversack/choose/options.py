@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from haversack.base.graph import Graph, Node
 from haversack.base.plan import GROUPS, PRECISIONS, STATIC, WEIGHT_BITS, WIDTHS, LayerPlan, Precision, Step
 from haversack.base.profile import Profile
 from haversack.base.scope import Scope
+from haversack.tools.graph import tied
 from haversack.tools.graph.onnx import unpack
 from haversack.tools.graph.roles import Role, role
+from haversack.tools.graph.tied import Stores
 from haversack.tools.numerics import planes
 
 BYTES_PER_WEIGHT: Mapping[str, float] = {
@@ -61,16 +64,18 @@ class Once:
 
 @dataclass(frozen=True)
 class Option:
-    """One way to store and run one layer.
+    """One way to store a weight and to run what reads it: one layer, or several (``tools.graph.tied``).
 
     Attributes:
-        layer: node key.
+        layer: node key; of several layers that of the first.
         plan: what is done to it.
-        bytes: of its weights in the file, with what unpacks them in this layer alone.
+        bytes: of its weights in the file, with what unpacks them in these layers alone.
         download: of the same as a download, entropy coded.
-        seconds: target -> of its kernel, batch 1, forecast from the float file's profile.
-        loss: forecast squared relative error that it adds to the model's output.
+        seconds: target -> of its kernels, batch 1, forecast from the float file's profile.
+        loss: forecast squared relative error that it adds to the model's output, of all layers together.
         needs: what the file brings for it and for all others that need the same; None for nothing.
+        others: node key of each further layer that reads the weight -> what is done to it.
+        times: target -> how often its files hold the weight, where that is not once.
     """
 
     layer: str
@@ -80,6 +85,13 @@ class Option:
     seconds: Mapping[str, float] = field(hash=False)
     loss: float
     needs: Once | None = None
+    others: Mapping[str, LayerPlan] = field(default_factory=dict, hash=False)
+    times: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    @property
+    def layers(self) -> Mapping[str, LayerPlan]:
+        """Node key -> what is done to the layer, of all that read the weight."""
+        return {self.layer: self.plan, **self.others}
 
 
 @dataclass(frozen=True)
@@ -102,8 +114,11 @@ def options(
     packing: float = 1.0,
     light: bool = False,
     scope: Scope | None = None,
+    stores: Mapping[str, Stores] = MappingProxyType({}),
 ) -> dict[str, tuple[Option, ...]]:
-    """Return the options of every layer of ``base``: as planned there, in floats, other widths and palettes.
+    """Return the options of every weight of ``base``: as planned there, in floats, other widths and palettes.
+
+    They go by the first layer that reads the weight; the others are as it is.
 
     Static weights of all widths that the targets have are options of each other where the loss of 4 bits was measured:
     which layers that are, the targets say (``Constraints.widths``). They are no faster, so that only a limit on bytes
@@ -120,44 +135,70 @@ def options(
         packing: download bytes of a byte of weights whose entropy nobody knows; planes count in full.
         light: whether 8-bit weights with coarser steps are options: they lose more, and gain nothing but the download.
         scope: what the user allows; a layer is always as it is in ``base``.
+        stores: target -> how often its files hold a weight that several layers read; once where nothing is said.
     """
     found: dict[str, tuple[Option, ...]] = {}
-    for node in graph.nodes:
-        if node.key not in base:
+    for key, calls in tied.calls(graph, base).items():
+        if not any(call.key in base for call in calls):
             continue
-        grouped = _groups(profile, node, base[node.key], precisions)
-        whole = next((one for one in grouped if one.precision == "int8_dynamic"), base[node.key])
+        node, first = graph.by_key[key], {call.key: base.get(call.key, LayerPlan("float32")) for call in calls}
+        grouped = _groups(profile, node, first[key], precisions)
+        whole = next((one for one in grouped if one.precision == "int8_dynamic"), first[key])
         coarser = _coarser(profile, node, whole) if light else ()
         halves = (LayerPlan("float16"),) if "float16" in precisions else ()
-        narrow = _widths(profile, node, base[node.key], precisions, weight_elements[node.key])
+        narrow = _widths(profile, node, first[key], precisions, weight_elements[key])
         books = _palettes(profile, node) if "palette" in precisions else ()
         others = (*coarser, *grouped, *narrow, *books, *halves, LayerPlan("float32"))
-        allowed = (plan for plan in others if scope is None or scope.allows(node.key, plan))
-        plans = dict.fromkeys((base[node.key], *allowed))
-        found[node.key] = tuple(
-            _option(profile, node, plan, weight_elements[node.key], speed, packing) for plan in plans
+        able = [layers for plan in dict.fromkeys(others) if (layers := tied.together(calls, plan)) is not None]
+        allowed = [one for one in able if scope is None or all(scope.allows(*each) for each in one.items())]
+        found[key] = tuple(
+            _option(profile, calls, layers, weight_elements[key], speed, packing, stores)
+            for layers in (first, *(one for one in allowed if one != first))
         )
     return found
 
 
 def _option(
     profile: Profile,
-    node: Node,
-    plan: LayerPlan,
+    calls: Sequence[Node],
+    layers: Mapping[str, LayerPlan],
     elements: int,
     speed: Mapping[str, Mapping[str, float]],
     packing: float,
+    stores: Mapping[str, Stores],
 ) -> Option:
+    node, plan = calls[0], layers[calls[0].key]
     size = elements * stored_bits(plan, node) / 8
     seconds = {
-        target: profile.seconds.get(target, {}).get(node.key, 0.0)
-        * ratios.get(plan.kind, ratios.get(plan.precision, 1.0))
+        target: sum(
+            profile.seconds.get(target, {}).get(key, 0.0) * ratios.get(one.kind, ratios.get(one.precision, 1.0))
+            for key, one in layers.items()
+        )
         for target, ratios in speed.items()
     }
     rate = profile.rates.get(node.key, {}).get(plan.kind)
     needs, (use, small) = unpacking(plan, node, elements)
     download = size * (packing if needs is None else 1.0) if rate is None else elements * rate / 8
-    return Option(node.key, plan, size + use, download + small, seconds, _loss(profile, node, plan), needs)
+    others = {key: one for key, one in layers.items() if key != node.key}
+    loss = _loss(profile, node, plan)
+    times = {target: stored_times(calls, layers, stores.get(target, "weight")) for target in speed}
+    return Option(node.key, plan, size + use, download + small, seconds, loss, needs, others, times)
+
+
+def stored_times(calls: Sequence[Node], layers: Mapping[str, LayerPlan], stores: Stores) -> float:
+    """Return how often files hold a weight that several layers read, against what the first of them takes.
+
+    Args:
+        calls: what reads the weight.
+        layers: node key -> plan of each of them.
+        stores: how often the runtime's files hold a weight.
+    """
+    bits = [
+        bit
+        for nodes in tied.arrays(tuple(calls), stores)
+        for bit in {layers[node.key].form: stored_bits(layers[node.key], node) for node in nodes}.values()
+    ]
+    return sum(bits) / stored_bits(layers[calls[0].key], calls[0])
 
 
 def unpacking(plan: LayerPlan, node: Node, elements: int) -> tuple[Once | None, tuple[int, int]]:
@@ -224,17 +265,22 @@ def _widths(
 
 
 def borders(graph: Graph, layers: Sequence[str]) -> tuple[Border, ...]:
-    """Return the pairs of layers between which values flow without passing another layer."""
-    chosen = set(layers)
+    """Return the pairs of layers between which values flow without passing another layer.
+
+    Layers that read one weight run alike: what flows to and from any of them counts for the first.
+    """
+    chosen, first = set(layers), tied.leads(graph, layers)
     sources: dict[str, set[tuple[str, int]]] = {}
     found: dict[tuple[str, str], float] = {}
     for node in graph.nodes:
         arriving = set().union(*(sources.get(key, set()) for key in node.inputs)) if node.inputs else set()
-        if node.key in chosen:
+        if first.get(node.key) in chosen:
             for source, elements in arriving:
-                found[source, node.key] = elements * SECONDS_PER_BORDER_ELEMENT
+                pair = first[source], first[node.key]
+                found[pair] = found.get(pair, 0.0) + elements * SECONDS_PER_BORDER_ELEMENT
             arriving = {(node.key, node.output.elements())}
         sources[node.key] = arriving
+    found = {pair: cost for pair, cost in found.items() if pair[0] != pair[1]}
     return tuple(Border(first, second, cost) for (first, second), cost in found.items())
 
 

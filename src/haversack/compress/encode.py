@@ -17,7 +17,8 @@ from haversack.compress import activations
 from haversack.compress.apart import apart
 from haversack.compress.quantize.contract import SHELF
 from haversack.compress.selection import check, holdable, integer_tensors
-from haversack.compress.weights import store
+from haversack.compress.weights import Call, store_once
+from haversack.tools.graph import tied
 
 NONE: Mapping[str, np.ndarray] = MappingProxyType({})
 
@@ -70,7 +71,7 @@ def store_weights(
     half: bool = False,
     importance: Mapping[str, np.ndarray] = NONE,
 ) -> tuple[dict[str, Encoding], dict[str, np.ndarray], tuple[Finding, ...]]:
-    """Return encodings and integers of every planned weight, in execution order, and findings.
+    """Return encodings and integers of every planned weight, by the order of their first calls, and findings.
 
     Args:
         model: has the weights.
@@ -83,12 +84,17 @@ def store_weights(
     tensors: dict[str, Encoding] = {}
     integers: dict[str, np.ndarray] = {}
     findings: list[Finding] = []
-    for node in model.graph.nodes:
-        if node.key in plan.layers:
-            kept = affine.get(f"{node.key}:weight") if keep_scales else None
-            source, counts = affine.get(f"{node.inputs[0]}:out"), importance.get(node.key)
-            stored = store(model, node, plan.layers[node.key], source, kept, half=half, importance=counts)
-            tensors.update(stored.tensors)
-            integers.update(stored.integers)
-            findings += stored.findings
+    for nodes in tied.calls(model.graph).values():
+        counts = next((importance[node.key] for node in nodes if node.key in importance), None)
+        held = [affine[key] for node in nodes if (key := f"{node.key}:weight") in affine]
+        kept = held[0] if keep_scales and held else None
+        made = [
+            Call(node, plan.layers[node.key], affine.get(f"{node.inputs[0]}:out") if node.inputs else None)
+            for node in nodes
+            if node.key in plan.layers
+        ]
+        stored = store_once(model, made, kept, half=half, importance=counts)
+        tensors.update(stored.tensors)
+        integers.update(stored.integers)
+        findings += stored.findings
     return tensors, integers, tuple(findings)

@@ -13,6 +13,7 @@ from haversack.base.plan import GROUPS, NARROW, LayerPlan, Plan
 from haversack.base.profile import TensorStatistics
 from haversack.compress.encode import NONE, encode
 from haversack.compress.selection import bears, group_of, lacks
+from haversack.tools.graph import tied
 
 
 def perturb(
@@ -30,19 +31,27 @@ def perturb(
 
     Args:
         model: the prepared model.
-        key: node key of the layer.
-        layer: what it gets; the encodings are empty if it cannot have it.
+        key: node key of the layer; what reads the same weight is perturbed with it.
+        layer: what it gets; the encodings are empty if it, or what reads the same weight, cannot have it.
         ranges: statistics of activations on this model.
         widths: which bits the weights of each layer can have, or None when all have all.
         importance: node key -> float32 in the weight's shape, as ``encode`` takes it.
     """
     node, precision = model.graph.by_key[key], layer.precision
-    if precision == "float32" or not bears(node, precision):
+    nodes = next((calls for calls in tied.shared(model.graph) if node in calls), (node,))
+    layers = tied.together((node, *(one for one in nodes if one is not node)), layer)
+    if precision == "float32" or layers is None:
         return Encodings.none()
-    if widths is not None and lacks(key, precision, widths):
-        return Encodings.none()
+    for call, held in layers.items():
+        lacking = widths is not None and lacks(call, held.precision, widths)
+        if lacking or not bears(model.graph.by_key[call], held.precision):
+            return Encodings.none()
     if precision == "w4_grouped" and (not node.weight or model.weights[node.weight].shape[-1] % group_of(layer)):
         return Encodings.none()
-    plan = Plan("no-target", {key: layer})
-    kernels = Constraints(integer_ops=frozenset({node.op}), widths={key: NARROW}, groups={key: frozenset(GROUPS)})
+    plan = Plan("no-target", layers)
+    kernels = Constraints(
+        integer_ops=frozenset({node.op}),
+        widths=dict.fromkeys(layers, NARROW),
+        groups=dict.fromkeys(layers, frozenset(GROUPS)),
+    )
     return encode(model, plan, ranges, kernels, importance)[0]

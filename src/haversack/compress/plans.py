@@ -8,6 +8,7 @@ from typing import Literal
 from haversack.base.graph import Graph, Node
 from haversack.base.plan import STATIC, LayerPlan, Precision, Step
 from haversack.compress.selection import bears, group_of, lacks
+from haversack.tools.graph import tied
 from haversack.tools.graph.roles import Role, role
 
 MINMAX = Step("minmax")
@@ -29,7 +30,7 @@ def uniform(
     A layer whose op has no integer kernel stays out of an ``int8`` plan, in float32. In ``int8_dynamic`` only linear
     layers are quantized at run time; other layers store integers (``int8_weights``), as embeddings do in every plan
     of integers, one scale a row. So it is in ``w4_grouped``, where linear layers without such kernels are
-    ``int8_dynamic``.
+    ``int8_dynamic``. What reads one weight has it in one form (``tools.graph.tied``).
 
     Args:
         graph: the prepared model's.
@@ -58,27 +59,29 @@ def uniform(
             shared = "tensor" if nearest == "palette" else granularity
             step = weights if nearest == "w4_grouped" or (nearest == "palette" and not rows) else _ungrouped(weights)
             found[node.key] = LayerPlan(nearest, "channel" if rows and nearest != "palette" else shared, step)
-    return found
+    return tied.agreed(graph, found)
 
 
 def float_first(graph: Graph, layers: Mapping[str, LayerPlan]) -> dict[str, LayerPlan]:
     """Return the layers of a plan but for those that read the model's inputs: these run in float32.
 
     Such a layer is small, its input has a wide range, and every error that it makes passes through the whole model:
-    kept in float it costs little time and takes much of the error away.
+    kept in float it costs little time and takes much of the error away. A layer that is called again further on keeps
+    its precision: in float its weight would be stored twice, or the whole of it run in float.
 
     Args:
         graph: the prepared model's.
         layers: of a plan.
     """
     near = set(graph.inputs)
-    found = dict(layers)
+    first = set()
     for node in graph.nodes:
         if near.intersection(node.inputs):
             if role(node) is Role.SAME:
                 near.add(node.key)
-            found.pop(node.key, None)
-    return found
+            first.add(node.key)
+    again = {node.key for nodes in tied.shared(graph) for node in nodes if not first >= {one.key for one in nodes}}
+    return {key: layer for key, layer in layers.items() if key not in first or key in again}
 
 
 def _ungrouped(weights: Step) -> Step:

@@ -14,7 +14,7 @@ from haversack.base.spread import Spread, here
 from haversack.compress.encode import NONE
 from haversack.compress.selection import bears
 from haversack.compress.weights import store
-from haversack.tools.graph.roles import Role, role
+from haversack.tools.graph import tied
 from haversack.tools.numerics import blocks, planes
 from haversack.tools.numerics.entropy import bits_per_code
 
@@ -26,6 +26,8 @@ def rates(
     spread: Spread = here,
 ) -> dict[str, dict[str, float]]:
     """Return node key of each layer -> kind -> bits of a weight, its share of the scales too: ``Profile.rates``.
+
+    Of a weight that several layers read, the first of them (``tools.graph.tied``) has them.
 
     Codes count by their entropy, or that of the bytes into which they are packed; scales and a palette's entries by
     that of each of their four bytes, the scales of groups by that of their two. Codes are rounded to nearest; rounding
@@ -42,8 +44,7 @@ def rates(
     """
     tried = {
         node.key: {kind: layer for kind, layer in ways(node).items() if bears(node, layer.precision)}
-        for node in model.graph.nodes
-        if role(node) in (Role.LAYER, Role.EMBEDDING)
+        for node in map(model.graph.by_key.__getitem__, tied.calls(model.graph))
     }
     tried = {key: kinds for key, kinds in tried.items() if kinds}
     shared = (model, dict(importance))  # values alone travel

@@ -12,7 +12,8 @@ from haversack.base.finding import Finding
 from haversack.base.graph import Graph, Node
 from haversack.base.keys import split_node
 from haversack.base.plan import GROUPS, NARROW, STATIC, WEIGHT_BITS, LayerPlan, Plan, Precision
-from haversack.tools.graph import law
+from haversack.base.scope import precision
+from haversack.tools.graph import law, tied
 from haversack.tools.graph.roles import Role, role, units
 
 _PRECISIONS: dict[Role, frozenset[Precision]] = {
@@ -60,7 +61,8 @@ def check(graph: Graph, plan: Plan, constraints: Constraints) -> None:
     """Check that a plan can be made of this graph.
 
     Raises:
-        UsageError: it names layers that the graph does not have, or a precision that a layer cannot have.
+        UsageError: it names layers that the graph does not have, or a precision that a layer cannot have, or gives
+            layers that read one weight different forms of it.
         ConversionError: a layer is to run in integers and the targets have no such kernel for it.
     """
     faults, lacking = [], []
@@ -81,6 +83,10 @@ def check(graph: Graph, plan: Plan, constraints: Constraints) -> None:
             kernels = ", ".join(map(str, sorted(constraints.groups.get(key, ())))) or "none"
             cause = f"groups of {group_of(layer)} 4-bit weights have no kernel here; those that have: {kernels}"
             lacking.append(Fault(split_node(key)[0] or key, cause))
+    for one, other in tied.quarrels(graph, plan.layers):
+        forms = (precision(plan.layers.get(node.key)) for node in (one, other))
+        cause = f"it reads {one.weight} as {one.key} does, and they are {' and '.join(forms)}: a file stores it once"
+        faults.append(Fault(other.key, cause))
     if faults:
         raise UsageError(
             "the plan does not fit the model",

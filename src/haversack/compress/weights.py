@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,51 @@ class Stored:
     findings: tuple[Finding, ...] = ()
 
 
+@dataclass(frozen=True)
+class Call:
+    """A layer that reads a weight: its plan, and the encoding of its input where it runs in integers."""
+
+    node: Node
+    layer: LayerPlan
+    source: Affine | None = None
+
+
+def store_once(
+    model: Model,
+    calls: Sequence[Call],
+    kept: Affine | None = None,
+    *,
+    half: bool = False,
+    importance: np.ndarray | None = None,
+) -> Stored:
+    """Return how one weight is stored for all that read it: with the same integers and scales.
+
+    Each call has its own scale of inputs, and so its own room for a bias. The scales are those of the call that needs
+    the largest ones.
+
+    Args:
+        model: has the weights, float32.
+        calls: of one weight, in one form (``LayerPlan.form``).
+        kept, half, importance: as ``store`` takes them.
+
+    Raises:
+        JobError, UsageError: as ``store``.
+    """
+    half = half and any(call.layer.precision == "int8_weights" for call in calls)
+    found: list[Stored] = []
+    for call in calls:
+        found.append(store(model, call.node, call.layer, call.source, kept, half=half, importance=importance))
+        encoding = found[-1].tensors.get(f"{call.node.key}:weight")
+        kept = encoding if isinstance(encoding, Affine) else kept  # no scale of it is smaller than before
+    tensors = {key: encoding for stored in found for key, encoding in stored.tensors.items()}
+    integers = {key: codes for stored in found for key, codes in stored.integers.items()}
+    if len(calls) > 1 and integers:
+        last = f"{calls[-1].node.key}:weight"
+        tensors |= {f"{call.node.key}:weight": tensors[last] for call in calls}
+        integers = {f"{call.node.key}:weight": integers[last] for call in calls}
+    return Stored(tensors, integers, tuple(told for stored in found for told in stored.findings))
+
+
 def store(
     model: Model,
     node: Node,
@@ -50,7 +95,7 @@ def store(
         source: the encoding of its input when it runs in integers, so that the bias fits: where |bias| is more than
             2^22 accumulator steps the channel's scale is raised (a dead channel) and told.
         kept: the encoding that it has already, whose scales stay (but for dead channels); None to set them.
-        half: whether the scales of weights that are only stored are float16 numbers, rounded up.
+        half: whether the scales are float16 numbers, rounded up.
         importance: how much each weight counts in a palette, in the weight's shape (see ``compress.importance``); None
             where all count alike.
 
@@ -75,7 +120,7 @@ def store(
     if layer.precision in STATIC and source is not None and node.bias is not None:
         scales, raised = raise_for_bias(scales, np.asarray(model.weights[node.bias], np.float32), source.scale)
         findings = _dead(node, raised)
-    if half and layer.precision == "int8_weights":
+    if half:
         scales = half_up(scales)
     encoding = symmetric(scales, WEIGHT_BITS[layer.precision], axis)
     tensors: dict[str, Encoding] = {key: encoding}

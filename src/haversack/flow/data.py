@@ -18,12 +18,10 @@ from haversack.base.model import Port, Sample
 from haversack.metrics.contract import Metric
 from haversack.tools.data import batches, samples
 from haversack.tools.data.preprocess.pipeline import Pipeline
-from haversack.tools.data.stock import Stock
+from haversack.tools.data.stock import DIVIDED, HELD, Stock
 
 KEPT_BYTES = 400 << 20
 """Data up to so many bytes are read and preprocessed once; larger sets are streamed anew for every pass."""
-HELD, DIVIDED = 16, 80
-"""So many calibration rows are held back where there are so many: 64 are left, as many as rounding by outputs takes."""
 LEAST_SCORED = 2
 """One sample chooses, the other is reported."""
 

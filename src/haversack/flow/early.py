@@ -30,6 +30,7 @@ from haversack.metrics.contract import Metric
 from haversack.profile.sensitivity import ROWS
 from haversack.report import wording
 from haversack.targets.contract import Target
+from haversack.tools.graph import tied
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics import planes
@@ -223,7 +224,7 @@ def narrowest(model: Model, targets: Mapping[str, Target], scope: Scope | None =
             if least.precision == "palette":
                 least = replace(least, weights=Step(least.weights.part, {"bits": min(PALETTE_BITS)}))
             layers |= {key: least} if least.precision != "float32" else {}
-        plans[name] = Plan(name, layers)
+        plans[name] = Plan(name, tied.agreed(graph, layers))
     return plans
 
 
@@ -292,7 +293,8 @@ def _barred(model: Model, every: Least, target: str, allowed: float, scope: Scop
             if _bytes(model, plan) + more <= allowed:
                 others = (_bytes(model, least(one)) for one in else_free(scope, plan))
                 only = "" if any(other <= allowed for other in others) else "only "
-                return f"; {only}{barred} would bring them down to {amount('size', _bytes(model, plan))}"
+                said = f"; {only}{barred} would bring them down to {amount('size', _bytes(model, plan))}"
+                return said if beside is not None else f"{said}, and with {_structure(model)} that may be too much"
     return ""
 
 

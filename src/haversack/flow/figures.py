@@ -135,5 +135,10 @@ def forecast_figures(forecast: Forecast, within: Mapping[str, float]) -> Figures
             "relative_error",
         ),
     }
-    words = {name: f"{text} ± {100 * within[key]:.0f} %" for name, (text, key) in told.items() if text}
+    words = {name: f"{text}{_within(within[key])}" for name, (text, key) in told.items() if text}
     return Figures(words, {**values, **{f"{name}_margin": within[name] for name in values}})
+
+
+def _within(margin: float) -> str:
+    """Return a margin in words: what may be off by as much as itself is known to a factor, up and down."""
+    return f" ± {100 * margin:.0f} %" if margin < 1.0 else f", within a factor of {1.0 + margin:.2g}"

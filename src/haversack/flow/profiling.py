@@ -16,10 +16,11 @@ from haversack.choose.options import stores, ways
 from haversack.compress.importance import importance
 from haversack.compress.perturb import perturb
 from haversack.compress.rates import rates
-from haversack.flow.data import DIVIDED, Data
+from haversack.flow.data import Data
 from haversack.flow.proposals import mostly_linear, worth_knowing
 from haversack.profile.sensitivity import ROWS, sensitivity
-from haversack.tools.data.stock import Stock
+from haversack.tools.data.stock import DIVIDED, Stock
+from haversack.tools.graph import tied
 
 SHARED = f"fewer than {DIVIDED} calibration samples: layers and variants are tried on some that set ranges as well"
 
@@ -75,7 +76,9 @@ class Looking:
     def key(self) -> list[object]:
         """What decides the result beside the model and its data."""
         groups = {key: sorted(found) for key, found in sorted(self.grouped.items())}
-        return [sorted(self.narrow), self.light, sorted(self.shared), self.palettes, groups, self.static]
+        once = [[node.key for node in nodes] for nodes in tied.shared(self.model.graph)]
+        found = [sorted(self.narrow), self.light, sorted(self.shared), self.palettes, groups, self.static]
+        return [*found, once] if once else found
 
     def taken(
         self,

@@ -371,7 +371,8 @@ def _answer(out: Path, choice: Choice, limits: Budget, typed: str) -> Answer:
     """Return the answer of one model."""
     candidates = [_there(one, out) for one in choice.severe()]
     able = {target: TARGETS.type_of(target).precisions for target in {one.plan.target for one in candidates}}
-    mixer = Mixer(choice.graph, choice.profile, choice.weight_elements, able, choice.scope)
+    stores = {target: TARGETS.type_of(target).stores for target in able}
+    mixer = Mixer(choice.graph, choice.profile, choice.weight_elements, able, choice.scope, stores=stores)
     found = choosing.resolve(candidates, limits, mixer)
     lacking = {target: one.candidates for target, one in found.items() if not one.met and one.plan is None}
     more = {target: unmeasured(choice, order, limits) for target, order in lacking.items()}

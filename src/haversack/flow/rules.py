@@ -15,6 +15,7 @@ from haversack.choose.forecast import COMPUTING
 from haversack.choose.options import quantizer
 from haversack.compress.plans import uniform
 from haversack.targets.contract import Target
+from haversack.tools.graph import tied
 from haversack.tools.graph.roles import Role, role
 
 LAYER, WITHOUT = "--layer", "--without"
@@ -35,11 +36,13 @@ class Rules:
         scope: as it travels on.
         able: target -> what each layer can be in its files, beside those of the targets that share its encodings.
         alone: target -> what each layer can be in its files where no other shares them.
+        graph: of the folded model: it tells which layers read one weight.
     """
 
     scope: Scope = field(default_factory=Scope)
     able: Mapping[str, Forms] = field(default_factory=dict, hash=False)
     alone: Mapping[str, Forms] = field(default_factory=dict, hash=False)
+    graph: Graph = field(default_factory=lambda: Graph((), (), ()))
 
     def kept(self, plans: Sequence[Plan]) -> list[Plan]:
         """Return the plans as the user's rules make them, each once; without those of which nothing would be left."""
@@ -60,11 +63,15 @@ class Rules:
         if not (scope.fixed or scope.without):
             return plan
         layers = dict(plan.layers)
-        for key, forms in self.able[plan.target].items():
+        able = self.able[plan.target]
+        for key, forms in able.items():
             layer = self._as_allowed(key, plan.layers.get(key), forms)
             layers.pop(key, None)
             if layer is not None:
                 layers[key] = layer
+        layers = tied.agreed(self.graph, layers)
+        if any(not scope.allows(key, layers.get(key)) and self._allowed(key, forms) for key, forms in able.items()):
+            return None  # what reads one weight has no form in common that is allowed
         made = plan if layers == dict(plan.layers) else replace(plan, layers=layers)
         free = {precision(layer) for key, layer in plan.layers.items() if key not in scope.fixed}
         free |= set() if plan.layers else {"float32"}

@@ -25,7 +25,8 @@ from haversack.compress.quantize.contract import SHELF as QUANTIZE
 from haversack.flow.rules import LAYER, LAYERS, PALETTE, WITHOUT, Forms, Rules, forms, lacking, module
 from haversack.flow.squeeze import together
 from haversack.targets.contract import Target
-from haversack.tools.graph.roles import role
+from haversack.tools.graph import tied
+from haversack.tools.graph.roles import Role, role
 
 NONE = "none"
 FIELDS = {LAYER: "layer_precisions", WITHOUT: "without"}
@@ -103,8 +104,8 @@ def ruled(
         folded: module paths of norms that are no nodes any more.
 
     Raises:
-        UsageError: a glob that names no layer (the nearest modules are shown), or two that give one layer different
-            precisions; all of them at once, and what layers cannot be beside them.
+        UsageError: a glob that names no layer (the nearest modules are shown), or two that give one layer, or one
+            weight, different precisions; all of them at once, and what layers cannot be beside them.
         ConversionError: as ``Target.constraints``.
     """
     if not (rules or without):
@@ -127,16 +128,52 @@ def ruled(
         if len(found) > 1:
             faults.append(Fault(module(key), f"{' and '.join(found.values())} contradict each other"))
     fixed = {key: _fixed(key, next(iter(found)), alone) for key, found in asked.items() if len(found) == 1}
-    made = Rules(Scope(tuple(rules), tuple(without), fixed), able, alone)
+    faults += _quarrels(graph, fixed, {key: next(iter(found.values())) for key, found in asked.items()})
+    fixed = _joined(graph, fixed)
+    made = Rules(Scope(tuple(rules), tuple(without), fixed), able, alone, graph)
     if faults:
         raise UsageError(
             "layers cannot be fixed as asked",
             where=PLACE,
             faults=(*faults, *(fault for several in lacking(made).values() for fault in several)),
             tried="holding every glob against the module paths of the model",
-            next_step="let each glob name a layer, and give each layer one precision that it can have",
+            next_step="let each glob name a layer, and give each layer one precision that it can have, and layers that "
+            "read one weight the same",
         )
     return made
+
+
+def _quarrels(graph: Graph, fixed: Mapping[str, LayerPlan], said: Mapping[str, str]) -> list[Fault]:
+    """Return a fault for each weight that is fixed to two forms, of which a file can store only one."""
+    faults = []
+    for nodes in tied.shared(graph):
+        first, *others = [node for node in nodes if node.key in fixed] or nodes[:1]
+        for node in others:
+            if fixed[node.key].form != fixed[first.key].form:
+                names = module(first.key), module(node.key)
+                one, other = (first.key, node.key) if names[0] == names[1] else names
+                rules = f"{said[first.key]} and {said[node.key]}"
+                cause = f"{one} and {other} read one weight ({node.weight}), which a file stores once"
+                faults.append(Fault(other, f"{rules} contradict each other: {cause}"))
+                break
+    return faults
+
+
+def _joined(graph: Graph, fixed: Mapping[str, LayerPlan]) -> dict[str, LayerPlan]:
+    """Return what is fixed, with the layers that read the same weight fixed to the same form of it.
+
+    A table that is stored in integers leaves open how a layer computes with them.
+    """
+    found = dict(fixed)
+    for nodes in tied.shared(graph):
+        told = next((node for node in nodes if node.key in fixed), None)
+        if told is None or (role(told) is Role.EMBEDDING and fixed[told.key].precision == "int8_weights"):
+            continue
+        for node in nodes:
+            layer = tied.beside(node, fixed[told.key])
+            if layer is not None:
+                found.setdefault(node.key, layer)
+    return found
 
 
 def parted(

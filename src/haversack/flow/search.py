@@ -144,6 +144,7 @@ def searched(
         steps.weight_elements(),
         {name: target.precisions for name, target in steps.targets.items()},
         rules.scope,
+        stores={name: target.stores for name, target in steps.targets.items()},
     )
     certain = [next((one for one in ask.proposals if not ask.hopeless(one)), None) for ask in asked.values()]
     plans = [plan for plan in certain if plan is not None]

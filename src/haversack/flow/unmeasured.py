@@ -11,6 +11,7 @@ from haversack.choose.verdict import checks
 from haversack.flow.choice import Choice
 from haversack.flow.proposals import mostly_linear
 from haversack.targets.contract import SHELF as TARGETS
+from haversack.tools.graph import tied
 
 COARSE, PALETTES = "coarser steps of 8-bit weights", "palettes"
 LEAST_RATE = 1
@@ -32,7 +33,8 @@ def unmeasured(choice: Choice, found: Sequence[Candidate], budget: Budget) -> tu
 
 
 def _told(choice: Choice, found: Sequence[Candidate], budget: Budget) -> Iterator[str]:
-    elements, without = sum(choice.weight_elements.values()), {*choice.scope.without}
+    once = tied.calls(choice.graph, choice.weight_elements)
+    elements, without = sum(choice.weight_elements.get(key, 0) for key in once), {*choice.scope.without}
     coarsened = any(layer.precision in COARSENED for one in found for layer in one.plan.layers.values())
     if (
         budget.download is not None

@@ -17,13 +17,14 @@ from haversack.base.model import Model, Sample
 from haversack.base.plan import LayerPlan
 from haversack.base.progress import Sink, silent, steps
 from haversack.base.spread import Light, Spread, here
+from haversack.tools.graph import tied
 from haversack.tools.graph.batches import rebatch
-from haversack.tools.graph.roles import Role, role
 from haversack.tools.graph.simulate import Simulator
 from haversack.tools.numerics.relative import Errors
 
 Perturb = Callable[[Model, str, LayerPlan], Encodings]
-"""Model, node key of a layer, its plan -> the encodings when only that layer has it; empty where it cannot."""
+"""Model, node key of a layer, its plan -> the encodings when only that layer, with what reads the same weight, has it;
+empty where it cannot."""
 Ways = Callable[[Node], Mapping[str, LayerPlan]]
 """Node -> kind (``LayerPlan.kind``) -> the plan that is tried for it."""
 
@@ -82,7 +83,7 @@ def sensitivity(
 
     The error is |y - float| / |float| of a float output, and of several the root of the mean of their squares, with
     encodings simulated in float32. Cost: layers * ways * 4 rows of one forward pass each; memory: the activations of 4
-    rows.
+    rows. Layers that read one weight are one (``tools.graph.tied``): the first of them has the error of all together.
 
     Args:
         model: the prepared model.
@@ -110,7 +111,7 @@ def sensitivity(
             tried="taking errors relative to it",
             next_step="look at calibration() and the model's weights",
         )
-    layers = [node for node in model.graph.nodes if role(node) in (Role.LAYER, Role.EMBEDDING)]
+    layers = [model.graph.by_key[key] for key in tied.calls(model.graph)]
     tried = {node.key: ways(node) for node in layers}
     errors = spread(moved, held, [(key, layer) for key, kinds in tried.items() for layer in kinds.values()])
     found: dict[str, dict[str, float]] = {}

@@ -26,6 +26,7 @@ from haversack.base.model import Model, Port, Sample
 from haversack.base.plan import PRECISIONS, Precision
 from haversack.base.shelf import Shelf
 from haversack.tools.codec import download
+from haversack.tools.graph.tied import Stores
 from haversack.tools.graph.trial import placeless
 from haversack.tools.store import atomic
 
@@ -98,6 +99,7 @@ class Target:
         delegates: values of the session option ``DELEGATE``; left out, the runtime's own choice computes.
         overlapping: whether calls of one open file may overlap in several threads.
         arithmetic: how its integer kernels round, as ``Reference.arithmetic`` says.
+        stores: how often its files hold a weight that several layers read.
         keeps_order: whether it runs a file's operations in the order in which they stand there.
     """
 
@@ -113,6 +115,7 @@ class Target:
     overlapping: ClassVar[bool] = False
     arithmetic: ClassVar[str] = "law"
     keeps_order: ClassVar[bool] = True
+    stores: ClassVar[Stores] = "weight"
 
     def constraints(self, graph: Graph) -> Constraints:
         """Return what the runtime demands of the encodings of this graph; every key in it is one of the graph's.

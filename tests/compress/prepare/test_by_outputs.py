@@ -115,4 +115,4 @@ def test_few_samples_are_told(count, told):
     found = []
     tell_few(count, Wanted(64, count, 1000.0), found.append)
     assert [one.kind for one in found] == ["few-samples"] * told
-    assert all("give 64" in one.text for one in found)
+    assert all("give 80" in one.text for one in found)

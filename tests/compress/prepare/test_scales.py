@@ -140,7 +140,7 @@ def test_what_few_samples_cost_is_told_in_figures(unseen, words):
     tell_few(FEW, Wanted(64, FEW, 1.0), found.append, unseen)
     (one,) = found
     assert one.kind == "few-samples"
-    assert one.text == f"16 calibration samples to round by: give 64, or what fits these fits others less{words}"
+    assert one.text == f"16 calibration samples to round by: give 80, or what fits these fits others less{words}"
 
 
 def test_fewer_samples_are_told_to_cost_more(folded):

@@ -106,7 +106,7 @@ def test_few_samples_are_told_with_their_cause(folded, part, use):
         return [one.text.partition(" (rounded")[0] for one in found if one.kind == "few-samples"]
 
     (text,) = told(16, samples=64)
-    assert text == f"16 calibration samples {use}: give 64, or what fits these fits others less"
+    assert text == f"16 calibration samples {use}: give 80, or what fits these fits others less"
     (text,) = told(64, samples=16)
     assert text == f"16 calibration samples {use}: set samples = 32 (it is 16), or what fits these fits others less"
     (text,) = told(256, samples=64, megabytes=1e-6)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from haversack.base.graph import TensorSpec
 from haversack.base.model import Port
-from haversack.tools.data.stock import Stock
+from haversack.tools.data.stock import DIVIDED, HELD, Stock
+from haversack.tools.data.stock import given as given_rows
 
 
 def port(batch="batch"):
@@ -99,3 +100,10 @@ def test_rows_of_different_lengths_all_come():
 def test_of_nothing_comes_nothing():
     assert list(Stock.of([port()], tuple).take(1, 4)) == []
     assert list(Stock.of([port(4)], tuple).take(1, 4)) == []
+
+
+@pytest.mark.parametrize("rows", [1, 32, 63, 64, 65, 500])
+def test_what_is_asked_for_leaves_what_is_wanted(rows):
+    total = given_rows(rows)
+    assert total - (HELD if total >= DIVIDED else 0) == rows
+    assert given_rows(64) == DIVIDED == 80

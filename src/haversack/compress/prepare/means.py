@@ -17,7 +17,7 @@ from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
 from haversack.base.progress import Event, steps
 from haversack.compress.prepare.contract import PrepareContext, only_reader
-from haversack.tools.data.stock import Stock
+from haversack.tools.data.stock import Stock, given
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.roles import Role, role, units
@@ -79,7 +79,7 @@ class Wanted:
         if rows < min(self.rows, self.there):
             text += f", as memory holds no more of {min(self.rows, self.there)} (megabytes = {self.megabytes:g})"
             return f"{text}: raise megabytes, or pack a model with smaller inputs or a smaller fixed batch"
-        more = f"give {self.rows}" if self.rows >= FEW else f"set samples = {FEW} (it is {self.rows})"
+        more = f"give {given(self.rows)}" if self.rows >= FEW else f"set samples = {FEW} (it is {self.rows})"
         return f"{text}: {more}, or what fits these fits others less"
 
 

@@ -18,6 +18,7 @@ from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.base.plan import Precision
 from haversack.targets.contract import Lengths, Session, Target, artifact_file, told_by
+from haversack.tools.graph.tied import Stores
 from haversack.tools.store import atomic
 
 _MINIMUM = "1.0"
@@ -40,6 +41,7 @@ class ExecuTorch(Target):
     }
     runtime: ClassVar[str] = "torch"
     packages: ClassVar[tuple[str, ...]] = ("executorch", "torchao")
+    stores: ClassVar[Stores] = "kernel"
     verified: ClassVar[Mapping[str, str]] = {"executorch": ">=1.5.1,<1.6"}
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8", "w4a8", "int8_dynamic", "w4_grouped")
     kernels: ClassVar[Mapping[Precision, str]] = {

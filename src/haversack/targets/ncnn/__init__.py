@@ -19,6 +19,7 @@ from haversack.base.graph import Graph
 from haversack.base.model import Model, Sample
 from haversack.base.plan import Precision
 from haversack.targets.contract import Session, Target, artifact_file, told_by
+from haversack.tools.graph.tied import Stores
 from haversack.tools.store import atomic
 
 _MINIMUM = "20210322"
@@ -51,6 +52,7 @@ class Ncnn(Target):
     }
     arithmetic: ClassVar[str] = "symmetric"
     keeps_order: ClassVar[bool] = False
+    stores: ClassVar[Stores] = "call"
     file: str = "model.param"
 
     def _constraints(self, graph: Graph) -> Constraints:

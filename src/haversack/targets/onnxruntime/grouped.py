@@ -29,7 +29,9 @@ _INT8 = 4
 """The accuracy level at which the input is quantized to 8 bits."""
 
 
-def write_grouped(sheet: Sheet, node: Node, encoding: BlockAffine, integers: np.ndarray, x: ir.Value) -> ir.Value:
+def write_grouped(
+    sheet: Sheet, node: Node, encoding: BlockAffine, integers: np.ndarray, x: ir.Value, key: str
+) -> ir.Value:
     """Return the float32 output of a linear layer, its bias left out.
 
     Args:
@@ -38,13 +40,16 @@ def write_grouped(sheet: Sheet, node: Node, encoding: BlockAffine, integers: np.
         encoding: of its weight: symmetric, 4 bits.
         integers: int32 [rows, length].
         x: float32 [..., length].
+        key: tensor key of the weight that stands for all that are equal.
     """
     import onnx_ir as ir
 
-    key, (rows, length) = f"{node.key}:weight", integers.shape
+    rows, length = integers.shape
     packed = packing.pack(integers + _MIDDLE, _BITS).reshape(rows, length // encoding.block, encoding.block // 2)
     half = sheet.constant(f"{key}{SCALE}", blocks.to_float16(encoding.scale))
-    scale = sheet.node("Cast", [half], f"{key}/CastScale", to=int(ir.DataType.FLOAT))  # folded when the file is opened
+    if f"{key}/wide" not in sheet.made:  # folded when the file is opened
+        sheet.made[f"{key}/wide"] = sheet.node("Cast", [half], f"{key}/CastScale", to=int(ir.DataType.FLOAT))
+    scale = sheet.made[f"{key}/wide"]
     name = node.key if node.bias is None else f"{node.key}/{OP}"
     settings = {"K": length, "N": rows, "bits": _BITS, "block_size": encoding.block, "accuracy_level": _INT8}
     return sheet.own(OP, DOMAIN, [x, sheet.constant(f"{key}{CODES}", packed), scale], name, **settings)

@@ -13,6 +13,7 @@ import numpy as np
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
+from haversack.targets.onnxruntime import sharing
 from haversack.tools.graph.onnx.naming import CODES, SCALE, VALUE, ZERO_POINT
 from haversack.tools.graph.onnx.sheet import Sheet
 from haversack.tools.graph.roles import Role, Unit, clamp_bounds, role
@@ -104,8 +105,9 @@ class Codes:
         key = f"{node.key}:weight"
         encoding = self.encodings.affine(key)
         assert encoding is not None, "a layer runs in integers only if its weight is Affine"
-        codes = self.sheet.integers(key, self.encodings.integers[key], encoding.bits)
-        scale = self.sheet.constant(f"{key}{SCALE}", encoding.scale.astype(np.float32))
+        codes = sharing.codes(self.sheet, node, self.encodings)
+        holder = sharing.first(self.sheet, node, self.encodings, "scale")
+        scale = self.sheet.constant(f"{holder}{SCALE}", encoding.scale.astype(np.float32))
         axis = {} if encoding.axis is None else {"axis": encoding.axis}
         # Left out, or shared by layers of one width, they would mean the same; but ONNX Runtime's rewrite of int8 to
         # uint8 fails without an initializer of full length for each weight.

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 PALETTE = "/palette"
+HALF = 4
+"""Bits of an index up to which two share a byte, but in a table of embeddings."""
+BYTES = "bytes"
+"""How a weight is held whose indices have a byte each."""
 _INDICES = frozenset({"uint4", "uint8"})
 
 
@@ -31,7 +35,7 @@ def palette_fault(node: Node, book: Codebook) -> str:
     return "a table of embeddings has one palette, not one for each group of rows" if table and book.group else ""
 
 
-def write_palette(sheet: Sheet, key: str, book: Codebook, indices: np.ndarray) -> ir.Value:
+def write_palette(sheet: Sheet, key: str, book: Codebook, indices: np.ndarray, holder: str) -> ir.Value:
     """Return a weight's float32 value, looked up: with groups of rows, each row of indices in a palette of its own.
 
     Args:
@@ -39,21 +43,30 @@ def write_palette(sheet: Sheet, key: str, book: Codebook, indices: np.ndarray) -
         key: tensor key of the weight.
         book: its palette.
         indices: int32, the weight's shape.
+        holder: tensor key of the weight that stands for all that are equal.
     """
-    entries = sheet.constant(f"{key}{PALETTE}", book.entries)
+    entries = sheet.constant(f"{holder}{PALETTE}", book.entries)
     if not book.group:
-        return sheet.node("Gather", [entries, sheet.indices(key, indices, book.bits)], f"{key}/Gather", axis=0)
-    wide = sheet.indices(key, indices.reshape(len(book.entries), -1), book.bits)
+        return sheet.node("Gather", [entries, sheet.indices(holder, indices, book.bits)], f"{key}/Gather", axis=0)
+    wide = sheet.indices(holder, indices.reshape(len(book.entries), -1), book.bits)
     found = sheet.node("GatherElements", [entries, wide], f"{key}/GatherElements", axis=1)
     shape = sheet.constant(f"{key}/shape", np.array(indices.shape, np.int64))
     return sheet.node("Reshape", [found, shape], f"{key}/Reshape")
 
 
-def write_rows(sheet: Sheet, node: Node, book: Codebook, indices: np.ndarray, rows: ir.Value) -> ir.Value:
-    """Write an embedding that looks up rows of indices, a byte each, and then their values."""
+def write_rows(sheet: Sheet, node: Node, book: Codebook, indices: np.ndarray, rows: ir.Value, key: str) -> ir.Value:
+    """Write an embedding that looks up rows of indices, a byte each, and then their values.
+
+    Args:
+        sheet: the file.
+        node: the embedding.
+        book: its palette.
+        indices: int32 [rows, width].
+        rows: which are looked up.
+        key: tensor key of the weight that stands for all that are equal.
+    """
     import onnx_ir as ir
 
-    key = f"{node.key}:weight"
     table = sheet.constant(f"{key}{CODES}", indices.astype(np.uint8))
     found = sheet.node("Gather", [table, rows], f"{node.key}/Gather")
     wide = sheet.node("Cast", [found], f"{node.key}/Cast", to=int(ir.DataType.INT32))

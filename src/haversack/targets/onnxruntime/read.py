@@ -17,6 +17,7 @@ from haversack.base.errors import Fault
 from haversack.targets.onnxruntime.grouped import read_grouped
 from haversack.targets.onnxruntime.integers import MOVES
 from haversack.targets.onnxruntime.palettes import read_palette, read_rows
+from haversack.targets.onnxruntime.sharing import original
 from haversack.tools.graph.injection import Content
 from haversack.tools.graph.law import equal
 from haversack.tools.graph.onnx import unpack
@@ -274,6 +275,12 @@ def _codes(value: ir.Value | None) -> _Codes | None:
     Raises:
         Foreign: they are packed, and not as we pack.
     """
+    value, turned = original(value)
+    found = _held(value)
+    return found if found is None or not turned else (np.ascontiguousarray(found[0].T), found[1])
+
+
+def _held(value: ir.Value | None) -> _Codes | None:
     import onnx_ir as ir
 
     node = value.producer() if value is not None else None

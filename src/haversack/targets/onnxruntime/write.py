@@ -14,7 +14,6 @@ from haversack.base.plan import GROUPS, NARROW
 from haversack.targets.onnxruntime.attention import write_attention
 from haversack.targets.onnxruntime.integers import Codes, write_unit
 from haversack.targets.onnxruntime.palettes import palette_fault
-from haversack.targets.onnxruntime.sharing import share
 from haversack.targets.onnxruntime.stored import write_layer
 from haversack.tools.graph.demands import demands
 from haversack.tools.graph.injection import by_groups, unheld
@@ -88,7 +87,6 @@ def write(skeleton: Skeleton, model: Model, encodings: Encodings) -> Written:
         elif node.key not in inside:
             _write_float(codes, node, skeleton, places.encodings.get(node.key))
     write_attention(sheet)
-    share(sheet.graph)
     data = sheet.finish(model.weights)
     names = _names(codes, skeleton)
     absorbed = {key: str(codes.codes[source].name) for key, source in places.absorbed.items() if key not in names}

@@ -15,6 +15,7 @@ from haversack.base.graph import Graph
 from haversack.base.model import Model
 from haversack.base.plan import Precision
 from haversack.targets.contract import Target, artifact_file, told_by
+from haversack.tools.graph.tied import Stores
 from haversack.tools.store import atomic
 
 _MINIMUM = "10.0"
@@ -40,6 +41,7 @@ class TensorRT(Target):
     }
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnx-ir")
     runs_here: ClassVar[bool] = False
+    stores: ClassVar[Stores] = "call"
     runs_where: ClassVar[str] = (
         "on a machine with an NVIDIA GPU and TensorRT 10 or later: trtexec --onnx={file} --stronglyTyped"
     )

@@ -11,6 +11,14 @@ from itertools import pairwise
 
 from haversack.base.model import Port, Sample
 
+HELD, DIVIDED = 16, 80
+"""So many calibration rows are held back where there are so many: 64 are left, as many as rounding by outputs takes."""
+
+
+def given(rows: int) -> int:
+    """Return how many calibration rows there must be so that so many are left, beside those that are held back."""
+    return rows + HELD if rows + HELD >= DIVIDED else rows
+
 
 @dataclass(frozen=True)
 class Stock:

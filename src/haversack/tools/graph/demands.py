@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from haversack.base.constraints import Constraints, Ratio
 from haversack.base.graph import Graph, Node
+from haversack.tools.graph import tied
 from haversack.tools.graph.law import INTEGER_ROLES, constants
 from haversack.tools.graph.roles import Role, Unit, clamp_bounds, is_product, role, units
 
@@ -24,7 +25,8 @@ def demands(
 
     Values that are moved keep one encoding; adds and means have tie-free ratios; a clamp's output stays inside it, so
     that the grid does the clamping. Softmax and sigmoid run in float, where they fix nothing. What depends on no input
-    (the state that a recurrent layer begins with) has no codes.
+    (the state that a recurrent layer begins with) has no codes. Layers that read one
+    weight can have it in the same widths.
 
     Args:
         graph: the canonical graph.
@@ -49,6 +51,10 @@ def demands(
     }
     fixed = frozenset(f"{key}:out" for key in constants(graph))
     sizes = _groups(graph, groups)
+    for nodes in tied.shared(graph):  # what computes with a weight of fewer bits does so in all its calls, or in none
+        for able in (bits, sizes):
+            common = frozenset.intersection(*(able.pop(node.key, frozenset()) for node in nodes))
+            able |= {node.key: common for node in nodes if common}
     return Constraints(tuple(ties), {}, bounds, tuple(ratios), ops - without, bits, groups=sizes, floats=fixed)
 
 

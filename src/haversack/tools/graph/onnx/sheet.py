@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
@@ -35,12 +36,18 @@ class Sheet:
         floats: node key -> the value that holds its result in the skeleton.
         opset: version of the ONNX operators that the file needs.
         unpacks: names of the functions that unpack weights, which the file brings.
+        holders: name of a weight, and a way to hold it -> tensor keys of the layers that hold it so, all unlike.
+        made: name -> a value that several layers read.
+        copies: value -> how many copies of it there are.
     """
 
     def __init__(self, skeleton: Skeleton, model: Model) -> None:
         self.model = model
         self.opset = skeleton.opset
         self.unpacks: set[str] = set()
+        self.holders: dict[tuple[str, str], list[str]] = {}
+        self.made: dict[str, ir.Value] = {}
+        self.copies: Counter[ir.Value] = Counter()
         self.file = skeleton.load()
         self.graph = self.file.graph
         self.nodes: dict[str, list[ir.Node]] = {}
