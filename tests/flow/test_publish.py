@@ -44,6 +44,7 @@ def test_from_keys_to_a_device(home, capsys):
     said = capsys.readouterr().out
     assert "digits 1.0.0 (sequence 1) is in site" in said
     assert "keys/digits.pem: keep it" in said
+    assert "next, on a device: haversack client update digits --repository URL --root 1.root.json" in said
     assert released(home) == "1.0.0"
     assert typed("digits-1.0.0.haversack") == 0
     assert "already, with this content" in capsys.readouterr().out
@@ -54,6 +55,7 @@ def test_keys_init_says_what_to_do_with_them(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "1.root.json to every device" in said
     assert "move two of root-1, root-2 and root-3" in said
+    assert f"next: haversack publish BUNDLE --line LINE --repository site --keys {tmp_path / 'keys'}" in said
     assert main(["keys", "init", str(tmp_path / "keys")]) == 2
     assert "never written over" in capsys.readouterr().err
     assert main(["keys", "init", str(tmp_path / "more"), "--json"]) == 0

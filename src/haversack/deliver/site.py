@@ -37,6 +37,8 @@ class Site:
         """
         text = str(repository)
         step = "name the address at which the bucket or the folder is served"
+        if not text.strip():  # an empty path would be the folder where the command is typed
+            raise UsageError("it names nothing", where="--repository", next_step=step)
         try:
             if "://" not in text:
                 return cls(Path(text).expanduser().resolve().as_uri(), bounds)

@@ -123,6 +123,15 @@ class Client:
             follower.look()
         return back
 
+    def retry(self, line: str) -> tuple[str, ...]:
+        """Let releases that were set aside be installed again by the next update; return their versions.
+
+        Raises:
+            UsageError: the line has another form.
+            Refused, EnvironmentFault: a file of the home is damaged, or cannot be written.
+        """
+        return tuple(bad.version for bad in Slots(self.home.line(line)).pardon())
+
     def enrol(self, name: str = "device") -> wrap.Device:
         """Make this device's key, which never leaves it; its public half is for the publisher of encrypted releases.
 

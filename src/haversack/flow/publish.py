@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,6 +42,7 @@ class Made:
             f"give {self.folder / FIRST_ROOT} to every device: it is what trust begins with",
             "move two of root-1, root-2 and root-3.pem to other places: two together may change everything, and only",
             "keys rotate and keys revoke need them",
+            f"next: haversack publish BUNDLE --line LINE --repository site --keys {shlex.quote(str(self.folder))}",
         ]
 
     def data(self) -> dict[str, Any]:
@@ -100,6 +102,10 @@ class Published:
             told.append(f"{counted(done.enrolled, 'device')} may open it that could not before")
         if release.encryption and done.changed and not done.enrolled:
             told.append("no device can open it yet: publish it again with --devices")
+        if done.changed and release.sequence == 1:
+            step = f"haversack client update {release.line} --repository URL --root 1.root.json"
+            told.append(f"next, on a device: {step}")
+            told.append(f"(URL is where {self.where} is served, on this machine its path; keys init made 1.root.json)")
         return told
 
     def data(self) -> dict[str, Any]:
