@@ -78,7 +78,8 @@ class Site:
                 raise Missing(error.cause, where=error.where) from error
             except Broken as error:
                 if came or attempt == self.bounds.attempts:
-                    raise EnvironmentFault(error.cause, where=error.where) from error
+                    step = "the model in use goes on; look at the network and at --repository, and repeat later"
+                    raise EnvironmentFault(error.cause, where=error.where, next_step=step) from error
                 patience.pause(attempt)
             else:
                 return

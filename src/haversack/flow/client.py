@@ -10,6 +10,7 @@ from pathlib import Path
 from haversack.base.progress import Event, Sink, silent
 from haversack.deliver import root as roots
 from haversack.deliver import settings
+from haversack.deliver.floor import Floor
 from haversack.deliver.home import Home
 from haversack.deliver.offer import Offer
 from haversack.deliver.selftest import tried
@@ -144,4 +145,5 @@ class Client:
 
     def _offer(self) -> Offer:
         site = Site.of(settings.repository(self._repository, self.home.settings))
-        return Offer.of(site, roots.kept(self._root, self.home.root), self.home)
+        unused = not Floor(self.home.floor).time()
+        return Offer.of(site, roots.kept(self._root, self.home.root, unused=unused), self.home)

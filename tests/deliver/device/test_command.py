@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 from shop import Shop
@@ -73,6 +74,27 @@ def test_what_was_set_aside_is_tried_again_when_that_is_typed(command, shop, tmp
         0,
         json.dumps({"line": "digits", "versions": []}, indent=2) + "\n",
     )
+
+
+def test_the_wrong_root_is_told_and_may_be_exchanged_until_one_was_right(command, shop, tmp_path):
+    other = Shop.create(tmp_path / "other")
+    code, out, err = command("update", "digits", "--repository", shop.url, "--root", str(other.root))
+    assert (code, out) == (7, "")
+    assert "next: the repository is another publisher's, or --root is" in err
+    assert command("update", "digits", "--root", str(shop.root))[0] == 0
+    code, _, err = command("update", "digits", "--root", str(other.root))
+    assert code == 7
+    assert "this home was given other root metadata before" in err
+
+
+def test_a_dead_server_is_told_with_what_to_do(command, shop):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    code, out, err = command("update", "digits", "--repository", address, "--root", str(shop.root))
+    assert (code, out) == (6, "")
+    assert "connection refused" in err
+    assert "next: the model in use goes on; look at the network and at --repository" in err
 
 
 def test_what_comes_next_is_told(command, shop, tmp_path):
