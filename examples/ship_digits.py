@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from digits import BUDGET, OUT, evaluation
 
-JOB = Path(__file__).resolve().with_name("digits_tuned.py")
+JOB = "../../../examples/digits_tuned.py"
 SHOP = OUT.with_name("shop")
 MODEL = "onnxruntime.onnx"
 SHOWN = 7
@@ -37,8 +37,8 @@ def say(text: str) -> None:
     print(f"\n# {text}", flush=True)
 
 
-def typed(command: str, *, code: int = 0, answers: str = "") -> str:
-    """Type a command in the shop, show it and its answer, and return that.
+def typed(command: str, *, code: int = 0, answers: str = "") -> None:
+    """Type a command in the shop, show it and its answer.
 
     Args:
         command: as it is typed.
@@ -50,13 +50,16 @@ def typed(command: str, *, code: int = 0, answers: str = "") -> str:
     """
     print(f"$ {command}", flush=True)
     words = [sys.executable, "-m", "haversack.cli", *shlex.split(command)[1:]]
-    done = subprocess.run(words, cwd=SHOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    print("".join(f"  {line}\n" for line in done.stdout.splitlines()), end="", flush=True)
-    if done.returncode != code:
-        raise Unlike(f"it ended with exit code {done.returncode}, not {code}")
-    if not re.search(answers, done.stdout):
+    told = ""
+    with subprocess.Popen(words, cwd=SHOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            told += line
+            print(f"  {line}", end="", flush=True)
+    if process.returncode != code:
+        raise Unlike(f"it ended with exit code {process.returncode}, not {code}")
+    if not re.search(answers, told):
         raise Unlike(f"its answer should say {answers!r}")
-    return done.stdout
 
 
 def publish(bundle: str, answers: str = "") -> None:
@@ -113,7 +116,7 @@ def spoil(bundle: str, spoiled: str) -> None:
             half = len(data) // 2
             new = data[:half] + bytes(SECTOR) + data[half + SECTOR :]
         else:
-            new = re.sub("|".join(news), lambda found: news[found[0]], data.decode()).encode()
+            new = re.sub("|".join(map(re.escape, news)), lambda found: news[found[0]], data.decode()).encode()
         (folder / name).write_bytes(new)
         news[digest.of_bytes(data)] = digest.of_bytes(new)
 
@@ -131,8 +134,8 @@ def second_release() -> None:
     """Train the network a little further, and pack it by the same plan."""
     say("The network is trained a little further, on pictures with noise, and packed by the same plan.")
     typed(f"haversack resolve ../out --budget {BUDGET} --write plan.toml")
-    typed(f"haversack pack {JOB} --plan plan.toml --budget {BUDGET} --allow slower-than-float --out ../tuned")
-    typed("haversack bundle ../tuned --out digits-1.1.0.haversack")
+    typed(f"haversack pack {JOB} --plan plan.toml --budget {BUDGET} --allow slower-than-float --out tuned")
+    typed("haversack bundle tuned --out digits-1.1.0.haversack")
     publish("digits-1.1.0.haversack", answers="a delta of")
 
 
@@ -153,7 +156,7 @@ def updated(before: set[Path]) -> None:
         typed("haversack client update digits --home device", code=7, answers="sha256")
         ask("digits 1.0.0")
     say("The server is mended. The device takes the update as a delta.")
-    typed("haversack client update digits --home device", answers="digits 1.1.0 is in use.*\n.*as hvd1")
+    typed("haversack client update digits --home device", answers="digits 1.1.0 is in use.*\n.*as (hvd1|bsdiff)")
     ask("seven .*\ndigits 1.1.0")
 
 
@@ -170,7 +173,7 @@ def refused() -> None:
 def rolled_back() -> None:
     """Publish a release that only a person can tell is wrong, and go back."""
     say("A release that nothing but a person can tell is wrong: somebody began to count the labels with one.")
-    typed("haversack bundle ../tuned --labels labels.txt --out digits-1.3.0.haversack")
+    typed("haversack bundle tuned --labels labels.txt --out digits-1.3.0.haversack")
     publish("digits-1.3.0.haversack")
     typed("haversack client update digits --home device", answers="digits 1.3.0 is in use")
     ask("eight .*\ndigits 1.3.0")
