@@ -126,9 +126,10 @@ def _words(done: Outcome) -> list[str]:
         stays = f"{done.line} {done.installed.version} stays in use" if done.installed else f"{done.line}: none in use"
         return [f"{stays}: {done.reason}"]
     from haversack.base.counted import counted
+    from haversack.base.release import DELTAS
 
     before = f" in place of {done.before.version}" if done.before else ""
-    ways = ", ".join(f"{name} as {form}" for name, form in sorted(done.forms.items()) if form != "plain")
+    ways = ", ".join(f"{name} as {form}" for name, form in sorted(done.forms.items()) if form in DELTAS)
     told = [f"{done.line} {done.installed.version} is in use{before}, on {done.installed.target}"]
     told.append(f"{done.bytes} bytes travelled{f' ({ways})' if ways else ''}")
     ratio = f", {done.verdict.ratio:.2f} times the last model's" if done.verdict.ratio else ""

@@ -14,7 +14,7 @@ from haversack.base.bundle import LARGEST_MANIFEST, MANIFEST, BundleFile, Manife
 from haversack.base.counted import counted
 from haversack.base.errors import EXIT_ENVIRONMENT, UsageError
 from haversack.base.progress import Sink, silent
-from haversack.base.release import DELTAS
+from haversack.base.release import DELTAS, Blob, ReleaseFile
 from haversack.deliver import publishing, renewal, rotation
 from haversack.deliver.metadata import first_root
 from haversack.deliver.places import opened as storage
@@ -94,7 +94,9 @@ class Published:
         else:
             how = "encrypted" if release.encryption else "not encrypted"
             told = [f"{name} is in {self.where}: {done.full_bytes / 1e6:.3f} MB for all variants, {how}"]
-            told += [f"a delta of {blob.bytes / 1e6:.3f} MB for {name}" for name, blob in self._deltas()]
+            for file, blob in self._deltas():
+                whole = f"{file.blobs[0].bytes / 1e6:.3f} MB whole"
+                told.append(f"a delta of {blob.bytes / 1e6:.3f} MB for {file.name}, which is {whole}")
             told += [f"no delta: {cause}" for cause in done.left_out]
         if done.new_key:
             told.append(f"the line has a key of its own, {done.new_key}: keep it")
@@ -111,7 +113,7 @@ class Published:
     def data(self) -> dict[str, Any]:
         """Return it as JSON-able data."""
         release, done = self.outcome.release, self.outcome
-        deltas = [{"file": name, "form": blob.form, "bytes": blob.bytes} for name, blob in self._deltas()]
+        deltas = [{"file": file.name, "form": blob.form, "bytes": blob.bytes} for file, blob in self._deltas()]
         return {
             "line": release.line,
             "version": release.version,
@@ -125,8 +127,8 @@ class Published:
             "new_key": done.new_key or None,
         }
 
-    def _deltas(self) -> list[tuple[str, Any]]:
-        return [(file.name, blob) for file in self.outcome.release.files for blob in file.blobs if blob.form in DELTAS]
+    def _deltas(self) -> list[tuple[ReleaseFile, Blob]]:
+        return [(file, blob) for file in self.outcome.release.files for blob in file.blobs if blob.form in DELTAS]
 
 
 @dataclass(frozen=True)
