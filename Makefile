@@ -36,8 +36,9 @@ $(NATIVE): native/rans.c native/build.py $(STAMP)
 native: $(NATIVE) ## build the coder's loops in C again
 
 .PHONY: demo
-demo: $(STAMP) ## train a small digit classifier, pack it under budgets, say where its report is
+demo: $(STAMP) ## train a small digit classifier, pack it under budgets, ship it to a device, and back from bad releases
 	$(BIN)/python examples/digits.py
+	$(BIN)/python examples/ship_digits.py
 
 .PHONY: test
 test: lint $(NATIVE) ## the whole test suite

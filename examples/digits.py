@@ -1,4 +1,4 @@
-"""Handwritten digits, from training to a verified int8 file: ``python examples/digits.py`` (or ``make demo``).
+"""Handwritten digits, from training to a verified int8 file: ``python examples/digits.py`` (``make demo`` begins so).
 
 This file is also the job file: ``haversack pack examples/digits.py --budget size=140KB,drop=1pt``.
 Data are scikit-learn's 1,797 digits of 8 x 8 pixels, enlarged to 32 x 32 by the declared preprocessing.
@@ -21,6 +21,7 @@ from training import fit
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "build" / "digits" / "weights.safetensors"
 OUT = ROOT / "build" / "digits" / "out"
+BUDGET = "size=140KB,drop=1pt"
 EPOCHS = 6
 BATCH = 64
 
@@ -28,6 +29,7 @@ metric = "top1"
 baseline = 0.95
 input_names = ("image",)
 output_names = ("scores",)
+labels = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 preprocess = [
     {"op": "resize", "height": 32, "width": 32},
     {"op": "scale", "factor": 1 / 8, "offset": -1.0},
@@ -70,7 +72,7 @@ class Digits(nn.Module):
         return self.classify(self.pool(x).flatten(1))
 
 
-def _split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Return raw (images [n, 8, 8, 1], labels [n]) for training and for evaluation: every third image is evaluated."""
     digits = load_digits()
     images = digits.images.astype(np.float32)[..., None]
@@ -89,14 +91,14 @@ def model() -> nn.Module:
 
 def calibration() -> Iterator[tuple[np.ndarray]]:
     """Yield batches of raw training images."""
-    (images, _), _ = _split()
+    (images, _), _ = split()
     for start in range(0, 256, BATCH):
         yield (images[start : start + BATCH],)
 
 
 def evaluation() -> Iterator[tuple[tuple[np.ndarray], np.ndarray]]:
     """Yield (raw images, labels) that training has not seen."""
-    _, (images, labels) = _split()
+    _, (images, labels) = split()
     for start in range(0, len(images), BATCH):
         yield (images[start : start + BATCH],), labels[start : start + BATCH]
 
@@ -105,7 +107,7 @@ def train() -> None:
     """Train from scratch, in under a minute on two cores, and keep the weights."""
     from haversack.tools.data.preprocess.pipeline import Pipeline
 
-    (raw, labels), _ = _split()
+    (raw, labels), _ = split()
     images = torch.from_numpy(np.asarray(Pipeline.parse(preprocess)((raw,))[0]))
     torch.manual_seed(0)
     fit(Digits(), images, torch.from_numpy(labels), WEIGHTS, epochs=EPOCHS, rate=3e-3)
@@ -114,6 +116,6 @@ def train() -> None:
 if __name__ == "__main__":
     model()
     # A net this small gains bytes, not time: on processors without VNNI exact int8 takes as long as float.
-    wishes = ["--budget", "size=140KB,drop=1pt", "--allow", "slower-than-float", "--out", str(OUT)]
+    wishes = ["--budget", BUDGET, "--allow", "slower-than-float", "--out", str(OUT)]
     command = [sys.executable, "-m", "haversack.cli", "pack", __file__, *wishes]
     sys.exit(subprocess.run(command, check=False).returncode)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from haversack.base.bundle import Variant
 from haversack.base.errors import EnvironmentFault, Refused, UsageError, VerificationError
 from haversack.bundle import make, variant
 from haversack.bundle.variant import Piece
+from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 
 LABELS = Piece("labels.txt", "labels", b"a\nb\n")
@@ -118,6 +121,19 @@ def test_names_and_sizes_that_no_bundle_has(made, piece):
 def test_two_files_of_one_role(made):
     with pytest.raises(UsageError, match="2 files of the role labels"):
         made(more=(LABELS, replace(LABELS, name="names.txt")))
+
+
+def test_what_a_killed_command_left_is_removed(made, tmp_path):
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    dead = int(gone.stdout)
+    left = tmp_path / "out" / f".digits-1.0.0.haversack.{dead}-0123456789ab.part"
+    other = tmp_path / "out" / f".words-1.0.0.haversack.{dead}-0123456789ab.part"
+    ours = tmp_path / "out" / atomic.temporary_name("digits-1.0.0.haversack")
+    for folder in (left, other, ours):
+        folder.mkdir(parents=True)
+        (folder / "labels.txt").write_bytes(b"a")
+    made("out/digits-1.0.0.haversack")
+    assert [folder.exists() for folder in (left, other, ours)] == [False, True, True]
 
 
 def test_a_folder_that_cannot_be_written(made, tmp_path):

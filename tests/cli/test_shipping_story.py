@@ -127,7 +127,9 @@ def test_the_way_back_is_taken_once_and_remembered(story):
     told = story[1]
     assert told["rollback"].json == {"version": "1.0.0", "sequence": 1, "target": "onnxruntime"}
     assert told["rollback again"].json["error"]["cause"] == "there is no other model to go back to"
-    assert told["update 3"].out == "digits 1.0.0 stays in use: 1.1.0 failed here: rolled back by hand\n"
+    first, step = told["update 3"].out.splitlines()
+    assert first == "digits 1.0.0 stays in use: 1.1.0 is set aside here: rolled back by hand"
+    assert step == "next: wait for a newer release, or haversack client retry digits --home home    (tries it again)"
     (before,) = told["status 2"].json["lines"]
     assert (before["pointer"]["current"]["version"], before["pointer"]["other"]["version"]) == ("1.1.0", "1.0.0")
     assert (before["floor"], before["quarantined"]) == (2, [])
@@ -229,6 +231,8 @@ def test_an_encrypted_release_opens_for_the_device_that_was_enrolled(device):
     [
         (("update",), 2, "client update: no model line is named", "haversack client update --line digits"),
         (("rollback",), 2, "client rollback: no model line is named", "haversack client rollback --line digits"),
+        (("retry",), 2, "client retry: no model line is named", "haversack client retry --line digits"),
+        (("update", "digits", "--repository", ""), 2, "--repository: it names nothing", "name the address"),
         (("rollback", "a", "--line", "b"), 2, "two model lines are named, b and a", "--line digits"),
         (("rollback", "words"), 6, "words: nothing is installed", ""),
         (("rollback", "../digits"), 2, "'../digits' is no name of a model line", ""),
@@ -245,7 +249,7 @@ def test_an_encrypted_release_opens_for_the_device_that_was_enrolled(device):
         (("update", "digits", "--repository", "ftp://x/y"), 2, "ftp://x/y", ""),
         (("enrol", "Two words"), 2, "is no name of a device", ""),
         (("key",), 2, "this device has no key", "haversack client enrol"),
-        (("dance",), 2, '"update", "status", "rollback", "enrol", "key"', "haversack client --help"),
+        (("dance",), 2, '"update", "status", "rollback", "retry", "enrol", "key"', "haversack client --help"),
         (("status", "--hom", "x"), 2, "did you mean --home?", ""),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -20,6 +20,7 @@ from haversack.base.errors import EnvironmentFault, MissingExtra, Refused, Usage
 from haversack.deliver import places, s3
 from haversack.deliver.rotation import rotate
 from haversack.deliver.storage import Folder, Storage, checked
+from haversack.tools.store import atomic
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +218,20 @@ def test_what_is_no_address_of_a_bucket(url):
 def test_what_is_no_place_to_publish_to(name):
     with pytest.raises(UsageError, match="no place to publish to"):
         places.opened(name)
+
+
+def test_what_a_killed_publisher_left_is_removed(tmp_path):
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    dead = int(gone.stdout)
+    (tmp_path / "blobs" / "ab").mkdir(parents=True)
+    left = tmp_path / "blobs" / "ab" / f".cdef.{dead}-0123456789ab.part"
+    ours = tmp_path / "metadata" / atomic.temporary_name("1.root.json")
+    whole = tmp_path / "blobs" / "ab" / "cdef"
+    ours.parent.mkdir()
+    for path in (left, ours, whole):
+        path.write_bytes(b"some")
+    places.opened(str(tmp_path))
+    assert [path.exists() for path in (left, ours, whole)] == [False, True, True], "a living one's stays"
 
 
 def test_a_folder_by_its_path_or_url(tmp_path):

@@ -44,6 +44,7 @@ def test_from_keys_to_a_device(home, capsys):
     said = capsys.readouterr().out
     assert "digits 1.0.0 (sequence 1) is in site" in said
     assert "keys/digits.pem: keep it" in said
+    assert "next, on a device: haversack client update digits --repository URL --root 1.root.json" in said
     assert released(home) == "1.0.0"
     assert typed("digits-1.0.0.haversack") == 0
     assert "already, with this content" in capsys.readouterr().out
@@ -54,6 +55,7 @@ def test_keys_init_says_what_to_do_with_them(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "1.root.json to every device" in said
     assert "move two of root-1, root-2 and root-3" in said
+    assert f"next: haversack publish BUNDLE --line LINE --repository site --keys {tmp_path / 'keys'}" in said
     assert main(["keys", "init", str(tmp_path / "keys")]) == 2
     assert "never written over" in capsys.readouterr().err
     assert main(["keys", "init", str(tmp_path / "more"), "--json"]) == 0
@@ -87,7 +89,7 @@ def test_deltas_are_told(home):
             delta=lambda old, new: ("bsdiff", b"small"),
         )
     assert done.data()["deltas"] == [{"file": "litert.tflite", "form": "bsdiff", "bytes": 5}]
-    assert "a delta of 0.000 MB for litert.tflite" in done.lines()
+    assert "a delta of 0.000 MB for litert.tflite, which is 0.009 MB whole" in done.lines()
     assert done.data()["full_bytes"] > 9000
 
 

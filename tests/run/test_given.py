@@ -51,8 +51,15 @@ def test_several_inputs_by_name():
 
 
 def test_raw_inputs_are_left_as_they_are():
-    found = read(npy(X[0]), raw={"image"})
+    found = read(npy(X[0]), raw={"image": ()})
     assert found["image"].shape == (1, 8, 8)
+
+
+def test_raw_inputs_get_the_batch_axis_that_their_first_operation_asks_for():
+    assert read(npy(X[0]), raw={"image": (4,)})["image"].shape == (1, 1, 8, 8)
+    assert read(npy(X), raw={"image": (4,)})["image"].shape == (1, 1, 8, 8)
+    assert read(npy(X[0]), raw={"image": (3, 4)})["image"].shape == (1, 8, 8), "it may be one of several already"
+    assert read(npy(X[0, 0]), raw={"image": (4,)})["image"].shape == (8, 8), "more than the batch is missing"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +106,7 @@ def test_an_archive_that_unpacks_to_too_much(monkeypatch):
 @given(st.binary(max_size=60), st.sampled_from(["npy", "npz", "png", "jpg"]))
 def test_any_bytes_are_read_or_told(data, kind):
     try:
-        found = read(reading._MARKS[kind] + data, raw={"image"})
+        found = read(reading._MARKS[kind] + data, raw={"image": ()})
     except HaversackError as error:
         assert error.exit_code in {2, 7}
     else:
@@ -120,18 +127,18 @@ class TestPictures:
     @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
     @pytest.mark.parametrize("port, channels", [(COLOUR, 3), (IMAGE, 1)])
     def test_they_are_channels_last_bytes(self, kind, port, channels):
-        found = read(picture(kind), (port,), raw={"image"})["image"]
+        found = read(picture(kind), (port,), raw={"image": ()})["image"]
         assert (found.shape, found.dtype) == ((1, 4, 5, channels), np.uint8)
 
     @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
     def test_all_kinds_of_pixels_become_colours(self, mode):
-        assert read(picture(mode=mode), (COLOUR,), raw={"image"})["image"].shape == (1, 4, 5, 3)
+        assert read(picture(mode=mode), (COLOUR,), raw={"image": ()})["image"].shape == (1, 4, 5, 3)
 
     def test_they_are_turned_as_the_camera_says(self):
         turned = Image.Exif()
         turned[0x0112] = 6
         plain, found = (
-            read(picture("PNG", **more), (COLOUR,), raw={"image"})["image"] for more in ({}, {"exif": turned})
+            read(picture("PNG", **more), (COLOUR,), raw={"image": ()})["image"] for more in ({}, {"exif": turned})
         )
         np.testing.assert_array_equal(found[0], np.rot90(plain[0], -1))
 
@@ -141,7 +148,7 @@ class TestPictures:
 
     def test_a_broken_one(self):
         with pytest.raises(UsageError, match="it cannot be read as a picture"):
-            read(picture()[:60], (COLOUR,), raw={"image"})
+            read(picture()[:60], (COLOUR,), raw={"image": ()})
 
     def test_a_bomb(self, monkeypatch):
         monkeypatch.setattr(reading, "LARGEST", 16 * 50)
@@ -158,7 +165,7 @@ class TestPictures:
 
         monkeypatch.setattr(builtins, "__import__", refuse)
         with pytest.raises(EnvironmentFault) as caught:
-            read(picture(), (COLOUR,), raw={"image"})
+            read(picture(), (COLOUR,), raw={"image": ()})
         assert caught.value.next_step == "pip install pillow"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import shutil
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ def write(
         Refused: what was written is not what a device accepts.
         EnvironmentFault: it cannot be written; nothing is left.
     """
+    with atomic.told(to.parent, "remove what a killed command left"):
+        atomic.remove_leftovers(to.parent, f".{glob.escape(to.name[:100])}.*.part")
     stage = to.with_name(atomic.temporary_name(to.name))
     try:
         atomic.make_folder(stage)

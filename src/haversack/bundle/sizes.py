@@ -10,7 +10,8 @@ from haversack.tools.trust.bundle import Bundle
 def travelling(bundle: Bundle, file: BundleFile) -> int:
     """Return the bytes of a file in its download form (docs/spec/download.md), without a delta; 0 if it stays.
 
-    A model's were measured when it was made; what devices do not fetch stays where it was published.
+    A model's were measured when it was made; what devices do not fetch stays where it was published. What the download
+    form would make larger travels as it is.
 
     Raises:
         Refused: it is not the file that the manifest names.
@@ -21,5 +22,5 @@ def travelling(bundle: Bundle, file: BundleFile) -> int:
     artifact = bundle.artifacts.get(file.target)
     for told in artifact.files if artifact is not None else ():
         if told.path == file.name:
-            return told.download_bytes
-    return len(download.pack(bundle.read(file)))
+            return min(told.download_bytes, file.bytes)
+    return min(len(download.pack(bundle.read(file))), file.bytes)

@@ -52,7 +52,7 @@ NEEDED = {
     "new": ("the new bundle", "the folder that haversack bundle made", "digits-1.3.0.haversack"),
     "model": ("what is to be run", "the name of a model line, or the folder of a bundle", "digits"),
     "given": ("the input", "a .npy, .npz, .png or .jpg file, or - for standard input", "input.npy"),
-    "task": ("what to do on this device", "update, status, rollback, enrol or key", "status"),
+    "task": ("what to do on this device", "update, status, rollback, retry, enrol or key", "status"),
     "action": ("what to do with keys", "init, rotate or revoke", "init"),
     "folder": ("the folder of keys", "the one that haversack keys init made", "keys"),
     "line": ("--line", "the model line, as the bundle names it", "digits"),

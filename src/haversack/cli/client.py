@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ _HOME = Path("~/.haversack")
 
 
 def client(
-    task: Literal["update", "status", "rollback", "enrol", "key"],
+    task: Literal["update", "status", "rollback", "retry", "enrol", "key"],
     name: str | None = None,
     *,
     line: str | None = None,
@@ -33,8 +34,8 @@ def client(
     Parameters
     ----------
     task:
-        update or rollback a line; status tells what is installed; enrol makes this device's key, and key shows its
-        public half.
+        update or rollback a line; retry lets releases that were set aside be tried again; status tells what is
+        installed; enrol makes this device's key, and key shows its public half.
     name:
         The model line; for enrol a name for the device.
     line:
@@ -60,7 +61,7 @@ def client(
 
     with results(as_json=json), display() as sink:
         device = Client(home, repository, root, device=_device(home, when, within, most, quota), sink=sink)
-        told, lines = _done(device, task, line, name)
+        told, lines = _done(device, task, line, name, _again(home))
     if json:
         say_json(told)
     for text in () if json else lines:
@@ -68,40 +69,72 @@ def client(
     return 0
 
 
-def _done(device: Client, task: str, line: str | None, name: str | None) -> tuple[dict[str, Any], list[str]]:
+def _again(home: Path) -> str:
+    """Return the words that name a home in another command."""
+    return "" if home == _HOME else f" --home {shlex.quote(str(home))}"
+
+
+def _done(device: Client, task: str, line: str | None, name: str | None, home: str) -> tuple[dict[str, Any], list[str]]:
     if task == "update":
-        return _updated(device, _line(line, name, task))
+        return _updated(device, _line(line, name, task), home)
     if task == "status":
         state = device.status()
         return state.data(), state.lines()
     if task == "rollback":
-        return _rolled_back(device, _line(line, name, task))
+        return _rolled_back(device, _line(line, name, task), home)
+    if task == "retry":
+        return _retried(device, _line(line, name, task), home)
     return _key(device, task, name)
 
 
-def _updated(device: Client, line: str) -> tuple[dict[str, Any], list[str]]:
+def _updated(device: Client, line: str, home: str) -> tuple[dict[str, Any], list[str]]:
     from haversack.base.recipe import unstructure
 
     done = device.update(line)
-    return unstructure(done), _words(done)
+    return unstructure(done), [*_words(done), *_next(done, home)]
 
 
-def _rolled_back(device: Client, line: str) -> tuple[dict[str, Any], list[str]]:
+def _rolled_back(device: Client, line: str, home: str) -> tuple[dict[str, Any], list[str]]:
+    before = device.status().in_use(line)
     back = device.rollback(line)
     told = {"version": back.version, "sequence": back.sequence, "target": back.target}
-    return told, [f"{line} {back.version} is in use"]
+    again = f"{before} is not installed again, unless you type haversack client retry {line}{home}"
+    return told, [f"{line} {back.version} is in use", again]
+
+
+def _retried(device: Client, line: str, home: str) -> tuple[dict[str, Any], list[str]]:
+    versions = device.retry(line)
+    if not versions:
+        return {"line": line, "versions": []}, [f"{line}: no release is set aside"]
+    told = f"{line}: the next update may install {', '.join(versions)} again"
+    return {"line": line, "versions": list(versions)}, [told, f"next: haversack client update {line}{home}"]
+
+
+def _next(done: Outcome, home: str) -> list[str]:
+    """Return the command that leads on from an update, where there is one."""
+    if done.action == "quarantined":
+        return [f"next: wait for a newer release, or haversack client retry {done.line}{home}    (tries it again)"]
+    if done.action != "installed":
+        return []
+    if done.before is None:
+        return [f"next: haversack run {done.line} INPUT{home}    (INPUT: .npy, .npz, .png or .jpg)"]
+    return [f"the way back: haversack client rollback {done.line}{home}"]
 
 
 def _words(done: Outcome) -> list[str]:
     if done.action != "installed" or done.installed is None:
         stays = f"{done.line} {done.installed.version} stays in use" if done.installed else f"{done.line}: none in use"
         return [f"{stays}: {done.reason}"]
+    from haversack.base.counted import counted
+    from haversack.base.release import DELTAS
+
     before = f" in place of {done.before.version}" if done.before else ""
-    ways = ", ".join(f"{name} as {form}" for name, form in sorted(done.forms.items()) if form != "plain")
+    ways = ", ".join(f"{name} as {form}" for name, form in sorted(done.forms.items()) if form in DELTAS)
     told = [f"{done.line} {done.installed.version} is in use{before}, on {done.installed.target}"]
     told.append(f"{done.bytes} bytes travelled{f' ({ways})' if ways else ''}")
     ratio = f", {done.verdict.ratio:.2f} times the last model's" if done.verdict.ratio else ""
-    told.append(f"{done.verdict.vectors} golden vectors answered, {done.verdict.median_ms:.3g} ms a call{ratio}")
+    vectors = counted(done.verdict.vectors, "golden vector")
+    told.append(f"{vectors} answered, {done.verdict.median_ms:.3g} ms a call{ratio}")
     told.append(f"it took {clock(sum(done.seconds.values()))}")
     return told
 

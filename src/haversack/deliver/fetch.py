@@ -84,7 +84,8 @@ def fetch(
             _fill(wanted, part, patience, None)
         if not part.right():
             part.discard()
-            raise Refused("what was fetched has another sha256 than the release says", where=wanted.url)
+            step = "the model in use goes on; repeat later, and tell the publisher if it stays so"
+            raise Refused("what was fetched has another sha256 than the release says", where=wanted.url, next_step=step)
         part.sync()
         return part.fetched()
 

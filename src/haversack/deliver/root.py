@@ -10,12 +10,13 @@ from haversack.tools.store import atomic
 LARGEST = 1 << 20
 
 
-def kept(given: Path | None, place: Path) -> bytes:
+def kept(given: Path | None, place: Path, *, unused: bool = False) -> bytes:
     """Return the root metadata that a home trusts; those given at its first contact stay.
 
     Args:
         given: a file from the owner, or None.
         place: where the home keeps them.
+        unused: nothing was believed because of those that are kept: a mistake then, for which others may be given.
 
     Raises:
         UsageError: there are none, or the file cannot be read.
@@ -28,10 +29,10 @@ def kept(given: Path | None, place: Path) -> bytes:
             raise UsageError("no root metadata say whom to believe, and none are taken on trust", next_step=step)
         return before
     data = _read(given)
-    if before and data != before:
+    if before and data != before and not unused:
         step = f"leave --root out; to trust another publisher, remove {place} or name another --home"
         raise Refused("this home was given other root metadata before", where=str(given), next_step=step)
-    if not before:
+    if data != before:
         atomic.make_folder(place.parent)
         atomic.write_bytes(place, data)
     return data

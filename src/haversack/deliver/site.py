@@ -37,6 +37,8 @@ class Site:
         """
         text = str(repository)
         step = "name the address at which the bucket or the folder is served"
+        if not text.strip():  # an empty path would be the folder where the command is typed
+            raise UsageError("it names nothing", where="--repository", next_step=step)
         try:
             if "://" not in text:
                 return cls(Path(text).expanduser().resolve().as_uri(), bounds)
@@ -76,7 +78,8 @@ class Site:
                 raise Missing(error.cause, where=error.where) from error
             except Broken as error:
                 if came or attempt == self.bounds.attempts:
-                    raise EnvironmentFault(error.cause, where=error.where) from error
+                    step = "the model in use goes on; look at the network and at --repository, and repeat later"
+                    raise EnvironmentFault(error.cause, where=error.where, next_step=step) from error
                 patience.pause(attempt)
             else:
                 return

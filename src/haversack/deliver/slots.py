@@ -203,6 +203,20 @@ class Slots:
         bad = Bad(sequence, version, said, round(time.time(), 3))
         self._write(QUARANTINE, Quarantine(releases=(*others, bad)[-_MOST_QUARANTINED:]))
 
+    def pardon(self) -> tuple[Bad, ...]:
+        """Forget every release that was set aside, so that an update tries it again; return them.
+
+        Raises:
+            Refused, EnvironmentFault: as ``pointer``, or it cannot be written; all of them stay set aside.
+        """
+        if not self.folder.is_dir():
+            return ()
+        with self._alone():
+            found = self.quarantined()
+            if found:
+                self._write(QUARANTINE, Quarantine())
+        return found
+
     def remove_leftovers(self) -> None:
         """Remove what killed writers left.
 

@@ -21,7 +21,8 @@ from haversack.base.errors import Refused
 from haversack.tools.store import atomic
 
 PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
-_INSTEAD = "choose another folder with --repository"
+INSTEAD = "choose another folder with --repository"
+"""What a publisher does where a folder cannot be read or written."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Folder:
     def read(self, path: str, limit: int) -> Found | None:
         """Return a file, or None where there is none; see ``Storage``."""
         place = self._place(path)
-        with atomic.told(place, "read the repository", _INSTEAD):
+        with atomic.told(place, "read the repository", INSTEAD):
             try:
                 with place.open("rb") as stream:
                     data = stream.read(limit + 1)
@@ -98,7 +99,7 @@ class Folder:
         place = self._place(path)
         with self._alone():
             if place.exists():
-                with atomic.told(place, "read the repository", _INSTEAD):
+                with atomic.told(place, "read the repository", INSTEAD):
                     return place.stat().st_size == len(data) and place.read_bytes() == data
             self._write(place, data)
         return True
@@ -115,7 +116,7 @@ class Folder:
 
     def _write(self, place: Path, data: bytes) -> None:
         atomic.make_folder(place.parent)
-        with atomic.replacing(place, _INSTEAD) as stream:
+        with atomic.replacing(place, INSTEAD) as stream:
             stream.write(data)
 
     def _place(self, path: str) -> Path:
@@ -126,10 +127,10 @@ class Folder:
         """Keep other writers out; what readers see does not depend on it."""
         atomic.make_folder(self.folder)
         place = self.folder / ".lock"
-        with atomic.told(place, "lock the repository", _INSTEAD):
+        with atomic.told(place, "lock the repository", INSTEAD):
             descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            with atomic.told(place, "lock the repository", _INSTEAD):
+            with atomic.told(place, "lock the repository", INSTEAD):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:

@@ -189,6 +189,8 @@ class Trusted:
         except exceptions.DownloadError as error:
             raise EnvironmentFault(f"the repository cannot be read: {error}", where=where, next_step=step) from error
         except (exceptions.RepositoryError, ValueError) as error:
+            if not self.floor.time():  # nothing of it was ever believed
+                step = "the repository is another publisher's, or --root is: compare it with KEYS/1.root.json"
             raise Refused(f"it is not what its publisher signed: {error}", where=where, next_step=step) from error
 
 

@@ -183,7 +183,7 @@ class _Update:
     def _nothing_new(self, release: Release) -> Outcome | None:
         bad = {one.sequence: one for one in self.slots.quarantined()}.get(release.sequence)
         if bad is not None:
-            return self._nothing("quarantined", f"{release.version} failed here: {bad.reason}")
+            return self._nothing("quarantined", f"{release.version} is set aside here: {bad.reason}")
         if self.before is None or release.sequence > self.before.sequence:
             return None
         if release.sequence == self.before.sequence:

@@ -10,6 +10,7 @@ from pathlib import Path
 from haversack.base.progress import Event, Sink, silent
 from haversack.deliver import root as roots
 from haversack.deliver import settings
+from haversack.deliver.floor import Floor
 from haversack.deliver.home import Home
 from haversack.deliver.offer import Offer
 from haversack.deliver.selftest import tried
@@ -123,6 +124,15 @@ class Client:
             follower.look()
         return back
 
+    def retry(self, line: str) -> tuple[str, ...]:
+        """Let releases that were set aside be installed again by the next update; return their versions.
+
+        Raises:
+            UsageError: the line has another form.
+            Refused, EnvironmentFault: a file of the home is damaged, or cannot be written.
+        """
+        return tuple(bad.version for bad in Slots(self.home.line(line)).pardon())
+
     def enrol(self, name: str = "device") -> wrap.Device:
         """Make this device's key, which never leaves it; its public half is for the publisher of encrypted releases.
 
@@ -135,4 +145,5 @@ class Client:
 
     def _offer(self) -> Offer:
         site = Site.of(settings.repository(self._repository, self.home.settings))
-        return Offer.of(site, roots.kept(self._root, self.home.root), self.home)
+        unused = not Floor(self.home.floor).time()
+        return Offer.of(site, roots.kept(self._root, self.home.root, unused=unused), self.home)

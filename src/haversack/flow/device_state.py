@@ -49,6 +49,8 @@ class LineState:
         for bad in self.quarantined:
             when = datetime.fromtimestamp(bad.time, UTC).strftime("%Y-%m-%d %H:%M UTC")
             told.append(f"  quarantined {bad.version} on {when}: {bad.reason}")
+        if self.quarantined:
+            told.append(f"  an update leaves these out until you type haversack client retry {self.line}")
         return told
 
 
@@ -73,6 +75,11 @@ class State:
     rate: float | None
     newest_time: float
     enrolled: bool
+
+    def in_use(self, line: str) -> str:
+        """Return the version of a line that is in use; empty where none is."""
+        current = next((held.pointer.current for held in self.lines_held if held.line == line), None)
+        return current.version if current is not None else ""
 
     def lines(self) -> list[str]:
         """Return it for a terminal."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from haversack.base.bundle import LARGEST_MANIFEST, MANIFEST, BundleFile, Manife
 from haversack.base.counted import counted
 from haversack.base.errors import EXIT_ENVIRONMENT, UsageError
 from haversack.base.progress import Sink, silent
-from haversack.base.release import DELTAS
+from haversack.base.release import DELTAS, Blob, ReleaseFile
 from haversack.deliver import publishing, renewal, rotation
 from haversack.deliver.metadata import first_root
 from haversack.deliver.places import opened as storage
@@ -41,6 +42,7 @@ class Made:
             f"give {self.folder / FIRST_ROOT} to every device: it is what trust begins with",
             "move two of root-1, root-2 and root-3.pem to other places: two together may change everything, and only",
             "keys rotate and keys revoke need them",
+            f"next: haversack publish BUNDLE --line LINE --repository site --keys {shlex.quote(str(self.folder))}",
         ]
 
     def data(self) -> dict[str, Any]:
@@ -92,7 +94,9 @@ class Published:
         else:
             how = "encrypted" if release.encryption else "not encrypted"
             told = [f"{name} is in {self.where}: {done.full_bytes / 1e6:.3f} MB for all variants, {how}"]
-            told += [f"a delta of {blob.bytes / 1e6:.3f} MB for {name}" for name, blob in self._deltas()]
+            for file, blob in self._deltas():
+                whole = f"{file.blobs[0].bytes / 1e6:.3f} MB whole"
+                told.append(f"a delta of {blob.bytes / 1e6:.3f} MB for {file.name}, which is {whole}")
             told += [f"no delta: {cause}" for cause in done.left_out]
         if done.new_key:
             told.append(f"the line has a key of its own, {done.new_key}: keep it")
@@ -100,12 +104,16 @@ class Published:
             told.append(f"{counted(done.enrolled, 'device')} may open it that could not before")
         if release.encryption and done.changed and not done.enrolled:
             told.append("no device can open it yet: publish it again with --devices")
+        if done.changed and release.sequence == 1:
+            step = f"haversack client update {release.line} --repository URL --root 1.root.json"
+            told.append(f"next, on a device: {step}")
+            told.append(f"(URL is where {self.where} is served, on this machine its path; keys init made 1.root.json)")
         return told
 
     def data(self) -> dict[str, Any]:
         """Return it as JSON-able data."""
         release, done = self.outcome.release, self.outcome
-        deltas = [{"file": name, "form": blob.form, "bytes": blob.bytes} for name, blob in self._deltas()]
+        deltas = [{"file": file.name, "form": blob.form, "bytes": blob.bytes} for file, blob in self._deltas()]
         return {
             "line": release.line,
             "version": release.version,
@@ -119,8 +127,8 @@ class Published:
             "new_key": done.new_key or None,
         }
 
-    def _deltas(self) -> list[tuple[str, Any]]:
-        return [(file.name, blob) for file in self.outcome.release.files for blob in file.blobs if blob.form in DELTAS]
+    def _deltas(self) -> list[tuple[ReleaseFile, Blob]]:
+        return [(file, blob) for file in self.outcome.release.files for blob in file.blobs if blob.form in DELTAS]
 
 
 @dataclass(frozen=True)

@@ -74,12 +74,14 @@ class Answer:
         checks: in order.
         never: what is not to be used where something is wrong.
         next_step: what to do then.
+        then: the command that leads on where nothing is wrong, if there is one.
     """
 
     out: Path
     checks: tuple[Check, ...]
     never: Path
     next_step: str
+    then: str = ""
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -103,6 +105,8 @@ class Answer:
         if self.faults:
             lines.append(f"{counted(len(self.faults), 'fault')}: do not use what is in {self.never}")
             lines.append(f"next: {self.next_step}")
+        elif self.then:
+            lines.append(f"next: {self.then}")
         return lines
 
     def data(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +36,16 @@ def read(path: Path) -> bytes:
     return data
 
 
-def arrays(data: bytes, ports: Sequence[Port], *, raw: Collection[str] = (), where: str) -> dict[str, np.ndarray]:
+def arrays(
+    data: bytes, ports: Sequence[Port], *, raw: Mapping[str, tuple[int, ...]] | None = None, where: str
+) -> dict[str, np.ndarray]:
     """Return a model's inputs by name, batch first; where one axis is missing that is the batch, and it is added.
 
     Args:
         data: of the file: NumPy's, a picture, told apart by how it begins.
         ports: the model's inputs.
-        raw: names of those that the bundle preprocesses: pictures may be.
+        raw: names of those that the bundle preprocesses, which pictures may be, each with the dimensions that it may
+            have; none for any.
         where: names the file in errors.
 
     Raises:
@@ -62,11 +65,12 @@ def arrays(data: bytes, ports: Sequence[Port], *, raw: Collection[str] = (), whe
     elif kind == "npy":
         found = {ports[0].name: _array(data, where)}
     else:
-        if ports[0].name not in raw:
+        if raw is None or ports[0].name not in raw:
             step = "give the array that the model takes, as .npy, or bundle the job with its preprocess"
             raise UsageError("the bundle does not say how pictures are preprocessed", where=where, next_step=step)
         found = {ports[0].name: picture(data, channels=_channels(ports[0]), where=where)}
-    return {port.name: found[port.name] if port.name in raw else _batched(found[port.name], port) for port in ports}
+    ranks = {port.name: (len(port.spec.shape),) for port in ports} | dict(raw or {})
+    return {port.name: _batched(found[port.name], ranks[port.name]) for port in ports}
 
 
 def picture(data: bytes, *, channels: int, where: str) -> np.ndarray:
@@ -146,5 +150,5 @@ def _npz(ports: Sequence[Port]) -> str:
     return f"numpy.savez('input.npz', {told}) and give that"
 
 
-def _batched(array: np.ndarray, port: Port) -> np.ndarray:
-    return array[None] if array.ndim == len(port.spec.shape) - 1 else array
+def _batched(array: np.ndarray, ranks: tuple[int, ...]) -> np.ndarray:
+    return array[None] if array.ndim + 1 in ranks and array.ndim not in ranks else array

@@ -123,8 +123,8 @@ class Model:
         return self._now().outputs
 
     @property
-    def raw(self) -> frozenset[str]:
-        """Names of the inputs that the bundle preprocesses."""
+    def raw(self) -> dict[str, tuple[int, ...]]:
+        """Names of the inputs that the bundle preprocesses, each with the dimensions that it may have; none for any."""
         return self._now().preprocess.raw
 
     def __enter__(self) -> Self:

@@ -28,9 +28,15 @@ class Preprocess:
         self._names = tuple(names)
 
     @property
-    def raw(self) -> frozenset[str]:
-        """Names of the inputs that are given raw."""
-        return frozenset(self._names[place] for place, _ in self.pipeline.steps)
+    def raw(self) -> dict[str, tuple[int, ...]]:
+        """Names of the inputs that are given raw, each with the dimensions that it may have; none for any.
+
+        What does not say how many it takes keeps them.
+        """
+        found: dict[str, tuple[int, ...]] = {}
+        for place, step in self.pipeline.steps:
+            found[self._names[place]] = found.get(self._names[place]) or step.ranks
+        return found
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """Return inputs as the model takes them, batch first, shapes and dtypes as the operations give them.

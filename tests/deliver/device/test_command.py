@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 from shop import Shop
@@ -34,7 +35,7 @@ def test_update_status_rollback(command, shop):
     code, out, err = command(*first)
     assert code == 0
     assert "digits 1.0.0 is in use, on onnxruntime" in out
-    assert "1 golden vectors answered" in out
+    assert "1 golden vector answered" in out
     assert "forecast: about" in err
     shop.publish("1.1.0", 2.0)
     code, out, _ = command("update", "digits", "--json")
@@ -46,14 +47,64 @@ def test_update_status_rollback(command, shop):
     assert "digits 1.1.0 (sequence 2) on onnxruntime" in out
     assert "way back: 1.0.0" in out
     code, out, _ = command("rollback", "digits")
-    assert (code, out) == (0, "digits 1.0.0 is in use\n")
+    assert code == 0
+    assert out.startswith("digits 1.0.0 is in use\n1.1.0 is not installed again")
     code, out, _ = command("status", "--json")
     (line,) = json.loads(out)["lines"]
     assert line["pointer"]["current"]["version"] == "1.0.0"
     assert line["quarantined"][0]["version"] == "1.1.0"
     code, out, _ = command("update", "digits")
     assert code == 0
-    assert "digits 1.0.0 stays in use: 1.1.0 failed here: rolled back by hand" in out
+    assert "digits 1.0.0 stays in use: 1.1.0 is set aside here: rolled back by hand" in out
+
+
+def test_what_was_set_aside_is_tried_again_when_that_is_typed(command, shop, tmp_path):
+    command("update", "digits", "--repository", shop.url, "--root", str(shop.root))
+    shop.publish("1.1.0", 2.0)
+    command("update", "digits")
+    home = f"--home {tmp_path / 'home'}"
+    assert f"haversack client retry digits {home}" in command("rollback", "digits")[1]
+    assert f"haversack client retry digits {home}" in command("update", "digits")[1]
+    code, out, _ = command("retry", "digits")
+    assert code == 0
+    assert out == f"digits: the next update may install 1.1.0 again\nnext: haversack client update digits {home}\n"
+    assert json.loads(command("status", "--json")[1])["lines"][0]["quarantined"] == []
+    assert "digits 1.1.0 is in use in place of 1.0.0" in command("update", "digits")[1]
+    assert command("retry", "digits", "--json")[:2] == (
+        0,
+        json.dumps({"line": "digits", "versions": []}, indent=2) + "\n",
+    )
+
+
+def test_the_wrong_root_is_told_and_may_be_exchanged_until_one_was_right(command, shop, tmp_path):
+    other = Shop.create(tmp_path / "other")
+    code, out, err = command("update", "digits", "--repository", shop.url, "--root", str(other.root))
+    assert (code, out) == (7, "")
+    assert "next: the repository is another publisher's, or --root is" in err
+    assert command("update", "digits", "--root", str(shop.root))[0] == 0
+    code, _, err = command("update", "digits", "--root", str(other.root))
+    assert code == 7
+    assert "this home was given other root metadata before" in err
+
+
+def test_a_dead_server_is_told_with_what_to_do(command, shop):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    code, out, err = command("update", "digits", "--repository", address, "--root", str(shop.root))
+    assert (code, out) == (6, "")
+    assert "connection refused" in err
+    assert "next: the model in use goes on; look at the network and at --repository" in err
+
+
+def test_what_comes_next_is_told(command, shop, tmp_path):
+    home = f"--home {tmp_path / 'home'}"
+    first = command("update", "digits", "--repository", shop.url, "--root", str(shop.root))[1]
+    assert first.splitlines()[-1].startswith(f"next: haversack run digits INPUT {home}")
+    assert "next" not in command("update", "digits")[1]
+    shop.publish("1.1.0", 2.0)
+    again = command("update", "digits")[1]
+    assert again.splitlines()[-1] == f"the way back: haversack client rollback digits {home}"
 
 
 def test_a_failed_self_test_is_exit_code_5(command, shop):

@@ -157,6 +157,19 @@ def test_a_file_that_the_store_lacks_is_not_staged(installed, tmp_path):
     assert installed.pointer().current.version == "1.2.0"
 
 
+def test_what_was_set_aside_is_pardoned_whole(installed):
+    assert installed.pardon() == ()
+    assert not (installed.folder / "quarantine.json").exists()
+    installed.quarantine(3, "1.3.0", "bad")
+    installed.quarantine(4, "1.4.0", "worse")
+    before = installed.pointer()
+    assert [bad.version for bad in installed.pardon()] == ["1.3.0", "1.4.0"]
+    assert installed.quarantined() == ()
+    assert installed.pointer() == before
+    assert Slots(installed.folder.with_name("words")).pardon() == ()
+    assert not installed.folder.with_name("words").exists(), "asking makes no line"
+
+
 @pytest.mark.parametrize("name", ["current", "quarantine.json"])
 @pytest.mark.parametrize("spoil", ["cut", "flip", "grow", "folder"])
 def test_spoiled_records_of_a_line_are_told_with_their_place(installed, name, spoil):

@@ -28,6 +28,13 @@ def test_urls_and_folders(tmp_path):
         assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_no_repository_is_not_the_folder_where_it_is_typed(nothing):
+    with pytest.raises(UsageError, match="it names nothing") as caught:
+        Site.of(nothing)
+    assert (caught.value.exit_code, caught.value.where) == (2, "--repository")
+
+
 def test_small_files(serve, good, quick):
     server = serve(good(b"small"))
     site = Site(server.url, quick)

@@ -160,6 +160,11 @@ def test_what_a_killed_writer_leaves_is_removed_and_a_living_one_s_is_not(tmp_pa
     mine.touch()
     other = tmp_path / ".notes.part"
     other.touch()
+    dead = next(path for path in tmp_path.iterdir() if path not in (mine, other)).name
+    folder = tmp_path / dead.replace("model.onnx", "bundle")
+    (folder / "more").mkdir(parents=True)
+    assert atomic.remove_leftovers(tmp_path, ".bundle.*.part") == 1
+    assert not folder.exists()
     assert atomic.remove_leftovers(tmp_path) == 1
     assert names(tmp_path) == sorted([mine.name, other.name])
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -143,17 +144,21 @@ def temporary_name(name: str) -> str:
     return f".{name[:100]}.{os.getpid()}-{secrets.token_hex(6)}.part"
 
 
-def remove_leftovers(folder: Path) -> int:
-    """Remove the temporary files in a folder whose writer is dead; return how many.
+def remove_leftovers(folder: Path, pattern: str = ".*.part") -> int:
+    """Remove temporary files and folders in a folder whose writer is dead; return how many.
+
+    Args:
+        folder: where.
+        pattern: of their names, as ``Path.glob`` has it.
 
     Raises:
         OSError: the folder cannot be listed, or a leftover cannot be removed.
     """
     removed = 0
-    for path in folder.glob(".*.part"):
+    for path in list(folder.glob(pattern)):
         process = path.name.removesuffix(".part").rpartition(".")[2].partition("-")[0]
         if process.isdecimal() and not _lives(int(process)):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
             removed += 1
     return removed
 
