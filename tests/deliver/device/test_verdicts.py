@@ -225,8 +225,12 @@ def test_integers_that_float_does_not_tell_apart_are_not_equal(wanted, found):
         (np.float32([1]), np.float16([1]), "float16 [1] instead of float32 [1]"),
         (np.int8([1]), np.uint8([1]), "uint8 [1] instead of int8 [1]"),
         ([1.0, 2.0], [np.nan, 2.0], "1 of 2 values are NaN or infinite"),
-        ([1.0, np.inf], [1.0, -np.inf], "1 of 2 values are NaN or infinite"),
-        ([np.inf], [np.nan], "1 of 1 values are NaN or infinite"),
+        ([1.0, 2.0], [np.nan, -np.inf], "2 of 2 values are NaN or infinite"),
+        # A golden output that is no number would let any finite one pass; not even the same bits prove anything.
+        ([1.0, np.inf], [1.0, 7.0], "1 of 2 golden values are NaN or infinite, and prove nothing"),
+        ([1.0, np.inf], [1.0, np.inf], "1 of 2 golden values are NaN or infinite, and prove nothing"),
+        ([np.nan], [np.nan], "1 of 1 golden values are NaN or infinite, and prove nothing"),
+        ([complex(0, np.nan)], [1j], "1 of 1 golden values are NaN or infinite, and prove nothing"),
     ],
 )
 def test_what_differs_in_form_or_is_no_number(wanted, found, cause):

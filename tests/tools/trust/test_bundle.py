@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -284,13 +285,27 @@ def test_a_pickle_under_any_ending_is_refused(written, retold, name, protocol):
     assert not OWNED.exists()
 
 
-def test_a_pickle_in_golden_vectors_is_refused(written, retold):
-    import io
-
+def npz(**arrays):
     stream = io.BytesIO()
-    np.savez(stream, **{"0|input|x": np.array([Evil()], dtype=object)})
-    folder = written(retold("litert.golden.npz", stream.getvalue()))
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+def test_a_pickle_in_golden_vectors_is_refused(written, retold):
+    folder = written(retold("litert.golden.npz", npz(**{"0|input|x": np.array([Evil()], dtype=object)})))
     assert any("holds a pickle" in one for one in told(folder))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_golden_outputs_that_are_no_numbers_are_refused(written, retold, value, kind):
+    """Against them any answer would do; inputs may be infinite, as masks are."""
+    x = np.full((1, 4), value, kind)
+    folder = written(retold("litert.golden.npz", npz(**{"0|input|x": x, "0|output|y": np.ones((1, 2), kind)})))
+    assert open_bundle(folder).manifest.name == "digits"
+    y = np.array([[1, value]], kind)
+    folder = written(retold("litert.golden.npz", npz(**{"0|input|x": x, "0|output|y": y})), name="spoiled")
+    assert told(folder) == ["litert.golden.npz: 0|output|y: 1 of its 2 values are NaN or infinite, and prove nothing"]
 
 
 @pytest.mark.parametrize(
