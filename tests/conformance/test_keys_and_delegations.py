@@ -6,6 +6,7 @@ import json
 from urllib.parse import quote
 
 import pytest
+from securesystemslib.signer import CryptoSigner
 from simulator import POOL
 from tuf.api.metadata import Metadata
 
@@ -110,6 +111,21 @@ def test_a_signature_over_something_else_is_none(client, repository):
     repository.files["metadata/timestamp.json"] = json.dumps(data).encode()
     assert client.refresh() == 1
     assert client.version("timestamp") == 1
+
+
+@pytest.mark.parametrize("kind", ["generate_ecdsa", "generate_rsa"])
+def test_keys_of_other_kinds(client, repository, kind):
+    client.ready()
+    signer = getattr(CryptoSigner, kind)()
+    repository.root.add_key(signer.public_key, "targets")
+    repository.root.roles["targets"].threshold = 2
+    repository.publish("root")
+    repository.publish("targets")
+    assert client.refresh() == 1
+    repository.signers["targets"].append(signer)
+    repository.publish("targets")
+    assert client.refresh() == 0
+    assert client.versions() == (2, 3, 3, 3)
 
 
 # Roles below targets: (above, role, its paths, whether nobody is asked after it), and who is asked for "a/b.zip".

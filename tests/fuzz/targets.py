@@ -289,9 +289,9 @@ def trusted() -> Target:
     site.publish("1.0.0")
     held = keys.read(site.keys)
     plain = {path.relative_to(site.root).as_posix(): path.read_bytes() for path in site.root.rglob("*.json")}
-    places = {name: next(path for path in plain if path.endswith(f"{name}.json")) for name in ("timestamp", "snapshot")}
-    places |= {"digits": "metadata/1.digits.json", "targets": "metadata/1.targets.json", "root": "metadata/2.root.json"}
-    places["release"] = next(path for path in plain if path.startswith("targets/"))
+    versions = sorted(plain, key=lambda path: path.rpartition("/")[2].partition(".")[0].zfill(9))
+    places = {path.rpartition("/")[2].split(".")[-2]: path for path in versions if path.startswith("metadata/")}
+    places |= {"release": next(path for path in plain if path.startswith("targets/")), "root": "metadata/2.root.json"}
     names = sorted(places)
     cache = scratch()
 
@@ -350,10 +350,12 @@ def trusted() -> Target:
 
     good = []
     for number, name in enumerate(names):
-        data = plain.get(places[name]) or (site.keys / "1.root.json").read_bytes()
-        good.append(bytes([0, number]) + data)
-        signed_part = data if name == "release" else json.dumps(json.loads(data)["signed"]).encode()
-        good.append(bytes([1, number]) + signed_part)
+        data = plain.get(places[name], (site.keys / "1.root.json").read_bytes())
+        content = data if name == "release" else json.dumps(json.loads(data)["signed"]).encode()
+        if name == "root":
+            content = content.replace(b'"version": 1', b'"version": 2')
+            data = signed(name, content)
+        good += [bytes([0, number]) + data, bytes([1, number]) + content]
     return Target(good, read, (EnvironmentFault,))
 
 

@@ -19,13 +19,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from haversack.base.bundle import MANIFEST, BundleFile
+from haversack.base.bundle import MANIFEST, MODELS, BundleFile
 from haversack.base.errors import EnvironmentFault, Refused, UsageError
 from haversack.base.graph import TensorSpec
 from haversack.base.model import Port
 from haversack.tools.trust import bundle
 from haversack.tools.trust.bundle import open_bundle
 from haversack.tools.trust.canonical import dumps
+from haversack.tools.trust.content import MARKS, ends
 
 AGAIN = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
@@ -282,6 +283,23 @@ def test_a_pickle_under_any_ending_is_refused(written, retold, name, protocol):
         pytest.skip("bytes of a tensor may be any text; nobody reads them as a pickle")
     folder = written(retold(name, pickle.dumps(Evil(), protocol)))
     assert any(one.startswith(name) for one in told(folder))
+    assert not OWNED.exists()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("ending", sorted(MODELS - {"onnx"}))
+def test_a_pickle_in_the_place_of_any_model_is_refused(ending, protocol):
+    """Also one that was put behind the mark of the format: then it is no pickle any more."""
+    data = pickle.dumps(Evil(), protocol)
+    file = BundleFile(f"model.{ending}", "model", len(data), "0" * 64, "some")
+    assert [str(one) for one in ends(file, data[:16], data[-16:])] == [
+        f"model.{ending}: it does not begin as a .{ending} does"
+    ]
+    at, mark = MARKS[ending]
+    marked = data[:at] + mark + data[at + len(mark) :]
+    assert ends(file, marked[:16], marked[-16:]) == []
+    with pytest.raises(Exception, match=r"."):
+        pickle.loads(marked)
     assert not OWNED.exists()
 
 
