@@ -129,6 +129,7 @@ def test_keys_of_other_kinds(client, repository, kind):
 
 
 # Roles below targets: (above, role, its paths, whether nobody is asked after it), and who is asked for "a/b.zip".
+TWO = (("targets", "A", "*/*", False), ("targets", "B", "*/*", False))
 TREES = {
     "one": ([("targets", "A", "*/*", False)], "A"),
     "in their order": ([("targets", "A", "*/*", False), ("targets", "B", "a/*", False)], "A B"),
@@ -142,8 +143,7 @@ TREES = {
         "A C",
     ),
     "not below a terminating one either": (
-        [("targets", "A", "*/*", False), ("targets", "B", "*/*", False), ("A", "C", "*/*", True)]
-        + [("A", "D", "*/*", False)],
+        [*TWO, ("A", "C", "*/*", True), ("A", "D", "*/*", False)],
         "A C",
     ),
     "paths that do not match": (
@@ -156,8 +156,7 @@ TREES = {
         "A B",
     ),
     "two ways to one": (
-        [("targets", "A", "*/*", False), ("targets", "B", "*/*", False)]
-        + [("A", "C", "*/*", False), ("B", "C", "*/*", False)],
+        [*TWO, ("A", "C", "*/*", False), ("B", "C", "*/*", False)],
         "A C B",
     ),
 }

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import bz2
 import hashlib
-import json
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import seeds
@@ -157,7 +157,7 @@ def download() -> Target:
 
     def opened(data: bytes) -> bytes:
         rest = data[form.HEADER.size :]
-        count, lanes, segments, directory, planned, matched = body.SIZES.unpack_from(rest)
+        count, lanes, segments, _, planned, matched = body.SIZES.unpack_from(rest)
         at = body.SIZES.size
         plan, inner = unframed(rest[at : at + planned]), unframed(rest[at + planned : at + planned + matched])
         sizes = struct.pack("<BHHII", data[4], count, lanes, segments, len(content))
@@ -273,98 +273,36 @@ def indexer(name: str, make: Callable[[], bytes]) -> Callable[[], Target]:
 
 
 def trusted() -> Target:
-    """A repository in memory: one file of it is other bytes; signed anew (1), or as they are (0).
-
-    Whoever has a line's key, or all of them, still signs nothing that does more than be refused.
-    """
-    from securesystemslib.formats import encode_canonical
-    from sites import Memory, Site, later
-    from tuf.api.metadata import Metadata, MetaFile, TargetFile
+    """A repository of which one file is other bytes: as they are (0), or signed by who may sign them (1)."""
+    from forger import Forger
 
     from haversack.base.errors import EnvironmentFault
-    from haversack.deliver.trusted import Missing
-    from haversack.tools.trust import keys
 
-    site = Site.create(scratch())
-    site.publish("1.0.0")
-    held = keys.read(site.keys)
-    plain = {path.relative_to(site.root).as_posix(): path.read_bytes() for path in site.root.rglob("*.json")}
-    versions = sorted(plain, key=lambda path: path.rpartition("/")[2].partition(".")[0].zfill(9))
-    places = {path.rpartition("/")[2].split(".")[-2]: path for path in versions if path.startswith("metadata/")}
-    places |= {"release": next(path for path in plain if path.startswith("targets/")), "root": "metadata/2.root.json"}
-    names = sorted(places)
-    cache = scratch()
-
-    def signed(role: str, data: bytes) -> bytes:
-        """Return data signed by a role's keys, if they are JSON at all."""
-        try:
-            content = encode_canonical(json.loads(data)).encode()
-        except Exception:  # noqa: BLE001 - whatever is wrong with them, they go as they are
-            return data
-        signers = [one.signer for kind in (("root-1", "root-2") if role == "root" else (role,)) for one in held.of(kind)]
-        signatures = [signer.sign(content) for signer in signers]
-        told = [{"keyid": one.keyid, "sig": one.signature} for one in signatures]
-        return json.dumps({"signatures": told}).encode()[:-1] + b',"signed":' + data + b"}"
-
-    def again(files: dict[str, bytes], role: str) -> None:
-        """Let the metadata above a role name its bytes, and sign that."""
-        if role == "release":
-            line = Metadata.from_bytes(files[places["digits"]])
-            file = TargetFile.from_data("digits/1.0.0.json", files[places[role]], ["sha256"])
-            file.unrecognized_fields["custom"] = {"sequence": 1}
-            line.signed.targets = {"digits/1.0.0.json": file}
-            files[f"targets/{file.get_prefixed_paths()[0]}"] = files[places[role]]
-            line.sign(held.of("digits")[0].signer)
-            files[places["digits"]] = line.to_bytes()
-            role = "digits"
-        if role in ("digits", "targets"):
-            above = Metadata.from_bytes(files[places["snapshot"]])
-            version = above.signed.meta[f"{role}.json"].version
-            above.signed.meta[f"{role}.json"] = MetaFile.from_data(version, files[places[role]], ["sha256"])
-            above.sign(held.of("snapshot")[0].signer)
-            files[places["snapshot"]] = above.to_bytes()
-            role = "snapshot"
-        if role == "snapshot":
-            above = Metadata.from_bytes(files[places["timestamp"]])
-            version = above.signed.snapshot_meta.version
-            above.signed.snapshot_meta = MetaFile.from_data(version, files[places["snapshot"]], ["sha256"])
-            above.sign(held.of("timestamp")[0].signer)
-            files[places["timestamp"]] = above.to_bytes()
+    forger, cache = Forger(scratch()), scratch()
 
     def read(data: bytes) -> None:
-        role = names[data[1] % len(names)] if len(data) > 1 else "root"
-        files = dict(plain)
-        files[places[role]] = data[2:]
-        if data[:1] == b"\1":
-            files[places[role]] = data[2:] if role == "release" else signed(role, data[2:])
-            again(files, role)
-
-        def fetch(path: str) -> Iterator[bytes]:
-            if path not in files:
-                raise Missing("there is no such file", where=path)
-            yield files[path]
-
+        role = forger.roles[data[1] % len(forger.roles)] if len(data) > 1 else "root"
+        honest = data[:1] == b"\1"
+        given = forger.signed(role, data[2:]) if honest else data[2:]
         shutil.rmtree(cache, ignore_errors=True)
-        device = replace(later(site.device(memory=Memory()), fetch=fetch), cache=cache)
+        device = forger.device(forger.files(role, given, follow=honest), cache)
         assert device.release("digits").line == "digits"
 
     good = []
-    for number, name in enumerate(names):
-        data = plain.get(places[name], (site.keys / "1.root.json").read_bytes())
-        content = data if name == "release" else json.dumps(json.loads(data)["signed"]).encode()
-        if name == "root":
-            content = content.replace(b'"version": 1', b'"version": 2')
-            data = signed(name, content)
-        good += [bytes([0, number]) + data, bytes([1, number]) + content]
+    for number, role in enumerate(forger.roles):
+        content = forger.content(role)
+        good += [bytes([1, number]) + content]
+        good += [bytes([0, number]) + forger.plain.get(forger.places[role], forger.signed(role, content))]
     return Target(good, read, (EnvironmentFault,))
 
 
 def state() -> Target:
-    """What a device keeps: floor, pointer, quarantine, settings, speeds, what tuning found, its keys and a wrapped one."""
+    """What a device keeps: floor, pointer, quarantine, settings, speeds, what tuning found, keys, a wrapped one."""
     from haversack.base.errors import UsageError
     from haversack.deliver import bandwidth, settings
     from haversack.deliver.floor import Floor, Lowest
     from haversack.deliver.slots import CURRENT, QUARANTINE, Bad, Installed, Pointer, Quarantine, Slots
+    from haversack.flow.device_state import LineState
     from haversack.run import tuning
     from haversack.tools.trust import canonical, wrap
 
@@ -378,9 +316,15 @@ def state() -> Target:
         return name, canonical.dumps(record)
 
     kinds: list[tuple[tuple[str, bytes], Callable[[], object]]] = [
-        (at("floor.json", Lowest(sequences={"digits": 3}, time=1.5)), Floor(home / "floor.json").time),
+        (
+            at("floor.json", Lowest(sequences={"digits": 3}, time=1.5)),
+            lambda: datetime.fromtimestamp(Floor(home / "floor.json").time(), UTC),
+        ),
         (at(CURRENT, Pointer(current=Installed("a", "1.0.0", 1, "litert"))), Slots(home).pointer),
-        (at(QUARANTINE, Quarantine(releases=(Bad(1, "1.0.0", "x", 1.5),))), Slots(home).quarantined),
+        (
+            at(QUARANTINE, Quarantine(releases=(Bad(1, "1.0.0", "x", 1.5),))),
+            lambda: LineState("digits", Pointer(), Slots(home).quarantined(), 1, 0).lines(),
+        ),
         (at("client.json", settings.Settings(repository="https://x")), lambda: settings.read(home / "client.json")),
         (at("speeds.json", past), lambda: bandwidth.read(home / "speeds.json").rate()),
         (at(tuning.FILE, tuning.Memory()), lambda: tuning._read(home)),

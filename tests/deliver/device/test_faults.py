@@ -131,7 +131,7 @@ def test_a_small_disk(memory, shop, tmp_path):
 
 
 def with_room(memory, disk, blocks):
-    """Return what is in use after an update with so many free blocks; and see that the next one, with room, installs."""
+    """Return what is in use after an update with so many free blocks; the next one, with room, installs."""
     shutil.rmtree(disk / "home", ignore_errors=True)
     copied(memory / "before", disk / "home")
     filler = disk / "filler"

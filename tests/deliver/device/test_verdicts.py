@@ -88,6 +88,7 @@ def test_what_is_no_answer_is_a_fault_of_the_model(one, said):
         (["y", "wrong"], Fault("y", "wrong")),
         (["y"], None),
         (["y", "wrong", "more"], None),
+        (["\x1b[2Jy", "a\nb\x07"], Fault("\\x1b[2Jy", "a\\nb\\x07")),  # words that would move a terminal's cursor
         (["y", 3], None),
         ({"where": "y"}, None),
         ("yw", None),  # two letters are no pair
