@@ -40,10 +40,10 @@ TARGETS = ("litert", "executorch", "onnxruntime")
 LIMITS = Demands(call_seconds=60.0, cpu_seconds=3600, start_seconds=300.0).limits(1 << 20)
 HEAD = ("file", "spoiled", "variants", "child died", "refused", "wrong answers", "passed", "of these wrong elsewhere")
 WORDS = f"""The keyword network in integers, packed by the part `networks`, as a bundle; the golden vectors of the
-bundle are asked in a child, as before an installation. Truncated: cut at any byte. Flipped: one to eight bytes changed.
-A file that passes is asked {OTHERS} inputs more, and held against what the whole file answers: «wrong elsewhere» is what
-golden vectors do not show, and what the sha256 in the signed release stops before. No device gets here with such a file:
-sizes and digests come first. One process asked of all of these, and lived."""
+bundle are asked in a child, as before an installation. Truncated: cut at any byte. Flipped: one to eight bytes
+changed. A file that passes is asked {OTHERS} inputs more, and held against what the whole file answers: «wrong
+elsewhere» is what golden vectors do not show, and what the sha256 in the signed release stops before. No device gets
+here with such a file: sizes and digests come first. One process asked of all of these, and lived."""
 INDEXED = """The indexers of the same files, and of a small .gguf and .safetensors, in the process itself: publishers
 and `delta make` read files with them. Either they return tensors inside the file, or they refuse it."""
 
