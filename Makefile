@@ -44,6 +44,11 @@ demo: $(STAMP) ## train a small digit classifier, pack it under budgets, ship it
 test: lint $(NATIVE) ## the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations=40 --durations-min=4
 
+.PHONY: fuzz
+fuzz: $(STAMP) $(NATIVE) ## fuzz every reader of strangers' bytes for SECONDS=600 each; what was reached is kept in build/fuzz
+	HAVERSACK_FUZZ_SECONDS=$(or $(SECONDS),600) HAVERSACK_FUZZ_CORPUS=build/fuzz \
+	$(BIN)/python -m pytest -o timeout=0 -n $(JOBS) tests/fuzz -k do_more_than_be_refused
+
 .PHONY: lint
 lint: $(STAMP) ## style, format and types
 	$(BIN)/ruff check

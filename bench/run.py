@@ -22,6 +22,7 @@ import minilm
 import resolving
 import running
 import sixteen_bits
+import spoiled
 import spreading
 import table
 from accounting import ROOT, Packed, Row, Table
@@ -161,6 +162,7 @@ TABLES: dict[str, Callable[[], list[Table]]] = {
     "sixteen_bits": sixteen_bits.tables,
     "running": running.tables,
     "deltas": deltas.tables,
+    "spoiled": spoiled.tables,
 }
 PARTS = (*MAKERS, *TABLES)
 

@@ -24,6 +24,7 @@ def test_a_blob_lies_under_its_digest():
     [
         ("AB" * 32, 1, "plain"),
         (SHA, -1, "plain"),
+        (SHA, 10**400, "plain"),  # no float holds it, and a forecast of seconds is one
         (SHA, 1, "hvd1"),
         (SHA, 1, "bsdiff", "short"),
         (SHA, 1, "plain", OTHER),
@@ -40,6 +41,7 @@ def test_what_no_blob_is(blob):
     [
         {"name": "../litert.tflite"},
         {"bytes": -1},
+        {"bytes": (1 << 40) + 1},
         {"sha256": "x"},
         {"blobs": ()},
         {"blobs": (DELTA,)},
@@ -58,6 +60,7 @@ def test_files_that_cannot_be_fetched(changed):
         {"line": "a/b"},
         {"version": "1"},
         {"sequence": 0},
+        {"sequence": 1 << 53},
         {"files": (MANIFEST, MODEL)},
         {"files": (MODEL,)},
         {"files": (MODEL, MODEL, MANIFEST)},

@@ -12,9 +12,11 @@ import sys
 
 import pytest
 
+from haversack import cli
+from haversack.base.errors import Refused
 from haversack.base.progress import Event
 from haversack.cli import terminal
-from haversack.cli.terminal import _Left, _Plain, clock, display, results, say, say_json
+from haversack.cli.terminal import _Left, _Plain, clock, display, plain, results, say, say_json
 
 DURATIONS = [
     (0, "0 s"),
@@ -29,6 +31,15 @@ DURATIONS = [
 @pytest.mark.parametrize("seconds, words", DURATIONS)
 def test_durations(seconds, words):
     assert clock(seconds) == words
+
+
+def test_what_strangers_say_moves_no_cursor(capsys):
+    """The reason in a server's status line, the words of a child: they may hold a terminal's commands."""
+    assert plain("a line\nanother: ü × …") == "a line\nanother: ü × …"
+    assert plain("\x1b[2J\x9b\r\x07\u202e\x00\ud800") == r"\x1b[2J\x9b\r\x07\u202e\x00\ud800"
+
+    assert cli._failed(Refused("\x1b[2J", where="here"), ()) == 7
+    assert capsys.readouterr().err == "haversack: here: \\x1b[2J\n"
 
 
 @pytest.fixture

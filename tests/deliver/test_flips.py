@@ -37,9 +37,8 @@ def test_a_flipped_bit_in_metadata_is_refused(published, name):
     rotate(published.repository, "root-1")
     data = (published.root / "metadata" / name).read_bytes()
     assert outcome(published, "", b"") == "1.1.0"
-    step = 1 if len(data) < 1000 else 2
     taken = 0
-    for place in range(0, len(data), step):
+    for place in range(len(data)):
         changed = bytearray(data)
         changed[place] ^= 1 << (place * 5 + 1) % 8
         if outcome(published, f"metadata/{name}", bytes(changed)) != "Refused":

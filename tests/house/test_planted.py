@@ -30,6 +30,8 @@ SIXTY_LINES = function("\n".join(f"    value_{n} = {n}" for n in range(58)))
 SLOW = "\nimport time\nend = time.process_time() + {}\nwhile time.process_time() < end:\n    pass\n"
 PART = f'{DOC}\n\nclass Part:\n    """Short."""\n'
 
+THREATS = "## Threats, and the tests that prove what is said\n\n| threat | test |\n|---|---|\n| {} | {} |\n"
+
 PLANTS = {
     "a stage imports a stage": Plant(
         "layers.check_layers",
@@ -250,6 +252,16 @@ PLANTS = {
         "strictness.check_tests_assert",
         {"tests/test_idle.py": "def test_idle():\n    assert True\n"},
         "asserts nothing",
+    ),
+    "a threat whose proof is not there": Plant(
+        "proofs.check_proofs",
+        {"docs/security.md": THREATS.format("a lie", "`tests/test_words.py::test_nothing`")},
+        "there is no test test_nothing in tests/test_words.py",
+    ),
+    "a threat without a proof": Plant(
+        "proofs.check_proofs",
+        {"docs/security.md": THREATS.format("a lie", "somebody looked")},
+        "no test proves \u00aba lie\u00bb",
     ),
     "too few tests": Plant(
         "strictness.check_test_lines", {f"{SRC}/load/bulk.py": DOC + "X = 1\n" * 300}, "(needed: 1.2)"

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from haversack.base.bundle import LINE, MANIFEST, MOST_FILES, NAME, SHA256, VERSION
+from haversack.base.bundle import LARGEST, LINE, MANIFEST, MOST_FILES, NAME, SHA256, VERSION
 
 FORMAT = 1
 LARGEST_RELEASE = 1 << 22
 """Bytes of a release file that is read at all."""
 MOST_DELTAS = 8
+_LARGEST_BLOB = 2 * LARGEST
+"""Bytes: an encrypted file is larger than the file."""
+HIGHEST = (1 << 53) - 1
+"""Sequence that is counted to: larger numbers are not the same in every reader of JSON."""
 Form = Literal["plain", "download", "hvd1", "bsdiff"]
 """How a blob holds a file: as it is, in the download form (docs/spec/download.md), or as a delta from another file."""
 DELTAS = frozenset({"hvd1", "bsdiff"})
@@ -38,7 +42,7 @@ class Blob:
         Raises:
             ValueError: no digest, no size, or a base where there should be none, or none where there should be one.
         """
-        if not SHA256.fullmatch(self.sha256) or self.bytes < 0:
+        if not SHA256.fullmatch(self.sha256) or not 0 <= self.bytes <= _LARGEST_BLOB:
             raise ValueError("a blob without size and sha256")
         if (self.form in DELTAS) != bool(SHA256.fullmatch(self.base)) or (self.base and self.form not in DELTAS):
             raise ValueError(f"a blob of form {self.form} with the base {self.base[:80]!r}")
@@ -71,7 +75,7 @@ class ReleaseFile:
         Raises:
             ValueError: no name, size or digest, or its first blob is a delta, or there are too many.
         """
-        if not NAME.fullmatch(self.name) or self.bytes < 0 or not SHA256.fullmatch(self.sha256):
+        if not NAME.fullmatch(self.name) or not 0 <= self.bytes <= LARGEST or not SHA256.fullmatch(self.sha256):
             raise ValueError(f"{self.name[:80]!r} is no file with size and sha256")
         forms = [blob.form in DELTAS for blob in self.blobs]
         if not forms or forms[0] or not all(forms[1:]) or len(forms) > 1 + MOST_DELTAS:
@@ -118,7 +122,7 @@ class Release:
             ValueError: no line, version or sequence, files out of order or not unique, too many, or no manifest.
         """
         names = [file.name for file in self.files]
-        if not LINE.fullmatch(self.line) or not VERSION.fullmatch(self.version) or self.sequence < 1:
+        if not LINE.fullmatch(self.line) or not VERSION.fullmatch(self.version) or not 1 <= self.sequence <= HIGHEST:
             raise ValueError(f"{self.line[:80]!r} {self.version[:80]!r} ({self.sequence}) names no release")
         if names != sorted(set(names)) or len(names) > MOST_FILES + 1 or MANIFEST not in names:
             raise ValueError("its files are not ordered by name, each once, with a manifest among them")

@@ -137,10 +137,10 @@ def _run(words: list[str]) -> int:
 
 def _failed(error: HaversackError, words: Sequence[str]) -> int:
     """Tell an error on standard error and, where JSON was asked for, as an object on standard output too."""
-    sys.stderr.write(f"haversack: {error}\n")
-    if "--json" in words:
-        from haversack.cli.terminal import say_json
+    from haversack.cli.terminal import plain, say_json
 
+    sys.stderr.write(plain(f"haversack: {error}\n"))
+    if "--json" in words:
         say_json({"error": error.data(), "exit_code": error.exit_code})
     return error.exit_code
 

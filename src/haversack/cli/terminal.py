@@ -46,6 +46,11 @@ def results(*, as_json: bool) -> Iterator[None]:
         os.close(kept)
 
 
+def plain(text: str) -> str:
+    """Return text that only prints: what a server, a model or a file says of itself may hold a terminal's commands."""
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+
+
 def say_json(data: Any) -> None:  # noqa: ANN401 - JSON-able data
     """Print one JSON document."""
     say(json.dumps(data, indent=2, allow_nan=False, default=str))
@@ -138,7 +143,9 @@ class _Plain:
         count = f" {event.done}/{event.total}" if event.total else ""
         reused = " (as before)" if event.kind == "reused" else ""
         left = f"  [{words}]" if words else ""
-        sys.stderr.write(f"{now - self.left.started:7.1f} s  {event.stage:<8} {event.text}{count}{reused}{left}\n")
+        sys.stderr.write(
+            f"{now - self.left.started:7.1f} s  {event.stage:<8} {plain(event.text)}{count}{reused}{left}\n"
+        )
 
 
 class _Live:

@@ -13,6 +13,8 @@ from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 
 _LARGEST = 1 << 20
+LATEST = 253_402_300_800.0
+"""The year 10000, in seconds since the epoch: no calendar goes on."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,15 @@ class Lowest:
     format: int = 1
     sequences: Mapping[str, int] = field(default_factory=dict, hash=False)
     time: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a time that no calendar has.
+
+        Raises:
+            ValueError: it is before 1970, or after the year 9999.
+        """
+        if not 0 <= self.time < LATEST:
+            raise ValueError(f"{self.time:g} is no time")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from haversack.base.errors import EnvironmentFault, Fault, Refused
+from haversack.tools.trust import canonical
 from haversack.tools.worker.again import ready, twice
 from haversack.tools.worker.faults import WorkerCrashed, WorkerError, WorkerFault, WorkerTimeout
 from haversack.tools.worker.process import Limits, Worker
@@ -16,7 +17,7 @@ ENTRY = "haversack.deliver.trial:methods"
 GREETING = "hello"
 """What a worker is asked first, before it knows of any model."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-_NOTHING_TOLD, _MOST_TOLD = -1.0, 1e15
+_NOTHING_TOLD, _MOST_TOLD, _LONGEST = -1.0, 1e15, 2000
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,10 @@ def tried(trial: Trial, last: Trial | None = None, demands: Demands = _DEMANDS, 
     except WorkerError as error:
         if error.method == GREETING or error.type.endswith((".MissingExtra", ".EnvironmentFault")):
             raise EnvironmentFault(error.text or error.type, where=trial.target) from error
-        return Verdict((Fault(trial.main.name, error.text or error.type),))
+        return Verdict((_shown(trial.main.name, error.text or error.type),))
     except (WorkerCrashed, WorkerTimeout) as error:
-        return Verdict((Fault(trial.main.name, error.cause), *error.faults))
+        told = tuple(_shown(fault.where, fault.cause) for fault in error.faults)
+        return Verdict((_shown(trial.main.name, error.cause), *told))
     if not verdict.well or last is None or not demands.slowest:
         return verdict
     return _compared(verdict, trial, last, demands, child)
@@ -200,7 +202,12 @@ def _number(told: Mapping[str, Any], name: str) -> float:
     return float(value) if isinstance(value, int | float) and abs(value) <= _MOST_TOLD else _NOTHING_TOLD
 
 
+def _shown(where: str, cause: str) -> Fault:
+    """Return a fault as a terminal may show it: what a child says may be what a model says."""
+    return Fault(canonical.shown(where), canonical.shown(cause, _LONGEST))
+
+
 def _fault(told: object) -> Fault:
     if isinstance(told, list) and len(told) == 2 and all(isinstance(each, str) for each in told):
-        return Fault(*told)
+        return _shown(*told)
     return Fault("", "the child tells a fault without place and cause")

@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 
 from haversack.base.errors import EnvironmentFault
 from haversack.deliver import locking
+from haversack.deliver.floor import LATEST
 from haversack.deliver.store import Store
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
@@ -70,6 +71,15 @@ class Bad:
     version: str
     reason: str
     time: float
+
+    def __post_init__(self) -> None:
+        """Refuse a time that no calendar has.
+
+        Raises:
+            ValueError: it is before 1970, or after the year 9999.
+        """
+        if not 0 <= self.time < LATEST:
+            raise ValueError(f"{self.time:g} is no time")
 
 
 @dataclass(frozen=True)

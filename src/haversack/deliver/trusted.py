@@ -183,15 +183,23 @@ class Trusted:
             with atomic.told(self.cache, "keep metadata", "choose another --home"):
                 yield
         except exceptions.ExpiredMetadataError as error:
-            raise Expired(f"the repository's metadata expired: {error}", where=where, next_step=step) from error
+            raise Expired(
+                f"the repository's metadata expired: {canonical.shown(str(error))}", where=where, next_step=step
+            ) from error
         except exceptions.DownloadLengthMismatchError as error:
-            raise Refused(f"more bytes came than there should be: {error}", where=where) from error
+            raise Refused(
+                f"more bytes came than there should be: {canonical.shown(str(error))}", where=where
+            ) from error
         except exceptions.DownloadError as error:
-            raise EnvironmentFault(f"the repository cannot be read: {error}", where=where, next_step=step) from error
+            raise EnvironmentFault(
+                f"the repository cannot be read: {canonical.shown(str(error))}", where=where, next_step=step
+            ) from error
         except (exceptions.RepositoryError, ValueError) as error:
             if not self.floor.time():  # nothing of it was ever believed
                 step = "the repository is another publisher's, or --root is: compare it with KEYS/1.root.json"
-            raise Refused(f"it is not what its publisher signed: {error}", where=where, next_step=step) from error
+            raise Refused(
+                f"it is not what its publisher signed: {canonical.shown(str(error))}", where=where, next_step=step
+            ) from error
 
 
 def _verified(updater: Updater) -> TrustedMetadataSet:

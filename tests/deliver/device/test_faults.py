@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from shop import Shop, copied
+from shop import Shop, copied, tried_here
 
 from haversack.base.errors import EnvironmentFault
 from haversack.flow.client import Client
@@ -114,7 +114,7 @@ def test_a_disk_that_is_full_from_every_call_on(shim, memory, shop, environment)
 
 
 def test_a_small_disk(memory, shop, tmp_path):
-    """A real file system that has no room for the update."""
+    """A real file system that has ever more room for the update, until it has enough."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
@@ -122,19 +122,33 @@ def test_a_small_disk(memory, shop, tmp_path):
     if done.returncode:
         pytest.skip(f"this machine lets nobody mount: {done.stderr.strip()}")
     try:
-        copied(memory / "before", disk / "home")
-        filler = disk / "filler"
-        free = os.statvfs(disk)
-        filler.write_bytes(bytes((free.f_bavail - 1) * free.f_frsize))
-        client = Client(disk / "home")
-        with pytest.raises(EnvironmentFault):
-            client.update("digits")
-        with client.open("digits", follow=False) as model:
-            assert model.version == "1.1.0"
-        filler.unlink()
-        assert client.update("digits").installed.version == "1.2.0"
+        ends = [with_room(memory, disk, blocks) for blocks in (1, 3, 6, 9, 12, 15, 18)]
+        assert ends[0] == "1.1.0"
+        assert ends == sorted(ends)
+        assert ends[-1] == "1.2.0"
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def with_room(memory, disk, blocks):
+    """Return what is in use after an update with so many free blocks; the next one, with room, installs."""
+    shutil.rmtree(disk / "home", ignore_errors=True)
+    copied(memory / "before", disk / "home")
+    filler = disk / "filler"
+    free = os.statvfs(disk)
+    filler.write_bytes(bytes((free.f_bavail - blocks) * free.f_frsize))
+    client = Client(disk / "home", test=tried_here)
+    try:
+        client.update("digits")
+    except EnvironmentFault as error:
+        assert "disk" in str(error) or "bytes" in str(error), error
+    with client.open("digits", follow=False) as model:
+        found = model.version
+    filler.unlink()
+    assert client.update("digits").installed.version == "1.2.0"
+    with client.open("digits", follow=False) as model:
+        assert model.version == "1.2.0"
+    return found
 
 
 def test_two_processes_update_one_home(memory, shop, environment):

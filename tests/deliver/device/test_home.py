@@ -348,6 +348,20 @@ def test_a_folder_is_no_small_file_of_a_site(tmp_path, quick):
         Site.of(tmp_path, quick).small("metadata", 10)
 
 
+@pytest.mark.parametrize("time", [b"-1.0", b"1e+300", b"253402300800.0"])
+def test_times_that_no_calendar_has_are_refused(tmp_path, time):
+    """They would be an error without a place wherever they are told, and in every later update."""
+    (tmp_path / "floor.json").write_bytes(b'{"format":1,"sequences":{},"time":' + time + b"}\n")
+    with pytest.raises(Refused) as caught:
+        Floor(tmp_path / "floor.json").time()
+    assert "is no time" in str(caught.value)
+    bad = b'{"reason":"x","sequence":1,"time":' + time + b',"version":"1.0.0"}'
+    (tmp_path / "quarantine.json").write_bytes(b'{"format":1,"releases":[' + bad + b"]}\n")
+    with pytest.raises(Refused) as caught:
+        Slots(tmp_path).quarantined()
+    assert "is no time" in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["client.json", "floor.json"])
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b"{}", b'{"format":2}\n', b"\xff", b"{" * 99, b"1" * (1 << 21)])
 def test_spoiled_records_of_a_home_are_refused(tmp_path, name, data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -120,8 +121,9 @@ def test_rolling_back(shop, client):
         ({"data": b"\x08\x0a" + bytes(5000)}, "onnxruntime.onnx"),
         ({"data": model(float("nan"))}, "NaN"),
         ({"golden": outputs(2.0)[:, : WIDTH - 1]}, "instead of"),
+        ({"golden": outputs(math.inf)}, "1 of its 400 values are NaN or infinite, and prove nothing"),
     ],
-    ids=["wrong answers", "no model", "NaN", "shape"],
+    ids=["wrong answers", "no model", "NaN", "shape", "golden of no numbers"],
 )
 def test_a_bad_release_is_quarantined_and_the_old_one_stays(shop, careful, bad, cause):
     careful.update("digits")

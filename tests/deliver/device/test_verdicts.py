@@ -88,6 +88,7 @@ def test_what_is_no_answer_is_a_fault_of_the_model(one, said):
         (["y", "wrong"], Fault("y", "wrong")),
         (["y"], None),
         (["y", "wrong", "more"], None),
+        (["\x1b[2Jy", "a\nb\x07"], Fault("\\x1b[2Jy", "a\\nb\\x07")),  # words that would move a terminal's cursor
         (["y", 3], None),
         ({"where": "y"}, None),
         ("yw", None),  # two letters are no pair
@@ -225,8 +226,12 @@ def test_integers_that_float_does_not_tell_apart_are_not_equal(wanted, found):
         (np.float32([1]), np.float16([1]), "float16 [1] instead of float32 [1]"),
         (np.int8([1]), np.uint8([1]), "uint8 [1] instead of int8 [1]"),
         ([1.0, 2.0], [np.nan, 2.0], "1 of 2 values are NaN or infinite"),
-        ([1.0, np.inf], [1.0, -np.inf], "1 of 2 values are NaN or infinite"),
-        ([np.inf], [np.nan], "1 of 1 values are NaN or infinite"),
+        ([1.0, 2.0], [np.nan, -np.inf], "2 of 2 values are NaN or infinite"),
+        # A golden output that is no number would let any finite one pass; not even the same bits prove anything.
+        ([1.0, np.inf], [1.0, 7.0], "1 of 2 golden values are NaN or infinite, and prove nothing"),
+        ([1.0, np.inf], [1.0, np.inf], "1 of 2 golden values are NaN or infinite, and prove nothing"),
+        ([np.nan], [np.nan], "1 of 1 golden values are NaN or infinite, and prove nothing"),
+        ([complex(0, np.nan)], [1j], "1 of 1 golden values are NaN or infinite, and prove nothing"),
     ],
 )
 def test_what_differs_in_form_or_is_no_number(wanted, found, cause):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 
 import numpy as np
@@ -120,6 +121,20 @@ def test_members_that_share_their_bytes_are_a_bomb():
     many += (len(entry) * 50).to_bytes(4, "little") + start.to_bytes(4, "little") + b"\0\0"
     with pytest.raises((Refused, ValueError), match=r"unpacks to 4\d{5} bytes|no zip archive"):
         arrays(many, where="x")
+
+
+@pytest.mark.parametrize("place", [1 << 62, 1 << 63, (1 << 64) - 1])
+def test_a_member_far_outside_is_refused(place):
+    """A place of 64 bits, as large archives have them: more than a stream can seek to."""
+    data = bytearray(zipped(("x.npy", b"abc")))
+    start = data.index(b"PK\x01\x02")
+    struct.pack_into("<H", data, start + 30, 12)
+    struct.pack_into("<I", data, start + 42, 0xFFFFFFFF)
+    data[start + 46 + 5 : start + 46 + 5] = struct.pack("<HHQ", 1, 8, place)
+    end = data.index(b"PK\x05\x06")
+    struct.pack_into("<I", data, end + 12, end - start)
+    with pytest.raises(ValueError, match="no zip archive"):
+        arrays(bytes(data), where="x")
 
 
 WHOLE = saved(x=ONE, y=ONE.astype(np.int8))

@@ -194,6 +194,27 @@ def blob_of(graph, constants=b""):
     return head.ljust(32, b"\0") + graph + constants
 
 
+def test_graphs_that_share_their_bytes_are_not_read_without_end():
+    """Three hundred delegates, each with a head of its own and all with one graph: small, and slow to read again."""
+    count = 300
+    graph = graph_of([inner(0)] * 3000, [(0, 0, "")])
+    heads = b"".join(
+        b"\0\0\0\0XH00" + struct.pack("<HIIIQ", 30, 32 * (count - index), len(graph), 0, 0).ljust(24, b"\0")
+        for index in range(count)
+    )
+    plan = {0: "forward", 2: [], 7: [{1: {0: scalar("b", 1), 1: scalar("I", each)}} for each in range(count)]}
+
+    def written(at):
+        return buffer(
+            {1: [plan], 4: [{0: scalar("Q", at + 32 * each), 1: scalar("Q", 1 << 30)} for each in range(count)]},
+            b"ET12",
+        )
+
+    data = written(len(written(0))) + heads + graph
+    with pytest.raises(Refused, match="read without end"):
+        pte.index(data)
+
+
 def inner(number, kind=3, shape=()):
     return {0: scalar("B", 1), 1: {0: scalar("h", kind), 2: vector("I", shape), 3: scalar("I", number)}}
 

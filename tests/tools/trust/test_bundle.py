@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -18,13 +19,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from haversack.base.bundle import MANIFEST, BundleFile
+from haversack.base.bundle import MANIFEST, MODELS, BundleFile
 from haversack.base.errors import EnvironmentFault, Refused, UsageError
 from haversack.base.graph import TensorSpec
 from haversack.base.model import Port
 from haversack.tools.trust import bundle
 from haversack.tools.trust.bundle import open_bundle
 from haversack.tools.trust.canonical import dumps
+from haversack.tools.trust.content import MARKS, ends
 
 AGAIN = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
@@ -284,13 +286,44 @@ def test_a_pickle_under_any_ending_is_refused(written, retold, name, protocol):
     assert not OWNED.exists()
 
 
-def test_a_pickle_in_golden_vectors_is_refused(written, retold):
-    import io
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("ending", sorted(MODELS - {"onnx"}))
+def test_a_pickle_in_the_place_of_any_model_is_refused(ending, protocol):
+    """Also one that was put behind the mark of the format: then it is no pickle any more."""
+    data = pickle.dumps(Evil(), protocol)
+    file = BundleFile(f"model.{ending}", "model", len(data), "0" * 64, "some")
+    assert [str(one) for one in ends(file, data[:16], data[-16:])] == [
+        f"model.{ending}: it does not begin as a .{ending} does"
+    ]
+    at, mark = MARKS[ending]
+    marked = data[:at] + mark + data[at + len(mark) :]
+    assert ends(file, marked[:16], marked[-16:]) == []
+    with pytest.raises(Exception, match=r"."):
+        pickle.loads(marked)
+    assert not OWNED.exists()
 
+
+def npz(**arrays):
     stream = io.BytesIO()
-    np.savez(stream, **{"0|input|x": np.array([Evil()], dtype=object)})
-    folder = written(retold("litert.golden.npz", stream.getvalue()))
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+def test_a_pickle_in_golden_vectors_is_refused(written, retold):
+    folder = written(retold("litert.golden.npz", npz(**{"0|input|x": np.array([Evil()], dtype=object)})))
     assert any("holds a pickle" in one for one in told(folder))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_golden_outputs_that_are_no_numbers_are_refused(written, retold, value, kind):
+    """Against them any answer would do; inputs may be infinite, as masks are."""
+    x = np.full((1, 4), value, kind)
+    folder = written(retold("litert.golden.npz", npz(**{"0|input|x": x, "0|output|y": np.ones((1, 2), kind)})))
+    assert open_bundle(folder).manifest.name == "digits"
+    y = np.array([[1, value]], kind)
+    folder = written(retold("litert.golden.npz", npz(**{"0|input|x": x, "0|output|y": y})), name="spoiled")
+    assert told(folder) == ["litert.golden.npz: 0|output|y: 1 of its 2 values are NaN or infinite, and prove nothing"]
 
 
 @pytest.mark.parametrize(

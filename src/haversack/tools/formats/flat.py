@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 _LARGEST = 1 << 31
 _OVERLAP = 8
-"""How many times its own size a buffer may be read: parts that overlap could be read without end."""
+"""How many times its own size a file may be read: parts that overlap could be read without end."""
 
 
 class Spoiled(ValueError):
@@ -25,12 +25,12 @@ class Table:
     Attributes:
         data: the whole buffer.
         at: position of the table.
-        spent: how many bytes of vectors were read, one number for all tables of a buffer.
+        budget: bytes of vectors that may yet be read, one number for all tables of a file.
     """
 
     data: memoryview
     at: int
-    spent: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
+    budget: list[int] = field(repr=False, compare=False)
 
     def _slot(self, slot: int) -> int:
         """Return the position of a slot's value, or 0 where it is absent."""
@@ -52,12 +52,12 @@ class Table:
     def table(self, slot: int) -> Table | None:
         """Return a table, or None where it is absent."""
         at = self._slot(slot)
-        return Table(self.data, _forward(self.data, at), self.spent) if at else None
+        return Table(self.data, _forward(self.data, at), self.budget) if at else None
 
     def tables(self, slot: int) -> tuple[Table, ...]:
         """Return a vector of tables."""
         at, count = self._vector(slot, 4)
-        return tuple(Table(self.data, _forward(self.data, at + 4 * index), self.spent) for index in range(count))
+        return tuple(Table(self.data, _forward(self.data, at + 4 * index), self.budget) for index in range(count))
 
     def span(self, slot: int, size: int) -> tuple[int, int]:
         """Return where the first element of a vector of scalars lies, and how many there are; (0, 0) without one.
@@ -99,14 +99,19 @@ class Table:
         count = int(_read(self.data, "<I", start))
         if start + 4 + count * size > len(self.data):
             raise Spoiled(f"a vector of {count} elements leads out of the file")
-        self.spent[0] += count * size * read
-        if self.spent[0] > _OVERLAP * len(self.data):
+        self.budget[0] -= count * size * read
+        if self.budget[0] < 0:
             raise Spoiled("its parts overlap, so that it would be read without end")
         return start + 4, count
 
 
-def root(data: bytes | memoryview, identifier: bytes) -> Table:
+def root(data: bytes | memoryview, identifier: bytes, budget: list[int] | None = None) -> Table:
     """Return the root table of a buffer.
+
+    Args:
+        data: the buffer.
+        identifier: that it must bear.
+        budget: of the file that the buffer lies in: buffers may overlap as well.
 
     Raises:
         Spoiled: the buffer does not bear the identifier.
@@ -114,7 +119,7 @@ def root(data: bytes | memoryview, identifier: bytes) -> Table:
     view = memoryview(data)
     if bytes(view[4:8]) != identifier:
         raise Spoiled(f"no {identifier.decode()} file: it begins with {bytes(view[4:8])!r}")
-    return Table(view, _forward(view, 0))
+    return Table(view, _forward(view, 0), [_OVERLAP * len(view)] if budget is None else budget)
 
 
 def _forward(data: memoryview, at: int) -> int:

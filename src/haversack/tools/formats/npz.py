@@ -44,7 +44,7 @@ def arrays(data: bytes, *, where: str) -> dict[str, np.ndarray]:
             if size > len(data):
                 raise Refused(f"it unpacks to {size} bytes, and has {len(data)}", where=where)
             content = {member.filename: archive.read(member) for member in members if _stored(member, where)}
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, OverflowError, RuntimeError) as error:
         raise ValueError(f"it is no zip archive: {error}") from error
     if len(content) != len(members):
         raise ValueError("a name stands there twice")

@@ -147,7 +147,7 @@ def _delegate(file: _File, start: int, end: int, name: str) -> Iterator[Stored]:
     at, size, constants = (int.from_bytes(blob[place : place + 4], "little") for place in (10, 14, 18))
     if bytes(blob[at + 4 : at + 8]) != GRAPH:
         return
-    graph = root(blob[at : at + size], GRAPH)
+    graph = root(blob[at : at + size], GRAPH, file.program.budget)
     data: list[Span] = []
     for entry in graph.tables(8):
         offset = entry.integer(0, "Q")

@@ -110,7 +110,7 @@ def _depth(data: bytes) -> int:
     return int(np.cumsum(opened.astype(np.int32) - closed).max(initial=0))
 
 
-def shown(text: str) -> str:
+def shown(text: str, longest: int = _LONGEST) -> str:
     """Return a stranger's words as a terminal may show them: a bounded line, what is no printable character escaped."""
-    kept = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    kept = text if len(text) <= longest else f"{text[:longest]}…"
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in kept)
