@@ -16,6 +16,7 @@ import ablation
 import bits
 import deltas
 import detector
+import finetuning
 import four_bits
 import lite0
 import minilm
@@ -161,6 +162,7 @@ TABLES: dict[str, Callable[[], list[Table]]] = {
     "sixteen_bits": sixteen_bits.tables,
     "running": running.tables,
     "deltas": deltas.tables,
+    "finetune": finetuning.tables,
 }
 PARTS = (*MAKERS, *TABLES)
 
