@@ -16,10 +16,10 @@ GAIN, SHARE = 0.8, 0.25
 """So much of the gain of fine-tuning all layers is to be had, for so much of its delta."""
 HEAD = ("camera", "update", "layers changed", "delta, bytes", "of all layers'", "top1", "gain, pt", "of all layers'")
 WORDS = f"""ResNet-20 packed in int8 for ONNX Runtime (`haversack pack {RELEASE}`), then
-`haversack finetune {JOB} --max-delta {LIMIT} --compare-full`: 3,584 labelled photographs of another camera, 512 held
-back, 2,000 reported that nothing has seen. *All layers* is every layer's integers and biases, trained for as long in the
-same way. Deltas are the real ones of the files, HVD1 or bsdiff4, whichever is smaller. Held to: at least {GAIN:.0%} of
-the gain of all layers with at most {SHARE:.0%} of its bytes, on each camera."""
+`haversack finetune {JOB} --max-delta {LIMIT} --compare-full`: 3,584 labelled photographs of another
+camera, 512 held back, 2,000 reported that nothing has seen. *All layers* is every layer's integers and biases, trained
+for as long in the same way. Deltas are the real ones of the files, HVD1 or bsdiff4, whichever is smaller. Held to: at
+least {GAIN:.0%} of the gain of all layers with at most {SHARE:.0%} of its bytes, on each camera."""
 
 
 def tables() -> list[Table]:

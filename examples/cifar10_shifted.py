@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
+from cifar10 import _photographs, input_names, metric, model, output_names, preprocess  # noqa: F401
 
 from haversack.tools.data.preprocess.pipeline import Pipeline
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from cifar10 import _photographs, input_names, metric, model, output_names, preprocess  # noqa: E402, F401
 
 SHIFTS = {
     "blur": [{"op": "blur", "sigma": 1.0}],

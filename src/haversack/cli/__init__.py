@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(words)
     except KeyboardInterrupt:
         again = ""
-        if words[:1] == ["pack"] and not {"--dry-run", "--help", "-h"} & set(words):
+        if words[:1] in (["pack"], ["finetune"]) and not {"--dry-run", "--help", "-h"} & set(words):
             again = f"; the same command goes on from where it was\n  next: {shlex.join(['haversack', *words])}"
         sys.stderr.write(f"haversack: stopped{again}\n")
         return INTERRUPTED

@@ -21,7 +21,7 @@ from haversack.flow.pack import Outcome
 from haversack.flow.request import Runtimes
 from haversack.flow.search import steps_of
 from haversack.flow.tuning import begun
-from haversack.flow.updating import exit_code, leave
+from haversack.flow.updating import leave
 from haversack.flow.where import measured_on
 from haversack.flow.workshop import Workshop
 from haversack.measure import devices
@@ -92,8 +92,8 @@ def finetune(wish: Wish, sink: Sink = silent) -> Outcome:
         found = learning.update(tuning, ways, limit, course)
         if wish.compare_full:
             found = learning.beside_all(tuning, ways, course, found)
-        record = leave(tuning, found, limit, allow, (str(wish.released), wish.command, _next(wish.out)))
-    return Outcome(record, wish.out / "report.html", time.monotonic() - started, exit_code(record, allow))
+        record, code = leave(tuning, found, limit, allow, (str(wish.released), wish.command, _next(wish.out)))
+    return Outcome(record, wish.out / "report.html", time.monotonic() - started, code)
 
 
 def check(wish: Wish) -> int:

@@ -28,8 +28,9 @@ PROBE = 1
 """Epochs after which it is asked what each layer brings."""
 ROUNDS = 4
 """So often layers are chosen and trained at most: after each, the real delta says what a forecast is worth."""
-ROOM = 0.8
-"""A delta that takes less of its limit leaves room for more layers, if there are any that pay."""
+ROOM, MARGIN = 0.8, 0.95
+"""A delta that takes less of its limit leaves room for more layers, if there are any that pay; and how much of the
+limit forecasts may take."""
 Ways = Mapping[str, tuple[Way, ...]]
 
 
@@ -120,7 +121,7 @@ def update(tuning: Tuning, ways: Ways, limit: int, course: Course) -> Found:
     tell = tuning.steps.shop.tell
     first = tuning.first(smallest.before)
     points, best, kept = [first], None, offers
-    chosen = afforded(kept, limit)
+    chosen = afforded(kept, MARGIN * limit)
     if not chosen and smallest.made.point.bytes > limit:
         raise UsageError(
             f"the smallest update that was found takes {size(smallest.made.point.bytes)}; {size(limit)} are allowed",
@@ -160,7 +161,7 @@ def update(tuning: Tuning, ways: Ways, limit: int, course: Course) -> Found:
 
 def _again(kept: Sequence[Offer], chosen: Sequence[Offer], limit: int, *, fits: bool) -> tuple[Offer, ...]:
     """Return what is chosen by corrected forecasts: fewer layers than before where these did not fit."""
-    found = afforded(kept, limit)
+    found = afforded(kept, MARGIN * limit)
     if not fits and {(one.layer, one.way) for one in found} == {(one.layer, one.way) for one in chosen}:
         least = min(found, key=lambda one: one.pay)
         return tuple(one for one in found if one is not least)

@@ -12,7 +12,6 @@ import numpy as np
 from haversack import report
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
-from haversack.base.finding import KINDS
 from haversack.base.model import Model
 from haversack.base.progress import Event
 from haversack.compress.apply import Compressed
@@ -21,6 +20,7 @@ from haversack.flow.crossing import crossed
 from haversack.flow.learning import Found
 from haversack.flow.outputs import Wishes, placed, recipe_of, record_of, shipped, write_recipe
 from haversack.flow.released import TRAINED
+from haversack.flow.search import exit_code
 from haversack.flow.squeeze import Squeezer
 from haversack.flow.steps import Steps
 from haversack.flow.tuning import Tuning
@@ -33,8 +33,10 @@ from haversack.tools.store import atomic
 DELTA = "delta"
 
 
-def leave(tuning: Tuning, found: Found, limit: int, allow: Sequence[str], said: tuple[str, str, str]) -> Record:
-    """Verify and measure what ships as ``pack`` does, write everything of the run, and return its record.
+def leave(
+    tuning: Tuning, found: Found, limit: int, allow: Sequence[str], said: tuple[str, str, str]
+) -> tuple[Record, int]:
+    """Verify and measure what ships as ``pack`` does, write everything of the run; return its record and exit code.
 
     Args:
         tuning: the release.
@@ -72,7 +74,7 @@ def leave(tuning: Tuning, found: Found, limit: int, allow: Sequence[str], said: 
         report.write(record, stage)
         return record
 
-    return placed(shop, left)
+    return placed(shop, left), exit_code(candidates, allow, Budget())
 
 
 def _after(tuning: Tuning, made: Compressed) -> Steps:
@@ -116,15 +118,3 @@ def _limits(told: UpdateRecord) -> tuple[Limit, ...]:
         Limit(DELTA, told.limit, got, got <= told.limit, target, "bytes", got - told.limit)
         for target, got in told.deltas.items()
     )
-
-
-def exit_code(record: Record, allow: Sequence[str]) -> int:
-    """Return 0 where what ships is sound, else the worst of what its findings say."""
-    codes = [
-        KINDS[finding.kind][1]
-        for target in record.best
-        if (best := record.best_of(target)) is not None
-        for finding in best.findings
-        if finding.severity == "error" and finding.kind not in allow
-    ]
-    return max(codes, default=0)

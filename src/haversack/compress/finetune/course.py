@@ -128,8 +128,8 @@ def mean_loss(tuned: Tuned, pairs: Sequence[Pair], loss: Loss, active: Collectio
 
     total, rows = 0.0, 0
     for inputs, expected in pairs:
-        with torch.enable_grad():  # a loss of the job's is told by whether it depends on what is trained
-            total += len(expected) * float(loss(tuned(inputs, active), expected).detach())
+        with torch.no_grad():
+            total += len(expected) * float(loss(tuned(inputs, active), expected))
         rows += len(expected)
     found = total / max(1, rows)
     if not math.isfinite(found):

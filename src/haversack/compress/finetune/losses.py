@@ -41,7 +41,8 @@ def of_job(function: Callable[[Any, Any], Any]) -> Loss:
                 tried=f"it was called with outputs of shape {', '.join(str(tuple(one.shape)) for one in outputs)}",
                 next_step=EXAMPLE,
             ) from error
-        if not isinstance(found, torch.Tensor) or found.numel() != 1 or not found.requires_grad:
+        learns = any(one.requires_grad for one in outputs)  # not where it is only looked at
+        if not isinstance(found, torch.Tensor) or found.numel() != 1 or (learns and not found.requires_grad):
             what = f"the shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
             raise JobError(
                 f"it returned {what}, not one number that depends on the outputs", where="loss", next_step=EXAMPLE
