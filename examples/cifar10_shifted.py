@@ -15,7 +15,6 @@ from cifar10 import _photographs, input_names, metric, model, output_names, prep
 
 from haversack.tools.data.preprocess.pipeline import Pipeline
 
-
 SHIFTS = {
     "blur": [{"op": "blur", "sigma": 1.0}],
     "noise": [{"op": "noise", "level": 0.08}],

@@ -1,14 +1,14 @@
-"""``haversack finetune`` on the tiny job's network, under other light: a whole run, an update of it, and a killed one."""
+"""``haversack finetune`` on the tiny job, under other light: a whole run, an update of it, one that was killed."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
