@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from haversack.base.counted import counted
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.errors import Fault, JobError, UsageError
@@ -120,7 +122,8 @@ def update(tuning: Tuning, ways: Ways, limit: int, course: Course) -> Found:
     offers, smallest = _offers(tuning, ways, course)
     tell = tuning.steps.shop.tell
     first = tuning.first(smallest.before)
-    points, best, kept = [first], None, offers
+    points, kept = [first], offers
+    best: Made | None = None
     chosen = afforded(kept, MARGIN * limit)
     if not chosen and smallest.made.point.bytes > limit:
         raise UsageError(
@@ -154,9 +157,9 @@ def update(tuning: Tuning, ways: Ways, limit: int, course: Course) -> Found:
             where="--max-delta",
             next_step=f"--max-delta {-(-min(one.bytes for one in points[1:]) // 1000)}KB",
         )
-    ships = tuple(replace(one, ships=one is best.point) for one in points)
-    taken = {one.layer: one for one in offers if best.point.layers.get(one.layer) == one.way}
-    return Found(best, ships, tuple(replace(one, chosen=taken.get(one.layer) is one) for one in offers))
+    told = tuple(replace(one, ships=one is best.point) for one in points)
+    layers = best.point.layers
+    return Found(best, told, tuple(replace(one, chosen=layers.get(one.layer) == one.way) for one in offers))
 
 
 def _again(kept: Sequence[Offer], chosen: Sequence[Offer], limit: int, *, fits: bool) -> tuple[Offer, ...]:
@@ -185,7 +188,8 @@ def _offers(tuning: Tuning, ways: Ways, course: Course) -> tuple[tuple[Offer, ..
         JobError: no layer brings anything.
     """
     found: list[Offer] = []
-    values, before = {}, 0.0
+    values: dict[Way, Mapping[str, np.ndarray]] = {}
+    before = 0.0
     for way in WAYS:
         mine = {key: way for key, those in ways.items() if way in those}
         if not mine:

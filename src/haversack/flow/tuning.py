@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from haversack.base import digest
+from haversack.base.candidate import Artifact
 from haversack.base.counted import counted
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.errors import JobError
@@ -227,7 +228,9 @@ class Tuning:
             scored: whether its quality is wanted.
         """
         model, encodings = tuned.hardened()
-        folder, sizes, told = self.steps.shop.inside / "updates" / name, {}, None
+        folder = self.steps.shop.inside / "updates" / name
+        sizes: dict[str, int] = {}
+        told: Quality | None = None
         for target in self.released.ships:
             artifact = emit(model, encodings, self.steps.targets[target], folder / target)
             files = [folder / target / file.path for file in artifact.files]
@@ -247,7 +250,7 @@ class Tuning:
                 return _point("released", 0, self._scored(opening, artifact), loss, {})
         return _point("released", 0, None, loss, {})
 
-    def _scored(self, opening: Opening, artifact: Any) -> Quality:  # noqa: ANN401 - base.candidate.Artifact
+    def _scored(self, opening: Opening, artifact: Artifact) -> Quality:
         steps = self.steps
         steps.shop.tell(Event("measure", "start", "quality of the artefact on the new data"))
         handle = steps.device.load(opening)

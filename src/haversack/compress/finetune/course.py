@@ -164,8 +164,10 @@ class _State:
         import torch
 
         numbers = tuned.numbers()
-        zeros = ({name: torch.zeros_like(one, requires_grad=False) for name, one in numbers.items()} for _ in range(2))
-        return cls(numbers, *zeros, _values(numbers), loss, loss)
+        first, second = (
+            {name: torch.zeros_like(one, requires_grad=False) for name, one in numbers.items()} for _ in range(2)
+        )
+        return cls(numbers, first, second, _values(numbers), loss, loss)
 
     @classmethod
     def resumed(cls, place: Path, key: str, tuned: Tuned) -> _State | None:
@@ -186,8 +188,8 @@ class _State:
             {name: arrays[f"{part} {name}"] for name in numbers} for part in ("now", "first", "second", "best")
         ]
         tuned.load(parts[0])
-        moments = ({name: torch.from_numpy(value) for name, value in part.items()} for part in parts[1:3])
-        return cls(numbers, *moments, parts[3], *(told[name] for name in ("before", "least", "step", "idle")))
+        first, second = ({name: torch.from_numpy(value) for name, value in part.items()} for part in parts[1:3])
+        return cls(numbers, first, second, parts[3], told["before"], told["least"], told["step"], told["idle"])
 
     def keep(self, place: Path, key: str) -> None:
         from safetensors.numpy import save
