@@ -16,6 +16,7 @@ import ablation
 import bits
 import deltas
 import detector
+import finetuning
 import four_bits
 import lite0
 import minilm
@@ -163,6 +164,7 @@ TABLES: dict[str, Callable[[], list[Table]]] = {
     "running": running.tables,
     "deltas": deltas.tables,
     "spoiled": spoiled.tables,
+    "finetune": finetuning.tables,
 }
 PARTS = (*MAKERS, *TABLES)
 

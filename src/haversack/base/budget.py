@@ -77,6 +77,18 @@ def parse(text: str) -> Budget:
     return Budget(**{**values, **whole})  # type: ignore[arg-type]
 
 
+def parse_bytes(amount: str, where: str) -> int:
+    """Read a number of bytes with its unit: ``300KB`` (10^3), ``1MiB`` (2^20).
+
+    Raises:
+        UsageError: it is none that anything can meet.
+    """
+    try:
+        return round(_read("size", amount.strip())[1])
+    except ValueError as error:
+        raise UsageError(str(error), where=where, next_step=f"{where} 300KB") from error
+
+
 def _read(name: str, amount: str) -> tuple[str, float]:
     if name not in _UNITS:
         near = difflib.get_close_matches(name, _UNITS, n=1, cutoff=0.4)

@@ -28,6 +28,7 @@ KINDS: dict[str, tuple[Severity, int, str]] = {
     "dead-inputs": ("note", 0, "inputs of a layer never vary on the calibration samples: nothing is learnt of them"),
     "constant-inputs": ("warning", 0, "no input of a layer varies on the calibration samples: are they all alike?"),
     "calibration-mismatch": ("warning", 0, "calibration samples are on another scale than those that are scored"),
+    "ranges-exceeded": ("warning", 0, "new data leave the ranges of activations that a release has"),
     "few-samples": ("warning", 0, "few calibration samples for what is learnt of them"),
     "setting-idle": ("warning", 0, "a setting of the runtime that was asked for changes nothing in this file"),
     "joined-in-float": ("note", 0, "tensors of different range are joined in float at the end of the model"),

@@ -25,6 +25,8 @@ class Job:
         metric: a name on the shelf of metrics, or a callable ``(outputs, expected) -> scores per sample``.
         preprocess: declarative operations by name and settings; if given, the data are raw.
         golden: returns inputs for golden vectors that may leave the workshop, or None for synthetic ones.
+        training: returns (inputs, expected) pairs to fine-tune on, batch first; or None.
+        loss: what fine-tuning makes small, ``(outputs, expected) -> scalar`` of tensors; None for the metric's own.
         baseline: the quality the user states for the float model, or None.
         input_names, output_names: names of the interface, or empty for the exporter's.
         dims: input name -> {axis: name of a free dimension}; axis 0 of every input is free unless this says otherwise.
@@ -47,6 +49,8 @@ class Job:
     metric: str | Callable[[Any, Any], Any]
     preprocess: tuple[Mapping[str, Any], ...] = ()
     golden: Callable[[], Iterable[Sample]] | None = None
+    training: Callable[[], Iterable[tuple[Sample, np.ndarray]]] | None = None
+    loss: Callable[[Any, Any], Any] | None = None
     baseline: float | None = None
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ COMMANDS = {
     "diff": "Tell what an update from one bundle to another brings: files that travel, layers that changed.",
     "run": "Run a model on one input: the current release of a line, or a bundle's folder.",
     "client": "Bring a device's models up to date, go back to the release before, tell what is installed.",
+    "finetune": "Teach a release new data by a small delta: only the layers that pay for its bytes change.",
     "report": "Tell what a finished run found, or write its page anew.",
     "keys": "Make the keys that releases are signed with, or put new ones in the place of old ones.",
     "publish": "Sign a bundle and put it into a repository, a folder or a bucket of S3.",
@@ -58,6 +59,7 @@ NEEDED = {
     "line": ("--line", "the model line, as the bundle names it", "digits"),
     "repository": ("--repository", "a folder, or s3://BUCKET/PREFIX", "site"),
     "keys": ("--keys", "the folder that haversack keys init made", "keys"),
+    "max_delta": ("--max-delta", "the most bytes that the delta may have", "300KB"),
     "budget": ("--budget", "the limits to hold it against", "size=3MB"),
 }
 """What a verb cannot do without: parameter, or verb and parameter -> what it is called, what it may be, an example."""
@@ -103,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(words)
     except KeyboardInterrupt:
         again = ""
-        if words[:1] == ["pack"] and not {"--dry-run", "--help", "-h"} & set(words):
+        if words[:1] in (["pack"], ["finetune"]) and not {"--dry-run", "--help", "-h"} & set(words):
             again = f"; the same command goes on from where it was\n  next: {shlex.join(['haversack', *words])}"
         sys.stderr.write(f"haversack: stopped{again}\n")
         return INTERRUPTED
@@ -167,7 +169,7 @@ def _misspelt(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
 
     if error.target is None:
         return None
-    has = [f"--{name.replace('_', '-')}" for name in inspect.signature(error.target).parameters]
+    has = [f"--{name.rstrip('_').replace('_', '-')}" for name in inspect.signature(error.target).parameters]
     faults, mended, near = [], list(words), True
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")

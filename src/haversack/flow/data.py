@@ -174,6 +174,19 @@ class Data:
             self._evaluation = kept
         return itertools.chain(kept, rest or ())
 
+    def training(self) -> Iterator[Pair]:
+        """Yield (inputs, expected) to fine-tune on, as the model takes them; nothing is kept.
+
+        Raises:
+            JobError: a batch that does not fit the model, or the job gives none.
+        """
+        if self.job.training is None:
+            raise JobError(
+                "it is missing", where="training", next_step="def training(): yield (inputs,), expected    (NumPy)"
+            )
+        given = self._paired(self.job.training())
+        yield from samples.checked_pairs(given, self._ports, what="training()", group=self._group)
+
     def _checked(self, pairs: Iterable[object]) -> Iterator[Pair]:
         """Yield pairs, each checked against ports that the first calibration batch gave."""
         return samples.checked_pairs(
@@ -207,7 +220,9 @@ class Data:
         return batches.digest(tuple(item[0]) for item in self.job.evaluation())
 
     def _pairs(self, worse: Callable[[Sample], Sample] = tuple) -> Iterator[object]:
-        items: Iterable[object] = self.job.evaluation()
+        return self._paired(self.job.evaluation(), worse)
+
+    def _paired(self, items: Iterable[object], worse: Callable[[Sample], Sample] = tuple) -> Iterator[object]:
         for item in items:
             if isinstance(item, tuple | list) and len(item) == PAIR:
                 inputs = item[0]

@@ -216,7 +216,7 @@ def _fixed(key: str, kind: Precision, alone: Mapping[str, Forms]) -> LayerPlan:
 
 def _named(graph: Graph, glob: str, kind: str, folded: Collection[str] = ()) -> tuple[list[str], str]:
     """Return the keys of the layers that a glob names, and what is wrong with it."""
-    nodes = [node for node in graph.nodes if _matches(glob, node)]
+    nodes = [node for node in graph.nodes if matches(glob, node)]
     layers = [node.key for node in nodes if role(node) in LAYERS]
     others = [node for node in nodes if node.weight]
     if layers or (others and kind == "float32"):  # whatever else has weights is float32 in every plan
@@ -238,7 +238,8 @@ def _modules(paths: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(".".join(parts) for parts in around))
 
 
-def _matches(glob: str, node: Node) -> bool:
+def matches(glob: str, node: Node) -> bool:
+    """Say whether a glob names a node: its key where it has a colon, else its module or one around it."""
     if ":" in glob:
         return fnmatchcase(node.key, glob)
     parts = split_node(node.key)[0].split(".")

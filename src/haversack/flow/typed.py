@@ -23,13 +23,26 @@ def check(request: Request) -> None:
     looks: tuple[Callable[[], object], ...] = (
         lambda: request.budget is None or budgets.parse(request.budget),
         lambda: runtimes(request),
-        lambda: _findings(request.allow),
+        lambda: findings(request.allow),
         lambda: effort(request.effort),
         lambda: devices.check_measuring(request.device),
         lambda: _cluster(request.ray),
         lambda: degraded(request),
         lambda: said(request),
     )
+    together(looks, "haversack pack --help    (says what each takes)")
+
+
+def together(looks: Sequence[Callable[[], object]], next_step: str) -> None:
+    """Look at everything, and refuse all that is wrong at once.
+
+    Args:
+        looks: each raises a UsageError where something is wrong.
+        next_step: where several are.
+
+    Raises:
+        UsageError: of one look as it is; of several with the faults of all.
+    """
     found: list[UsageError] = []
     for look in looks:
         try:
@@ -44,7 +57,7 @@ def check(request: Request) -> None:
             f"{len(faults)} of what was typed cannot be read",
             faults=faults,
             tried="reading what was typed, before anything is made",
-            next_step="haversack pack --help    (says what each takes)",
+            next_step=next_step,
         )
 
 
@@ -53,7 +66,12 @@ def _cluster(address: str) -> None:
         cluster_address.check(address)
 
 
-def _findings(kinds: Sequence[str]) -> None:
+def findings(kinds: Sequence[str]) -> None:
+    """Refuse kinds of findings that there are not.
+
+    Raises:
+        UsageError: all of them, the nearest name shown.
+    """
     faults = tuple(
         Fault(f"--allow {kind}", f"there is no finding of this name{nearest(kind, KINDS)}")
         for kind in kinds

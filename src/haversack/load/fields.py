@@ -3,7 +3,8 @@
 Needed: ``model()`` (or a string, see ``opening.py``) or ``models()`` (several architectures, see ``architectures.py``),
 ``calibration()``, ``evaluation()``, ``metric``.
 Optional: ``preprocess``, ``golden()``, ``baseline``, ``input_names``, ``output_names``, ``dims``, ``lengths``,
-``degraded``, ``layer_precisions``, ``without``, ``labels``.
+``degraded``, ``layer_precisions``, ``without``, ``labels``; and for ``finetune`` alone ``training()`` and ``loss()``,
+which are read where they can be called: a job that is packed may use these names for something of its own.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ OPTIONAL = (
     *("preprocess", "golden", "baseline", "input_names", "output_names", "dims", "lengths", "degraded"),
     *("layer_precisions", "without", "labels"),
 )
+TRAINED = "training"
+"""The name that gives what ``finetune`` trains on."""
 SEVERAL = "models"
 """The name that gives several architectures, in place of ``model``."""
 LARGEST_LABELS = 1 << 22
@@ -102,10 +105,11 @@ def _values(place: Place) -> dict[str, Any]:
     names = place.names
     values: dict[str, Any] = {
         name: guarded_stream(names[name], name, place.folder)
-        for name in (*STREAMS, "golden")
-        if names.get(name) is not None
+        for name in (*STREAMS, "golden", TRAINED)
+        if (callable(names.get(name)) if name == TRAINED else names.get(name) is not None)
     }
     values["metric"] = names["metric"]
+    values["loss"] = names["loss"] if callable(names.get("loss")) else None
     for name in ("preprocess", "degraded", "input_names", "output_names"):
         values[name] = tuple(names.get(name) or ())
     values["lengths"] = tuple(sorted(names.get("lengths") or ()))

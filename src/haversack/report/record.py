@@ -15,6 +15,7 @@ from haversack.base.plan import Plan
 from haversack.base.quality import Direction
 from haversack.report.activations import Activations
 from haversack.report.degraded import DegradedRecord
+from haversack.report.update import UpdateRecord
 
 FORMAT = 1
 Verdict = Literal["chosen", "met", "missed", "failed", "not made", "open"]
@@ -291,10 +292,7 @@ class CandidateRecord:
 
 @dataclass(frozen=True)
 class Environment:
-    """Where it was measured; ``cpu_flags`` are those that decide integer kernels, ``versions`` package -> version.
-
-    ``device`` is its name where that was another machine than the one that packed.
-    """
+    """Where: ``cpu_flags`` decide integer kernels, ``versions`` is package -> version, ``device`` another machine."""
 
     python: str
     os: str
@@ -349,6 +347,7 @@ class Record:
             best float model among them, which every drop is against, and ``floats`` those of what ships.
         between: target -> why the file of this architecture ships and no other's.
         preprocess, labels: what the job does to raw inputs (None: it was not kept), and its classes: for the bundle.
+        update: of a release by fine-tuning, where the run is one: ``model`` and ``baseline`` are the new float model's.
         seconds: stage -> seconds it took.
         command, created: what repeats the run, and when it was, ISO 8601 in UTC; empty when not told.
         allowed: kinds of findings that the user allowed.
@@ -379,6 +378,7 @@ class Record:
     between: Mapping[str, str] = field(default_factory=dict, hash=False)
     preprocess: tuple[Mapping[str, Any], ...] | None = field(default=None, hash=False)
     labels: tuple[str, ...] = ()
+    update: UpdateRecord | None = None
 
     def model_of(self, candidate: CandidateRecord) -> ModelFacts:
         """Return the model that a candidate was made of, before compression."""

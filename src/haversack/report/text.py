@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from haversack.base.counted import counted
 from haversack.report import headline, wording
 from haversack.report.record import Baseline, CandidateRecord, FindingRecord, Record
 
@@ -12,6 +13,7 @@ def lines(record: Record) -> tuple[str, ...]:
     """Return the summary: the verdict, one line a target, every finding of what ships, and the next command."""
     told = [headline.of(record).sentence]
     told += [_target(record, target) for target in record.targets if target in record.best or not record.why]
+    told += _update(record)
     told += _memory(record)
     told += _degraded(record)
     told += [f"{target}: {words}" for target, words in record.between.items()]
@@ -35,6 +37,24 @@ def _target(record: Record, target: str) -> str:
     verdict = "missed" if missed else "met"
     figures = _figures(best, record.baseline, "best float" if record.architectures else "float")
     return f"{target}: {'  '.join((*filter(None, [best.architecture]), *figures, verdict))}"
+
+
+def _update(record: Record) -> list[str]:
+    """Return what an update brings, one line a point: quality on the new data against the bytes of its delta."""
+    told = record.update
+    if told is None:
+        return []
+    unit, first = record.baseline.unit, told.first
+    lines = [f"of {told.released}, on the new data:"]
+    for one in told.points:
+        gained = None if one.value is None or first.value is None else one.value - first.value
+        gain = f" ({wording.change(gained, unit)})" if one is not first else ""
+        layers = f", {counted(len(one.layers), 'layer')} changed" if one.layers else ""
+        lines.append(
+            f"  {'->' if one.ships else '  '} {wording.size(one.bytes):>8}  {record.baseline.metric} "
+            f"{wording.quality(one.value, unit)}{gain}  {one.name}{layers}"
+        )
+    return lines
 
 
 def _memory(record: Record) -> list[str]:

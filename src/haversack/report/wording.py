@@ -14,6 +14,7 @@ LIMIT_NAMES = {
     "latency_ms": "Latency",
     "latency_ratio": "Latency against float",
     "drop": "Drop in quality",
+    "delta": "Delta from the release",
 }
 
 

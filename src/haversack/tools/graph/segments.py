@@ -153,6 +153,10 @@ class Segments:
             values = {name: one for name, one in values.items() if self._last.get(name, -1) > index}
         return values
 
+    def outputs(self, alive: Alive) -> tuple[torch.Tensor, ...]:
+        """Return what leaves the model, in the order of its outputs, of what is alive behind the last step."""
+        return tuple(alive[self._simulator.names[key]] for key in self._simulator.model.graph.outputs)
+
     def read(self, node: Node, alive: Alive, hooks: Hooks) -> torch.Tensor:
         """Return the first tensor that flows into a node, float32 of any shape, of what is alive before its step."""
         found: torch.Tensor = hooks.arrives(node, alive[self._simulator.names[node.inputs[0]]])

@@ -1,0 +1,153 @@
+"""``haversack finetune`` on the tiny job, under other light: a whole run, an update of it, one that was killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from haversack import report
+from haversack.cli import main
+from haversack.flow import deltas
+from haversack.flow.released import read
+from haversack.flow.verify import verify
+
+JOB = str(Path(__file__).parent / "moved_job.py")
+LIMIT = 2500
+
+
+def command(released, out, *more):
+    words = ["--max-delta", f"{LIMIT}B", "--from", str(released), "--out", str(out), "--epochs", "4"]
+    return ["finetune", JOB, *words, *more]
+
+
+@pytest.fixture(scope="session")
+def updated(static, tmp_path_factory):
+    """The folder of an update of the tiny job's release, with all layers beside it."""
+    out = tmp_path_factory.mktemp("updated") / "out2"
+    assert main(command(static, out, "--compare-full")) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def update(updated):
+    return report.read(updated).update
+
+
+def test_it_is_better_on_the_new_data_within_the_limit(update):
+    ships, first, full = update.shipped, update.first, update.points[-1]
+    assert first.bytes == 0
+    assert ships.value > first.value + 0.05
+    assert max(update.deltas.values()) == ships.bytes <= update.limit == LIMIT
+    assert full.name == "all layers"
+    assert full.bytes > ships.bytes
+    assert not full.ships
+    assert set(ships.layers.values()) <= {"channels", "weights"}
+    assert {(one.layer, one.way) for one in update.offers if one.chosen} == set(ships.layers.items())
+
+
+def test_its_bytes_are_those_of_the_real_delta(static, updated, update):
+    for target, size in update.deltas.items():
+        old, new = ((folder / "best" / target / "model.onnx").read_bytes() for folder in (static, updated))
+        assert len(deltas.smallest(old, new)[1]) == size
+
+
+def test_the_grids_of_the_release_are_kept_or_told(static, updated):
+    old, new = read(static).encodings, read(updated).encodings
+    record = report.read(updated)
+    found = [f for f in record.best_of("onnxruntime").findings if f.kind == "ranges-exceeded"]
+    changed = [key for key in old.tensors if key.endswith(":out")
+               and (old.tensors[key].scale != new.tensors[key].scale).any()]  # fmt: skip
+    assert not changed or f"{len(changed)} were calibrated anew" in found[0].text
+
+
+def test_layers_that_were_not_chosen_have_the_same_integers(static, updated, update):
+    old, new = read(static).encodings, read(updated).encodings
+    for key, codes in old.integers.items():
+        if key.removesuffix(":weight") not in update.shipped.layers:
+            assert (new.integers[key] == codes).all()
+
+
+def test_what_it_leaves_is_a_run_like_any_other(updated, tmp_path, capsys):
+    assert verify(updated).exit_code == 0
+    bundle = tmp_path / "tiny-1.1.0.haversack"
+    assert main(["bundle", str(updated), "--out", str(bundle)]) == 0
+    assert main(["verify", str(bundle)]) == 0
+    assert main(["report", str(updated)]) == 0
+    told = capsys.readouterr().out
+    assert "on the new data" in told
+    assert "haversack bundle" in told
+    page = (updated / "report.html").read_text()
+    assert "What each layer brings" in page
+    assert "Delta from the release" in page
+
+
+def test_an_update_can_be_updated(updated, tmp_path):
+    out = tmp_path / "out3"
+    assert main(command(updated, out, "--freeze", "auto,7")) == 0
+    found = report.read(out).update
+    assert found.base == report.read(updated).update.base
+    assert not any(key.startswith("7:") for key in found.shipped.layers)
+    assert found.first.value == pytest.approx(report.read(updated).update.shipped.value, abs=0.02)
+
+
+def test_it_says_what_json_is_asked_for(static, tmp_path, capsys):
+    assert main(command(static, tmp_path / "out2", "--json", "--freeze", "0")) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["update"]["limit"] == LIMIT
+    assert [one["limit"] for one in told["budget"]] == ["delta"]
+    assert not any(one["layer"].startswith("0:") for one in told["update"]["offers"])
+
+
+@pytest.mark.parametrize("after", ["all of channels", "round 1"])
+def test_killed_it_goes_on_and_leaves_the_same(static, updated, update, tmp_path, environment, after):
+    out = tmp_path / "out2"
+    words = [sys.executable, "-m", "haversack.cli", *command(static, out, "--compare-full")]
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    events, until = out / "events.jsonl", time.monotonic() + 300
+    while time.monotonic() < until and process.poll() is None:
+        if events.exists() and after in events.read_text():
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, "it ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "report.json").exists()
+    assert main(words[3:]) == 0
+    found = report.read(out).update
+    assert [(one.name, one.bytes, one.loss) for one in found.points] == [
+        (one.name, one.bytes, one.loss) for one in update.points
+    ]
+    for name in ("model.onnx", "encodings.safetensors"):
+        place = f"best/onnxruntime/{name}"
+        assert (out / place).read_bytes() == (updated / place).read_bytes()
+
+
+@pytest.fixture
+def release(static, tmp_path):
+    """A copy of the release that a test may spoil."""
+    shutil.copytree(static, tmp_path / "release")
+    return tmp_path / "release"
+
+
+def test_a_spoiled_release_is_not_updated(release, tmp_path, capsys):
+    path = release / "best" / "onnxruntime" / "encodings.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    assert main(command(release, tmp_path / "out2")) == 5
+    assert "not what was measured" in capsys.readouterr().err
+
+
+def test_a_limit_that_nothing_meets_says_the_smallest(static, tmp_path, capsys):
+    words = command(static, tmp_path / "out2")
+    words[words.index(f"{LIMIT}B")] = "40B"
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "the smallest update that was found takes" in told
+    assert "next: --max-delta" in told
+    assert not (tmp_path / "out2" / "best").exists()
