@@ -161,8 +161,8 @@ def tried(trial: Trial, last: Trial | None = None, demands: Demands = _DEMANDS, 
             raise EnvironmentFault(error.text or error.type, where=trial.target) from error
         return Verdict((_shown(trial.main.name, error.text or error.type),))
     except (WorkerCrashed, WorkerTimeout) as error:
-        told = tuple(_shown(fault.where, fault.cause) for fault in error.faults)
-        return Verdict((_shown(trial.main.name, error.cause), *told))
+        faults = tuple(_shown(fault.where, fault.cause) for fault in error.faults)
+        return Verdict((_shown(trial.main.name, error.cause), *faults))
     if not verdict.well or last is None or not demands.slowest:
         return verdict
     return _compared(verdict, trial, last, demands, child)

@@ -44,4 +44,5 @@ class Coarse(Quantizer):
 
     def _weights(self, weights: np.ndarray, bits: int, taps: int) -> np.ndarray:
         scales = SHELF.build(self.of).weight_scales(weights, bits, taps)
-        return np.maximum(short(scales * np.float32(self.factor), np.rint), short(scales))
+        coarse = short(scales * np.float32(self.factor), np.rint)
+        return np.asarray(np.maximum(coarse, short(scales)), np.float32)
