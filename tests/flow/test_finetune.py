@@ -19,7 +19,7 @@ from haversack.flow.released import read
 from haversack.flow.verify import verify
 
 JOB = str(Path(__file__).parent / "moved_job.py")
-LIMIT = 2500
+LIMIT = 1200
 
 
 def command(released, out, *more):

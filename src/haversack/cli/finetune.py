@@ -5,8 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from haversack.cli.terminal import clock, display, results, say, say_json
+
+if TYPE_CHECKING:
+    from haversack.flow.finetune import Wish
 
 
 def finetune(
@@ -55,15 +59,18 @@ def finetune(
     json:
         Print the report as JSON, and nothing else, on standard output.
     """
-    from haversack.base.recipe import unstructure
     from haversack.flow.finetune import Wish
+
+    globs = tuple(filter(None, (piece.strip() for piece in freeze.split(","))))
+    said = (compare_full, allow, allow_pickle, device, shlex.join(["haversack", *sys.argv[1:]]))
+    return _tuned(Wish(job, max_delta, from_, out, globs, target, epochs, *said), json=json)
+
+
+def _tuned(wish: Wish, *, json: bool) -> int:
+    from haversack.base.recipe import unstructure
     from haversack.flow.finetune import finetune as run
     from haversack.report import text
 
-    globs = tuple(filter(None, (piece.strip() for piece in freeze.split(","))))
-    typed = shlex.join(["haversack", *sys.argv[1:]])
-    flags = (compare_full, allow, allow_pickle, device, typed)
-    wish = Wish(job, max_delta, from_, out, globs, target, epochs, *flags)
     with results(as_json=json), display() as sink:
         outcome = run(wish, sink)
     if json:

@@ -64,10 +64,10 @@ class Lesson:
 
     @cached_property
     def digest(self) -> str:
-        """Content digest of all batches."""
+        """Content digest of all batches, and of where each ends: what is learnt depends on it."""
         pairs = (*self.batches, *self.held)
         parts = batches.digest(inputs for inputs, _ in pairs), batches.digest((expected,) for _, expected in pairs)
-        return digest.of_data([*parts, len(self.held)])
+        return digest.of_data([*parts, len(self.held), [len(expected) for _, expected in pairs]])
 
 
 def lesson(steps: Steps, loss: Loss) -> Lesson:

@@ -72,7 +72,7 @@ def layers(released):
     return [node.key for node in released.model.graph.nodes if node.weight]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tuned(released):
     """Ways -> the release in training."""
     return lambda ways: Tuned(released.model, released.encodings, ways)
