@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from haversack.base.bundle import BundleFile
 from haversack.tools.codec import download
+from haversack.tools.formats.index import hints
 from haversack.tools.trust.bundle import Bundle
 
 
@@ -22,4 +23,5 @@ def travelling(bundle: Bundle, file: BundleFile) -> int:
     for told in artifact.files if artifact is not None else ():
         if told.path == file.name:
             return told.download_bytes
-    return len(download.pack(bundle.read(file)))
+    content = bundle.read(file)
+    return len(download.pack(content, hints(content)))
