@@ -84,9 +84,10 @@ def test_the_smaller_form_travels(site):
 
 
 def test_tensors_of_a_model_are_told_to_the_form(site):
-    """A blob has the size that the report named, and knows rows of unlike spread."""
-    spread = np.geomspace(2, 40, 128)[:, None]
-    weights = np.rint(np.random.default_rng(0).normal(0, 1, (128, 512)) * spread).clip(-127, 127).astype(np.int8)
+    """A blob has the size that the report named, and knows rows and columns of unlike spread."""
+    random = np.random.default_rng(0)
+    spread = random.permutation(np.geomspace(1, 40, 512)) * random.permutation(np.geomspace(0.5, 2, 256))[:, None]
+    weights = np.rint(random.normal(0, 1, (256, 512)) * spread).clip(-127, 127).astype(np.int8)
     model = save({"w": weights})
     done = site.publish("1.0.0", model=model)
     blob = next(file.blobs[0] for file in done.release.files if file.name == "litert.tflite")

@@ -235,12 +235,12 @@ def test_a_files_record(tmp_path):
 
 
 def test_a_files_record_counts_the_download_as_it_is_published(tmp_path):
-    """Rows of unlike spread: the form must know where they are, which only the file's index tells."""
+    """Rows and columns of unlike spread: the form must know where they are, which only the file's index tells."""
     from safetensors.numpy import save
 
     random = np.random.default_rng(0)
-    spread = np.geomspace(2, 40, 128)[:, None]
-    data = save({"w": np.rint(random.normal(0, 1, (128, 512)) * spread).clip(-127, 127).astype(np.int8)})
+    spread = random.permutation(np.geomspace(1, 40, 512)) * random.permutation(np.geomspace(0.5, 2, 256))[:, None]
+    data = save({"w": np.rint(random.normal(0, 1, (256, 512)) * spread).clip(-127, 127).astype(np.int8)})
     path = tmp_path / "model.safetensors"
     path.write_bytes(data)
     found = artifact_file(path, tmp_path)
