@@ -192,22 +192,23 @@ class _Classes:
         rows, columns = one.rows, one.columns
         told = self.data[self.at : self.at + one.told]
         self.at += one.told
-        own = told[: rows + columns].astype(np.int64)
+        own = told[: rows + columns].astype(np.uint16)
         turned = own[:rows] >= NEGATED
-        own[:rows] -= NEGATED * turned
+        own[:rows] -= NEGATED * turned.astype(np.uint16)
         if turned.any() and one.how != FIRST_KIND + BYTES:
             raise ValueError("only bytes are negated")
-        loud = np.repeat(own[:rows], columns)[: one.words]
-        models = loud + np.where(loud > 0, np.resize(own[rows:], one.words), 0) + one.table
+        loud = own[:rows] > 0
+        found = np.where(loud[:, None], own[:rows, None] + own[None, rows:], np.uint16(0)).reshape(-1)[: one.words]
+        found += np.uint16(one.table)
         negated, predicted = np.repeat(turned, columns)[: one.words], None
         if one.reach:
             predicted, degrees, opposite = delta_tilt.lean(old, delta_tilt.read(told[rows + columns :]), columns)
-            models += np.where(loud > 0, degrees.astype(np.int64) * one.reach, 0)
+            found += degrees * np.uint16(one.reach) * np.repeat(loud, columns)[: one.words]
             negated ^= opposite
-        if int(models.max()) >= self.tables:
+        if int(found.max()) >= self.tables:
             message = f"a class leads behind the last of {self.tables} tables"
             raise ValueError(message)
-        return _Rows(models.astype(np.uint16), negated, predicted)
+        return _Rows(found, negated, predicted)
 
 
 @dataclass(frozen=True)
@@ -307,7 +308,7 @@ def _symbols(data: memoryview, block: Block, rows: list[_Rows], frequencies: np.
         found[~told] = rans.decode(states, words, coded, frequencies)
     at = 0
     for each in rows:
-        if each.negated is not None:
+        if each.negated is not None and each.negated.any():
             np.negative(found[at : at + len(each.models)], out=found[at : at + len(each.models)], where=each.negated)
         at += len(each.models)
     return found

@@ -21,6 +21,8 @@ _DEGREE_OF = np.array([0, 1, 2, 2, 3, 3, 3, 3, *(9 * [DEGREES - 1])], np.uint8)
 _ODDS = 12.0
 """A row's tilt must explain its changes so well that chance does it once in hundreds of rows: its bytes cost bits."""
 _LEAST = 8
+_FEW = 256
+"""So many tilts have tables of all codes."""
 
 
 def lean(old: np.ndarray, tilts: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -31,17 +33,34 @@ def lean(old: np.ndarray, tilts: np.ndarray, columns: int) -> tuple[np.ndarray, 
         tilts: of rows, integers [rows], at most ``MOST_TILT`` from 0.
         columns: words of a row.
     """
-    wide = old.view(np.int8).astype(np.int32)
-    moved = wide * np.repeat(tilts.astype(np.int32), columns)[: len(old)]
+    different, which = np.unique(tilts, return_inverse=True)
+    if len(different) > _FEW:
+        return _leans(old.view(np.int8).astype(np.int32), np.repeat(tilts.astype(np.int32), columns)[: len(old)])
+    codes = np.arange(256).astype(np.uint8).view(np.int8).astype(np.int32)
+    tables = _leans(codes, different[:, None].astype(np.int32))
+    cells = np.repeat(which << 8, columns)[: len(old)]
+    cells += old
+    # One look-up for all three: they are a word of 16 bits.
+    packed = tables[0] | tables[1].astype(np.uint16) << np.uint16(8) | tables[2].astype(np.uint16) << np.uint16(15)
+    found = packed.reshape(-1).take(cells)
+    above = (found >> np.uint16(8)).astype(np.uint8)
+    return found.astype(np.uint8), above & np.uint8(127), above > 127
+
+
+def _leans(codes: np.ndarray, tilts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what ``lean`` does of codes and tilts, int32 of shapes that fit."""
+    moved = codes * tilts
     steps = (moved + _HALF) >> SHIFT
     rest = moved - (steps << SHIFT)
     degrees = _DEGREE_OF[np.abs(rest) >> _SIXTEENTH]
-    predicted = np.clip(wide + steps, -128, 127).astype(np.int8).view(np.uint8)
+    predicted = np.clip(codes + steps, -128, 127).astype(np.int8).view(np.uint8)
     return predicted, degrees, (rest < 0) & (degrees > 0)
 
 
 def fit(old: np.ndarray, new: np.ndarray, columns: int) -> np.ndarray:
     """Return the tilt of each row, int64 [rows]: that of the least squares, or 0 where it may be chance.
+
+    A row whose words rather move to one side, whatever they are, has none: it leans as a row.
 
     Args:
         old, new: uint8 [words]; the last row may be shorter.
@@ -56,7 +75,7 @@ def fit(old: np.ndarray, new: np.ndarray, columns: int) -> np.ndarray:
     before = np.where(inside, before, 0.0)
     common = (before * change).sum(axis=1)
     whole, moved = (before**2).sum(axis=1), (change**2).sum(axis=1)
-    certain = common**2 * columns > _ODDS * whole * moved
+    certain = common**2 * columns > np.maximum(_ODDS * moved, change.sum(axis=1) ** 2) * whole
     tilts = np.rint(common * (1 << SHIFT) / np.maximum(whole, 1.0))
     return np.where(certain & (columns >= _LEAST), np.clip(tilts, -MOST_TILT, MOST_TILT), 0.0).astype(np.int64)
 
