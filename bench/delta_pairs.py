@@ -52,6 +52,8 @@ def main(folder: Path) -> None:
     """Write every file that is not there yet."""
     from safetensors.numpy import load_file
 
+    if all(done(folder / name) for name in ("old", *UPDATES)):
+        return
     job = load.open_job(str(ROOT / JOB))
     data = Data(job, None, resolve("top1"))
     first = data.look()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from shop import model
 
 from haversack.flow import deltas
-from haversack.tools.codec import delta
+from haversack.tools.codec import bsdiff, delta
 
 OLD, NEW = model(1.0), model(2.0)
 CODECS = ("hvd1", "bsdiff", "auto")
@@ -210,8 +210,16 @@ def test_its_file_is_loaded_without_the_parser(environment):
 
 
 @pytest.mark.parametrize("old, new", [(OLD, NEW), (b"a" * 5000, b"a" * 5000 + b"b"), (b"", b"x" * 99)])
-def test_the_smallest_is_what_publishing_takes(old, new):
+def test_the_smallest_is_what_publishing_takes_and_is_called_what_it_is(old, new):
     form, content = deltas.smallest(old, new)
-    assert form == "hvd1", "its header tells the codec, and devices read both of this form"
-    assert len(content) == min(len(data) for data in deltas.make(old, new).values())
-    assert delta.apply(old, content, limit=len(new)) == new
+    made = {"hvd1": deltas.make(old, new, "hvd1")["hvd1"], "bsdiff": bsdiff.make(old, new)}
+    assert content == made[form] == min(made.values(), key=len)
+    undone = {"hvd1": delta.apply, "bsdiff": bsdiff.apply}[form](old, content, limit=len(new))
+    assert undone == new
+
+
+def test_publishing_calls_a_patch_a_patch_and_words_words():
+    form, content = deltas.smallest(b"", b"x" * 99)
+    assert (form, content[:8]) == ("bsdiff", b"BSDIFF40")
+    form, content = deltas.smallest(b"a" * 5000, b"a" * 5000 + b"b")
+    assert (form, content[:4]) == ("hvd1", b"HVD1")

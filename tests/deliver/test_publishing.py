@@ -6,7 +6,9 @@ import hashlib
 import random
 import shutil
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 from sites import Site, bundle, opened
 
 from haversack.base import digest
@@ -14,6 +16,7 @@ from haversack.base.errors import EnvironmentFault, Refused, UsageError
 from haversack.base.release import Release
 from haversack.deliver import publishing, releases
 from haversack.tools.codec import download
+from haversack.tools.formats.index import index
 from haversack.tools.trust import canonical, stream, wrap
 
 
@@ -78,6 +81,18 @@ def test_the_smaller_form_travels(site):
     forms = {file.name: file.blobs[0] for file in done.release.files}
     assert forms["litert.tflite"].form == "download"
     assert forms["litert.tflite"].bytes < 200
+
+
+def test_tensors_of_a_model_are_told_to_the_form(site):
+    """A blob has the size that the report named, and knows rows and columns of unlike spread."""
+    random = np.random.default_rng(0)
+    spread = random.permutation(np.geomspace(1, 40, 512)) * random.permutation(np.geomspace(0.5, 2, 256))[:, None]
+    weights = np.rint(random.normal(0, 1, (256, 512)) * spread).clip(-127, 127).astype(np.int8)
+    model = save({"w": weights})
+    done = site.publish("1.0.0", model=model)
+    blob = next(file.blobs[0] for file in done.release.files if file.name == "litert.tflite")
+    assert blob.bytes == len(download.pack(model, index(model))) < 0.97 * len(download.pack(model))
+    assert whole(site, done.release)["litert.tflite"] == model
 
 
 def test_the_same_bundle_twice_changes_nothing(published):

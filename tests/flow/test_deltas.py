@@ -11,8 +11,10 @@ from safetensors.numpy import load, save
 
 from haversack.base.errors import EnvironmentFault, Refused, UsageError
 from haversack.cli import main
+from haversack.deliver import publishing
 from haversack.flow import deltas
-from haversack.tools.codec import delta
+from haversack.tools.codec import delta, download
+from haversack.tools.formats.index import hints
 
 
 def weights(seed=0):
@@ -163,3 +165,18 @@ def test_the_command_line_ends_with_7_where_a_delta_is_for_another_file(files, c
     told = capsys.readouterr().err
     assert "delta make: --patch is missing" in told
     assert "next: haversack delta make --help" in told
+
+
+def test_a_model_packed_again_with_other_steps_travels_as_a_delta():
+    """No delta of words alone is worth it where all codes are others: the ratio of the steps is."""
+    random = np.random.default_rng(0)
+    before = {name: array for name, array in weights().items() if name != "a.scale"}
+    after = {
+        name: np.rint((array + random.uniform(-0.5, 0.5, array.shape)) * random.uniform(0.6, 1.6, (len(array), 1)))
+        for name, array in before.items()
+    }
+    old, new = save(before), save({name: array.clip(-127, 127).astype(np.int8) for name, array in after.items()})
+    form, content = deltas.smallest(old, new)
+    assert form == "hvd1"
+    assert len(content) < publishing.WORTH * len(download.pack(new, hints(new)))
+    assert delta.apply(old, content, limit=len(new)) == new

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from haversack.base.bundle import BundleFile
 from haversack.tools.codec import download
+from haversack.tools.formats.index import hints
 from haversack.tools.trust.bundle import Bundle
 
 
@@ -23,4 +24,5 @@ def travelling(bundle: Bundle, file: BundleFile) -> int:
     for told in artifact.files if artifact is not None else ():
         if told.path == file.name:
             return min(told.download_bytes, file.bytes)
-    return min(len(download.pack(bundle.read(file))), file.bytes)
+    content = bundle.read(file)
+    return min(len(download.pack(content, hints(content))), file.bytes)

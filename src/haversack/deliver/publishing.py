@@ -16,6 +16,7 @@ from haversack.deliver import releases
 from haversack.deliver.repository import Repository, State, delegated
 from haversack.deliver.rotation import delegate
 from haversack.tools.codec import download
+from haversack.tools.formats.index import hints
 from haversack.tools.trust import canonical, stream, wrap
 from haversack.tools.trust.keys import RESERVED
 from haversack.tools.trust.wrap import Device
@@ -147,7 +148,7 @@ def _contents(manifest: Manifest, read: Callable[[BundleFile], bytes]) -> Iterat
 
 
 def _whole(making: _Making, content: bytes) -> Blob:
-    packed = download.pack(content)
+    packed = download.pack(content, hints(content))
     return making.blob(packed, "download") if len(packed) < len(content) else making.blob(content, "plain")
 
 

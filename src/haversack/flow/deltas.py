@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from haversack.base.errors import Refused, UsageError
-from haversack.base.stored import Stored
 from haversack.tools.codec import bsdiff, delta, delta_make
-from haversack.tools.formats.index import index
+from haversack.tools.formats.index import hints
 from haversack.tools.store import atomic
 
 Codec = Literal["hvd1", "bsdiff", "auto"]
@@ -96,19 +95,24 @@ def make(old: bytes, new: bytes, codec: Codec = "auto") -> dict[str, bytes]:
     """
     found = {}
     if codec in {"hvd1", "auto"}:
-        found["hvd1"] = delta_make.make(old, new, _tensors(old), _tensors(new))
+        found["hvd1"] = delta_make.make(old, new, hints(old), hints(new))
     if codec in {"bsdiff", "auto"}:
         found["bsdiff"] = delta.wrapped(old, new, bsdiff.make(old, new))
     return dict(sorted(found.items(), key=lambda pair: len(pair[1])))
 
 
-def smallest(old: bytes, new: bytes) -> tuple[Literal["hvd1"], bytes]:
-    """Return the smaller delta of both codecs for ``publish``; its header says which one it is.
+def smallest(old: bytes, new: bytes) -> tuple[Literal["hvd1", "bsdiff"], bytes]:
+    """Return the codec and the bytes of the smaller delta for ``publish``; a patch is bare: a release says the rest.
 
     Raises:
         MissingExtra: as ``make``.
     """
-    return "hvd1", next(iter(make(old, new).values()))
+    found: dict[Literal["hvd1", "bsdiff"], bytes] = {
+        "hvd1": make(old, new, "hvd1")["hvd1"],
+        "bsdiff": bsdiff.make(old, new),
+    }
+    codec = min(found, key=lambda name: len(found[name]))
+    return codec, found[codec]
 
 
 def make_file(old: Path, new: Path, out: Path, codec: Codec = "auto") -> Made:
@@ -161,13 +165,6 @@ def apply_file(old: Path, patch: Path, new: Path, *, limit: int = LARGEST) -> Ap
 
 
 _ELSEWHERE = "give another name, or remove it first"
-
-
-def _tensors(data: bytes) -> tuple[Stored, ...]:
-    try:
-        return index(data)
-    except Refused:
-        return ()
 
 
 def _is_delta(path: Path) -> bool:

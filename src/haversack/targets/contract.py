@@ -26,6 +26,7 @@ from haversack.base.model import Model, Port, Sample
 from haversack.base.plan import PRECISIONS, Precision
 from haversack.base.shelf import Shelf
 from haversack.tools.codec import download
+from haversack.tools.formats.index import hints
 from haversack.tools.graph.tied import Stores
 from haversack.tools.graph.trial import placeless
 from haversack.tools.store import atomic
@@ -354,9 +355,11 @@ def _integer_fault(codes: np.ndarray | None, shape: tuple[int, ...]) -> str:
 def artifact_file(path: Path, folder: Path) -> ArtifactFile:
     """Return a written file's record; its size as a download is that of the form in docs/spec/download.md.
 
+    Where the file keeps its tensors is told to the form, as it is when the file is published.
+
     Raises:
         OSError: it cannot be read.
     """
     data = path.read_bytes()
-    packed = len(download.pack(data))
+    packed = len(download.pack(data, hints(data)))
     return ArtifactFile(path.relative_to(folder).as_posix(), len(data), packed, digest.of_bytes(data))

@@ -266,6 +266,26 @@ def test_rows_that_lean_and_columns_that_are_loud_cost_less_than_noise():
     assert loud < 0.6 * noise
 
 
+def test_rows_that_are_longer_as_a_whole_cost_less_than_noise():
+    """A normalisation folded in anew moves a row by parts of a step: likelier the larger they are, to one side."""
+    random = np.random.default_rng(0)
+    old = np.rint(random.normal(0, 40, (300, 400))).clip(-110, 110).astype(np.int8)
+    exact = old + random.uniform(-0.5, 0.5, old.shape)
+    steps = np.rint(exact * random.uniform(0.99, 1.01, (300, 1))).astype(np.int64) - old
+    tilted, noise = moved(old, steps), moved(old, random.permuted(steps, axis=1))
+    assert tilted < 0.75 * noise
+
+
+@pytest.mark.parametrize("ratio", [0.6, 0.9, 1.15, 1.8])
+def test_rows_with_other_scales_take_what_rounding_leaves(ratio):
+    """The same float weights packed with other steps: codes are what they were times the ratio of steps."""
+    random = np.random.default_rng(0)
+    old = np.rint(random.normal(0, 25, (200, 400))).clip(-127, 127).astype(np.int8)
+    exact = old + random.uniform(-0.5, 0.5, old.shape)
+    new = np.rint(exact * ratio * random.uniform(0.97, 1.03, (200, 1))).clip(-127, 127)
+    assert moved(old, new.astype(np.int64) - old) < 0.35 * old.size
+
+
 def test_biases_of_a_scale_that_changed_cost_next_to_nothing():
     random = np.random.default_rng(0)
     old = random.integers(-100_000, 100_000, 4000).astype("<i4")

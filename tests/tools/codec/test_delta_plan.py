@@ -32,14 +32,21 @@ def read(blocks, levels=TWO, old=1000, new=None):
 SEGMENTS = st.one_of(
     st.builds(Segment, st.just(COPIED), st.integers(1, 100), st.integers(0, 900)),
     st.builds(
-        lambda kind, words, old, table, columns: Segment(
-            FIRST_KIND + kind, words * KINDS[kind].width, old, table, columns, ONE + 77 * KINDS[kind].scaled
+        lambda kind, words, old, table, columns, reach: Segment(
+            FIRST_KIND + kind,
+            words * KINDS[kind].width,
+            old,
+            table,
+            columns,
+            ONE + 77 * KINDS[kind].scaled,
+            reach=reach if kind == BYTES and columns else 0,
         ),
         st.integers(0, 7),
         st.integers(1, 12),
         st.integers(0, 900),
         st.integers(0, 1),
         st.integers(0, 9),
+        st.integers(0, 2),
     ),
 )
 
@@ -78,6 +85,7 @@ def test_written_bytes_and_sizes_come_back():
         (Block((Segment(PRODUCT, 8, 0, 0, 0, ONE, 1, 129),)), "power 129"),
         (Block((Segment(FIRST_KIND + INT32, 6, 0),)), "words of 4"),
         (Block((Segment(FIRST_KIND + BYTES, 6, 0, 2),)), "table 2"),
+        (Block((Segment(FIRST_KIND + BYTES, 6, 0, 0, 2, reach=3),)), "3 tables from one degree"),
         (Block((Segment(FIRST_KIND + FLOAT32, 8, 0, 0, 0, LEAST_FACTOR - 1),)), "factor"),
         (Block((Segment(FIRST_KIND + FLOAT32, 8, 0, 0, 0, MOST_FACTOR + 1),)), "factor"),
         (Block((Segment(FIRST_KIND + BYTES, 6, 0),), lanes=7), "too many"),

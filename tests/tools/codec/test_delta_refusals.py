@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from haversack.base.errors import EXIT_REFUSED, Refused
-from haversack.tools.codec import bsdiff, delta, delta_plan, delta_words, rans, tables, zstd
+from haversack.tools.codec import bsdiff, delta, delta_plan, delta_tilt, delta_words, rans, tables, zstd
 from haversack.tools.codec.delta_plan import COPIED, FIRST_KIND, NEGATED, WRITTEN, Block, Segment
 from haversack.tools.codec.delta_words import BYTES, INT16, INT32, NIBBLES
 
@@ -91,6 +91,20 @@ def test_a_last_row_that_is_not_full():
     assert delta.apply(OLD, signed, limit=5) == bytes([101, 103, 103, 102, 102])
 
 
+def test_words_of_a_tilted_row_take_the_table_of_their_degree_and_a_side():
+    """Old words 100 and 101 times 3 are 300 and 303: one step of 512, and of what is left degree 4, below 0."""
+    told = levels([0], [1], [2], [3], [7], [5])
+    segment = Segment(FIRST_KIND + BYTES, 4, 0, 0, 2, reach=1)
+    classes = bytes([1, 1]) + bytes([0, 0]) + delta_tilt.write(np.array([3, 0]))
+    new = bytes([101 - 5, 102 - 5, 103, 104])  # the residual is that of table 1 + 4, negated; then of table 1
+    patch = whole(OLD, [Block((segment,))], told=told, classes=classes, new=new)
+    assert delta.apply(OLD, patch, limit=4) == new
+    turned = bytes([NEGATED + 1, 1]) + classes[2:]
+    new = bytes([101 + 5, 102 + 5, 103, 104])
+    patch = whole(OLD, [Block((segment,))], told=told, classes=turned, new=new)
+    assert delta.apply(OLD, patch, limit=4) == new
+
+
 def test_a_wide_word_of_a_symbol_and_bits():
     told = levels([12])  # five bits, of which the first three are 100
     content = bytes([0b11])
@@ -102,6 +116,7 @@ def test_a_wide_word_of_a_symbol_and_bits():
 
 ONE = Segment(FIRST_KIND + BYTES, 4, 0)
 ROWS = Segment(FIRST_KIND + BYTES, 4, 0, 0, 2)
+TILTED = Segment(FIRST_KIND + BYTES, 4, 0, 0, 2, reach=1)
 TWO = levels([0, 1])
 
 BLOCKS = {
@@ -111,6 +126,16 @@ BLOCKS = {
         ([Block((ROWS,))],),
         {"told": levels([0], [1]), "classes": bytes([1, 0, 0, 1])},
         "behind the last of 2 tables",
+    ),
+    "a degree behind the last table": (
+        ([Block((TILTED,))],),
+        {"told": levels([0], [1], [2], [3], [4]), "classes": bytes([1, 1, 0, 0]) + delta_tilt.write(np.array([3, 0]))},
+        "behind the last of 5 tables",
+    ),
+    "rows without tilts": (
+        ([Block((TILTED,))],),
+        {"told": levels([0], [1]), "classes": bytes([1, 1, 0, 0])},
+        "4 classes are there of 8",
     ),
     "rows longer than the segment": (
         ([Block((Segment(FIRST_KIND + BYTES, 4, 0, 0, 5),))],),

@@ -17,7 +17,7 @@ from pairs import changed, drawn, filed
 
 from haversack.base.errors import Refused
 from haversack.base.stored import Stored
-from haversack.tools.codec import delta, delta_make, delta_plan, delta_words
+from haversack.tools.codec import delta, delta_make, delta_plan, delta_tilt, delta_words
 from haversack.tools.codec.delta_plan import KEPT, MOST_POWER, PRODUCT
 from haversack.tools.codec.delta_words import KINDS, LEAST_FACTOR, MOST_FACTOR, ONE
 
@@ -76,6 +76,24 @@ def test_the_decoder_of_the_page_reads_rows_and_columns(page, seed, rows, column
     hint = [Stored("w", 0, old.size, "int8", old.shape)]
     patch = delta_make.make(old.tobytes(), new.tobytes(), hint, hint)
     assert page["decode"](old.tobytes(), patch) == new.tobytes()
+
+
+@given(st.integers(0, 255), st.integers(-delta_tilt.MOST_TILT, delta_tilt.MOST_TILT))
+def test_tilts_are_those_of_the_page(page, word, tilt):
+    found = delta_tilt.lean(np.array([word], np.uint8), np.array([tilt]), 1)
+    assert tuple(one[0] for one in found) == page["tilted"](word, tilt)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(8, 60), st.floats(0.3, 3), st.booleans())
+def test_the_decoder_of_the_page_reads_rows_with_tilts(page, seed, rows, columns, ratio, few):
+    random = np.random.default_rng(seed)
+    old = random.integers(-127, 128, (rows, columns)).astype(np.int8)
+    loud = np.where(random.random((rows, 1)) < 0.5, ratio, 1)
+    new = np.rint(old * loud + random.normal(0, 0.05 if few else 2, old.shape)).clip(-127, 127).astype(np.int8)
+    hint = [Stored("w", 0, old.size, "int8", old.shape)]
+    patch = delta_make.make(old.tobytes(), new.tobytes(), hint, hint)
+    assert page["decode"](old.tobytes(), patch) == new.tobytes() == delta.apply(old.tobytes(), patch, limit=1 << 20)
 
 
 POWERS = st.just(0) | st.integers(-MOST_POWER, MOST_POWER)

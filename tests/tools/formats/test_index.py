@@ -286,3 +286,15 @@ def test_what_a_file_states_takes_no_memory(files, name):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000 + 64 * len(data)
+
+
+def test_hints_are_the_index_and_nothing_of_what_is_malformed():
+    from safetensors.numpy import save
+
+    data = save({"a.weight": np.zeros((3, 4), np.int8)})
+    assert index.hints(data) == index.index(data) != ()
+    assert index.hints(b"words that no model has") == ()
+    cut = b"\xff\xff\xff\x7fTFL3" + bytes(40)  # a tflite file whose root lies outside
+    with pytest.raises(Refused):
+        index.index(cut)
+    assert index.hints(cut) == ()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from haversack.base.errors import Refused
-from haversack.tools.codec import bsdiff, delta_plan, delta_words, rans, tables, zstd
+from haversack.tools.codec import bsdiff, delta_plan, delta_tilt, delta_words, rans, tables, zstd
 from haversack.tools.codec.delta_plan import COPIED, FIRST_KIND, KEPT, NEGATED, PRODUCT, WRITTEN, Block, Segment
 from haversack.tools.codec.delta_words import BYTES
 
@@ -173,36 +173,57 @@ class _Classes:
     at: int = 0
 
     def counted(self, blocks: tuple[Block, ...]) -> None:
-        wanted = sum(one.rows + one.columns for block in blocks for one in block.segments)
+        wanted = sum(one.told for block in blocks for one in block.segments)
         if wanted != len(self.data):
             message = f"{len(self.data)} classes are there of {wanted}"
             raise ValueError(message)
 
-    def models(self, one: Segment) -> tuple[np.ndarray, np.ndarray]:
-        """Return the table of each symbol of a segment, uint16 [words], and whether each row is negated, bool [rows].
+    def rows(self, one: Segment, old: np.ndarray) -> _Rows:
+        """Return how the words of a segment are coded, which are made of old bytes, uint8.
 
         Raises:
             ValueError: there is no such table, or words of this kind are not negated.
         """
         if not one.columns:
-            return np.full(one.words, one.table, np.uint16), np.zeros(0, bool)
+            return _Rows(np.full(one.words, one.table, np.uint16))
         if one.columns > one.words:
             message = f"rows of {one.columns} words in a segment of {one.words}"
             raise ValueError(message)
         rows, columns = one.rows, one.columns
-        own = self.data[self.at : self.at + rows + columns].astype(np.uint16)
-        self.at += rows + columns
-        negated = own[:rows] >= NEGATED
-        own[:rows] -= NEGATED * negated.astype(np.uint16)
-        if negated.any() and one.how != FIRST_KIND + BYTES:
+        told = self.data[self.at : self.at + one.told]
+        self.at += one.told
+        own = told[: rows + columns].astype(np.uint16)
+        turned = own[:rows] >= NEGATED
+        own[:rows] -= NEGATED * turned.astype(np.uint16)
+        if turned.any() and one.how != FIRST_KIND + BYTES:
             raise ValueError("only bytes are negated")
-        if one.table + int(own[:rows].max()) + int(own[rows:].max()) >= self.tables:
+        loud = own[:rows] > 0
+        found = np.where(loud[:, None], own[:rows, None] + own[None, rows:], np.uint16(0)).reshape(-1)[: one.words]
+        found += np.uint16(one.table)
+        negated, predicted = np.repeat(turned, columns)[: one.words], None
+        if one.reach:
+            predicted, degrees, opposite = delta_tilt.lean(old, delta_tilt.read(told[rows + columns :]), columns)
+            found += degrees * np.uint16(one.reach) * np.repeat(loud, columns)[: one.words]
+            negated ^= opposite
+        if int(found.max()) >= self.tables:
             message = f"a class leads behind the last of {self.tables} tables"
             raise ValueError(message)
-        found = np.zeros((rows, columns), np.uint16)
-        loud = own[:rows] > 0
-        found[loud] = own[:rows][loud, None] + own[None, rows:]
-        return found.reshape(-1)[: one.words] + np.uint16(one.table), negated
+        return _Rows(found, negated, predicted)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The table of each word of a segment, uint16, whether it is negated, and what it is predicted to be, uint8.
+
+    The last two are there where rows have classes, and where they have tilts.
+    """
+
+    models: np.ndarray
+    negated: np.ndarray | None = None
+    predicted: np.ndarray | None = None
+
+
+_NO_ROWS = _Rows(np.zeros(0, np.uint16))
 
 
 @dataclass
@@ -245,9 +266,13 @@ def _block(old: np.ndarray, data: memoryview, block: Block, kept: Kept, coding: 
     written = memoryview(zstd.decompress(bytes(data[: block.packed]), block.written))
     rest = data[block.packed :]
     bits = _Bits(np.frombuffer(bytes(rest[: block.bits]) + _MARGIN, np.uint8), 8 * block.bits)
-    symbols = _symbols(rest[block.bits :], block, coding.classes, coding.frequencies)
+    rows = [
+        coding.classes.rows(one, old[one.old : one.old + one.length]) if one.words else _NO_ROWS
+        for one in block.segments
+    ]
+    symbols = _symbols(rest[block.bits :], block, rows, coding.frequencies)
     taken = coded = 0
-    for one in block.segments:
+    for one, row in zip(block.segments, rows, strict=True):
         if one.how == WRITTEN:
             yield bytes(written[taken : taken + one.length])
             taken += one.length
@@ -255,7 +280,7 @@ def _block(old: np.ndarray, data: memoryview, block: Block, kept: Kept, coding: 
             for low in range(one.old, one.old + one.length, 1 << 20):
                 yield old[low : min(low + (1 << 20), one.old + one.length)].tobytes()
         else:
-            source = old[one.old : one.old + one.length]
+            source = old[one.old : one.old + one.length] if row.predicted is None else row.predicted
             if one.how == PRODUCT:
                 source = kept.back(one.source, one.length)
             pieces = _restored(source, symbols[coded : coded + one.words], bits, one)
@@ -269,10 +294,9 @@ def _block(old: np.ndarray, data: memoryview, block: Block, kept: Kept, coding: 
     bits.done()
 
 
-def _symbols(data: memoryview, block: Block, classes: _Classes, frequencies: np.ndarray) -> np.ndarray:
+def _symbols(data: memoryview, block: Block, rows: list[_Rows], frequencies: np.ndarray) -> np.ndarray:
     """Return the symbols of all segments of a block, uint8."""
-    each = [(one, *classes.models(one)) for one in block.segments if one.words]
-    models = np.concatenate([np.zeros(0, np.uint16), *(own for _, own, _ in each)])
+    models = np.concatenate([np.zeros(0, np.uint16), *(each.models for each in rows)])
     found, told = certain(models, frequencies)
     coded = models[~told]
     if bool(coded.size) != bool(block.lanes) or block.lanes > max(coded.size, 1) or block.words > coded.size:
@@ -283,11 +307,10 @@ def _symbols(data: memoryview, block: Block, classes: _Classes, frequencies: np.
         words = np.frombuffer(data, "<u2", block.words, 4 * block.lanes)
         found[~told] = rans.decode(states, words, coded, frequencies)
     at = 0
-    for one, _, negated in each:
-        for row in np.flatnonzero(negated).tolist():
-            part = found[at + row * one.columns : at + min((row + 1) * one.columns, one.words)]
-            part[:] = -part
-        at += one.words
+    for each in rows:
+        if each.negated is not None and each.negated.any():
+            np.negative(found[at : at + len(each.models)], out=found[at : at + len(each.models)], where=each.negated)
+        at += len(each.models)
     return found
 
 

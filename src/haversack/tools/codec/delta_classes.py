@@ -4,8 +4,8 @@ A step of training moves a weight by what its output's error and its input have 
 row, and of a whole column, are loud or quiet together, and those of a row have one sign where its inputs have. The
 table of a word is the class of its row plus that of its column (the lowest rung is silence, and has no columns). There
 are ladders for words of any sign and for rows that lean to one side; a row that leans to the other one is coded
-negated. Classes and tables are found in turns, each the best for the other (S. Lloyd, "Least squares quantization in
-PCM", 1982).
+negated. Words of a row with a tilt (``delta_tilt``) go to the ladder of their degree. Classes and tables are found in
+turns, each the best for the other (S. Lloyd, "Least squares quantization in PCM", 1982).
 """
 
 from __future__ import annotations
@@ -77,6 +77,9 @@ class Field:
         rows: class of each row, int64; of all words where there are no rows.
         across: class of each column, int64; all zero at first.
         flipped: whether each row is coded negated.
+        tilts: of rows, integers; None where none has one. What follows is there with them: such rows are not turned.
+        degrees: of each word, uint8 [words]; their symbols are those of words that all lean to one side.
+        reach: tables from one degree to the next; set with the classes.
     """
 
     symbols: np.ndarray
@@ -84,10 +87,13 @@ class Field:
     rows: np.ndarray
     across: np.ndarray
     flipped: np.ndarray
+    tilts: np.ndarray | None = None
+    degrees: np.ndarray | None = None
+    reach: int = 0
 
     @classmethod
     def of(cls, symbols: np.ndarray, columns: int) -> Field:
-        """Return a field of class 0."""
+        """Return a field of class 0, without tilts."""
         rows = -(-len(symbols) // (columns or max(len(symbols), 1)))
         return cls(symbols, columns, np.zeros(rows, np.int64), np.zeros(columns or 1, np.int64), np.zeros(rows, bool))
 
@@ -105,7 +111,17 @@ class Field:
     def models(self) -> np.ndarray:
         """Return the table of each symbol, int64 [words], counted from the first of the ladders."""
         across = self.across if self.columns else np.zeros(self.width, np.int64)
-        return np.where(self.rows[:, None], self.rows[:, None] + across[None], 0).reshape(-1)[: len(self.symbols)]
+        found = np.where(self.rows[:, None], self.rows[:, None] + across[None], 0).reshape(-1)[: len(self.symbols)]
+        return found if self.degrees is None else found + np.where(found > 0, self.degrees * self.reach, 0)
+
+    def by_degree(self, matrix: np.ndarray, filling: int) -> list[np.ndarray]:
+        """Return a matrix of the words for each degree, those of others filled."""
+        if self.degrees is None:
+            return [matrix]
+        flat = np.zeros(matrix.size, np.uint8)
+        flat[: len(self.degrees)] = self.degrees
+        degrees = flat.reshape(matrix.shape)
+        return [np.where(degrees == one, matrix, filling) for one in range(int(degrees.max(initial=0)) + 1)]
 
     def coded(self) -> np.ndarray:
         """Return the symbols as they are coded, uint8 [words]: negated where their row is."""
@@ -121,7 +137,7 @@ class Field:
     def classed(self) -> bool:
         """Whether it needs classes: not all words have one table and one sign."""
         alike = not np.ptp(self.rows) and not np.ptp(self.across) and not self.flipped.any()
-        return bool(self.columns) and not alike
+        return bool(self.columns) and (not alike or self.tilts is not None)
 
 
 def ladder(fields: Sequence[Field], alphabet: Alphabet) -> np.ndarray:
@@ -135,7 +151,10 @@ def ladder(fields: Sequence[Field], alphabet: Alphabet) -> np.ndarray:
         return np.zeros((0, 256), np.uint8)
     changes = sum(int(np.count_nonzero(each.symbols)) for each in fields)
     rungs = max(min(alphabet.rungs, 2 + changes // _CHANGES), 1)
-    leans = alphabet.leans if rungs == alphabet.rungs else 1
+    tilted = any(each.tilts is not None for each in fields)
+    leans = alphabet.leans if rungs == alphabet.rungs or tilted else 1
+    for each in fields:
+        each.reach = rungs if each.tilts is not None else 0
     _begin(fields, alphabet, rungs, leans)
     for turn in range(ROUNDS):
         lengths = _lengths(_counted(fields, rungs * leans))
@@ -163,6 +182,7 @@ def _begin(fields: Sequence[Field], alphabet: Alphabet, rungs: int, leans: int) 
         if leans > 1 and each.columns:
             whole = np.maximum(2 * loud.sum(axis=1), 1)
             lean = np.minimum(np.abs(side) * (2 * leans - 1) // whole, leans - 1)
+            lean = lean if each.tilts is None else np.where(each.tilts != 0, 0, lean)
             each.flipped[:] = (side < 0) & (lean > 0)
         each.rows[:] = rungs * lean
     told = np.concatenate(levels)
@@ -214,24 +234,23 @@ def _choose(each: Field, alphabet: Alphabet, lengths: np.ndarray, rungs: int, *,
     """Give each row the class that codes it shortest with its columns as they are, then each column likewise."""
     opposite = alphabet.negated()
     matrix = each.matrix(alphabet.groups, alphabet.kinds)
-    allowed = np.arange(len(lengths)) % rungs < rungs - int(each.across.max())
-    costs = _costs(matrix, each.across, lengths, np.flatnonzero(allowed), rows=True)
-    costs = costs + _own_bits(each.rows + len(lengths) * each.flipped, 2 * len(lengths))[None, np.flatnonzero(allowed)]
+    allowed = np.flatnonzero(np.arange(len(lengths)) % rungs < rungs - int(each.across.max()))
+    own = _own_bits(each.rows + len(lengths) * each.flipped, 2 * len(lengths))
+    costs = _costs(each.by_degree(matrix, alphabet.kinds), each.across, lengths, allowed, rungs) + own[None, allowed]
     if len(lengths) > rungs:  # there are ladders that lean
-        other = _costs(opposite[matrix], each.across, lengths, np.flatnonzero(allowed), rows=True)
-        other += _own_bits(each.rows + len(lengths) * each.flipped, 2 * len(lengths))[
-            None, len(lengths) + np.flatnonzero(allowed)
-        ]
-        costs = np.concatenate([costs, other], axis=1)
+        other = _costs([opposite[matrix]], each.across, lengths, allowed, rungs)
+        costs = np.concatenate([costs, other + own[None, len(lengths) + allowed]], axis=1)
+    if each.tilts is not None:
+        costs[np.ix_(each.tilts != 0, np.arange(costs.shape[1]) >= np.count_nonzero(allowed < rungs))] = _NEVER
     best = np.argmin(costs, axis=1)
-    each.flipped[:] = best >= allowed.sum()
-    each.rows[:] = np.flatnonzero(allowed)[best % allowed.sum()]
+    each.flipped[:] = best >= len(allowed)
+    each.rows[:] = allowed[best % len(allowed)]
     if across and len(matrix) >= _SMALLEST:
         room = np.arange(min(COLUMN_CLASSES, rungs - int((each.rows % rungs).max())))
-        turned = np.where(each.flipped[:, None], opposite[matrix], matrix).T
-        each.across[:] = np.argmin(
-            _costs(turned, each.rows, lengths, room, rows=False) + _own_bits(each.across, len(room))[None], axis=1
-        )
+        turned = np.where(each.flipped[:, None], opposite[matrix], matrix)
+        columns = [one.T for one in each.by_degree(turned, alphabet.kinds)]
+        found = _costs(columns, each.rows, lengths, room, rungs, rows=False)
+        each.across[:] = np.argmin(found + _own_bits(each.across, len(room))[None], axis=1)
 
 
 def _own_bits(classes: np.ndarray, count: int) -> np.ndarray:
@@ -241,23 +260,32 @@ def _own_bits(classes: np.ndarray, count: int) -> np.ndarray:
 
 
 def _costs(
-    matrix: np.ndarray, other: np.ndarray, lengths: np.ndarray, classes: np.ndarray, *, rows: bool
+    matrices: list[np.ndarray],
+    other: np.ndarray,
+    lengths: np.ndarray,
+    classes: np.ndarray,
+    reach: int,
+    *,
+    rows: bool = True,
 ) -> np.ndarray:
     """Return the bits of each row of a matrix of groups with each class, in 1/4096 bit: int64 [rows, classes].
 
     Args:
-        matrix: int64 [rows, columns]; the number of groups where nothing is.
+        matrices: int64 [rows, columns] of the words of each degree; the number of groups where nothing is.
         other: the class of each column, which is added.
         lengths: int64 [tables, groups].
         classes: those that a row may have.
+        reach: tables from one degree to the next.
         rows: whether the matrix has rows as they are; else its rows are columns, and ``other`` the classes of rows.
     """
-    kinds = lengths.shape[1]
-    found = np.zeros((len(matrix), len(classes)), np.int64)
+    kinds, count = lengths.shape[1], len(matrices[0])
+    found = np.zeros((count, len(classes)), np.int64)
     for value in np.unique(other).tolist():
-        chosen = matrix[:, other == value]
-        cells = np.arange(len(matrix))[:, None] * (kinds + 1) + chosen
-        counts = np.bincount(cells.reshape(-1), minlength=len(matrix) * (kinds + 1)).reshape(len(matrix), -1)
-        silent = classes == 0 if rows else value == 0
-        found += counts[:, :kinds] @ lengths[np.where(silent, 0, classes + value)].T
+        for degree, matrix in enumerate(matrices):
+            chosen = matrix[:, other == value]
+            cells = np.arange(count)[:, None] * (kinds + 1) + chosen
+            counts = np.bincount(cells.reshape(-1), minlength=count * (kinds + 1)).reshape(count, -1)
+            silent = classes == 0 if rows else value == 0
+            table = np.minimum(classes + value + degree * reach, len(lengths) - 1)
+            found += counts[:, :kinds] @ lengths[np.where(silent, 0, table)].T
     return found

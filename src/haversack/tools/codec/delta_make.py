@@ -10,7 +10,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from haversack.base.stored import Stored
-from haversack.tools.codec import delta, delta_classes, delta_match, delta_plan, delta_words, rans, tables, zstd
+from haversack.tools.codec import (
+    delta,
+    delta_classes,
+    delta_match,
+    delta_plan,
+    delta_tilt,
+    delta_words,
+    rans,
+    tables,
+    zstd,
+)
 from haversack.tools.codec.delta_classes import Alphabet, Field
 from haversack.tools.codec.delta_match import Link
 from haversack.tools.codec.delta_plan import (
@@ -146,9 +156,22 @@ def _residuals(before: np.ndarray, after: np.ndarray, link: Link, kept: delta.Ke
         symbols, rest, bits = (some, None, None) if kind.single else delta_words.split(some)
         segment = Segment(FIRST_KIND + link.kind, len(some) * kind.width, link.old + low * kind.width, factor=factor)
         width = columns if 0 < columns < len(some) else 0
-        yield _Draft(segment, b"", Field.of(symbols, width), rest, bits)
+        field = Field.of(symbols, width)
+        if width and link.kind == BYTES:
+            field = _tilted(field, *(data[low : low + len(some)] for data in (before, after)))
+        yield _Draft(segment, b"", field, rest, bits)
         if segment.floats:
             kept.add(after[low * kind.width :][: segment.length])
+
+
+def _tilted(field: Field, before: np.ndarray, after: np.ndarray) -> Field:
+    """Return the field of bytes with the tilts of its rows, if any has one."""
+    tilts = delta_tilt.fit(before, after, field.columns)
+    if not tilts.any():
+        return field
+    predicted, degrees, negated = delta_tilt.lean(before, tilts, field.columns)
+    symbols = after - predicted
+    return replace(field, symbols=np.where(negated, -symbols, symbols), tilts=tilts, degrees=degrees)
 
 
 def _product(before: np.ndarray, after: np.ndarray, kept: delta.Kept) -> _Draft | None:
@@ -216,7 +239,7 @@ def _tables(drafts: Sequence[_Draft]) -> np.ndarray:
         levels = delta_classes.ladder(fields, _alphabet(group))
         for one, field in zip(mine, fields, strict=True):
             if field.classed:
-                one.segment = replace(one.segment, table=first, columns=field.columns)
+                one.segment = replace(one.segment, table=first, columns=field.columns, reach=field.reach)
             else:
                 one.segment = replace(one.segment, table=first + int(field.rows[0]) + int(field.across[0]))
         found.append(levels)
@@ -232,7 +255,7 @@ def _alphabet(group: int) -> Alphabet:
     """Return what symbols stand for: the change; of two halves the sum of both; its bits where words are wide."""
     symbols = np.arange(256)
     if group == BYTES:
-        return Alphabet(symbols.astype(np.uint8).view(np.int8).astype(np.int64), 18, leans=3)
+        return Alphabet(symbols.astype(np.uint8).view(np.int8).astype(np.int64), 18, leans=delta_tilt.DEGREES)
     if group == NIBBLES:
         halves = [np.minimum(half, 16 - half) for half in (symbols & 15, symbols >> 4)]
         return Alphabet(np.asarray(halves[0] + halves[1]), 14)
@@ -288,4 +311,5 @@ def _classes(one: _Draft) -> list[bytes]:
     if field is None or not one.segment.columns:
         return []
     rows = field.rows + NEGATED * field.flipped
-    return [rows.astype(np.uint8).tobytes(), field.across.astype(np.uint8).tobytes()]
+    tilts = [] if field.tilts is None else [delta_tilt.write(field.tilts)]
+    return [rows.astype(np.uint8).tobytes(), field.across.astype(np.uint8).tobytes(), *tilts]

@@ -7,7 +7,7 @@ they need to be decoded, so that a decoder holds one block at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,7 +24,7 @@ KEPT = 1 << 20
 MOST_POWER = 128
 """Of two, in a product's number."""
 
-MOST_TABLES = 96
+MOST_TABLES = 128
 NEGATED = 128
 """Added to the class of a row whose residuals are coded negated."""
 MOST_SYMBOLS = 1 << 19
@@ -49,6 +49,7 @@ class Segment:
         factor: of predictions.
         source: of a product: so many kept segments back are its words, 1 for the last one.
         power: of two, by which a product's words are multiplied as well.
+        reach: tables from one degree of words to the next, where rows have tilts; 0 where they have none.
     """
 
     how: int
@@ -59,6 +60,7 @@ class Segment:
     factor: int = ONE
     source: int = 0
     power: int = 0
+    reach: int = 0
 
     @property
     def kind(self) -> Kind:
@@ -81,6 +83,16 @@ class Segment:
     def rows(self) -> int:
         """How many rows have a class."""
         return -(-self.words // self.columns) if self.columns else 0
+
+    @property
+    def tiltable(self) -> bool:
+        """Whether its rows may have tilts."""
+        return bool(self.columns) and self.how == FIRST_KIND + BYTES
+
+    @property
+    def told(self) -> int:
+        """Bytes that say the classes of its rows and columns, and the tilts of its rows."""
+        return self.rows * (3 if self.reach else 1) + self.columns
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,8 @@ def write(levels: np.ndarray, blocks: Sequence[Block]) -> bytes:
                 parts += [number(one.table), number(one.columns)]
                 if one.kind.scaled:
                     parts.append(number(_folded(one.factor - ONE)))
+                if one.tiltable:
+                    parts.append(number(one.reach))
     return b"".join(parts)
 
 
@@ -220,7 +234,12 @@ class _Reader:
         if length % kind.width or table >= self.tables or not LEAST_FACTOR <= factor <= MOST_FACTOR:
             message = f"{length} bytes in words of {kind.width}, table {table}, factor {factor}"
             raise ValueError(message)
-        return Segment(how, length, start, table, columns, factor)
+        found = Segment(how, length, start, table, columns, factor)
+        found = replace(found, reach=self.number()) if found.tiltable else found
+        if found.reach > self.tables:
+            message = f"{found.reach} tables from one degree to the next, of {self.tables}"
+            raise ValueError(message)
+        return found
 
     def product(self, length: int) -> Segment:
         table, source, factor, power = self.number(), self.number(), self.number(), self.number()

@@ -198,6 +198,8 @@ def unpack_bits(data: np.ndarray, at: int, rest: np.ndarray) -> np.ndarray:
         rest: int64 [words]: bits of each, at most 61; they lie inside ``data``.
     """
     place = at + np.cumsum(rest) - rest
+    if not rest.size or rest.max() <= 32:
+        return _window(data, place, rest)
     first = np.minimum(rest, 32)
     return np.asarray(_window(data, place, first) | _window(data, place + first, rest - first) << np.uint64(32))
 

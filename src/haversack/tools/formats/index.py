@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from haversack.base.errors import Refused
 from haversack.base.stored import Stored
 from haversack.tools.formats import gguf, onnx, pte, safetensors, tflite
 
@@ -22,3 +23,11 @@ def index(data: bytes | memoryview) -> tuple[Stored, ...]:
     """
     name = format_of(data)
     return FORMATS[name].index(data) if name else ()
+
+
+def hints(data: bytes | memoryview) -> tuple[Stored, ...]:
+    """Return what ``index`` does, and nothing of a malformed file: for codecs, to which any bytes are a file."""
+    try:
+        return index(data)
+    except Refused:
+        return ()
