@@ -93,6 +93,7 @@ def test_verify_in_words_and_as_json(packed, capfd):
     assert text.count("ok ") == 4
     for name in ("hashes", "read back", "golden vectors", "findings of the run"):
         assert name in text
+    assert f"next: haversack bundle {packed.out} --out NAME-VERSION.haversack" in text
     code, text = told(capfd, "verify", str(packed.out), "--json")
     found = json.loads(text)
     assert code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from safetensors.numpy import save
 from sites import Site, bundle, opened
 
 from haversack.base import digest
+from haversack.base.bundle import BundleFile
 from haversack.base.errors import EnvironmentFault, Refused, UsageError
 from haversack.base.release import Release
 from haversack.deliver import publishing, releases
@@ -178,6 +180,25 @@ def test_no_delta_of_what_did_not_change_or_is_small(site):
     assert asked == []
     site.publish("1.3.0", model=noise(9000, 1), delta=lambda old, new: noted(old, new) and None)
     assert asked == [(1000, 9000), (9000, 9000)]
+
+
+def test_no_delta_of_what_no_device_fetches(site):
+    asked = []
+
+    def noted(old, new):
+        asked.append(len(new))
+        return xor(old, new)
+
+    for number in range(2):
+        folder = bundle(site.folder / "bundles", f"1.{number}.0", model=changed(noise(20_000), number))
+        data = changed(noise(30_000, 7), number)
+        (folder / "encodings.safetensors").write_bytes(data)
+        entry = BundleFile("encodings.safetensors", "encodings", len(data), digest.of_bytes(data))
+        manifest, read = opened(folder)
+        manifest = replace(manifest, files=(entry, *manifest.files))
+        done = publishing.publish(site.repository, manifest, read, delta=noted)
+    assert [file.name for file in done.release.files if len(file.blobs) > 1] == ["litert.tflite"]
+    assert asked == [20_000]
 
 
 def test_deltas_between_encrypted_releases(site):

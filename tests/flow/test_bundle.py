@@ -150,6 +150,8 @@ def test_a_good_bundle_verifies(shipped):
         ("bundle", "hashes"), ("bundle", "preprocessing"), ("onnxruntime", "golden vectors")
     ]  # fmt: skip
     assert answer.checks[2].text == "4 vectors in the runtime, bit for bit"
+    step = f"next: haversack publish {shipped} --line digits --repository site --keys keys"
+    assert answer.lines()[-1] == step
 
 
 def told(shipped: Path, name: str, data: bytes):

@@ -157,7 +157,8 @@ def _deltas(
 ) -> Iterator[Blob]:
     """Yield deltas from the files of the same name in older releases, each of another content and worth its bytes."""
     tried = {file.sha256}
-    for base in bases if whole >= LEAST else ():
+    worth = whole >= LEAST and file.role != "encodings"  # these no device fetches
+    for base in bases if worth else ():
         old = next((one for one in base.files if one.name == file.name and one.target == file.target), None)
         if old is None or old.sha256 in tried:
             continue

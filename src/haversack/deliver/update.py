@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from haversack.base.bundle import LARGEST_MANIFEST, MANIFEST, Manifest
+from haversack.base.counted import counted
 from haversack.base.errors import EnvironmentFault, Fault, HaversackError, Refused, UsageError, VerificationError
 from haversack.base.progress import Event, Sink, silent
 from haversack.base.release import DELTAS, Blob, Release, ReleaseFile
@@ -227,7 +228,8 @@ class _Update:
         if not self.device.allowed.holds(choice):
             cause = f"{release.version} takes {choice.bytes} bytes and about {choice.seconds:.0f} s on this line"
             return self._nothing("waiting", f"{cause}, more than is allowed")
-        text = f"{self.line} {release.version} for {choice.target}: {choice.bytes} bytes in {len(choice.blobs)} files"
+        files = counted(len(choice.blobs), "file")
+        text = f"{self.line} {release.version} for {choice.target}: {choice.bytes} bytes in {files}"
         self.sink(Event("deliver", "start", text, data={"forecast_seconds": choice.seconds, "bytes": choice.bytes}))
         return by_target[choice.target]
 

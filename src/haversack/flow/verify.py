@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ from haversack.base.errors import (
 )
 from haversack.base.finding import KINDS
 from haversack.base.progress import Event, Sink, silent
+from haversack.deliver.trial import ACCEPTED
 from haversack.flow.exports import where_to_run
 from haversack.flow.making import ENCODINGS
 from haversack.flow.outputs import ARTIFACT, BEST, GOLDEN
@@ -148,9 +150,9 @@ def verify(out: Path, sink: Sink = silent, device: str = "local") -> Answer:
     with devices.opened(device, Limits(call_seconds=CALL_SECONDS)) as there:
         _demand_some(there, [name for name in record.best if record.best_of(name)])
         checks = tuple(check for target in record.best for check in _target(out, record, target, there, sink))
-    return Answer(
-        out, checks, out / BEST, f"repeat the run's command into another --out; it stands in {out / JSON_NAME}"
-    )
+    again = f"repeat the run's command into another --out; it stands in {out / JSON_NAME}"
+    ship = f"haversack bundle {shlex.quote(str(out))} --out NAME-VERSION.haversack    (to ship it)"
+    return Answer(out, checks, out / BEST, again, ship if {*record.best} & {*ACCEPTED} else "")
 
 
 def _demand_one(out: Path, record: Record) -> None:
