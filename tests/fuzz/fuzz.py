@@ -61,6 +61,8 @@ def watched(name: str, seconds: int, corpus: Path | None) -> int:
     place = Path(tempfile.mkdtemp(prefix="haversack-fuzz-", dir=memory))
     folder = corpus or place / "corpus"
     folder.mkdir(parents=True, exist_ok=True)
+    for told in folder.glob("found-*"):
+        told.unlink()
     command = [sys.executable, "-B", __file__, name, str(seconds), str(folder)]
     environment = {**os.environ, CHILD: "1", "TMPDIR": str(place), "PYTHONWARNINGS": "ignore"}
     child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)

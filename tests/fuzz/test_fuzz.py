@@ -26,7 +26,21 @@ from haversack.base.errors import Refused, VerificationError  # noqa: E402
 
 SECONDS = int(os.environ.get("HAVERSACK_FUZZ_SECONDS", "20"))
 CORPUS = os.environ.get("HAVERSACK_FUZZ_CORPUS", "")
-FOUND: dict[str, tuple[str, ...]] = {}
+FOUND: dict[str, tuple[str, ...]] = {
+    "golden": (  # a member of the archive lies at byte 2^63
+        (
+            "UEsDBBQAAAAAAAAAIQDCQSQ1AwAAAAMAAAANAAAAMHxpbnB1dHx4Lm5weWFiY1BLAQIUAxQAAAAAAAAAIQDCQSQ1AwAAAAMA"
+            "AAANAAwAAAAAAAAAAACAAf////8wfGlucHV0fHgubnB5AQAIAAAAAAAAAACAUEsFBgAAAAABAAEARwAAAC4AAAAAAA=="
+        ),
+    ),
+    "state": (  # a floor, and a release set aside, in a year that no calendar has
+        "AHsiZm9ybWF0IjoxLCJzZXF1ZW5jZXMiOnt9LCJ0aW1lIjoxZSszMDB9Cg==",
+        (
+            "AnsiZm9ybWF0IjoxLCJyZWxlYXNlcyI6W3sicmVhc29uIjoieCIsInNlcXVlbmNlIjoxLCJ0aW1lIjoxZSszMDAsInZlcnNp"
+            "b24iOiIxLjAuMCJ9XX0K"
+        ),
+    ),
+}
 """Target -> bytes that broke its reader once, in base64."""
 
 
@@ -47,7 +61,7 @@ def test_good_bytes_are_read_and_cut_ones_refused(target, name):
             one.check(seed[:end])
 
 
-@pytest.mark.parametrize("name", [name for name, found in FOUND.items() if found])
+@pytest.mark.parametrize("name", FOUND)
 def test_what_was_found_stays_mended(target, name):
     for found in FOUND[name]:
         target(name).check(base64.b64decode(found))
