@@ -60,7 +60,7 @@ class Client:
         self.device = Device(self.home, runtimes) if device is None else replace(device, home=self.home)
         self._sink, self._test = sink, test
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
-        ready(Pointer(current=Installed("a", "1.0.0", 1, "a")))
+        ready(Pointer(current=Installed("a", "1.0.0", 1, "a")), targets=self.device.targets)
 
     def update(self, line: str) -> Outcome:
         """Bring a line to its newest release; models of it that are open answer with it from their next call on.
