@@ -49,7 +49,7 @@ def shop(memory):
     """Three releases: a home has the first two, and the third is offered, with a delta."""
     made = Shop.create(memory / "shop")
     made.publish("1.0.0", 1.0)
-    client = Client(memory / "before", made.url, made.root)
+    client = Client(memory / "before", made.url, made.root, tune=None)
     client.update("digits")
     made.publish("1.1.0", OLD)
     client.update("digits")
@@ -126,7 +126,7 @@ def test_a_small_disk(memory, shop, tmp_path):
         filler = disk / "filler"
         free = os.statvfs(disk)
         filler.write_bytes(bytes((free.f_bavail - 1) * free.f_frsize))
-        client = Client(disk / "home")
+        client = Client(disk / "home", tune=None)
         with pytest.raises(EnvironmentFault):
             client.update("digits")
         with client.open("digits", follow=False) as model:
