@@ -21,6 +21,7 @@ import lite0
 import minilm
 import resolving
 import running
+import shipping
 import sixteen_bits
 import spreading
 import table
@@ -160,6 +161,7 @@ TABLES: dict[str, Callable[[], list[Table]]] = {
     "table": table.tables,
     "sixteen_bits": sixteen_bits.tables,
     "running": running.tables,
+    "shipping": shipping.tables,
     "deltas": deltas.tables,
 }
 PARTS = (*MAKERS, *TABLES)
