@@ -30,7 +30,8 @@ def table(bundle: Path) -> Table:
     for sessions in (1, 2):
         with open_model(bundle, target="onnxruntime", threads=1, serving=Serving(sessions=sessions)) as model:
             rate, slowest = pressed(model, images)
-        rows.append((f"{CALLERS} callers, {sessions} at once", f"{rate:.1f} calls a second, slowest {slowest * 1e3:.0f} ms"))
+        told = f"{rate:.1f} calls a second, slowest {slowest * 1e3:.0f} ms"
+        rows.append((f"{CALLERS} callers, {sessions} at once", told))
     with open_model(bundle, target="onnxruntime", threads=1, serving=Serving(waiting=0)) as model:
         rows.append((f"{CALLERS} callers, none may wait", f"{refused(model, images):.0%} are refused at once (Busy)"))
     with open_model(bundle, target="onnxruntime", threads=1, serving=Serving(results=Bounds())) as model:

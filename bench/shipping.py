@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -72,7 +71,8 @@ def encryption() -> Table:
     rows, missed = [], []
     for name, taken in told.items():
         wall, cpu = (median(one[side] for one in taken) for side in (0, 1))
-        rows.append((name, f"{wall * 1e3:.0f}", f"{SIZE / wall / 1e9:.2f}", f"{cpu * 1e3:.0f}", f"{SIZE / cpu / 1e9:.2f}"))
+        told = [text for spent in (wall, cpu) for text in (f"{spent * 1e3:.0f}", f"{SIZE / spent / 1e9:.2f}")]
+        rows.append((name, *told))
         if SIZE / cpu < LEAST_RATE:
             missed.append(f"{name}: {SIZE / cpu / 1e9:.2f} GB a second of the processor")
     words = (
@@ -100,13 +100,13 @@ def unpacking(bundle: Path, folder: Path) -> Table:
             held = coder == "C" and (median(spent) > MOST_SECONDS or peak > len(content) + largest + SLACK)
             if held:
                 missed.append(f"{path.name} in C: {median(spent):.2f} CPU s, {peak / 1e6:.1f} MB")
-            size = packed.stat().st_size
-            rows.append((path.name, coder, f"{len(content):,}", f"{size:,}", f"{median(spent):.3f}", f"{peak / 1e6:.1f}"))
+            sizes = (f"{len(content):,}", f"{packed.stat().st_size:,}")
+            rows.append((path.name, coder, *sizes, f"{median(spent):.3f}", f"{peak / 1e6:.1f}"))
         if packed.stat().st_size > MOST_DOWNLOAD and path.suffix == ".tflite":
             missed.append(f"{path.name}: a download of {packed.stat().st_size:,} bytes")
     words = (
-        "EfficientNet-Lite0 in int8. CPU seconds in a fresh process, sha256 of the result among them; memory above that "
-        f"of the process before, the file itself among it. Held to {MOST_SECONDS} s in C."
+        "EfficientNet-Lite0 in int8. CPU seconds in a fresh process, sha256 of the result among them; memory above "
+        f"that of the process before, the file itself among it. Held to {MOST_SECONDS} s in C."
     )
     head = ("file", "coder", "bytes", "download", "CPU s", "peak, MB")
     return Table("Unpacking the download form", words, head, tuple(rows), tuple(missed))
@@ -118,7 +118,8 @@ def contents(bundle: Path) -> Table:
     roles = {one.target: found.roles(one.target) for one in found.bundle.manifest.variants}
     names = sorted({name for each in roles.values() for name in each})
     rows = [
-        (target, *(f"{each.get(name, 0):,}" for name in names), f"{sum(each.values()):,}") for target, each in roles.items()
+        (target, *(f"{each.get(name, 0):,}" for name in names), f"{sum(each.values()):,}")
+        for target, each in roles.items()
     ]
     words = "EfficientNet-Lite0 in int8, a first full download, the manifest left out; golden vectors: four pictures."
     return Table("What the bytes are", words, ("runtime", *names, "all"), tuple(rows))

@@ -1,7 +1,7 @@
 """A proxy between the device and a repository, as the environment names it: HTTP_PROXY, HTTPS_PROXY, NO_PROXY.
 
-An https repository is reached through a tunnel (CONNECT, RFC 9110, section 9.3.6): TLS ends at the repository, so that a
-proxy sees names and sizes and changes nothing.
+An https repository is reached through a tunnel (CONNECT, RFC 9110, section 9.3.6): TLS ends at the repository, so that
+a proxy sees names and sizes and changes nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ LARGEST_HEAD = 1 << 14
 """Bytes of a proxy's answer to CONNECT."""
 _PORT, _TLS_PORT = 80, 443
 _OK = range(200, 300)
+_DIGITS = 3
 
 
 class Wire(Protocol):
@@ -61,7 +62,8 @@ class Proxy:
         """
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         there = f"{host}:{parts.port or _TLS_PORT}"
-        lines = [f"CONNECT {there} HTTP/1.1", f"Host: {there}", *(f"{name}: {text}" for name, text in self.headers.items())]
+        told = {"Host": there, **self.headers}
+        lines = [f"CONNECT {there} HTTP/1.1", *(f"{name}: {text}" for name, text in told.items())]
         wire.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
         head, one = bytearray(), bytearray(1)
         while not head.endswith(b"\r\n\r\n"):  # one byte at a time: what follows is TLS
@@ -71,7 +73,7 @@ class Proxy:
         version, _, rest = head.partition(b"\r\n")[0].decode("ascii", "replace").partition(" ")
         status, _, reason = rest.partition(" ")
         if not version.startswith("HTTP/1.") or not status.isdecimal() or int(status) not in _OK:
-            raise busy(int(status) if status.isdecimal() and len(status) == 3 else 0, reason[:80])  # noqa: PLR2004
+            raise busy(int(status) if status.isdecimal() and len(status) == _DIGITS else 0, reason[:80])
 
 
 def of(parts: SplitResult) -> Proxy | None:
@@ -92,7 +94,8 @@ def of(parts: SplitResult) -> Proxy | None:
     except ValueError:
         there, host, port = urlsplit(""), None, _PORT
     if there.scheme != "http" or not host:
-        where, step = f"{parts.scheme.upper()}_PROXY", "http://HOST:PORT, or leave the repository out with NO_PROXY=HOST"
+        step = "http://HOST:PORT, or leave the repository out with NO_PROXY=HOST"
+        where = f"{parts.scheme.upper()}_PROXY"
         raise EnvironmentFault("it names no proxy that is spoken to in plain HTTP", where=where, next_step=step)
     said = f"{unquote(there.username)}:{unquote(there.password or '')}" if there.username else ""
     return Proxy(host, port, f"Basic {b64encode(said.encode()).decode()}" if said else "")

@@ -1,6 +1,7 @@
 """The bytes behind a URL from an offset on, over http, https and file: how it is asked, and what counts as an answer.
 
-A proxy that the environment names is used. Ranges and If-Range are RFC 9110, sections 13.1.5 and 14. A redirect never leads from https to http.
+A proxy that the environment names is used. Ranges and If-Range are RFC 9110, sections 13.1.5 and 14. A redirect never
+leads from https to http.
 """
 
 from __future__ import annotations
@@ -143,8 +144,8 @@ def _response(
 ) -> http.client.HTTPResponse:
     parts = urlsplit(url)
     with _words(url, patience):
-        connection, target = _connection(parts, patience.left()), f"{parts.path or '/'}{'?' * bool(parts.query)}{parts.query}"
-        between = proxy.of(parts)
+        connection, between = _connection(parts, patience.left()), proxy.of(parts)
+        target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
         if between is None:
             connection.connect()
         else:
@@ -165,7 +166,8 @@ def _through(between: Proxy, parts: SplitResult, patience: Patience, stack: cont
         where = f"the proxy {between.host}:{between.port}"
         if status in _BUSY:
             return Broken(f"it is busy ({status} {reason})", where=where)
-        step = "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT" if status == _LOGIN else "ask whoever runs it, or set NO_PROXY"
+        login = "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
+        step = login if status == _LOGIN else "ask whoever runs it, or set NO_PROXY"
         return EnvironmentFault(f"it does not let the device through ({status} {reason})", where=where, next_step=step)
 
     wire = socket.create_connection((between.host, between.port), patience.left())

@@ -136,7 +136,8 @@ def _looked_up(found: Mapping[int, Golden], values: Mapping[tuple[int, str], np.
     for (number, name), listed in values.items():
         places = found.get(number, Golden()).inputs.get(name)
         if places is None or places.dtype != np.uint8 or listed.ndim != 1 or places.max(initial=0) >= listed.size:
-            faults.append(Fault(f"{number}|values|{name}", "is no list of values to which the input's uint8 places lead"))
+            cause = "is no list of values to which the input's uint8 places lead"
+            faults.append(Fault(f"{number}|values|{name}", cause))
             continue
         if (size := size + places.size * listed.dtype.itemsize) > LARGEST:
             raise Refused(f"it unpacks to more than {LARGEST} bytes", where=where)
