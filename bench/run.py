@@ -22,6 +22,7 @@ import lite0
 import minilm
 import resolving
 import running
+import shipping
 import sixteen_bits
 import spoiled
 import spreading
@@ -162,6 +163,7 @@ TABLES: dict[str, Callable[[], list[Table]]] = {
     "table": table.tables,
     "sixteen_bits": sixteen_bits.tables,
     "running": running.tables,
+    "shipping": shipping.tables,
     "deltas": deltas.tables,
     "spoiled": spoiled.tables,
     "finetune": finetuning.tables,

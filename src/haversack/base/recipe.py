@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 """2 keeps what was said of layers, parts and degraded inputs as well; 1 is read."""
 _SCALARS: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}
+_BY_NAME = {kind.__name__: kind for kind in _SCALARS}
 Record = TypeVar("Record")
 
 
@@ -75,6 +76,24 @@ def _scalar(accepted: tuple[type, ...], value: object, kind: type) -> object:
         message = f"{value!r} is not {'true or false' if kind is bool else f'a value of type {kind.__name__}'}"
         raise TypeError(message)
     return kind(value)
+
+
+def plain(data: Mapping[str, Any], kind: type[Record]) -> Record | None:
+    """Return what ``structure`` returns for a flat record all of whose values are scalars of the right type, else None.
+
+    No code is made for the class, which takes a process that reads one of a kind longer than all the rest.
+    """
+    named = {one.name: one.type for one in fields(kind) if one.init}  # type: ignore[arg-type]  # it is a dataclass
+    given: dict[str, Any] = {}
+    for name, value in data.items():
+        scalar = _BY_NAME.get(str(named.get(name)))
+        if scalar is None or type(value) not in _SCALARS[scalar]:
+            return None
+        given[name] = scalar(value)
+    try:
+        return kind(**given)
+    except (TypeError, ValueError):  # one is missing, or the record refuses them: ``structure`` says which
+        return None
 
 
 def structure(data: Mapping[str, Any], kind: type[Record], *, where: str) -> Record:

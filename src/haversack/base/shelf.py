@@ -8,6 +8,7 @@ import importlib
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,8 @@ class Shelf:
 
     def files(self) -> dict[str, Path]:
         """Return part name -> file, sorted; a part that is a folder is named by its ``__init__.py``."""
-        found: dict[str, Path] = {}
-        for path in sorted(self._folder().iterdir()):
-            inside = path / "__init__.py"
-            if path.suffix == ".py" and path.stem not in NOT_PARTS | self.also:
-                found[path.stem] = path
-            elif inside.exists() and path.name not in self.also:
-                found[path.name] = inside
-        return found
+        folder = self._folder()
+        return dict(_listed(folder, folder.stat().st_mtime_ns, NOT_PARTS | self.also))
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all parts, ours and third parties', sorted."""
@@ -82,9 +77,24 @@ class Shelf:
         Raises:
             UsageError: unknown part, unknown setting, or a value of the wrong type.
         """
-        from haversack.base.recipe import structure
+        from haversack.base.recipe import plain, structure
 
-        return structure(dict(settings or {}), self.type_of(name), where=f"{self.noun} {name}")
+        part = self.type_of(name)
+        made = plain(settings or {}, part)
+        return structure(dict(settings or {}), part, where=f"{self.noun} {name}") if made is None else made
+
+
+@cache
+def _listed(folder: Path, changed: int, left_out: frozenset[str]) -> Mapping[str, Path]:  # noqa: ARG001 - its key
+    """Return part name -> file; listed again when a file came or went (``changed``, the folder's time)."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        inside = path / "__init__.py"
+        if path.suffix == ".py" and path.stem not in left_out:
+            found[path.stem] = path
+        elif inside.exists() and path.name not in left_out:
+            found[path.name] = inside
+    return found
 
 
 def _only_part(module: Any, noun: str) -> type[Any]:  # noqa: ANN401 - a module

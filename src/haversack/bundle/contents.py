@@ -33,6 +33,13 @@ class Contents:
         """Return the bytes that a device with this runtime fetches, the manifest left out."""
         return sum(self.travels[file.name] for file in self.bundle.manifest.of(target))
 
+    def roles(self, target: str) -> dict[str, int]:
+        """Return role -> bytes of ``fetched``, the largest first."""
+        found: dict[str, int] = {}
+        for file in self.bundle.manifest.of(target):
+            found[file.role] = found.get(file.role, 0) + self.travels[file.name]
+        return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
+
     def data(self) -> dict[str, Any]:
         """Return it as JSON-able data."""
         manifest = self.bundle.manifest
@@ -59,6 +66,7 @@ class Contents:
             "golden_vectors": self.golden.get(one.target, 0),
             "bytes": sum(file.bytes for file in self.bundle.manifest.of(one.target)),
             "download_bytes": self.fetched(one.target),
+            "download_roles": self.roles(one.target),
         }
 
     def lines(self) -> list[str]:
@@ -69,7 +77,9 @@ class Contents:
         lines += [self._file(file, width) for file in manifest.files]
         for one in manifest.variants:
             lines.append(f"{one.target} {one.runtime_version or '(any version)'}: {self._proof(one)}")
-            lines.append(f"    {self.fetched(one.target):,} bytes to fetch; {_quality(one, manifest.metric)}")
+            roles = ", ".join(f"{role} {count:,}" for role, count in self.roles(one.target).items())
+            lines.append(f"    {self.fetched(one.target):,} bytes to fetch ({roles})")
+            lines.append(f"    {_quality(one, manifest.metric)}")
         if self.bundle.preprocess:
             steps = ", then ".join(str(step["op"]) for step in self.bundle.preprocess)
             lines.append(f"inputs are raw: {steps}")

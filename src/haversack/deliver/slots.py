@@ -115,7 +115,17 @@ class Slots:
 
     @contextlib.contextmanager
     def opening(self) -> Iterator[Installed]:
-        """Yield what is in use; its slot is not cleared before the block ends.
+        """Yield what is in use; its slot is not cleared before the block ends (see ``held`` for the way back too).
+
+        Raises:
+            EnvironmentFault: nothing is installed.
+        """
+        with self.held() as (current, _):
+            yield current
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[tuple[Installed, Installed | None]]:
+        """Yield what is in use and what it can go back to; neither slot is cleared before the block ends.
 
         Raises:
             EnvironmentFault: nothing is installed.
@@ -123,11 +133,11 @@ class Slots:
         with contextlib.ExitStack() as stack:
             if self.folder.is_dir():
                 stack.enter_context(locking.held(self._lock, shared=True, wait_seconds=_LOADING_SECONDS))
-            current = self.pointer().current
-            if current is None:
+            pointer = self.pointer()
+            if pointer.current is None:
                 step = f"haversack client update --line {self.folder.name} --repository URL --root 1.root.json"
                 raise EnvironmentFault("nothing is installed", where=self.folder.name, next_step=step)
-            yield current
+            yield pointer.current, pointer.other
 
     def stage(self, files: Mapping[str, str], store: Store) -> Path:
         """Fill the slot that is not in use, and return its folder; what is in use stays.

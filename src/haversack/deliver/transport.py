@@ -1,6 +1,7 @@
 """The bytes behind a URL from an offset on, over http, https and file: how it is asked, and what counts as an answer.
 
-Ranges and If-Range are RFC 9110, sections 13.1.5 and 14. A redirect never leads from https to http.
+A proxy that the environment names is used. Ranges and If-Range are RFC 9110, sections 13.1.5 and 14. A redirect never
+leads from https to http.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import http.client
 import io
 import os
 import re
+import socket
 import ssl
 import stat
 from collections.abc import Iterator, Mapping
@@ -19,7 +21,9 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from haversack import __version__
 from haversack.base.errors import EnvironmentFault, Refused
+from haversack.deliver import proxy
 from haversack.deliver.patience import Patience
+from haversack.deliver.proxy import Proxy
 from haversack.tools.store import atomic
 
 CHUNK_BYTES = 1 << 16
@@ -27,7 +31,7 @@ _MOVED = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _GONE = frozenset({403, 404, 410})
 """403 as well: so S3 answers for what is not there where listing is not allowed."""
-_PARTIAL, _NO_SUCH_RANGE = 206, 416
+_PARTIAL, _NO_SUCH_RANGE, _LOGIN = 206, 416, 407
 _RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
 _STRONG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 
@@ -140,14 +144,39 @@ def _response(
 ) -> http.client.HTTPResponse:
     parts = urlsplit(url)
     with _words(url, patience):
-        connection = _connection(parts, patience.left())
-        connection.connect()
+        connection, between = _connection(parts, patience.left()), proxy.of(parts)
+        target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+        if between is None:
+            connection.connect()
+        else:
+            connection.sock = _through(between, parts, patience, stack)
+            if parts.scheme == "http":
+                target, headers = f"http://{parts.netloc.rpartition('@')[2]}{target}", {**headers, **between.headers}
         wire = _Wire(connection.sock, patience)
         stack.callback(wire.hang_up)
         connection.sock = wire  # it has what http.client asks of a socket
-        target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
         connection.request("GET", target, headers=dict(headers))
         return connection.getresponse()
+
+
+def _through(between: Proxy, parts: SplitResult, patience: Patience, stack: contextlib.ExitStack) -> socket.socket:
+    """Return a socket to a proxy, or by TLS through it to the host of an https URL."""
+
+    def refused(status: int, reason: str) -> EnvironmentFault:
+        where = f"the proxy {between.host}:{between.port}"
+        if status in _BUSY:
+            return Broken(f"it is busy ({status} {reason})", where=where)
+        login = "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
+        step = login if status == _LOGIN else "ask whoever runs it, or set NO_PROXY"
+        return EnvironmentFault(f"it does not let the device through ({status} {reason})", where=where, next_step=step)
+
+    wire = socket.create_connection((between.host, between.port), patience.left())
+    stack.callback(wire.close)
+    if parts.scheme == "http":
+        return wire
+    between.tunnel(_Wire(wire, patience), parts, refused)
+    wire.settimeout(patience.left())
+    return ssl.create_default_context().wrap_socket(wire, server_hostname=parts.hostname)
 
 
 def _connection(parts: SplitResult, timeout: float) -> http.client.HTTPConnection:

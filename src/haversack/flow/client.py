@@ -20,6 +20,7 @@ from haversack.deliver.trial import ACCEPTED
 from haversack.deliver.update import Device, Outcome, Tried, update
 from haversack.flow.device_state import State, state
 from haversack.flow.following import Follower
+from haversack.flow.tuned import Settled, settled
 from haversack.run.loaded import Loaded, Serving
 from haversack.run.model import Model
 from haversack.run.opening import load, ready, setting_of
@@ -42,6 +43,8 @@ class Client:
         device: what an update may cost this device, and on which conditions; its home is ``home``.
         sink: told about progress and findings.
         test: the self-test of a release; the usual one runs in a child.
+        tune: what measures threads and delegate of a release after an update, unless something runs here; None for
+            nothing, and one thread.
     """
 
     def __init__(
@@ -53,15 +56,16 @@ class Client:
         device: Device | None = None,
         sink: Sink = silent,
         test: Tried = tried,
+        tune: Settled | None = settled,
     ) -> None:
         self.home = Home(Path(home).expanduser())
         self._repository = None if repository is None else Site.of(repository).root
         self._root = None if root is None else Path(root)
         runtimes = tuple(target for target in ACCEPTED if not lacks(target))
         self.device = Device(self.home, runtimes) if device is None else replace(device, home=self.home)
-        self._sink, self._test = sink, test
+        self._sink, self._test, self._tune = sink, test, tune
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
-        ready(Pointer(current=Installed("a", "1.0.0", 1, "a")))
+        ready(Pointer(current=Installed("a", "1.0.0", 1, "a")), targets=self.device.targets)
 
     def update(self, line: str) -> Outcome:
         """Bring a line to its newest release; models of it that are open answer with it from their next call on.
@@ -73,9 +77,17 @@ class Client:
             UsageError: nobody said where updates come from, or whom to believe.
         """
         outcome = update(line, self._offer(), self.device, self._sink, self._test)
-        for follower in list(self._followers):
-            follower.look()
+        open_here = [follower for follower in list(self._followers) if follower.look()]
+        if self._tune is not None and outcome.installed is not None and outcome.action in ("installed", "current"):
+            self._tune(line, self.home.folder, busy=self._busy(open_here), sink=self._sink)
         return outcome
+
+    def _busy(self, open_here: list[Follower]) -> str:
+        """Say why nothing is measured now, or nothing: somebody's inference would be slower, and the measure wrong."""
+        if open_here:
+            return "a model is open in this process"
+        idle = self.device.conditions.read(self.home.folder).idle
+        return "" if idle else "the device is busy" if idle is False else "it is not known whether the device is idle"
 
     def open(self, line: str, *, serving: Serving | None = None, threads: int = 0, follow: bool = True) -> Model:
         """Return the model in use, whatever becomes of network and repository; it exchanges releases by itself.

@@ -8,6 +8,7 @@ from typing import Any
 
 from haversack.base.bundle import LINE
 from haversack.base.counted import counted
+from haversack.base.errors import HaversackError
 from haversack.base.recipe import unstructure
 from haversack.deliver import bandwidth, settings
 from haversack.deliver.floor import Floor
@@ -15,6 +16,8 @@ from haversack.deliver.home import Home
 from haversack.deliver.slots import Bad, Pointer, Slots
 from haversack.deliver.starts import Starts
 from haversack.deliver.store import Store
+from haversack.run import tuning
+from haversack.run.source import found
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class LineState:
         quarantined: releases that are not installed again.
         floor: the highest sequence that was offered.
         crashed: openings of what is in use that took their process down.
+        setting: threads and delegate as they were measured here; empty where they were not.
     """
 
     line: str
@@ -34,6 +38,7 @@ class LineState:
     quarantined: tuple[Bad, ...]
     floor: int
     crashed: int
+    setting: str = ""
 
     def lines(self) -> list[str]:
         """Return it for a terminal."""
@@ -44,6 +49,8 @@ class LineState:
             speed = f", {now.median_ms:.3g} ms a call" if now.median_ms else ""
             told = [f"{self.line} {now.version} (sequence {now.sequence}) on {now.target}{speed}"]
             told.append(f"  way back: {other.version}" if other is not None else "  no way back")
+            unmeasured = "1 thread; an update on an idle device measures which are best, or haversack run --tune"
+            told.append(f"  {self.setting}, as measured here" if self.setting else f"  {unmeasured}")
         if self.crashed:
             told.append(f"  opening it took a process down {counted(self.crashed, 'time')}")
         for bad in self.quarantined:
@@ -112,7 +119,7 @@ def state(home: Home) -> State:
     return State(
         home=str(home.folder),
         repository=settings.read(home.settings).repository,
-        lines_held=tuple(_line(Slots(folder), floor) for folder in folders if LINE.fullmatch(folder.name)),
+        lines_held=tuple(_line(Slots(folder), floor, home) for folder in folders if LINE.fullmatch(folder.name)),
         store_bytes=Store(home.store).bytes(),
         rate=bandwidth.read(home.speeds).rate(),
         newest_time=floor.time(),
@@ -120,7 +127,18 @@ def state(home: Home) -> State:
     )
 
 
-def _line(slots: Slots, floor: Floor) -> LineState:
+def _line(slots: Slots, floor: Floor, home: Home) -> LineState:
     pointer = slots.pointer()
     crashed = Starts(slots.folder).crashed(pointer.current.sequence) if pointer.current is not None else 0
-    return LineState(slots.folder.name, pointer, slots.quarantined(), floor.sequence(slots.folder.name), crashed)
+    bad, offered = slots.quarantined(), floor.sequence(slots.folder.name)
+    return LineState(slots.folder.name, pointer, bad, offered, crashed, _setting(slots, home))
+
+
+def _setting(slots: Slots, home: Home) -> str:
+    """Return what was measured for what is in use; nothing where it was not, or cannot be read."""
+    try:
+        with slots.opening() as installed:
+            chosen = tuning.remembered(home.folder, found(slots.path(installed), installed.target, verified=True))
+    except HaversackError:
+        return ""
+    return str(chosen.setting) if chosen is not None else ""

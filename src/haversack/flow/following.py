@@ -159,9 +159,9 @@ class Follower:
     def _loaded(self) -> Loaded:
         """Return the release in use in memory, or the one before it where that cannot be."""
         while True:
-            with self._slots.opening() as installed:
+            with self._slots.held() as (installed, other):
                 try:
-                    return self._tried(installed)
+                    return self._tried(installed, self._before if other is not None else None)
                 except (ConversionError, Refused, VerificationError) as error:
                     wrong: HaversackError = error
             try:
@@ -169,12 +169,11 @@ class Follower:
             except EnvironmentFault:
                 raise wrong from None
 
-    def _tried(self, installed: Installed) -> Loaded:
+    def _tried(self, installed: Installed, before: Callable[[], Loaded] | None) -> Loaded:
         name, sequence = f"{self._slots.folder.name} {installed.version}", installed.sequence
         if (count := self._starts.crashed(sequence)) >= LOOP:
             raise VerificationError(f"opening it took the process down {count} times", where=name)
         mark = self._starts.begin(sequence)
-        before = self._before if self._slots.pointer().other is not None else None
         try:
             loaded = self._load(self._slots.path(installed), installed.target, before, self._hear)
         except BaseException:

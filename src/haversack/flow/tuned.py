@@ -1,15 +1,36 @@
-"""Threads and delegate of a model on this device, measured and remembered. No torch."""
+"""Threads and delegate of a model on this device, measured and remembered. No torch.
+
+After an update it is measured in a child, and only while the device is idle: what else runs here would be measured too.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
-from haversack.base.progress import Sink, silent
+import numpy as np
+
+from haversack.base.errors import HaversackError
+from haversack.base.progress import Event, Sink, silent
+from haversack.base.recipe import structure, unstructure
+from haversack.deliver import selftest
 from haversack.deliver.home import Home
 from haversack.deliver.slots import Slots
 from haversack.measure import noise
 from haversack.run import tuning
 from haversack.run.source import Source, found
+from haversack.tools.worker.process import Limits, Worker
+
+ENTRY = "haversack.flow.tuned:methods"
+Start = Callable[[Limits], Worker]
+
+
+class Settled(Protocol):
+    """Measures a line's release in use after an update; see ``settled``."""
+
+    def __call__(self, line: str, home: Path, *, busy: str, sink: Sink) -> tuning.Tuned | None:
+        """Return what was chosen; None where nothing was."""
 
 
 def tuned(source: Source, home: Path, *, again: bool = False, sink: Sink = silent) -> tuning.Tuned:
@@ -44,3 +65,60 @@ def tuned_line(line: str, home: Path, *, again: bool = False, sink: Sink = silen
     with slots.opening() as installed:
         source = found(slots.path(installed), installed.target, verified=True)
         return tuned(source, home, again=again, sink=sink)
+
+
+def start(limits: Limits) -> Worker:
+    """Start a child that measures.
+
+    Raises:
+        WorkerFault: it does not come up.
+    """
+    return Worker.start(ENTRY, limits=limits)
+
+
+def methods() -> Mapping[str, Callable[..., tuple[Mapping[str, Any], Mapping[str, np.ndarray]]]]:
+    """Return what the child serves."""
+    return {"tune": _tune}
+
+
+def settled(line: str, home: Path, *, busy: str, sink: Sink = silent, child: Start = start) -> tuning.Tuned | None:
+    """Return what suits the release in use: as remembered, else measured in a child; None where that cannot be now.
+
+    Nothing that goes wrong here is more than a note: the model runs with one thread until it is measured.
+
+    Args:
+        line: which.
+        home: of the device.
+        busy: why nothing is to be measured now, in words; empty where it may.
+        sink: told what came of it.
+        child: starts the child, which may die of a setting.
+    """
+    slots = Slots(Home(home).line(line))
+    try:
+        with slots.opening() as installed:
+            source = found(slots.path(installed), installed.target, verified=True)
+            known = tuning.remembered(home, source)
+            if known is not None or busy:
+                _note(sink, f"{line}: threads are not measured now: {busy}" if known is None else "")
+                return known
+            asked = {"folder": str(source.folder), "target": source.target}
+            with child(selftest.Demands().limits(source.path.stat().st_size)) as worker:
+                told, _ = worker.call("tune", asked)
+            chosen = structure(told, tuning.Tuned, where="the child's answer")
+            tuning.remember(home, source, chosen)
+    except (HaversackError, OSError) as error:
+        _note(sink, f"{line}: threads were not measured: {error}".splitlines()[0])
+        return None
+    sink(Event("run", "done", f"{line} runs with {chosen.setting}", data={"setting": str(chosen.setting)}))
+    return chosen
+
+
+def _tune(header: Mapping[str, Any], _: Mapping[str, np.ndarray]) -> tuple[Mapping[str, Any], Mapping[str, np.ndarray]]:
+    """Measure, in the child: ``folder`` and ``target`` of what is in use, whose bytes the parent holds."""
+    source = found(Path(header["folder"]), header["target"], verified=True)
+    return unstructure(tuning.tune(source, noise.differ)), {}
+
+
+def _note(sink: Sink, text: str) -> None:
+    if text:
+        sink(Event("run", "note", text))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from haversack.base.bundle import BundleFile, Manifest, Variant
@@ -15,7 +16,8 @@ from haversack.run import tuning
 from haversack.run.loaded import Loaded, Serving
 from haversack.run.model import Model
 from haversack.run.session import Setting
-from haversack.run.source import Source, found
+from haversack.run.source import Source, found, kind_of
+from haversack.targets.contract import SHELF
 from haversack.tools.data.preprocess.pipeline import Pipeline
 from haversack.tools.trust import canonical
 
@@ -80,13 +82,15 @@ def load(
     return Loaded(source, pipeline, source.bundle.labels, serving, setting, previous=previous, sink=sink)
 
 
-def ready(*records: object) -> None:
+def ready(*records: object, targets: Sequence[str] = ()) -> None:
     """Do what a process does once before it opens a model, so that the first opening takes what later ones take.
 
-    Records are read by code that is made when the first of a kind is read: one of each is, in memory.
+    Records are read by code that is made when the first of a kind is read: one of each is, in memory. Runtimes are not
+    imported.
 
     Args:
         records: of other kinds that are read whenever a model is opened.
+        targets: whose files will be opened.
     """
     port, sha256 = Port("x", TensorSpec((1, "n"), "float32")), "0" * 64
     files = (BundleFile("a.json", "artifact", 0, sha256, "a"), BundleFile("a.onnx", "model", 0, sha256, "a"))
@@ -96,6 +100,9 @@ def ready(*records: object) -> None:
     for record in (manifest, artifact, *records) * 2:  # a new kind of tuple makes cattrs forget what it made before
         data = canonical.dumps(record)
         canonical.loads(data, type(record), where="ready", limit=len(data), formats=None)
+    for target in targets:
+        if kind_of(target) is not None:
+            import_module(f"{SHELF.package}.{target}.session")
 
 
 def setting_of(source: Source, threads: int = 0, home: Path | None = None) -> Setting:

@@ -63,7 +63,9 @@ class Session:
             raise _missing(source.target)
         chosen = {contract.DELEGATE: setting.delegate} if setting.delegate else {}
         try:
-            self._session = kind().open_session(source.path, {**artifact.session_options, **chosen}, setting.threads)
+            self._session = kind().open_session(
+                source.path, {**artifact.session_options, **chosen}, setting.threads, proven=source.proven
+            )
         except MissingExtra as error:
             raise _missing(source.target) from error
         except ConversionError as error:

@@ -28,10 +28,12 @@ class Source:
     Attributes:
         bundle: as it was read; its folder may be a device's slot, which has the files of one runtime.
         artifact: of the variant, paths below the folder.
+        proven: whether it was tried in a child before it was put there, as every release in a slot was.
     """
 
     bundle: Bundle
     artifact: Artifact
+    proven: bool = False
 
     @property
     def folder(self) -> Path:
@@ -91,7 +93,7 @@ def found(folder: Path, target: str = "", *, verified: bool = False) -> Source:
     if kind is not None and (strange := {*artifact.session_options} - kind.session_settings):
         faults = tuple(Fault(f"session_options.{option}", f"{name} never sets it") for option in sorted(strange))
         raise Refused("it asks for session options that no run gives", where=str(folder), faults=faults)
-    return Source(bundle, artifact)
+    return Source(bundle, artifact, proven=verified)
 
 
 def trusted(folder: Path, target: str) -> Bundle:

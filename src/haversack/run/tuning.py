@@ -208,7 +208,8 @@ def _timed(source: Source, setting: Setting, vectors: Sequence[Golden], *, check
     """Open, call once, and return median seconds of some calls; the first round holds answers against the vectors."""
     target = _kind(source)()
     chosen = {contract.DELEGATE: setting.delegate} if setting.delegate else {}
-    session = target.open_session(source.path, {**source.artifact.session_options, **chosen}, setting.threads)
+    options = {**source.artifact.session_options, **chosen}
+    session = target.open_session(source.path, options, setting.threads, proven=source.proven)
     try:
         near = None if source.variant.exact else comparison.within(source.variant.tolerance)
         for number, vector in enumerate(vectors if check else ()):

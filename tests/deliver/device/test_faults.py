@@ -49,7 +49,7 @@ def shop(memory):
     """Three releases: a home has the first two, and the third is offered, with a delta."""
     made = Shop.create(memory / "shop")
     made.publish("1.0.0", 1.0)
-    client = Client(memory / "before", made.url, made.root)
+    client = Client(memory / "before", made.url, made.root, tune=None)
     client.update("digits")
     made.publish("1.1.0", OLD)
     client.update("digits")
@@ -137,7 +137,7 @@ def with_room(memory, disk, blocks):
     filler = disk / "filler"
     free = os.statvfs(disk)
     filler.write_bytes(bytes((free.f_bavail - blocks) * free.f_frsize))
-    client = Client(disk / "home", test=tried_here)
+    client = Client(disk / "home", test=tried_here, tune=None)
     try:
         client.update("digits")
     except EnvironmentFault as error:

@@ -27,7 +27,7 @@ def shop(tmp_path):
     """A repository and a home with two releases, which answer 1 and 2 first."""
     made = Shop.create(tmp_path)
     made.publish("1.0.0", 1.0)
-    client = Client(tmp_path / "home", made.url, made.root, test=tried_here)
+    client = Client(tmp_path / "home", made.url, made.root, test=tried_here, tune=None)
     client.update("digits")
     made.publish("1.1.0", 2.0)
     client.update("digits")
@@ -37,7 +37,7 @@ def shop(tmp_path):
 @pytest.fixture
 def client(shop, tmp_path, monkeypatch):
     monkeypatch.setattr(flow, "FOLLOW_SECONDS", 0.05)
-    made = Client(tmp_path / "home", test=tried_here)
+    made = Client(tmp_path / "home", test=tried_here, tune=None)
     made.told = []
     made._sink = made.told.append
     return made
@@ -82,7 +82,7 @@ def test_the_next_call_is_the_new_release(shop, client):
 def test_another_process_updates(shop, client, tmp_path):
     shop.publish("1.2.0", 3.0)
     with client.open("digits") as opened, client.open("digits", follow=False) as still:
-        Client(tmp_path / "home", test=tried_here).update("digits")
+        Client(tmp_path / "home", test=tried_here, tune=None).update("digits")
         until(lambda: says(opened) == 3.0)
         assert says(still) == 2.0
 
@@ -180,7 +180,7 @@ def test_a_swap_that_fails_leaves_the_model_as_it_is(shop, client, tmp_path, mon
     monkeypatch.setattr(flow, "FOLLOW_SECONDS", 600.0)
     with client.open("digits") as opened:
         shop.publish("1.2.0", 3.0)
-        Client(tmp_path / "home", test=tried_here).update("digits")
+        Client(tmp_path / "home", test=tried_here, tune=None).update("digits")
         for slot in "ab":
             (tmp_path / "home" / "lines" / "digits" / slot / "onnxruntime.onnx").write_bytes(b"x")
         (follower,) = client._followers

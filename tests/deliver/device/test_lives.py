@@ -30,7 +30,7 @@ class Device(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="haversack-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
         self.shop = Shop.create(self.folder)
-        self.client = Client(self.folder / "home", self.shop.url, self.shop.root, test=tried_here)
+        self.client = Client(self.folder / "home", self.shop.url, self.shop.root, test=tried_here, tune=None)
         self.offered = 0
         self.good: set[int] = set()
         self.current = self.other = None
@@ -117,7 +117,7 @@ class Device(RuleBasedStateMachine):
     def restart(self):
         """Another process opens the home."""
         self.opened.close()
-        self.client = Client(self.folder / "home", test=tried_here)
+        self.client = Client(self.folder / "home", test=tried_here, tune=None)
         self.opened = self.client.open("digits", follow=True)
 
     @invariant()
@@ -155,7 +155,7 @@ def test_it_would_be_seen(tmp_path):
     """The machine is no better than its model: a client that forgets its quarantine is found out."""
     shop = Shop.create(tmp_path)
     shop.publish("1.1.0", 1.0)
-    client = Client(tmp_path / "home", shop.url, shop.root, test=tried_here)
+    client = Client(tmp_path / "home", shop.url, shop.root, test=tried_here, tune=None)
     client.update("digits")
     shop.publish("1.2.0", 2.0, golden=np.zeros((1, WIDTH), np.float32))
     for _ in range(2):

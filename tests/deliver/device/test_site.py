@@ -78,7 +78,7 @@ def test_an_update_over_http(tmp_path):
     shop = Shop.create(tmp_path)
     shop.publish("1.0.0", 1.0)
     with served(shop.site.root) as url:
-        client = Client(tmp_path / "home", url, shop.root, test=tried_here)
+        client = Client(tmp_path / "home", url, shop.root, test=tried_here, tune=None)
         assert client.update("digits").installed.version == "1.0.0"
         shop.publish("1.1.0", 2.0)
         done = client.update("digits")

@@ -18,6 +18,8 @@ from haversack.deliver.trusted import Missing
 from haversack.flow.device_state import state
 from haversack.tools.trust import wrap
 
+UNMEASURED = "1 thread; an update on an idle device measures which are best, or haversack run --tune"
+
 
 @pytest.fixture
 def home(tmp_path):
@@ -49,14 +51,19 @@ def test_a_home_with_two_lines(home):
     mark._held.close()  # as if its process had died
     found = state(home)
     lines = found.lines()
-    assert lines[:3] == [
+    assert lines[:4] == [
         "digits 1.1.0 (sequence 2) on litert, 1.25 ms a call",
         "  way back: 1.0.0",
+        f"  {UNMEASURED}",
         "  opening it took a process down 1 time",
     ]
-    assert lines[3].startswith("  quarantined 1.2.0 on 20")
-    assert lines[3].endswith(": it answers wrongly")
-    assert lines[4:6] == ["words 2.0.0 (sequence 4) on litert, 1.25 ms a call", "  no way back"]
+    assert lines[4].startswith("  quarantined 1.2.0 on 20")
+    assert lines[4].endswith(": it answers wrongly")
+    assert lines[5:8] == [
+        "words 2.0.0 (sequence 4) on litert, 1.25 ms a call",
+        "  no way back",
+        f"  {UNMEASURED}",
+    ]
     assert "metadata were signed 2026-05-28 20:26 UTC" in lines
     told = json.loads(json.dumps(found.data()))
     assert told["lines"][0]["floor"] == 3

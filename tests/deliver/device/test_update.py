@@ -30,13 +30,13 @@ def shop(tmp_path):
 
 @pytest.fixture
 def client(shop, tmp_path):
-    return Client(tmp_path / "home", shop.url, shop.root, test=tried_here)
+    return Client(tmp_path / "home", shop.url, shop.root, test=tried_here, tune=None)
 
 
 @pytest.fixture
 def careful(shop, tmp_path):
     """A client with the self-test in a child, as it is in use."""
-    return Client(tmp_path / "home", shop.url, shop.root)
+    return Client(tmp_path / "home", shop.url, shop.root, tune=None)
 
 
 def says(model_):
@@ -165,7 +165,7 @@ def test_a_dead_repository_and_an_expired_one_stop_nothing(tmp_path, client, sho
     assert asked(dead) == 1.0
     old = Shop.create(tmp_path / "old", datetime.now(UTC) - timedelta(days=30))
     old.publish("1.0.0", 5.0)
-    stale = Client(tmp_path / "stale", old.url, old.root)
+    stale = Client(tmp_path / "stale", old.url, old.root, tune=None)
     with pytest.raises(EnvironmentFault, match="expired"):
         stale.update("digits")
 
@@ -175,8 +175,8 @@ def test_no_trust_on_first_use(tmp_path, shop):
         Client(tmp_path / "home", shop.url).update("digits")
     assert "--root" in caught.value.next_step
     other = Shop.create(tmp_path / "other")
-    Client(tmp_path / "home", shop.url, shop.root, test=tried_here).update("digits")
-    assert Client(tmp_path / "home").update("digits").action == "current"
+    Client(tmp_path / "home", shop.url, shop.root, test=tried_here, tune=None).update("digits")
+    assert Client(tmp_path / "home", tune=None).update("digits").action == "current"
     with pytest.raises(Refused, match="other root metadata"):
         Client(tmp_path / "home", shop.url, other.root).update("digits")
     with pytest.raises(Refused):

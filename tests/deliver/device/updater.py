@@ -58,7 +58,8 @@ def updated(home, root, repository):
     from haversack.flow.client import Client
 
     try:
-        return {"action": Client(home, repository, root, test=tried_here).update("digits").action, **counted()}
+        client = Client(home, repository, root, test=tried_here, tune=None)
+        return {"action": client.update("digits").action, **counted()}
     except HaversackError as error:
         return {"error": str(error), "kind": type(error).__name__, **counted()}
 

@@ -36,6 +36,64 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path_factory, vectors):
             assert all(mine[name].shape == theirs[name].shape for name in mine)
 
 
+FEW = np.linspace(-1, 1, 200, dtype=np.float32)
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["float16", "float32", "float64", "int32", "int64", "uint16"]),
+    st.integers(1, 300),
+    st.integers(200, 2000),
+)
+def test_inputs_of_few_values_are_places_and_the_same_bits(tmp_path_factory, seed, dtype, count, size):
+    draw = np.random.default_rng(seed)
+    width = np.dtype(dtype).itemsize
+    table = draw.integers(0, 256, (count, width), np.uint8).view(dtype)[:, 0]  # any bits: NaNs, -0.0, denormals
+    array = table[draw.integers(0, count, size)].reshape(1, -1)
+    path = tmp_path_factory.mktemp("few") / "golden.npz"
+    write([Golden({"x": array}, {"y": FEW})], path)
+    (found,) = read(path)
+    assert found.inputs["x"].tobytes() == array.tobytes()
+    assert (found.inputs["x"].dtype, found.inputs["x"].shape) == (array.dtype, array.shape)
+    with np.load(path) as stored:
+        distinct = len(np.unique(array.reshape(-1).view(f"u{width}")))
+        assert ("0|values|x" in stored.files) == (distinct <= 256 < size)
+        assert stored["0|output|y"].dtype == np.float32, "outputs are kept as they are"
+
+
+def test_inputs_of_few_values_take_a_quarter(tmp_path):
+    image = np.random.default_rng(0).choice(FEW, (1, 3, 64, 64))
+    write([Golden({"x": image}, {"y": FEW})], tmp_path / "golden.npz")
+    assert (tmp_path / "golden.npz").stat().st_size < image.nbytes / 4 + 4096
+
+
+PLACES = np.zeros((1, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"0|values|z": FEW},
+        {"0|values|x": FEW.reshape(2, -1)},
+        {"0|values|x": FEW[:0]},
+        {"0|values|x": FEW, "0|input|x": np.full((1, 4), 200, np.uint8)},
+        {"0|values|x": FEW, "0|input|x": PLACES.astype(np.int64)},
+        {"1|values|x": FEW},
+    ],
+)
+def test_values_that_no_places_lead_to_are_refused(tmp_path, named):
+    with pytest.raises(VerificationError, match="values.*is no list of values"):
+        read(saved(tmp_path, **{"0|input|x": PLACES, "0|output|y": ONE, **named}))
+
+
+def test_places_do_not_unpack_to_more_than_is_allowed(tmp_path, monkeypatch):
+    path = saved(tmp_path, **{"0|input|x": np.zeros(8000, np.uint8), "0|values|x": FEW, "0|output|y": ONE})
+    assert read(path)[0].inputs["x"].nbytes == 32000
+    monkeypatch.setattr(golden_file, "LARGEST", 31999)
+    with pytest.raises(Refused, match="unpacks to more than 31999"):
+        read(path)
+
+
 def saved(tmp_path, **named):
     path = tmp_path / "golden.npz"
     np.savez(path, **named)

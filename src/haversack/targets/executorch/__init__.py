@@ -124,11 +124,17 @@ class ExecuTorch(Target):
         return read(path, artifact.tensor_names, artifact.absorbed).held(artifact.bias_digests, path)
 
     def _open(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
+        return self._session(path, options, threads, proven=False)
+
+    def _open_proven(self, path: Path, options: Mapping[str, str], threads: int) -> Session:
+        return self._session(path, options, threads, proven=True)
+
+    def _session(self, path: Path, options: Mapping[str, str], threads: int, *, proven: bool) -> Session:
         from haversack.targets.executorch.session import EtSession
 
         if options:
             raise UsageError(f"ExecuTorch has no session options: {', '.join(sorted(options))}", where=str(path))
-        return EtSession(path, threads)
+        return EtSession(path, threads, proven=proven)
 
     def _tensors(self, path: Path, artifact: Artifact, inputs: Sample, keys: Sequence[str]) -> dict[str, np.ndarray]:
         from haversack.targets.executorch.observe import tensors

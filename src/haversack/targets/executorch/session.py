@@ -19,7 +19,7 @@ import numpy as np
 from haversack.base.errors import ConversionError, MissingExtra, UsageError, VerificationError
 from haversack.base.graph import TensorSpec
 from haversack.base.model import Port
-from haversack.targets.executorch.parse import parse
+from haversack.targets.executorch.parse import about, parse
 from haversack.targets.executorch.quiet import quiet
 
 BINDINGS = "executorch.extension.pybindings._C"
@@ -58,10 +58,16 @@ def _link_quantized() -> None:
 
 
 class EtSession:
-    """An open file; see ``targets.contract.Session``."""
+    """An open file; see ``targets.contract.Session``.
 
-    def __init__(self, path: Path, threads: int) -> None:
-        self.inputs, self.outputs = _interface(path)
+    Args:
+        path: of the file.
+        threads: of the process's pool.
+        proven: whether these very bytes were opened before: the rest of the file is not read by us again.
+    """
+
+    def __init__(self, path: Path, threads: int, *, proven: bool = False) -> None:
+        self.inputs, self.outputs = _interface(path, proven=proven)
         with quiet():
             runtime = bindings(threads)
             try:
@@ -157,10 +163,10 @@ def ports(told: Any) -> tuple[Port, ...]:  # noqa: ANN401 - out of a file
     return found
 
 
-def _interface(path: Path) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """Return a file's inputs and outputs."""
+def _interface(path: Path, *, proven: bool) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """Return a file's inputs and outputs; one that is not proven is read whole, since a spoiled one is a danger."""
     try:
-        about = parse(path).about
-        return ports(about.get("inputs")), ports(about.get("outputs"))
+        told = about(path) if proven else parse(path).about
+        return ports(told.get("inputs")), ports(told.get("outputs"))
     except (VerificationError, OSError) as error:
         raise ConversionError(f"ExecuTorch does not open it: {error}", where=str(path)) from error

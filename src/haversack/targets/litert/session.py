@@ -80,11 +80,9 @@ class LiteRTSession:
 
     def _places(self) -> tuple[list[str], list[str]]:
         """Return the names of inputs and outputs in the order in which the first signature's graph has them."""
-        runner = next(form.runner for form in self._forms if form.name == MAIN)
-        sides = (
-            (self._interpreter.get_input_details(), runner.get_input_details()),
-            (self._interpreter.get_output_details(), runner.get_output_details()),
-        )
+        main = next(form for form in self._forms if form.name == MAIN)
+        whole = (self._interpreter.get_input_details(), self._interpreter.get_output_details())
+        sides = zip(whole, main.details, strict=True)
         found = []
         for listed, named in sides:
             numbers = [int(one["index"]) for one in listed]
@@ -94,8 +92,8 @@ class LiteRTSession:
 
     def _plain(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return name -> number of inputs and outputs, for the quick way of a file with one signature."""
-        runner, self._forms[0].runner = self._forms[0].runner, None  # while one lives, the interpreter does not run
-        sides = (runner.get_input_details(), runner.get_output_details())
+        self._forms[0].runner = None  # while one lives, the interpreter does not run
+        sides = self._forms[0].details
         inputs, outputs = ({name: int(one["index"]) for name, one in side.items()} for side in sides)
         return inputs, outputs
 
@@ -163,7 +161,7 @@ class _Form:
 
     def __init__(self, name: str, runner: Any) -> None:  # noqa: ANN401 - untyped package
         self.name, self.runner = name, runner
-        sides = (runner.get_input_details(), runner.get_output_details())
+        sides = self.details = (runner.get_input_details(), runner.get_output_details())
         self.inputs, self.outputs = (
             {name: (tuple(int(n) for n in one["shape"]), np.dtype(one["dtype"])) for name, one in side.items()}
             for side in sides
