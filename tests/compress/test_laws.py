@@ -35,9 +35,9 @@ WEIGHTS = hnp.arrays(
 
 
 def rounded_up(number):
-    """Return the next number of five significant bits, in plain arithmetic."""
+    """Return the next number of six significant bits, in plain arithmetic."""
     mantissa, exponent = math.frexp(np.float32(number))
-    return math.ldexp(math.ceil(mantissa * 32), exponent - 5)
+    return math.ldexp(math.ceil(mantissa * 64), exponent - 6)
 
 
 # ---- scales of weights ----------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ import numpy as np
 from haversack.base.profile import TensorStatistics
 from haversack.compress.quantize.contract import SHELF, Quantizer, short
 
+_SIGNIFICANT = 6
+
 
 @dataclass(frozen=True)
 class Coarse(Quantizer):
@@ -44,5 +46,5 @@ class Coarse(Quantizer):
 
     def _weights(self, weights: np.ndarray, bits: int, taps: int) -> np.ndarray:
         scales = SHELF.build(self.of).weight_scales(weights, bits, taps)
-        coarse = short(scales * np.float32(self.factor), np.rint)
-        return np.asarray(np.maximum(coarse, short(scales)), np.float32)
+        coarse = short(scales * np.float32(self.factor), _SIGNIFICANT, np.rint)
+        return np.asarray(np.maximum(coarse, short(scales, _SIGNIFICANT)), np.float32)

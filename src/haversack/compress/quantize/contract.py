@@ -20,7 +20,6 @@ from haversack.tools.numerics.affine import is_power
 
 SHELF = Shelf("haversack.compress.quantize", "quantizer")
 _NEXT_TO_NONE = np.float32(2.0**-20)
-_STEPS = np.float32(1 << 5)
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -100,15 +99,17 @@ def full_scales(weights: np.ndarray, bits: int) -> np.ndarray:
     return np.asarray(np.abs(weights).max(axis=1) / np.float32(largest_code(bits)), np.float32)
 
 
-def short(scales: np.ndarray, rounding: np.ufunc = np.ceil) -> np.ndarray:
-    """Return numbers of five significant bits, 16 to an octave, float32 like the scales; none below its scale.
+def short(scales: np.ndarray, bits: int, rounding: np.ufunc = np.ceil) -> np.ndarray:
+    """Return numbers of few significant bits, float32 like the scales; none below its scale.
 
-    Every channel's scale travels beside its codes, and a mantissa is noise: no coder takes its bits away. What 19 bits
-    less leave undone, rounding on the scale as it is makes good.
+    Every channel's scale travels beside its codes, and a mantissa is noise: no coder takes its bits away. What the bits
+    that it lacks leave undone, rounding on the scale as it is makes good.
 
     Args:
         scales: float32, positive.
+        bits: of a number, the first one counted: 2^(bits - 1) numbers to an octave.
         rounding: ``np.rint`` for the nearest of them, which may lie below.
     """
     mantissa, exponent = np.frexp(scales)
-    return np.asarray(np.ldexp(rounding(mantissa * _STEPS) / _STEPS, exponent), np.float32)
+    steps = np.float32(1 << bits)
+    return np.asarray(np.ldexp(rounding(mantissa * steps) / steps, exponent), np.float32)

@@ -15,6 +15,8 @@ _BLOCK = 1 << 16
 """Weights that are tried together: few enough to stay in a processor's cache."""
 _FEW = 2
 """Bits of a code up to which the best scale is known in closed form."""
+_SHORT, _KERNEL = 6, 7
+"""Significant bits of the scales that are tried: for a matrix, and for kernels, where few weights share a scale."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class MeanSquaredError(Quantizer):
     differently, and where a channel has few weights some scale fits them all. A convolution's taps read neighbouring
     places, which are much alike: what their errors sum to matters more than each. With ``alike`` = r the error of a
     channel is (1 - r) * sum(d^2) + r * sum over input channels (sum over taps d)^2, which is what it makes of inputs
-    whose neighbours correlate by r. All scales that are tried are ``short``: five significant bits, for they travel.
+    whose neighbours correlate by r. All scales that are tried are ``short`` numbers, for they travel.
 
     Weights of one and two bits: the scale of the least sum(d^2), found exactly. Of signs it is the mean of |w|
     (XNOR-Net: Rastegari et al. 2016, arXiv:1603.05279, section 3.1). Of -1, 0 and 1 it is the mean of the k largest
@@ -89,10 +91,11 @@ class MeanSquaredError(Quantizer):
         full = full_scales(weights, bits)
         limit = np.float32(largest_code(bits))
         least = np.full(len(weights), np.inf)
-        best = short(full)
+        significant = _KERNEL if taps > 1 else _SHORT
+        best = short(full, significant)
         buffer = np.empty_like(weights)
         for ratio in (1.0, *np.linspace(self.weight_least, self.weight_most, self.ratios)):
-            scale = short(np.maximum(full * np.float32(ratio), np.finfo(np.float32).tiny))
+            scale = short(np.maximum(full * np.float32(ratio), np.finfo(np.float32).tiny), significant)
             np.divide(weights, scale[:, None], out=buffer)
             np.rint(buffer, out=buffer)
             np.clip(buffer, -limit, limit, out=buffer)
