@@ -97,16 +97,6 @@ def test_without_a_gain_it_ends_early_and_leaves_the_release(released, layers, l
     assert all((encodings.integers[key] == value).all() for key, value in released.encodings.integers.items())
 
 
-def test_a_price_leaves_more_weights_where_they_were(released, layers, lesson, loss, place, tuned):
-    moved = []
-    for price in (0.0, 0.5):
-        one = tuned(dict.fromkeys(layers, "weights"))
-        trained(one, lesson, loss, place, Course(epochs=3, rate=0.5, price=price))
-        _, encodings = one.hardened()
-        moved.append(sum(int((encodings.integers[k] != v).sum()) for k, v in released.encodings.integers.items()))
-    assert moved[1] < 0.7 * moved[0]
-
-
 def test_a_loss_that_is_not_finite_is_told(layers, lesson, loss, place, tuned):
     with pytest.raises(JobError, match="not finite"):
         trained(tuned({layers[0]: "weights"}), lesson, lambda *given: loss(*given) * float("nan"), place, Course())

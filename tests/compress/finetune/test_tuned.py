@@ -98,16 +98,6 @@ def test_a_layer_that_is_not_active_is_as_it_was(released, layers, lesson, tuned
         assert not (one(batch, layers[:1])[0].numpy() == before).all()
 
 
-def test_a_price_takes_weights_back_and_no_further(released, layers, tuned):
-    one = tuned({layers[0]: "weights"})
-    begun = released.encodings.integers[f"{layers[0]}:weight"].astype(np.float32)
-    nudge(one, 4.0)
-    moved = one.numbers()[f"{layers[0]} steps"].detach().numpy() - begun
-    one.take_back(1.5)
-    left = one.numbers()[f"{layers[0]} steps"].detach().numpy() - begun
-    np.testing.assert_allclose(left, np.sign(moved) * np.maximum(np.abs(moved) - 1.5, 0), atol=1e-5)
-
-
 def test_every_number_has_a_derivative(layers, lesson, loss, tuned):
     for way in ("channels", "weights"):
         one = tuned(dict.fromkeys(layers, way))

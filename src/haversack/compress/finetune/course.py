@@ -36,15 +36,12 @@ class Course:
     Attributes:
         epochs: passes over the batches at most.
         rate: steps that a weight moves by in one update, at first; it falls to zero as a cosine does.
-        price: what one step of one weight costs, as a fraction of the rate: each update takes every weight that much
-            back towards its code (the proximal step of an l1 norm), so that a weight moves only where it pays.
         patience: so many epochs without a gain on the batches held back end it.
         seed: of the order of the batches.
     """
 
     epochs: int = 4
     rate: float = 0.25
-    price: float = 0.0
     patience: int = 2
     seed: int = 0
 
@@ -217,7 +214,7 @@ def _values(numbers: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
 
 
 def _update(state: _State, tuned: Tuned, pair: Pair, loss: Loss, course: Course, progress: float) -> None:
-    """Make one step of Adam, and take weights back by their price."""
+    """Make one step of Adam."""
     import torch
 
     found = loss(tuned(pair[0]), pair[1])
@@ -235,5 +232,3 @@ def _update(state: _State, tuned: Tuned, pair: Pair, loss: Loss, course: Course,
             two.mul_(SECOND).addcmul_(gradient, gradient, value=1 - SECOND)
             size = (two / (1 - SECOND**count)).sqrt_().add_(SMALL)
             state.numbers[name].sub_(one / size * (rate / (1 - FIRST**count)))
-        if course.price:
-            tuned.take_back(rate * course.price)

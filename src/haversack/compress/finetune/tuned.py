@@ -83,11 +83,6 @@ class Tuned:
         alive = self._segments.run(range(len(self._segments)), self._segments.start(batch, hooks), hooks)
         return self._segments.outputs(alive)
 
-    def take_back(self, steps: float) -> None:
-        """Move every weight so many steps back towards the code that it was released with, and no further."""
-        for one in self._layers:
-            one.take_back(steps)
-
     def hardened(self) -> tuple[Model, Encodings]:
         """Return the model with what was learnt, and its encodings: those of the release but for what changed."""
         weights: dict[str, np.ndarray] = {}
@@ -143,14 +138,6 @@ class _Layer:
         if self._bias is not None:
             found[str(self.node.bias)] = self._shifted()
         return found
-
-    def take_back(self, steps: float) -> None:
-        import torch
-
-        if self.way == "weights":
-            with torch.no_grad():
-                moved = self.numbers["steps"] - self._begun
-                self.numbers["steps"].copy_(self._begun + torch.sign(moved) * (moved.abs() - steps).clamp_min(0))
 
     def hardened(self) -> dict[str, np.ndarray]:
         import torch

@@ -154,7 +154,7 @@ class Segments:
         return values
 
     def outputs(self, alive: Alive) -> tuple[torch.Tensor, ...]:
-        """Return what leaves the model, in the order of its outputs, of what is alive behind the last step."""
+        """Return what leaves the model, batch first in the order of its outputs, of what is alive at the end."""
         return tuple(alive[self._simulator.names[key]] for key in self._simulator.model.graph.outputs)
 
     def read(self, node: Node, alive: Alive, hooks: Hooks) -> torch.Tensor:
