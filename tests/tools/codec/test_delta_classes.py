@@ -11,7 +11,7 @@ from haversack.tools.codec import delta_classes, tables
 from haversack.tools.codec.delta_classes import Alphabet, Field
 
 SIGNED = np.arange(256).astype(np.uint8).view(np.int8).astype(np.int64)
-ALPHABET = Alphabet(SIGNED, 18, leans=3)
+ALPHABET = Alphabet(SIGNED, 12, leans=5)
 
 
 def bits(field, levels):

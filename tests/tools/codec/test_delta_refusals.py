@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -313,3 +314,17 @@ def test_which_symbols_are_certain():
     none = delta.certain(np.zeros(0, np.int64), np.zeros((0, 256), np.int64))
     assert (none[0].size, none[1].size) == (0, 0)
     assert delta_words.KINDS[BYTES].single
+
+
+def test_tilts_of_as_many_rows_as_there_may_be_take_little_memory():
+    """A stranger's delta: half a million rows of one word, each with a tilt of its own."""
+    count = delta_plan.MOST_SYMBOLS
+    old = bytes(count)
+    classes = bytes(count + 1) + delta_tilt.write(np.arange(count) % 60_000 - 30_000)
+    segment = Segment(FIRST_KIND + BYTES, count, 0, 0, 1, reach=1)
+    patch = whole(old, [Block((segment,))], told=levels([0]), classes=classes, new=old)
+    tracemalloc.start()
+    delta.apply_to(old, patch, lambda piece: None, limit=count)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16_000_000

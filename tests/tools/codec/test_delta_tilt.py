@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -85,3 +87,19 @@ def test_a_last_row_that_is_not_full_has_a_tilt():
 def test_rows_of_few_words_have_none():
     old = codes(shape=(500, 7))
     assert not fitted(old, np.rint(old * 1.2)).any()
+
+
+@pytest.mark.parametrize("rows, columns", [(300, 50), (20_000, 4), (3, 70_000), (1, 1)])
+def test_many_tilts_are_those_of_a_few_and_take_little_memory(rows, columns):
+    random = np.random.default_rng(0)
+    tilts = random.integers(-MOST_TILT, MOST_TILT + 1, rows)
+    old = random.integers(0, 256, rows * columns - (columns > 1), np.uint8)
+    tracemalloc.start()
+    found = delta_tilt.lean(old, tilts, columns)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * len(old) + 4_000_000
+    for row in {0, rows // 2, rows - 1}:
+        part = slice(row * columns, (row + 1) * columns)
+        alone = delta_tilt.lean(old[part], tilts[row : row + 1], columns)
+        assert all(np.array_equal(whole[part], one) for whole, one in zip(found, alone, strict=True))

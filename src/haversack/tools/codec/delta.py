@@ -107,8 +107,8 @@ def apply(old: Bytes, delta: Bytes, *, limit: int) -> bytes:
 def apply_to(old: Bytes, delta: Bytes, write: Callable[[bytes], object], *, limit: int) -> None:
     """Write the new file in pieces, in order; what was written before an error is worth nothing.
 
-    Memory: one block, of at most 2^19 words, and the tables: below 16 MB, whatever the files are. A BSDIFF40 patch
-    takes more than both files.
+    Memory: one block, of at most 2^19 words, and the tables: below 16 MB, whatever the files are; below 24 where NumPy
+    decodes, which looks tables up by their slots. A BSDIFF40 patch takes more than both files.
 
     Args:
         old: the file that the delta was made for; may be a view of a mapped file.

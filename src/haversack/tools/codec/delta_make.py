@@ -255,7 +255,7 @@ def _alphabet(group: int) -> Alphabet:
     """Return what symbols stand for: the change; of two halves the sum of both; its bits where words are wide."""
     symbols = np.arange(256)
     if group == BYTES:
-        return Alphabet(symbols.astype(np.uint8).view(np.int8).astype(np.int64), 18, leans=delta_tilt.DEGREES)
+        return Alphabet(symbols.astype(np.uint8).view(np.int8).astype(np.int64), 12, leans=delta_tilt.DEGREES)
     if group == NIBBLES:
         halves = [np.minimum(half, 16 - half) for half in (symbols & 15, symbols >> 4)]
         return Alphabet(np.asarray(halves[0] + halves[1]), 14)

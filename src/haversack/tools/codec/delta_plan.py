@@ -24,7 +24,7 @@ KEPT = 1 << 20
 MOST_POWER = 128
 """Of two, in a product's number."""
 
-MOST_TABLES = 128
+MOST_TABLES = 100
 NEGATED = 128
 """Added to the class of a row whose residuals are coded negated."""
 MOST_SYMBOLS = 1 << 19

@@ -22,7 +22,9 @@ _ODDS = 12.0
 """A row's tilt must explain its changes so well that chance does it once in hundreds of rows: its bytes cost bits."""
 _LEAST = 8
 _FEW = 256
-"""So many tilts have tables of all codes."""
+_ROWS = 1 << 14
+"""So many tilts, of so many rows, have tables of all codes."""
+_PIECE = 1 << 16
 
 
 def lean(old: np.ndarray, tilts: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -33,9 +35,11 @@ def lean(old: np.ndarray, tilts: np.ndarray, columns: int) -> tuple[np.ndarray, 
         tilts: of rows, integers [rows], at most ``MOST_TILT`` from 0.
         columns: words of a row.
     """
+    if len(tilts) > _ROWS:
+        return _by_pieces(old, tilts, columns)
     different, which = np.unique(tilts, return_inverse=True)
     if len(different) > _FEW:
-        return _leans(old.view(np.int8).astype(np.int32), np.repeat(tilts.astype(np.int32), columns)[: len(old)])
+        return _by_pieces(old, tilts, columns)
     codes = np.arange(256).astype(np.uint8).view(np.int8).astype(np.int32)
     tables = _leans(codes, different[:, None].astype(np.int32))
     cells = np.repeat(which << 8, columns)[: len(old)]
@@ -45,6 +49,17 @@ def lean(old: np.ndarray, tilts: np.ndarray, columns: int) -> tuple[np.ndarray, 
     found = packed.reshape(-1).take(cells)
     above = (found >> np.uint16(8)).astype(np.uint8)
     return found.astype(np.uint8), above & np.uint8(127), above > 127
+
+
+def _by_pieces(old: np.ndarray, tilts: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Do what ``lean`` does word by word, in little memory."""
+    found = np.empty(len(old), np.uint8), np.empty(len(old), np.uint8), np.empty(len(old), bool)
+    for low in range(0, len(old), _PIECE):
+        codes = old[low : low + _PIECE].view(np.int8).astype(np.int32)
+        own = tilts[np.arange(low, low + len(codes)) // columns].astype(np.int32)
+        for whole, part in zip(found, _leans(codes, own), strict=True):
+            whole[low : low + _PIECE] = part
+    return found
 
 
 def _leans(codes: np.ndarray, tilts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
