@@ -56,7 +56,8 @@ def test_a_home_with_two_lines(home):
     ]
     assert lines[3].startswith("  quarantined 1.2.0 on 20")
     assert lines[3].endswith(": it answers wrongly")
-    assert lines[4:6] == ["words 2.0.0 (sequence 4) on litert, 1.25 ms a call", "  no way back"]
+    assert lines[4] == "  an update leaves these out until you type haversack client retry digits"
+    assert lines[5:7] == ["words 2.0.0 (sequence 4) on litert, 1.25 ms a call", "  no way back"]
     assert "metadata were signed 2026-05-28 20:26 UTC" in lines
     told = json.loads(json.dumps(found.data()))
     assert told["lines"][0]["floor"] == 3
