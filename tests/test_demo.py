@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+pytestmark = pytest.mark.timeout(900)
 NEEDED = ("digits.py", "digits_tuned.py", "ship_digits.py", "training.py")
 
 
@@ -51,7 +52,6 @@ def answers(commands, begin):
     return [answer for command, answer in commands if command.startswith(begin)]
 
 
-@pytest.mark.timeout(900)
 def test_every_verb_is_shown_as_it_is_typed(commands):
     verbs = [" ".join(command.split()[1:3]) for command, _ in commands if command.startswith("haversack client")]
     assert verbs.count("client update") == 6

@@ -89,7 +89,7 @@ def test_deltas_are_told(home):
             delta=lambda old, new: ("bsdiff", b"small"),
         )
     assert done.data()["deltas"] == [{"file": "litert.tflite", "form": "bsdiff", "bytes": 5}]
-    assert "a delta of 0.000 MB for litert.tflite, which is 0.009 MB whole" in done.lines()
+    assert "a delta of 5 bytes for litert.tflite, which is 9,000 bytes whole" in done.lines()
     assert done.data()["full_bytes"] > 9000
 
 

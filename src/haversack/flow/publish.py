@@ -95,8 +95,8 @@ class Published:
             how = "encrypted" if release.encryption else "not encrypted"
             told = [f"{name} is in {self.where}: {done.full_bytes / 1e6:.3f} MB for all variants, {how}"]
             for file, blob in self._deltas():
-                whole = f"{file.blobs[0].bytes / 1e6:.3f} MB whole"
-                told.append(f"a delta of {blob.bytes / 1e6:.3f} MB for {file.name}, which is {whole}")
+                whole = f"{file.blobs[0].bytes:,} bytes whole"
+                told.append(f"a delta of {blob.bytes:,} bytes for {file.name}, which is {whole}")
             told += [f"no delta: {cause}" for cause in done.left_out]
         if done.new_key:
             told.append(f"the line has a key of its own, {done.new_key}: keep it")
