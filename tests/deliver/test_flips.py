@@ -32,6 +32,7 @@ def signed(data: bytes) -> object:
     return Metadata.from_bytes(data).signed.to_dict()
 
 
+@pytest.mark.timeout(900)  # several thousand updates of a device
 @pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_in_metadata_is_refused(published, name):
     rotate(published.repository, "root-1")
@@ -44,7 +45,7 @@ def test_a_flipped_bit_in_metadata_is_refused(published, name):
         if outcome(published, f"metadata/{name}", bytes(changed)) != "Refused":
             assert signed(bytes(changed)) == signed(data), f"byte {place} of {name}"
             taken += 1
-    assert taken < (80 if "root" not in name else len(data) / 2)
+    assert taken < (160 if "root" not in name else len(data) / 2)
 
 
 def test_a_flipped_bit_in_a_release_is_refused(published):

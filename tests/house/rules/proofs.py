@@ -18,10 +18,11 @@ def check_proofs(root: Path) -> list[str]:
     if not page.exists():
         return []
     text = page.read_text(encoding="utf-8")
+    named = [(path, [name for name in names if name]) for path, *names in _PROOF.findall(text)]
     faults = [
         f"{PAGE}: there is no test {'::'.join(names)} in {path}"
-        for path, *names in _PROOF.findall(text)
-        if not _there(root / path, [name for name in names if name])
+        for path, names in named
+        if not _there(root / path, names)
     ]
     _, _, threats = text.partition(_TITLE)
     rows = [match["cells"] for match in _ROW.finditer(threats.partition("\n## ")[0])]
