@@ -162,3 +162,31 @@ def test_the_nearest_name_may_be_a_third_party_s(jars, third_party):
 )
 def test_only_a_near_name_is_suggested(name, near):
     assert nearest(name, ["coarse", "float16", "mse"]) == near
+
+
+def test_plain_settings_are_read_as_structured_ones_are():
+    from haversack.base.recipe import plain, structure
+    from haversack.tools.data.preprocess.pipeline import SHELF
+
+    cases = [{}, {"factor": 2}, {"factor": 0.5, "offset": True}, {"factor": "1"}, {"factor": float("inf")}, {"no": 1}]
+    for name in SHELF.names():
+        kind = SHELF.type_of(name)
+        for settings in cases:
+            quick = plain(settings, kind)
+            try:
+                wanted = structure(settings, kind, where=name)
+            except UsageError:
+                assert quick is None, (name, settings)
+            else:
+                assert quick in (None, wanted), (name, settings)
+    assert plain({"factor": 2}, SHELF.type_of("scale")) is not None, "the quick way is never taken"
+    assert type(SHELF.build("scale", {"factor": 2}).factor) is float
+
+
+def test_a_part_that_comes_later_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(Shelf, "_folder", lambda self: tmp_path)
+    shelf = Shelf("haversack.metrics", "metric")
+    (tmp_path / "one.py").write_text("")
+    assert [*shelf.files()] == ["one"]
+    (tmp_path / "two.py").write_text("")
+    assert [*shelf.files()] == ["one", "two"]

@@ -80,3 +80,35 @@ def test_preprocessing_that_cannot_be_read_is_refused(bundle, monkeypatch):
 def test_threads_that_are_asked_for(bundle):
     with open_model(bundle, threads=2) as model:
         assert model.setting == opening.Setting(2)
+
+
+def test_the_first_answer_is_told_once(bundle):
+    events = []
+    with open_model(bundle, target="onnxruntime", sink=events.append) as model:
+        assert events == []
+        for _ in range(3):
+            model(np.ones((1, 1, 8, 8), np.float32))
+    (first,) = [event for event in events if event.data.get("first_answer")]
+    assert first.text.endswith(" 1.0.0 gave its first answer")
+    assert first.data["seconds"] > 0
+
+
+def test_only_what_was_tried_is_opened_as_proven(bundle, monkeypatch):
+    """A stranger's file is read whole by us before a runtime opens it; one that was installed is not read again."""
+    from haversack.targets.contract import Target
+
+    seen = []
+    monkeypatch.setattr(Target, "_open_proven", lambda self, *rest: seen.append("proven") or self._open(*rest))
+    with open_model(bundle, target="litert"):
+        assert seen == []
+    load(found(bundle, "litert", verified=True)).retire()
+    assert seen == ["proven"]
+
+
+def test_ready_imports_what_opens_files_and_no_runtime(environment):
+    code = (
+        "import sys\nfrom haversack.run.opening import ready\nready(targets=('litert', 'onnxruntime', 'nobody'))\n"
+        "print('haversack.targets.litert.session' in sys.modules, 'onnxruntime' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False", "False"]

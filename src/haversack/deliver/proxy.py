@@ -82,11 +82,11 @@ def of(parts: SplitResult) -> Proxy | None:
     Raises:
         EnvironmentFault: what it names is no proxy that is spoken to.
     """
-    from urllib.request import getproxies_environment, proxy_bypass_environment
+    from urllib.request import getproxies_environment, proxy_bypass
 
     named = getproxies_environment()
     address = named.get(parts.scheme) or named.get("all")
-    if not address or proxy_bypass_environment(parts.netloc.rpartition("@")[2], named):
+    if not address or proxy_bypass(parts.netloc.rpartition("@")[2], named):
         return None
     try:
         there = urlsplit(address if "://" in address else f"http://{address}")

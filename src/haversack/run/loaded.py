@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from haversack.base.errors import UsageError
 from haversack.base.model import Port
-from haversack.base.progress import Sink, silent
+from haversack.base.progress import Event, Sink, silent
 from haversack.run import batching
 from haversack.run.answer import Answer
 from haversack.run.guard import Guard, Watch, look, within
@@ -96,6 +97,7 @@ class Loaded:
         self.results = Cache(self.serving.results)
         self.guard = Guard(f"{source.manifest.name} {self.version}", self.serving.watch, sink=sink)
         self._before = _Before(previous) if previous is not None else None
+        self._sink, self._began, self._answered = sink, time.perf_counter(), False
         self._lock = threading.Lock()
         self._holders, self._retired = 0, False
 
@@ -134,7 +136,20 @@ class Loaded:
             VerificationError: the answer is wrong, and nothing answers in its place.
         """
         before = self._before
-        return self.guard.call(lambda: self._own(samples), None if before is None else lambda: before.answers(samples))
+        instead = None if before is None else lambda: before.answers(samples)
+        found = self.guard.call(lambda: self._own(samples), instead)
+        if not self._answered:
+            self._first()
+        return found
+
+    def _first(self) -> None:
+        """Tell that the first answer is there, once: what began with the first byte of a download ends here."""
+        with self._lock:
+            told, self._answered = self._answered, True
+        if not told:
+            spent = time.perf_counter() - self._began
+            text = f"{self.source.manifest.name} {self.version} gave its first answer"
+            self._sink(Event("run", "done", text, data={"seconds": spent, "first_answer": True}))
 
     def _own(self, samples: Sequence[Arrays]) -> list[Answer]:
         keys = [key_of(sample) for sample in samples] if self.serving.results.entries else [""] * len(samples)

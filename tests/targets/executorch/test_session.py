@@ -110,3 +110,34 @@ def test_the_runtime_tells_its_affairs_to_nobody(lowered, capfd):
     TARGET.open_session(lowered("branches")[4], {}, 2)
     TARGET.open_session(lowered("branches")[4])
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_proven_tells_its_interface_without_being_read_whole(lowered, monkeypatch):
+    from haversack.targets.executorch import parse, session
+
+    path = lowered("branches")[4]
+    assert parse.about(path) == parse.parse(path).about
+    whole = TARGET.open_session(path)
+    monkeypatch.setattr(session, "parse", lambda path: pytest.fail("it was read whole"))
+    proven = TARGET.open_session(path, proven=True)
+    assert (proven.inputs, proven.outputs) == (whole.inputs, whole.outputs)
+
+
+def test_about_of_a_spoiled_file_is_told(lowered, tmp_path):
+    from haversack.base.errors import VerificationError
+    from haversack.targets.executorch import parse
+
+    data = bytearray(lowered("branches")[4].read_bytes())
+    for place, name in ((4, b"ET00"), (24, (1 << 62).to_bytes(8, "little")), (24, (40).to_bytes(8, "little"))):
+        spoiled = data.copy()
+        spoiled[place : place + len(name)] = name
+        (tmp_path / "spoiled.pte").write_bytes(spoiled)
+        try:
+            assert parse.about(tmp_path / "spoiled.pte") == parse.about(lowered("branches")[4])
+        except VerificationError as error:
+            assert "not a .pte file that we have written" in str(error)
+        else:
+            assert place == 24, "another mark was read"
+    (tmp_path / "empty.pte").write_bytes(b"")
+    with pytest.raises(VerificationError):
+        parse.about(tmp_path / "empty.pte")
