@@ -221,7 +221,9 @@ def _update(state: _State, tuned: Tuned, pair: Pair, loss: Loss, course: Course,
     if not bool(torch.isfinite(found)):
         raise _not_finite()
     names = list(state.numbers)
-    gradients = torch.autograd.grad(found, [state.numbers[name] for name in names], allow_unused=True)
+    gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+        found, [state.numbers[name] for name in names], allow_unused=True
+    )
     rate, count = course.rate * 0.5 * (1 + math.cos(math.pi * progress)), state.step + 1
     with torch.no_grad():
         for name, gradient in zip(names, gradients, strict=True):
