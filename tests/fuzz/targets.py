@@ -37,15 +37,17 @@ class Target:
     read: Callable[[bytes], object]
     kinds: tuple[type[HaversackError], ...] = ()
 
-    def check(self, data: bytes) -> None:
-        """Read bytes, and let through what is refused as it should be: with a cause, a place and its exit code."""
+    def check(self, data: bytes) -> bool:
+        """Read bytes and say whether they were taken; what is refused has a cause, a place and its exit code."""
         try:
             self.read(data)
+            return True
         except (Refused, *self.kinds) as error:
             assert error.cause, "a refusal without a cause"
             assert error.where or error.faults, f"a refusal without a place: {error.cause}"
             assert (error.exit_code == EXIT_REFUSED) == isinstance(error, Refused)
             str(error)
+            return False
 
 
 def scratch() -> Path:

@@ -77,7 +77,7 @@ def start(limits: Limits) -> Worker:
 
 
 def methods() -> Mapping[str, Callable[..., tuple[Mapping[str, Any], Mapping[str, np.ndarray]]]]:
-    """Return what the child serves."""
+    """Return what the child serves; arrays of any shape and dtype, as the model takes them."""
     return {"tune": _tune}
 
 
