@@ -25,7 +25,8 @@ def seen(released, shift, count=64):
 
 
 def test_data_within_the_ranges_leave_none(released):
-    assert regrid.outside(released.encodings, seen(released, 0.2, 8)).get("x:out", 0.0) < 0.01
+    found = regrid.outside(released.encodings, seen(released, 0.2, 8))
+    assert found.get(f"{released.model.graph.inputs[0]}:out", 0.0) < 0.01
     assert regrid.told({}, ()) is None
 
 
@@ -60,7 +61,7 @@ def test_where_all_hold_nothing_changes(released, demands):
     encodings, anew = regrid.regridded(released.model.graph, released.encodings, found, MINMAX, demands, ())
     assert encodings is released.encodings
     assert not anew
-    assert "all were kept" in regrid.told({"x:out": 0.01}, ()).text
+    assert "all were kept" in regrid.told({"a:relu#0:out": 0.01}, ()).text
 
 
 def test_what_is_bound_by_a_ratio_goes_along(released, demands):
@@ -80,4 +81,5 @@ def test_what_is_bound_by_a_ratio_goes_along(released, demands):
 
 def test_weights_and_what_was_not_seen_do_not_count():
     one = Affine(8, signed=True, axis=None, scale=np.float32(0.1), zero_point=np.int32(0))
-    assert regrid.outside(Encodings({"a:weight": one, "a:out": one}, {"a:weight": np.ones(3, np.int32)}), {}) == {}
+    weight, out = "a:linear#0:weight", "a:linear#0:out"
+    assert regrid.outside(Encodings({weight: one, out: one}, {weight: np.ones(3, np.int32)}), {}) == {}
