@@ -21,6 +21,14 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "bench"
 
 
+def commit() -> str:
+    """Return the commit of the tree, with ``-dirty`` where files differ from it."""
+    git = shutil.which("git")
+    command = [git or "git", "describe", "--always", "--dirty", "--abbrev=7"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False) if git else None
+    return found.stdout.strip() if found is not None and found.returncode == 0 else "unknown"
+
+
 @dataclass(frozen=True)
 class Row:
     """One figure against the bound it must reach."""

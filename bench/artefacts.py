@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from accounting import ROOT, WORK
+from accounting import ROOT, WORK, commit
 
 from haversack import load, metrics, verify
 from haversack.base.candidate import Artifact
@@ -32,6 +33,7 @@ from haversack.measure import quality
 from haversack.measure.device import Opening
 from haversack.measure.local import LocalDevice
 from haversack.targets.onnxruntime import cpu
+from haversack.tools.store import atomic
 
 TARGET = "onnxruntime"
 
@@ -109,10 +111,15 @@ class Artefacts:
     def made(self, plan: Plan) -> Figures:
         """Return the figures of a plan, applied, written as a file and run.
 
+        What was measured before, of this very commit, is not measured again: a table that was interrupted goes on.
+
         Raises:
             HaversackError: the plan cannot be applied, or the runtime does not take the file.
         """
-        steps = self.steps
+        tree, steps = commit(), self.steps
+        kept = WORK / "figures" / f"{Path(steps.shop.out).name}-{self.samples}-{plan.id}-{tree}.json"
+        if kept.exists():
+            return Figures(**json.loads(kept.read_text(encoding="utf-8")))
         steps.ranges(steps.model)  # once for all plans: no plan's own expense
         began = time.process_time()
         compressed = steps.squeeze(plan)
@@ -120,7 +127,11 @@ class Artefacts:
         folder = steps.shop.inside / "rows" / plan.id
         artifact = emit(compressed.model, compressed.encodings, steps.targets[TARGET], folder)
         figures = self.scored(Opening(folder / artifact.files[0].path, TARGET, artifact.session_options), artifact)
-        return replace(figures, bytes=artifact.bytes, download_bytes=artifact.download_bytes, cpu_seconds=spent)
+        found = replace(figures, bytes=artifact.bytes, download_bytes=artifact.download_bytes, cpu_seconds=spent)
+        if tree != "unknown" and not tree.endswith("-dirty"):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_bytes(kept, json.dumps(asdict(found)).encode())
+        return found
 
     def scored(self, opening: Opening, like: Artifact) -> Figures:
         """Return the figures of a file, not weighed.

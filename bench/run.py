@@ -6,8 +6,6 @@ import argparse
 import os
 import platform
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -27,7 +25,7 @@ import sixteen_bits
 import spoiled
 import spreading
 import table
-from accounting import ROOT, Packed, Row, Table
+from accounting import ROOT, Packed, Row, Table, commit
 from peers import METHODS, Peer, measure, quantize
 
 from haversack import load
@@ -76,16 +74,8 @@ def _measured() -> str:
     machine = facts.of_machine()
     versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
     where = f"{machine.cpu}, {os.cpu_count()} cores, {', '.join(machine.cpu_flags)}"
-    when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC at commit {_commit()}"
+    when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC at commit {commit()}"
     return f"Measured {when}: {where}; Python {platform.python_version()}, {versions}."
-
-
-def _commit() -> str:
-    """Return the commit of the tree, with a sign where files differ from it."""
-    git = shutil.which("git")
-    command = [git or "git", "describe", "--always", "--dirty", "--abbrev=7"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False) if git else None
-    return found.stdout.strip() if found is not None and found.returncode == 0 else "unknown"
 
 
 def written(parts: dict[str, str]) -> str:

@@ -47,6 +47,18 @@ def test_a_row_is_a_file_that_was_run(tiny):
     assert 0.9 <= plain.agreement <= 1.0
 
 
+def test_a_row_is_measured_once_a_commit(tiny, monkeypatch):
+    plan = table.plain(tiny)
+    monkeypatch.setattr(artefacts, "commit", lambda: "0123abc-dirty")
+    first = tiny.made(plan)
+    monkeypatch.setattr(artefacts, "commit", lambda: "0123abc")
+    again = tiny.made(plan)
+    assert again.cpu_seconds != first.cpu_seconds
+    assert tiny.made(plan) == again
+    monkeypatch.setattr(artefacts, "commit", lambda: "4567def")
+    assert tiny.made(plan).cpu_seconds != again.cpu_seconds
+
+
 def test_the_files_of_rows_hold_what_their_plans_say(tiny):
     rows = {words: plan for words, plan in ablation.static(tiny) if "steps" not in words}
     made = [plan.digest for plan in rows.values()]
