@@ -221,14 +221,11 @@ def _update(state: _State, tuned: Tuned, pair: Pair, loss: Loss, course: Course,
     if not bool(torch.isfinite(found)):
         raise _not_finite()
     names = list(state.numbers)
-    gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
-        found, [state.numbers[name] for name in names], allow_unused=True
-    )
+    numbers = [state.numbers[name] for name in names]
+    gradients = torch.autograd.grad(found, numbers, allow_unused=True, materialize_grads=True)
     rate, count = course.rate * 0.5 * (1 + math.cos(math.pi * progress)), state.step + 1
     with torch.no_grad():
         for name, gradient in zip(names, gradients, strict=True):
-            if gradient is None:
-                continue
             one, two = state.first_moments[name], state.second_moments[name]
             one.mul_(FIRST).add_(gradient, alpha=1 - FIRST)
             two.mul_(SECOND).addcmul_(gradient, gradient, value=1 - SECOND)
