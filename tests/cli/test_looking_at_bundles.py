@@ -61,7 +61,7 @@ def test_inspect_as_json_is_what_lies_there(two):
         data = on_disk[file["name"]].read_bytes()
         assert (file["bytes"], file["sha256"]) == (len(data), digest.of_bytes(data))
         if file["role"] != "model":
-            assert file["download_bytes"] == len(download.pack(data))
+            assert file["download_bytes"] == min(len(data), len(download.pack(data)))
     variant = told["targets"]["onnxruntime"]
     assert variant["bytes"] == sum(path.stat().st_size for path in on_disk.values())
     assert variant["download_bytes"] == sum(file["download_bytes"] for file in told["files"])

@@ -132,4 +132,10 @@ def _of_tree(path: Path) -> list[str]:
         return []
     project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
     extras: Mapping[str, list[str]] = project.get("optional-dependencies", {})
-    return [*project["dependencies"], *(f'{one}; extra == "{name}"' for name, ones in extras.items() for one in ones)]
+    return [*project["dependencies"], *(_of_extra(one, name) for name, ones in extras.items() for one in ones)]
+
+
+def _of_extra(line: str, extra: str) -> str:
+    """Return a requirement of an extra, written as an installed package has it."""
+    wanted, _, machines = line.partition(";")
+    return f'{wanted}; ({machines.strip()}) and extra == "{extra}"' if machines else f'{wanted}; extra == "{extra}"'

@@ -121,7 +121,7 @@ def test_what_is_absent_is_empty():
 @given(st.binary(max_size=120), st.integers(0, 140), st.integers(0, 40), st.sampled_from(READS))
 def test_any_bytes_are_read_or_told_to_be_spoiled(data, at, slot, read):
     try:
-        read(Table(memoryview(data), at), slot)
+        read(Table(memoryview(data), at, [1 << 20]), slot)
     except Spoiled as error:
         assert str(error)
 

@@ -77,7 +77,7 @@ def _normal(words: np.ndarray) -> np.ndarray:
 def _factor(made: np.ndarray, source: np.ndarray) -> int | None:
     """Return the bits of what multiplies ``source`` to ``made``, words of a file; None where nothing does."""
     few, of = (words[: _LEAST // 4].astype(np.uint32) for words in (made, source))
-    if not _normal(few).all():
+    if not (_normal(few).all() and _normal(of).all()):
         return None
     quotients = few.view(np.float32).astype(np.float64) / of.view(np.float32)
     if not 2.0**-120 < abs(quotients[0]) < 2.0**120 or np.abs(quotients / quotients[0] - 1).max() > _ALIKE:
