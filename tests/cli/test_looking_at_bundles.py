@@ -78,7 +78,9 @@ def test_inspect_in_words(two, one):
     assert "onnxruntime 1.18: 1 golden vector, within 0.0001" in lines
     assert "400 labels: class 0, class 1, class 2, …" in lines
     assert lines[-1] == "licence.txt: Free as in speech"
-    assert typed("inspect", one).out.splitlines()[-1] == ("no licence: haversack bundle OUT --licence FILE adds one")
+    assert typed("inspect", one).out.splitlines()[-1] == (
+        "no licence: delete this folder and repeat haversack bundle with --licence FILE"
+    )
 
 
 def test_a_licence_cannot_write_to_the_terminal(tmp_path):

@@ -141,6 +141,6 @@ def test_a_limit_that_nothing_meets_says_the_smallest(static, tmp_path, capsys):
     words[words.index(f"{LIMIT}B")] = "40B"
     assert main(words) == 2
     told = capsys.readouterr().err
-    assert "the smallest update that was found takes" in told
+    assert "no update that was tried is as small as 40.0 B: they take" in told
     assert "next: --max-delta" in told
     assert not (tmp_path / "out2" / "best").exists()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import builtins
 import io
 import pickle
+import struct
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -86,6 +89,33 @@ def test_what_cannot_be_read(data, ports, cause, step):
 def test_objects_are_refused(data):
     with pytest.raises(Refused, match="it holds Python objects"):
         read(data)
+
+
+def header(shape):
+    """Return a .npy file of 32-bit floats that says a shape and holds nothing."""
+    said = repr({"descr": "<f4", "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(said).to_bytes(2, "little") + said
+
+
+@pytest.mark.parametrize("shape", [(10**11, 1000), (2**70,), (10**9, 4)])
+def test_a_shape_that_no_memory_holds(shape):
+    with pytest.raises(UsageError, match="NumPy does not read it"):
+        read(header(shape))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("image.npy", header(shape))
+    with pytest.raises(UsageError, match="NumPy does not read it"):
+        read(packed.getvalue())
+
+
+def test_a_picture_that_no_memory_holds():
+    head = struct.pack(">IIBBBBB", 2 * 10**9, 2 * 10**9, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(9))), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, body in chunks:
+        data += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    with pytest.raises(Refused, match="it has too many pixels"):
+        reading.picture(data, channels=1, where="input")
 
 
 def test_a_bare_pickle_is_nothing():

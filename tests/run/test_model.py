@@ -297,7 +297,7 @@ class TestGuarded:
                 assert answer.version == "1.0.0"
                 assert answer["scores"].tobytes() == truth(bundle, target, images[index : index + 1])[0]
             assert openings == [1]
-            assert [event.data["guard"] for event in events] == ["fault", "fault", "tripped"]
+            assert [event.data["guard"] for event in events if "guard" in event.data] == ["fault", "fault", "tripped"]
             spoiled.clear()
             time.sleep(0.06)
             answer = model(images[1:2])

@@ -88,7 +88,7 @@ class Contents:
             lines.append(f"{counted(len(self.bundle.labels), 'label')}: {first}{', …' * (len(self.bundle.labels) > 3)}")
         lines += [f"{name}: {canonical.shown(line)}" for name, line in self.licences.items()]
         if not self.licences:
-            lines.append("no licence: haversack bundle OUT --licence FILE adds one")
+            lines.append("no licence: delete this folder and repeat haversack bundle with --licence FILE")
         return lines
 
     def _file(self, file: BundleFile, width: int) -> str:

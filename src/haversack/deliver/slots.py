@@ -1,7 +1,8 @@
 """Two slots a model line and one pointer that says which is in use: replaced whole, so there is always one model.
 
 A slot is a folder of plain files, links into the store. The pointer also says what lies in the other slot; it forgets
-that before the other slot is cleared, so what it names is always whole.
+that before the other slot is cleared, so what it names is always whole. A release is staged and tried beside them, so
+that one that fails costs no way back.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from haversack.deliver.store import Store
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 
-CURRENT, QUARANTINE, LOCK = "current", "quarantine.json", "lock"
+CURRENT, QUARANTINE, LOCK, STAGED = "current", "quarantine.json", "lock", "next"
 _LARGEST = 1 << 19
 """Of 64 reasons of 400 signs, each up to 12 bytes in canonical form."""
 _MOST_QUARANTINED = 64
@@ -140,43 +141,50 @@ class Slots:
             yield pointer.current, pointer.other
 
     def stage(self, files: Mapping[str, str], store: Store) -> Path:
-        """Fill the slot that is not in use, and return its folder; what is in use stays.
+        """Fill a folder beside the slots, and return it; what is in use stays, and so does the way back.
 
         Args:
             files: name -> sha256 of a file that is in the store.
             store: where they are.
 
         Raises:
-            EnvironmentFault: the slot cannot be filled.
+            EnvironmentFault: the folder cannot be filled.
         """
+        folder = self.folder / STAGED
         atomic.make_folder(self.folder)
-        with self._alone():
-            pointer = self.pointer()
-            if pointer.other is not None:
-                self._write(CURRENT, replace(pointer, other=None))
-            folder = self.folder / _free_slot(pointer)
-            with atomic.told(folder, "clear a slot", _HOME):
-                if folder.is_dir():
-                    for path in sorted(folder.iterdir()):
-                        path.unlink()
-                folder.mkdir(exist_ok=True)
+        with atomic.told(folder, "clear what was staged", _HOME):
+            _clear(folder)
+            folder.mkdir()
         for name, sha256 in sorted(files.items()):
             store.link(sha256, folder / name)
-        with atomic.told(folder, "fill a slot", _HOME):
+        with atomic.told(folder, "stage a release", _HOME):
             atomic.sync_folder(folder)
-            atomic.sync_folder(self.folder)
         return folder
 
     def activate(self, version: str, sequence: int, target: str, median_ms: float) -> Installed:
         """Let what was staged be in use, and what was in use be the way back.
 
+        Of the release that is in use, staged again since its files were damaged, the files are put in place of these.
+
         Raises:
-            EnvironmentFault: the pointer cannot be written; what was in use still is.
+            EnvironmentFault: it cannot be written; what was in use still is.
         """
+        staged = self.folder / STAGED
         with self._alone():
             pointer = self.pointer()
+            current = pointer.current
+            if current is not None and (current.sequence, current.target) == (sequence, target):
+                with atomic.told(self.path(current), "mend a slot", _HOME):
+                    _mend(self.path(current), staged)
+                return current
             installed = Installed(_free_slot(pointer), version, sequence, target, median_ms)
-            self._write(CURRENT, Pointer(current=installed, other=pointer.current))
+            if pointer.other is not None:
+                self._write(CURRENT, replace(pointer, other=None))
+            with atomic.told(self.path(installed), "fill a slot", _HOME):
+                _clear(self.path(installed))
+                staged.rename(self.path(installed))
+                atomic.sync_folder(self.folder)
+            self._write(CURRENT, Pointer(current=installed, other=current))
         return installed
 
     def way_back(self, reason: str, *, sequence: int = 0, damaged: bool = False) -> Installed:
@@ -268,6 +276,25 @@ class Slots:
 
     def _write(self, name: str, record: object) -> None:
         atomic.write_bytes(self.folder / name, canonical.dumps(record))
+
+
+def _clear(folder: Path) -> None:
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            path.unlink()
+        folder.rmdir()
+
+
+def _mend(slot: Path, staged: Path) -> None:
+    names = sorted(path.name for path in staged.iterdir())
+    for name in names:
+        (staged / name).replace(slot / name)
+        (staged / name).unlink(missing_ok=True)  # of two links to one file rename leaves both
+    for path in sorted(slot.iterdir()):
+        if path.name not in names:
+            path.unlink()
+    atomic.sync_folder(slot)
+    staged.rmdir()
 
 
 def _free_slot(pointer: Pointer) -> Literal["a", "b"]:

@@ -95,6 +95,8 @@ def picture(data: bytes, *, channels: int, where: str) -> np.ndarray:
             if opened.width * opened.height > LARGEST // 16:
                 raise Refused(f"it has {opened.width} x {opened.height} pixels", where=where)
             turned = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Refused(f"it has too many pixels: {error}", where=where) from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise UsageError(f"it cannot be read as a picture: {error}", where=where) from error
     found = np.asarray(turned, np.uint8)
@@ -110,7 +112,7 @@ def _channels(port: Port) -> int:
 def _array(data: bytes, where: str) -> np.ndarray:
     try:
         found = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, MemoryError, OverflowError) as error:
         raise _unread(error, where) from error
     return np.asarray(found)
 
@@ -123,7 +125,7 @@ def _unpacked(data: bytes, where: str) -> dict[str, np.ndarray]:
             raise Refused(f"it unpacks to {size} bytes, and {LARGEST} are allowed", where=where)
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
-    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, OSError, MemoryError, OverflowError, KeyError, zipfile.BadZipFile) as error:
         raise _unread(error, where) from error
 
 

@@ -168,6 +168,17 @@ def test_a_damaged_slot_leads_back_and_is_repaired_by_an_update(client, tmp_path
         assert says(opened) == 2.0
 
 
+def test_a_damaged_release_is_repaired_and_the_way_back_stays(client, tmp_path):
+    path = tmp_path / "home" / "lines" / "digits" / "b" / "onnxruntime.onnx"
+    path.write_bytes(b"nothing that a runtime opens")
+    assert client.update("digits").installed.version == "1.1.0"
+    with client.open("digits", follow=False) as opened:
+        assert says(opened) == 2.0
+    assert client.rollback("digits").version == "1.0.0"
+    with client.open("digits", follow=False) as opened:
+        assert says(opened) == 1.0
+
+
 def test_both_are_damaged(client, tmp_path):
     for slot in "ab":
         (tmp_path / "home" / "lines" / "digits" / slot / "onnxruntime.onnx").write_bytes(b"x")

@@ -51,23 +51,41 @@ def test_releases_take_turns(slots, store):
         held(slots)
     for number in range(5):
         folder, installed = filled(slots, store, f"1.{number}.0")
-        assert folder.name == installed.slot == "ab"[number % 2]
+        assert (folder.name, installed.slot) == ("next", "ab"[number % 2])
+        assert not folder.exists()
         assert held(slots) == (f"1.{number}.0",) * 2
         pointer = slots.pointer()
         assert (pointer.other.version if pointer.other else None) == (f"1.{number - 1}.0" if number else None)
 
 
-def test_what_is_staged_is_not_in_use_and_the_way_back_is_forgotten_first(slots, store):
+def test_what_is_staged_is_not_in_use_and_costs_no_way_back(slots, store):
     filled(slots, store, "1.0.0")
     filled(slots, store, "1.1.0")
     name = digest.of_bytes(b"1.1.0")
     slots.stage({"other.onnx": name}, store)
     assert held(slots) == ("1.1.0", "1.1.0")
-    assert slots.pointer().other is None
-    assert [path.name for path in (slots.folder / "a").iterdir()] == ["other.onnx"]
-    with pytest.raises(EnvironmentFault, match="no other model"):
-        slots.way_back("no good")
-    assert slots.quarantined() == ()
+    assert slots.pointer().other.version == "1.0.0"
+    again = slots.stage({"model.onnx": name}, store)  # what an update left that was killed is cleared
+    assert [path.name for path in again.iterdir()] == ["model.onnx"]
+    assert slots.way_back("no good").version == "1.0.0"
+    assert held(slots) == ("1.0.0", "1.0.0")
+
+
+def test_the_release_in_use_is_mended_in_its_slot(slots, store):
+    filled(slots, store, "1.0.0")
+    _, installed = filled(slots, store, "1.1.0")
+    slot = slots.path(installed)
+    files = {path.name: digest.of_bytes(path.read_bytes()) for path in slot.iterdir()}
+    for path in slot.iterdir():
+        path.unlink()
+        path.write_bytes(b"a defect on the disk")
+    (slot / "stray").write_bytes(b"of nobody")
+    before = slots.pointer()
+    slots.stage(files, store)
+    assert slots.activate(installed.version, installed.sequence, installed.target, 9.0) == installed
+    assert slots.pointer() == before
+    assert {path.name: digest.of_bytes(path.read_bytes()) for path in slot.iterdir()} == files
+    assert slots.way_back("no good").version == "1.0.0"
 
 
 def test_the_way_back(slots, store):

@@ -142,6 +142,17 @@ def test_a_bad_release_is_quarantined_and_the_old_one_stays(shop, careful, bad, 
     assert careful.update("digits").installed.version == "1.1.1"
 
 
+def test_a_bad_release_costs_no_way_back(shop, careful):
+    careful.update("digits")
+    shop.publish("1.1.0", 2.0)
+    careful.update("digits")
+    shop.publish("1.2.0", 3.0, golden=outputs(9.0))
+    with pytest.raises(VerificationError, match="1.1.0 stays in use"):
+        careful.update("digits")
+    assert careful.rollback("digits").version == "1.0.0"
+    assert asked(careful) == 1.0
+
+
 def test_a_slower_model_is_refused(shop, client, monkeypatch):
     from haversack.deliver import update
 

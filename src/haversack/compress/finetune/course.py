@@ -84,21 +84,20 @@ def train(
         course: how.
         place: a file that keeps where training stands, removed at the end.
         key: what the run is: a file of another one is not gone on with.
-        sink: told how far it is, and how long the rest takes.
+        sink: told how far it is.
 
     Raises:
         JobError: the loss is not finite, or depends on nothing that is trained.
         EnvironmentFault: the file cannot be written.
     """
     state = _State.resumed(place, key, tuned) or _State.begun(tuned, mean_loss(tuned, held, loss))
-    total, started, begun, kept = course.epochs * len(batches), time.monotonic(), state.step, time.monotonic()
+    total, kept = course.epochs * len(batches), time.monotonic()
     while state.step < total and state.idle < course.patience:
         epoch, index = divmod(state.step, len(batches))
         order = np.random.default_rng((course.seed, epoch)).permutation(len(batches))
         _update(state, tuned, batches[order[index]], loss, course, state.step / total)
         state.step += 1
-        left = (time.monotonic() - started) / (state.step - begun) * (total - state.step)
-        sink(Event("compress", "progress", f"fine-tuning, at most {left:.0f} s left", state.step, total))
+        sink(Event("compress", "progress", "fine-tuning", state.step, total))
         if index + 1 == len(batches):
             state.judge(tuned, mean_loss(tuned, held, loss))
         if time.monotonic() - kept > KEPT_SECONDS:
