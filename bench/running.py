@@ -79,7 +79,7 @@ def _home(bundle: Path, folder: Path) -> Path:
     manifest = open_bundle(bundle).manifest
     home = Home(folder / "home")
     for target in TARGETS:
-        slot = home.line(target) / "a"
+        slot = home.line(target) / "next"
         slot.mkdir(parents=True)
         for name in ("manifest.json", *(file.name for file in manifest.of(target))):
             shutil.copyfile(bundle / name, slot / name)

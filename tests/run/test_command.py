@@ -160,7 +160,7 @@ class TestLine:
         place = Home(home)
         store = Store(place.store)
         files = {"manifest.json": None} | {file.name: file for file in open_bundle(bundle).manifest.of("litert")}
-        slot = place.line("tiny") / "a"
+        slot = place.line("tiny") / "next"
         slot.mkdir(parents=True)
         for name in files:
             (slot / name).write_bytes((bundle / name).read_bytes())

@@ -116,8 +116,7 @@ def test_a_damaged_slot_is_left_and_may_come_again(installed):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
 def test_a_pointer_that_cannot_be_written_stays(installed, tmp_path, monkeypatch, number):
     before = installed.pointer()
-    store = Store(tmp_path / "store")
-    staged = digest.of_bytes(b"model 1")
+    installed.stage({"m.onnx": digest.of_bytes(b"model 1")}, Store(tmp_path / "store"))
 
     def broken(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -126,7 +125,6 @@ def test_a_pointer_that_cannot_be_written_stays(installed, tmp_path, monkeypatch
         patched.setattr(Path, "replace", broken)
         for act in (
             lambda: installed.activate("1.3.0", 3, "onnxruntime", 1.0),
-            lambda: installed.stage({"m.onnx": staged}, store),
             lambda: installed.way_back("bad"),
             lambda: installed.quarantine(2, "1.2.0", "bad"),
         ):
@@ -146,6 +144,7 @@ def test_a_stranger_in_a_slot_is_told_and_the_model_stays(installed, tmp_path):
     (installed.folder / "a" / "mine").mkdir()
     with pytest.raises(EnvironmentFault, match=r"folder|permitted|directory") as caught:
         installed.stage({}, Store(tmp_path / "store"))
+        installed.activate("1.3.0", 3, "onnxruntime", 1.0)
     assert caught.value.where.endswith("/a")
     assert installed.pointer().current.version == "1.2.0"
     assert installed.pointer().other is None  # forgotten before it was touched
@@ -190,8 +189,11 @@ def test_spoiled_records_of_a_line_are_told_with_their_place(installed, name, sp
 @hypothesis_settings(max_examples=20)
 @given(data=st.data())
 def test_a_pointer_with_any_byte_changed_is_another_or_refused(tmp_path_factory, data):
-    slots = Slots(tmp_path_factory.mktemp("line"))
+    folder = tmp_path_factory.mktemp("line")
+    slots, store = Slots(folder), Store(folder / "store")
+    slots.stage({}, store)
     slots.activate("1.0.0", 1, "onnxruntime", 1.5)
+    slots.stage({}, store)
     slots.activate("1.1.0", 2, "litert", 2.5)
     before, path = slots.pointer(), slots.folder / "current"
     whole = bytearray(path.read_bytes())
@@ -210,18 +212,17 @@ def test_a_pointer_with_any_byte_changed_is_another_or_refused(tmp_path_factory,
 @hypothesis_settings(max_examples=10)
 @given(st.lists(st.sampled_from(["stage", "activate", "back", "damaged"]), max_size=14))
 def test_the_two_slots_against_a_model(tmp_path_factory, acts):
-    """The model keeps what is in use and the way back; staging forgets the way back and keeps what is in use."""
+    """The model keeps what is in use and the way back; staging changes neither."""
     folder = tmp_path_factory.mktemp("turns")
     slots, store = Slots(folder / "line"), Store(folder / "store")
     slots.folder.mkdir()
     current, other, bad, sequence = None, None, [], 0
     for act in acts:
         if act == "stage":
-            name = slots.stage({}, store).name
-            assert current is None or name != current[1]
-            other = None
+            assert slots.stage({}, store).name == "next"
         elif act == "activate":
             sequence += 1
+            slots.stage({}, store)
             made = slots.activate(f"1.{sequence}.0", sequence, "litert", 0.0)
             current, other = (sequence, made.slot), current
         elif current is None or other is None:
