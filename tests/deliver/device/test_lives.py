@@ -72,7 +72,6 @@ class Device(RuleBasedStateMachine):
                 raise AssertionError("a bad release was installed")
             except VerificationError:
                 self.quarantined.add(self.offered)
-                self.other = None  # its slot was used for the trial
 
     @precondition(lambda self: self.current)
     @rule()

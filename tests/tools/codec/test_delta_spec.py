@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -86,6 +86,7 @@ def test_tilts_are_those_of_the_page(page, word, tilt):
 
 @settings(max_examples=20)
 @given(st.integers(0, 2**32), st.integers(1, 60), st.integers(8, 60), st.floats(0.3, 3), st.booleans())
+@example(0, 2, 13, 0.375, True)  # a ladder of one table
 def test_the_decoder_of_the_page_reads_rows_with_tilts(page, seed, rows, columns, ratio, few):
     random = np.random.default_rng(seed)
     old = random.integers(-127, 128, (rows, columns)).astype(np.int8)

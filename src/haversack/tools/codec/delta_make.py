@@ -239,7 +239,9 @@ def _tables(drafts: Sequence[_Draft]) -> np.ndarray:
         levels = delta_classes.ladder(fields, _alphabet(group))
         for one, field in zip(mine, fields, strict=True):
             if field.classed:
-                one.segment = replace(one.segment, table=first, columns=field.columns, reach=field.reach)
+                # Where the ladder has fewer tables than that, no word goes from one degree to the next.
+                reach = min(field.reach, len(levels))
+                one.segment = replace(one.segment, table=first, columns=field.columns, reach=reach)
             else:
                 one.segment = replace(one.segment, table=first + int(field.rows[0]) + int(field.across[0]))
         found.append(levels)
