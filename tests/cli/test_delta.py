@@ -115,7 +115,7 @@ def test_a_delta_for_another_file_names_the_file(pair, patch):
     error = done.json["error"]
     assert error["kind"] == "Refused"
     assert error["where"] == "new.onnx"
-    assert f"it was made for a file of {len(OLD)} bytes" in error["cause"]
+    assert f"the delta was made for a file of {len(OLD)} bytes" in error["cause"]
     assert hashlib.sha256(OLD).hexdigest() in error["cause"]
     assert not (pair / "back").exists()
 

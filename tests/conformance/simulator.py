@@ -6,14 +6,14 @@ It is built on python-tuf's records only; what a client must make of it is in th
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import quote
 
 from securesystemslib.signer import CryptoSigner
+from sites import answered
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
@@ -154,12 +154,5 @@ def serving(held: list[Simulator]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Tell nobody."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with answered(Handler) as address:
+        yield address

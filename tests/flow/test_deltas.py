@@ -158,7 +158,7 @@ def test_the_command_line_ends_with_7_where_a_delta_is_for_another_file(files, c
     old, new, patch, result = map(str, files)
     assert main(["delta", "make", old, new, patch]) == 0
     assert main(["delta", "apply", new, patch, result]) == 7
-    assert "it was made for a file of" in capsys.readouterr().err
+    assert "the delta was made for a file of" in capsys.readouterr().err
     assert main(["delta", "apply", old, new, result]) == 7
     assert "no delta begins like this" in capsys.readouterr().err
     assert main(["delta", "make", old, new]) == 2

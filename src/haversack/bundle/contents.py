@@ -93,7 +93,7 @@ class Contents:
 
     def _file(self, file: BundleFile, width: int) -> str:
         travels = self.travels[file.name]
-        told = f"{travels:>12,} to fetch" if travels else f"{'stays':>21}"
+        told = f"{travels:>12,} to fetch" if travels else f"{'for tools':>21}"
         return f"    {file.name:<{width}} {file.bytes:>12,} bytes {told}  {file.role}"
 
     def _proof(self, one: Variant) -> str:

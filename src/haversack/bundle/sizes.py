@@ -9,10 +9,9 @@ from haversack.tools.trust.bundle import Bundle
 
 
 def travelling(bundle: Bundle, file: BundleFile) -> int:
-    """Return the bytes of a file in its download form (docs/spec/download.md), without a delta; 0 if it stays.
+    """Return the bytes of a file in its download form (docs/spec/download.md), without a delta; 0 of what is for tools.
 
-    A model's were measured when it was made; what devices do not fetch stays where it was published. What the download
-    form would make larger travels as it is.
+    A model's were measured when it was made. What the download form would make larger travels as it is.
 
     Raises:
         Refused: it is not the file that the manifest names.

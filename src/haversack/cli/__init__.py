@@ -213,7 +213,7 @@ def _missing(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
         if parameter.default is not parameter.empty or any(word.partition("=")[0] == f"--{wanted}" for word in words):
             continue
         if parameter.kind is parameter.KEYWORD_ONLY:
-            mended += [f"--{wanted}", example]
+            mended += [f"--{wanted.replace('_', '-')}", example]
         elif wanted == name:
             mended.insert(place, example)
     what, may_be, _ = needed(name, (error.argument.name, "it must be there", ""))

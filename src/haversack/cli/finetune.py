@@ -5,12 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from haversack.cli.terminal import clock, display, results, say, say_json
-
-if TYPE_CHECKING:
-    from haversack.flow.finetune import Wish
+from haversack.cli.terminal import ran
 
 
 def finetune(
@@ -60,23 +56,9 @@ def finetune(
         Print the report as JSON, and nothing else, on standard output.
     """
     from haversack.flow.finetune import Wish
+    from haversack.flow.finetune import finetune as run
 
     globs = tuple(filter(None, (piece.strip() for piece in freeze.split(","))))
     said = (compare_full, allow, allow_pickle, device, shlex.join(["haversack", *sys.argv[1:]]))
-    return _tuned(Wish(job, max_delta, from_, out, globs, target, epochs, *said), json=json)
-
-
-def _tuned(wish: Wish, *, json: bool) -> int:
-    from haversack.base.recipe import unstructure
-    from haversack.flow.finetune import finetune as run
-    from haversack.report import text
-
-    with results(as_json=json), display() as sink:
-        outcome = run(wish, sink)
-    if json:
-        say_json(unstructure(outcome.record))
-    else:
-        for line in text.lines(outcome.record):
-            say(line)
-        say(f"report: {outcome.page}    ({clock(outcome.seconds)})")
-    return outcome.exit_code
+    wish = Wish(job, max_delta, from_, out, globs, target, epochs, *said)
+    return ran(lambda sink: run(wish, sink), as_json=json)

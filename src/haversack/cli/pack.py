@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from haversack.cli.terminal import clock, display, results, say, say_json
+from haversack.cli.terminal import display, ran, results, say, say_json
 
 if TYPE_CHECKING:
     from haversack.flow.request import Request
@@ -101,16 +101,6 @@ def _looked(request: Request, *, json: bool) -> int:
 
 
 def _packed(request: Request, *, json: bool) -> int:
-    from haversack.base.recipe import unstructure
     from haversack.flow.pack import pack as run
-    from haversack.report import text
 
-    with results(as_json=json), display() as sink:
-        outcome = run(request, sink)
-    if json:
-        say_json(unstructure(outcome.record))
-    else:
-        for line in text.lines(outcome.record):
-            say(line)
-        say(f"report: {outcome.page}    ({clock(outcome.seconds)})")
-    return outcome.exit_code
+    return ran(lambda sink: run(request, sink), as_json=json)

@@ -206,6 +206,10 @@ def _show(answer: Answer, top: int, told: dict[str, Any], out: Path | None) -> N
     if "median_ms" in told:
         say(f"{told['median_ms']:.3g} ms a call (95 % within {told['p95_ms']:.3g}), {told['calls']} calls")
     where = f"{told['target']}, {told['setting']}"
-    say(f"{told['line']} {told['version']} on {where}: {told['ms']:.3g} ms, opened in {told['open_ms']:.3g} ms")
+    say(f"{told['line']} {told['version']} on {where}: {_time(told['ms'])}, opened in {_time(told['open_ms'])}")
     if out is not None:
         say(f"outputs in {out}")
+
+
+def _time(milliseconds: float) -> str:
+    return f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.3g} s"

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from haversack.base.progress import Event, Sink
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from haversack.flow.pack import Outcome
 
 PLAIN_SECONDS = 5.0
 """At most one plain line in so many seconds for the same step."""
@@ -181,3 +183,24 @@ class _Live:
     def _end(self, stage: str | None = None) -> None:
         for step in [step for step in self.tasks if stage is None or step[0] == stage]:
             self.progress.remove_task(self.tasks.pop(step))
+
+
+def ran(run: Callable[[Sink], Outcome], *, as_json: bool) -> int:
+    """Show a run on the terminal, then what came of it, and return its exit code.
+
+    Args:
+        run: told of every step through the sink that it is given.
+        as_json: print the report as JSON and nothing else.
+    """
+    from haversack.base.recipe import unstructure
+    from haversack.report import text
+
+    with results(as_json=as_json), display() as sink:
+        outcome = run(sink)
+    if as_json:
+        say_json(unstructure(outcome.record))
+    else:
+        for line in text.lines(outcome.record):
+            say(line)
+        say(f"report: {outcome.page}    ({clock(outcome.seconds)})")
+    return outcome.exit_code

@@ -54,8 +54,8 @@ class Outcome:
 
     @property
     def full_bytes(self) -> int:
-        """Of the whole download of all files."""
-        return sum(file.blobs[0].bytes for file in self.release.files)
+        """Of the whole download of all files that devices fetch."""
+        return sum(file.blobs[0].bytes for file in self.release.files if file.role != "encodings")
 
 
 @dataclass

@@ -43,7 +43,8 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as stream:
             data = stream.read(LARGEST + 1)
     except OSError as error:
-        raise UsageError(f"it cannot be read: {atomic.why(error)}", where=str(path)) from error
+        step = "whoever publishes has it as KEYS/1.root.json"
+        raise UsageError(f"it cannot be read: {atomic.why(error)}", where=str(path), next_step=step) from error
     if not data or len(data) > LARGEST:
         raise UsageError("it is no root metadata", where=str(path))
     return data

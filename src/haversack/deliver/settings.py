@@ -37,7 +37,9 @@ def read(path: Path) -> Settings:
 
 
 def repository(given: str | None, path: Path) -> str:
-    """Return where updates come from: what is given, and remembered from now on, or what was given before.
+    """Return where updates come from: what is given, or what is remembered.
+
+    The first address is remembered at once; another one takes its place when it has proven good (``remember``).
 
     Raises:
         UsageError: nothing was given.
@@ -49,7 +51,17 @@ def repository(given: str | None, path: Path) -> str:
             step = "--repository https://…    (a folder on this machine will do as well)"
             raise UsageError("nobody said where updates come from", where="--repository", next_step=step)
         return before.repository
-    if given != before.repository:
+    if not before.repository:
+        remember(given, path)
+    return given
+
+
+def remember(given: str, path: Path) -> None:
+    """Let updates come from there from now on: what it offers was signed by whom this home believes.
+
+    Raises:
+        Refused, EnvironmentFault: as ``read``, or it cannot be written.
+    """
+    if given != read(path).repository:
         atomic.make_folder(path.parent)
         atomic.write_bytes(path, canonical.dumps(Settings(repository=given)))
-    return given

@@ -78,7 +78,7 @@ class Site:
                 raise Missing(error.cause, where=error.where) from error
             except Broken as error:
                 if came or attempt == self.bounds.attempts:
-                    step = "the model in use goes on; look at the network and at --repository, and repeat later"
+                    step = "a model in use goes on; look at the network and at --repository, and repeat later"
                     raise EnvironmentFault(error.cause, where=error.where, next_step=step) from error
                 patience.pause(attempt)
             else:

@@ -205,7 +205,8 @@ class Slots:
             if pointer.current is not None and sequence not in (0, pointer.current.sequence):
                 return pointer.current
             if pointer.current is None or pointer.other is None:
-                raise EnvironmentFault("there is no other model to go back to", where=self.folder.name)
+                step = "haversack client status    (says what there is)"
+                raise EnvironmentFault("there is no other model to go back to", where=self.folder.name, next_step=step)
             if not damaged:
                 self.quarantine(pointer.current.sequence, pointer.current.version, reason)
             self._write(CURRENT, Pointer(current=pointer.other))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from haversack.base.errors import VerificationError
 from haversack.base.progress import Event, Sink, silent
 from haversack.deliver import root as roots
 from haversack.deliver import settings
@@ -76,7 +77,14 @@ class Client:
             EnvironmentFault: the network, the disk, expired metadata, or another process updates this home.
             UsageError: nobody said where updates come from, or whom to believe.
         """
-        outcome = update(line, self._offer(), self.device, self._sink, self._test)
+        repository = settings.repository(self._repository, self.home.settings)
+        try:
+            outcome = update(line, self._offer(repository), self.device, self._sink, self._test)
+        except VerificationError:  # of a release that was signed
+            settings.remember(repository, self.home.settings)
+            raise
+        if outcome.action != "waiting":
+            settings.remember(repository, self.home.settings)
         open_here = [follower for follower in list(self._followers) if follower.look()]
         if self._tune is not None and outcome.installed is not None and outcome.action in ("installed", "current"):
             self._tune(line, self.home.folder, busy=self._busy(open_here), sink=self._sink)
@@ -155,7 +163,7 @@ class Client:
         atomic.make_folder(self.home.folder)
         return wrap.create_device(self.home.device_key, name)
 
-    def _offer(self) -> Offer:
-        site = Site.of(settings.repository(self._repository, self.home.settings))
+    def _offer(self, repository: str) -> Offer:
+        site = Site.of(repository)
         unused = not Floor(self.home.floor).time()
         return Offer.of(site, roots.kept(self._root, self.home.root, unused=unused), self.home)

@@ -13,6 +13,7 @@ import threading
 from dataclasses import dataclass, field
 
 import pytest
+from shop import Shop
 
 from haversack.deliver.fetch import Wanted
 from haversack.deliver.patience import Bounds
@@ -185,3 +186,11 @@ def certificate(tmp_path, monkeypatch):
     context.load_cert_chain(public, private)
     monkeypatch.setenv("SSL_CERT_FILE", str(public))
     return context
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A repository with the release 1.0.0, whose model answers 1 first."""
+    made = Shop.create(tmp_path)
+    made.publish("1.0.0", 1.0)
+    return made

@@ -12,13 +12,6 @@ from haversack.cli import main
 
 
 @pytest.fixture
-def shop(tmp_path):
-    made = Shop.create(tmp_path)
-    made.publish("1.0.0", 1.0)
-    return made
-
-
-@pytest.fixture
 def command(shop, tmp_path, capsys):
     """A function that types a command and returns its code, what it printed and what it told on the way."""
 
@@ -94,7 +87,7 @@ def test_a_dead_server_is_told_with_what_to_do(command, shop):
     code, out, err = command("update", "digits", "--repository", address, "--root", str(shop.root))
     assert (code, out) == (6, "")
     assert "connection refused" in err
-    assert "next: the model in use goes on; look at the network and at --repository" in err
+    assert "next: a model in use goes on; look at the network and at --repository" in err
 
 
 def test_what_comes_next_is_told(command, shop, tmp_path):

@@ -389,6 +389,7 @@ def test_a_repository_is_asked_for_until_one_is_given(tmp_path):
     assert not path.parent.exists()
     for given_url in ("https://a/ü", "file:///b"):
         assert settings.repository(given_url, path) == given_url
+        settings.remember(given_url, path)
         assert settings.repository(None, path) == given_url == settings.read(path).repository
 
 

@@ -1,105 +1,151 @@
-"""The clock of a transfer, with a clock that can be set."""
+"""The clock of a transfer against plain arithmetic: a deadline for all of it, a rate over each window, pauses."""
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haversack.base.errors import EXIT_ENVIRONMENT
+from haversack.base.errors import EnvironmentFault
+from haversack.deliver import patience
 from haversack.deliver.patience import Bounds, Patience, TooSlow
 
+BOUNDS = Bounds(deadline_seconds=100.0, least_rate=10.0, rate_seconds=8.0, pause_seconds=1.0)
 
-class Clock:
-    """Seconds that only a test lets go by."""
 
-    def __init__(self):
-        self.now = 100.0
+@dataclass
+class Watch:
+    """A clock that is moved by hand, and by sleeping."""
 
-    def __call__(self):
+    now: float = 1000.0
+    slept: list[float] = field(default_factory=list)
+
+    def __call__(self) -> float:
         return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
 
 
 @pytest.fixture
-def clock():
-    return Clock()
+def watch(monkeypatch):
+    found = Watch()
+    monkeypatch.setattr(patience.time, "sleep", found.sleep)
+    return found
 
 
-def patient(clock, **bounds):
-    return Patience(Bounds(**bounds), "https://x/y", clock)
+def test_time_is_counted_from_where_it_began(watch):
+    clock = Patience(BOUNDS, "x", watch)
+    assert clock.spent == 0.0
+    watch.now += 3.5
+    assert clock.spent == 3.5
+    clock.again()
+    assert clock.spent == 3.5  # another connection is not another transfer
 
 
-def test_the_next_byte_may_be_awaited_until_the_window_or_the_deadline_ends(clock):
-    patience = patient(clock, deadline_seconds=100, rate_seconds=30, least_rate=10)
-    assert patience.left() == 30
-    clock.now += 12
-    assert patience.left() == 18
-    patience.came(1000)
-    clock.now += 18
-    assert patience.left() == 30  # enough came: another window begins
-    patience.came(1000)
-    clock.now += 30
-    patience.left()
-    patience.came(1000)
-    clock.now += 29
-    assert patience.left() == 1
-    clock.now += 10.5
-    assert patience.left() == pytest.approx(0.5)  # the deadline is nearer than the end of the window
-    assert patience.spent == pytest.approx(99.5)
+@pytest.mark.parametrize(
+    "passed, left",
+    [(0.0, 8.0), (3.0, 5.0), (7.5, 0.5), (7.9999, 0.001)],  # never 0: a socket would not wait at all
+)
+def test_the_next_byte_is_awaited_until_the_window_ends(watch, passed, left):
+    clock = Patience(BOUNDS, "x", watch)
+    watch.now += passed
+    assert clock.left() == pytest.approx(left, abs=1e-9)
 
 
-def test_too_few_bytes(clock):
-    patience = patient(clock, rate_seconds=30, least_rate=10)
-    patience.came(299)
-    clock.now += 30
-    with pytest.raises(TooSlow, match=r"299 bytes came in 30.0 s, and 10 a second is the least") as caught:
-        patience.left()
-    assert caught.value.where == "https://x/y"
-    assert caught.value.exit_code == EXIT_ENVIRONMENT
+def test_and_not_beyond_the_deadline(watch):
+    clock = Patience(BOUNDS, "x", watch)
+    for _ in range(12):  # 96 s, enough bytes in each window
+        watch.now += 8.0
+        clock.came(80)
+        clock.left()
+    assert clock.left() == pytest.approx(4.0)
+    watch.now += 4.0
+    with pytest.raises(TooSlow, match="it took longer than 100 s") as caught:
+        clock.left()
+    assert caught.value.where == "x"
+    assert "goes on from where it was" in caught.value.next_step
+    assert caught.value.exit_code == EnvironmentFault.exit_code == 6
 
 
-def test_just_enough_bytes(clock):
-    patience = patient(clock, rate_seconds=30, least_rate=10)
-    patience.came(300)
-    clock.now += 30
-    assert patience.left() == 30
+@pytest.mark.parametrize("came, enough", [(0, False), (79, False), (80, True), (81, True)])
+def test_the_rate_is_taken_over_the_window(watch, came, enough):
+    clock = Patience(BOUNDS, "http://h/x", watch)
+    clock.came(came)
+    watch.now += 8.0
+    if enough:
+        assert clock.left() == pytest.approx(8.0)
+        return
+    with pytest.raises(TooSlow, match=f"http://h/x: {came} bytes came in 8.0 s, and 10 a second is the least"):
+        clock.left()
 
 
-def test_the_rate_is_taken_of_one_window_and_not_of_all(clock):
-    patience = patient(clock, rate_seconds=30, least_rate=10)
-    patience.came(1_000_000)
-    clock.now += 30
-    patience.left()
-    clock.now += 30
-    with pytest.raises(TooSlow, match="0 bytes came"):
-        patience.left()
+def test_bytes_of_one_window_do_not_count_in_the_next(watch):
+    clock = Patience(BOUNDS, "x", watch)
+    clock.came(10_000)
+    watch.now += 8.0
+    clock.left()
+    watch.now += 8.0
+    with pytest.raises(TooSlow, match="x: 0 bytes came"):
+        clock.left()
 
 
-def test_a_new_connection_begins_a_new_window_and_not_a_new_deadline(clock):
-    patience = patient(clock, deadline_seconds=50, rate_seconds=30, least_rate=10)
-    clock.now += 29
-    patience.again()
-    assert patience.left() == 21
-    clock.now += 21
-    with pytest.raises(TooSlow, match="longer than 50 s"):
-        patience.left()
+def test_a_new_connection_begins_a_new_window_and_not_a_new_deadline(watch):
+    clock = Patience(BOUNDS, "x", watch)
+    for _ in range(14):
+        watch.now += 7.0
+        clock.again()
+        assert clock.left() > 0
+    watch.now += 2.0
+    with pytest.raises(TooSlow, match="longer than 100 s"):
+        clock.left()
 
 
-def test_pauses_double_and_end_with_the_deadline(clock, monkeypatch):
-    slept = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    patience = patient(clock, deadline_seconds=100, rate_seconds=1000, pause_seconds=0.5)
-    for attempt in (1, 2, 3, 4):
-        patience.pause(attempt)
-    assert slept == [0.5, 1.0, 2.0, 4.0]
-    clock.now += 99
-    patience.pause(5)
-    assert slept[-1] == 1.0
-    clock.now += 1
+def test_pauses_double_and_end_with_the_deadline(watch):
+    clock = Patience(BOUNDS, "x", watch)
+    for attempt in (1, 2, 3):
+        clock.pause(attempt)
+        clock.again()
+    assert watch.slept == [1.0, 2.0, 4.0]
+    clock.pause(30)
+    assert watch.slept[-1] <= BOUNDS.rate_seconds
+    watch.now = 1000.0 + 100.0
     with pytest.raises(TooSlow):
-        patience.pause(6)
+        clock.pause(1)
+    assert len(watch.slept) == 4
+
+
+@settings(max_examples=40)
+@given(
+    steps=st.lists(st.tuples(st.floats(0, 20), st.integers(0, 400), st.booleans()), max_size=20),
+    least=st.floats(0, 50),
+    window=st.floats(0.5, 20),
+    deadline=st.floats(0.5, 120),
+)
+def test_it_is_given_up_when_the_rules_say_so(steps, least, window, deadline):
+    """Each step lets time pass and bytes come, sometimes over a new connection; the model keeps three numbers."""
+    watch = Watch(0.0)
+    clock = Patience(Bounds(deadline_seconds=deadline, least_rate=least, rate_seconds=window), "x", watch)
+    since, came = 0.0, 0
+    for passed, count, anew in steps:
+        watch.now += passed
+        clock.came(count)
+        came += count
+        if anew:
+            clock.again()
+            since, came = watch.now, 0
+        over = watch.now >= deadline
+        slow = watch.now >= since + window and came < least * (watch.now - since)
+        if over or slow:
+            with pytest.raises(TooSlow):
+                clock.left()
+            return
+        if watch.now >= since + window:
+            since, came = watch.now, 0
+        assert clock.left() == max(0.001, min(since + window, deadline) - watch.now)
 
 
 @given(
@@ -110,7 +156,7 @@ def test_pauses_double_and_end_with_the_deadline(clock, monkeypatch):
 )
 def test_it_never_waits_beyond_the_deadline_and_never_long_without_bytes(steps, deadline, window, least):
     """Whatever comes, and when: a wait ends by the deadline, and silence ends within two windows."""
-    clock = Clock()
+    clock = Watch(100.0)
     patience = Patience(Bounds(deadline_seconds=deadline, rate_seconds=window, least_rate=least), "x", clock)
     silent_since = clock.now
     for seconds, count in steps:

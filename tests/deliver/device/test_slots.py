@@ -235,7 +235,9 @@ def test_the_repository_is_remembered(tmp_path):
     assert settings.repository("https://one", path) == "https://one"
     assert settings.repository(None, path) == "https://one"
     assert settings.repository("https://two", path) == "https://two"
-    assert settings.read(path).repository == "https://two"
+    assert settings.read(path).repository == "https://one"  # until the other has proven good
+    settings.remember("https://two", path)
+    assert settings.repository(None, path) == "https://two"
     path.write_bytes(b"[]")
     with pytest.raises(Refused):
         settings.repository(None, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from shop import Shop, tried_here
+from shop import tried_here
 
 from haversack.deliver.conditions import Readings
 from haversack.deliver.home import Home
@@ -25,13 +25,6 @@ class Told:
 
     def read(self, home):
         return Readings(idle=self.idle)
-
-
-@pytest.fixture
-def shop(tmp_path):
-    made = Shop.create(tmp_path)
-    made.publish("1.0.0", 1.0)
-    return made
 
 
 @pytest.fixture

@@ -21,14 +21,6 @@ from haversack.tools.trust import wrap
 
 
 @pytest.fixture
-def shop(tmp_path):
-    """A repository with the release 1.0.0, whose model answers 1 first."""
-    made = Shop.create(tmp_path)
-    made.publish("1.0.0", 1.0)
-    return made
-
-
-@pytest.fixture
 def client(shop, tmp_path):
     return Client(tmp_path / "home", shop.url, shop.root, test=tried_here, tune=None)
 
@@ -164,7 +156,7 @@ def test_a_slower_model_is_refused(shop, client, monkeypatch):
     client.update("digits")
     shop.publish("1.1.0", 2.0)
     with pytest.raises(VerificationError, match="times as long as the last model's"):
-        update.update("digits", client._offer(), client.device, test=slow)
+        update.update("digits", client._offer(str(shop.url)), client.device, test=slow)
     assert asked(client) == 1.0
 
 
@@ -174,6 +166,8 @@ def test_a_dead_repository_and_an_expired_one_stop_nothing(tmp_path, client, sho
     with pytest.raises(EnvironmentFault):
         dead.update("digits")
     assert asked(dead) == 1.0
+    remembered = Client(tmp_path / "home", tune=None)  # a mistyped address does not take a good one's place
+    assert remembered.update("digits").action == "current"
     old = Shop.create(tmp_path / "old", datetime.now(UTC) - timedelta(days=30))
     old.publish("1.0.0", 5.0)
     stale = Client(tmp_path / "stale", old.url, old.root, tune=None)

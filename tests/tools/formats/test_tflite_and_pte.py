@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import struct
-import sys
-from pathlib import Path
 
 import pytest
+from flat_tables import buffer, scalar, vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from flat_tables import buffer, scalar, vector
 
 from haversack.base.errors import EXIT_REFUSED, Refused
 from haversack.tools.formats import index, pte, tflite

@@ -123,8 +123,10 @@ def apply_to(old: Bytes, delta: Bytes, write: Callable[[bytes], object], *, limi
     if told.new_bytes > limit:
         raise Refused(f"the new file has {told.new_bytes} bytes, and {limit} are allowed", where="byte 16 (length)")
     if len(old) != told.old_bytes or hashlib.sha256(old).digest() != told.old_sha256:
-        made_for = f"it was made for a file of {told.old_bytes} bytes with sha256 {told.old_sha256.hex()}"
-        raise Refused(f"{made_for}, and this one has {len(old)} bytes", where="the old file")
+        made_for = f"the delta was made for a file of {told.old_bytes} bytes with sha256 {told.old_sha256.hex()}"
+        found = f"this one has {len(old)} bytes with sha256 {hashlib.sha256(old).hexdigest()}"
+        step = "give the file that it was made for, or fetch the new one whole"
+        raise Refused(f"{made_for}, and {found}", where="the old file", next_step=step)
     digest = hashlib.sha256()
     for piece in _patched(old, delta, told) if told.form == PATCH else _pieces(old, memoryview(delta), told):
         digest.update(piece)
