@@ -238,7 +238,7 @@ class Tuning:
             if scored and told is None and self.steps.targets[target].runs_here:
                 opening = Opening(files[0], target, artifact.session_options)
                 told = self._scored(opening, artifact)
-        point = _point(name, max(sizes.values()), told, loss, _changed(tuned, encodings))
+        point = _point(name, max(sizes.values()), told, loss, _changed(tuned, model, encodings))
         return Made(point, Compressed(model, encodings), sizes)
 
     def first(self, loss: float) -> PointRecord:
@@ -281,10 +281,9 @@ def delta_bytes(old: Sequence[Path], new: Sequence[Path]) -> int:
     return total
 
 
-def _changed(tuned: Tuned, after: Encodings) -> dict[str, str]:
+def _changed(tuned: Tuned, model: Model, after: Encodings) -> dict[str, str]:
     """Return key of a layer that really changed -> how."""
     before, found = tuned.encodings, dict[str, str]()
-    model, _ = tuned.hardened()
     for key, way in tuned.ways.items():
         node = tuned.model.graph.by_key[key]
         names = [name for name in (node.weight, node.bias) if name]
