@@ -22,11 +22,19 @@ WORK = ROOT / "build" / "bench"
 
 
 def commit() -> str:
-    """Return the commit of the tree, with ``-dirty`` where files differ from it."""
+    """Return the commit of the tree, with ``-dirty`` where files other than the page being written differ from it."""
+    number = _git("describe", "--always", "--abbrev=7")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/benchmarks.md")
+    return number + "-dirty" * bool(changed) if number else "unknown"
+
+
+def _git(*words: str) -> str:
+    """Return what a command of git says of this tree, and nothing where it fails or there is none."""
     git = shutil.which("git")
-    command = [git or "git", "describe", "--always", "--dirty", "--abbrev=7"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False) if git else None
-    return found.stdout.strip() if found is not None and found.returncode == 0 else "unknown"
+    if git is None:
+        return ""
+    found = subprocess.run([git, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip() if found.returncode == 0 else ""
 
 
 @dataclass(frozen=True)

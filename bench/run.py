@@ -105,11 +105,11 @@ def beside(packed: Packed) -> list[Peer]:
 def main() -> int:
     """Run what is asked for; exit with 1 when a figure is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=PARTS, help="one part; the others stay as they were measured")
+    parser.add_argument("--only", choices=PARTS, nargs="+", help="these parts; the others stay as they were measured")
     parser.add_argument("--no-peers", action="store_true", help="leave the peer out")
     wish = parser.parse_args()
     met = True
-    for name in PARTS if wish.only is None else (wish.only,):
+    for name in wish.only or PARTS:
         text, holds = told(name, peers=not wish.no_peers)
         sys.stdout.write(text)
         # After each part, so that what was measured is there if a later one is interrupted.
