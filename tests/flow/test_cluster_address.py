@@ -107,6 +107,7 @@ def test_a_port_where_nobody_listens_is_told_at_once(listening):
     assert caught.value.exit_code == 6
     assert f"no Ray cluster is reached at {address}: connection refused" in str(caught.value)
     assert f"ray start --address={address}" in caught.value.next_step
+    assert "ray start --head --port=" + address.partition(":")[2] in caught.value.next_step
 
 
 def test_a_host_that_is_none_is_told(listening):

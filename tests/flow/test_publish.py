@@ -88,8 +88,8 @@ def test_deltas_are_told(home):
             keys=home / "keys",
             delta=lambda old, new: ("bsdiff", b"small"),
         )
-    assert done.data()["deltas"] == [{"file": "litert.tflite", "form": "bsdiff", "bytes": 5}]
-    assert "a delta of 5 bytes for litert.tflite, which is 9,000 bytes whole" in done.lines()
+    assert done.data()["deltas"] == [{"file": "litert.tflite", "form": "bsdiff", "bytes": 5, "from": "2.1.0"}]
+    assert "a delta of 5 bytes for litert.tflite from 2.1.0; it is 9,000 bytes whole" in done.lines()
     assert done.data()["full_bytes"] > 9000
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -44,6 +44,7 @@ class Outcome:
         enrolled: devices that the key of an encrypted release was wrapped for now.
         new_key: the file of the line's key, where it was made now.
         left_out: why files have no delta, where one was tried for.
+        bases: digest of a file that a delta may begin from -> the version of the newest release that has it.
     """
 
     release: Release
@@ -51,6 +52,7 @@ class Outcome:
     enrolled: int = 0
     new_key: str = ""
     left_out: tuple[str, ...] = ()
+    bases: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def full_bytes(self) -> int:
@@ -132,7 +134,9 @@ def publish(
     release = Release(FORMAT, line, version, number, tuple(sorted(files, key=lambda file: file.name)), encryption)
     enrolled = _wrap(repository, release, key, devices) if key is not None else 0
     _sign(repository, state, release, targets)
-    return Outcome(release, changed=True, enrolled=enrolled, new_key=new_key, left_out=tuple(making.left_out))
+    begun = {file.sha256: base.version for base in reversed(bases) for file in base.files}
+    left_out = tuple(making.left_out)
+    return Outcome(release, changed=True, enrolled=enrolled, new_key=new_key, left_out=left_out, bases=begun)
 
 
 def _contents(manifest: Manifest, read: Callable[[BundleFile], bytes]) -> Iterator[tuple[ReleaseFile, bytes]]:

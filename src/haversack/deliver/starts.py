@@ -80,4 +80,7 @@ class Starts:
         return self.folder / "starts"
 
     def _of(self, sequence: int) -> list[Path]:
-        return list(self._marks.glob(f"{sequence}-*"))
+        try:
+            return [mark for mark in self._marks.iterdir() if mark.name.startswith(f"{sequence}-")]
+        except FileNotFoundError:
+            return []

@@ -99,5 +99,6 @@ def unreachable(address: Address, why: str, tried: str = "connecting") -> Enviro
         f"no Ray cluster is reached at {address}: {why}",
         where="--ray",
         tried=tried,
-        next_step=f"on this machine: ray start --address={address}; or --ray local:2; or leave --ray out",
+        next_step=f"on {address.host}: ray start --head --port={address.port}; on this machine, if it is another: "
+        f"ray start --address={address}; or --ray local:2; or leave --ray out",
     )

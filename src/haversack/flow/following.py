@@ -64,6 +64,8 @@ class Follower:
         self._wake = threading.Event()
         self._suspect = ""
         self._now: _Opened | None = None
+        self._trying: Mark | None = None
+        self._over = False
         self._failed: Installed | None = None
         self._model: weakref.ref[Model] | None = None
 
@@ -78,14 +80,13 @@ class Follower:
             began = time.perf_counter()
             model = Model(self._loaded())
             self._model = weakref.ref(model)
-            weakref.finalize(model, self._end)
+            weakref.finalize(model, self._finish)
             text = f"{self._slots.folder.name} {model.version} is open"
             self._sink(Event("run", "done", text, data={"seconds": time.perf_counter() - began}))
             return model
 
     def start(self, model: Model, seconds: float) -> None:
         """Look every so many seconds, in a thread that ends with the model."""
-        weakref.finalize(model, self._wake.set)
         name = f"haversack-{self._slots.folder.name}"
         threading.Thread(target=_follow, args=(weakref.ref(model), self, seconds), name=name, daemon=True).start()
 
@@ -95,7 +96,7 @@ class Follower:
         Nothing that goes wrong here stops the model that answers: it is told and tried again.
         """
         model = self._model() if self._model is not None else None
-        if model is None:
+        if model is None or self._over:
             return False
         with self._lock:
             now = self._now
@@ -173,14 +174,18 @@ class Follower:
         name, sequence = f"{self._slots.folder.name} {installed.version}", installed.sequence
         if (count := self._starts.crashed(sequence)) >= LOOP:
             raise VerificationError(f"opening it took the process down {count} times", where=name)
-        mark = self._starts.begin(sequence)
+        mark = self._trying = self._starts.begin(sequence)
         try:
             loaded = self._load(self._slots.path(installed), installed.target, before, self._hear)
         except BaseException:
             mark.end()
             raise
+        finally:
+            self._trying = None
         self._end()
         self._now = _Opened(installed, mark, time.monotonic())
+        if self._over:
+            self._end()
         return loaded
 
     def _before(self) -> Loaded:
@@ -200,6 +205,14 @@ class Follower:
         back = self._slots.way_back(reason, sequence=installed.sequence, damaged=damaged)
         text = f"{self._slots.folder.name} {installed.version} is set aside for {back.version}: {reason}"
         self._sink(Event("run", "finding", text, data={"rolled_back": installed.version, "to": back.version}))
+
+    def _finish(self) -> None:
+        """End for good: the model is gone, or the process exits, perhaps amid an opening, and has not crashed."""
+        self._over = True
+        self._wake.set()
+        if (trying := self._trying) is not None:
+            trying.end()
+        self._end()
 
     def _end(self) -> None:
         now, self._now = self._now, None

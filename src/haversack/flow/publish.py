@@ -96,7 +96,8 @@ class Published:
             told = [f"{name} is in {self.where}: {done.full_bytes / 1e6:.3f} MB for all variants, {how}"]
             for file, blob in self._deltas():
                 whole = f"{file.blobs[0].bytes:,} bytes whole"
-                told.append(f"a delta of {blob.bytes:,} bytes for {file.name}, which is {whole}")
+                begun = done.bases.get(blob.base, "an older release")
+                told.append(f"a delta of {blob.bytes:,} bytes for {file.name} from {begun}; it is {whole}")
             told += [f"no delta: {cause}" for cause in done.left_out]
         if done.new_key:
             told.append(f"the line has a key of its own, {done.new_key}: keep it")
@@ -113,7 +114,10 @@ class Published:
     def data(self) -> dict[str, Any]:
         """Return it as JSON-able data."""
         release, done = self.outcome.release, self.outcome
-        deltas = [{"file": file.name, "form": blob.form, "bytes": blob.bytes} for file, blob in self._deltas()]
+        deltas = [
+            {"file": file.name, "form": blob.form, "bytes": blob.bytes, "from": done.bases.get(blob.base)}
+            for file, blob in self._deltas()
+        ]
         return {
             "line": release.line,
             "version": release.version,

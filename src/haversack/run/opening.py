@@ -18,7 +18,7 @@ from haversack.run.model import Model
 from haversack.run.session import Setting
 from haversack.run.source import Source, found, kind_of
 from haversack.targets.contract import SHELF
-from haversack.tools.data.preprocess.pipeline import Pipeline
+from haversack.tools.data.preprocess import pipeline
 from haversack.tools.trust import canonical
 
 
@@ -76,17 +76,17 @@ def load(
         ConversionError: the runtime does not open it.
     """
     try:
-        pipeline = Pipeline.parse(source.bundle.preprocess)
+        steps = pipeline.Pipeline.parse(source.bundle.preprocess)
     except JobError as error:
         raise Refused(error.cause, where=str(source.folder), faults=error.faults) from error
-    return Loaded(source, pipeline, source.bundle.labels, serving, setting, previous=previous, sink=sink)
+    return Loaded(source, steps, source.bundle.labels, serving, setting, previous=previous, sink=sink)
 
 
 def ready(*records: object, targets: Sequence[str] = ()) -> None:
     """Do what a process does once before it opens a model, so that the first opening takes what later ones take.
 
-    Records are read by code that is made when the first of a kind is read: one of each is, in memory. Runtimes are not
-    imported.
+    Records are read by code that is made when the first of a kind is read: one of each is, in memory. Operations of
+    preprocessing are imported, and runtimes are not.
 
     Args:
         records: of other kinds that are read whenever a model is opened.
@@ -97,9 +97,13 @@ def ready(*records: object, targets: Sequence[str] = ()) -> None:
     manifest = Manifest(1, "a", "1.0.0", files, (Variant("a", quality={"drop": 0.5}),))
     held = (ArtifactFile("a.onnx", 0, 0, sha256),)
     artifact = Artifact("a", held, (port,), (port,), "1", 0, ("a",), {"a": "b"}, layouts={"x": "NHWC"})
+    data = canonical.dumps([{"op": "a", "input": 0}])
+    canonical.parse(data, where="ready", limit=len(data))
     for record in (manifest, artifact, *records) * 2:  # a new kind of tuple makes cattrs forget what it made before
         data = canonical.dumps(record)
         canonical.loads(data, type(record), where="ready", limit=len(data), formats=None)
+    for name in pipeline.SHELF.files():
+        pipeline.SHELF.type_of(name)
     for target in targets:
         if kind_of(target) is not None:
             import_module(f"{SHELF.package}.{target}.session")

@@ -39,7 +39,7 @@ class Preprocess:
         return found
 
     def __call__(self, inputs: Arrays) -> Arrays:
-        """Return inputs as the model takes them, batch first, shapes and dtypes as the operations give them.
+        """Return inputs as the model takes them, batch first; shapes, dtypes and strides as the operations give them.
 
         Raises:
             UsageError: an input is missing, or an operation cannot take what it gets.
@@ -52,7 +52,7 @@ class Preprocess:
         if (known := self.cache.get(key)) is not None:
             return known
         try:
-            made = self.pipeline(tuple(inputs[name] for name in self._names))
+            made = self.pipeline.strided(tuple(inputs[name] for name in self._names))
         except JobError as error:
             step = "give raw data as the first operation takes them, batch first"
             raise UsageError(error.cause, where=error.where, faults=error.faults, next_step=step) from error

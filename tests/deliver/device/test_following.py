@@ -124,6 +124,52 @@ def test_the_thread_ends_with_the_model(shop, client):
         closed(X)
 
 
+LEAVE = (
+    "import sys, haversack, numpy\nmodel = haversack.Client(sys.argv[1]).open('digits')\nmodel(numpy.ones((1, 4), 'f'))"
+)
+
+
+def marks(home):
+    """Return the marks of openings that nobody ended."""
+    return list((home / "lines" / "digits" / "starts").iterdir())
+
+
+def test_a_process_that_ends_without_closing_its_model_has_not_crashed(client, tmp_path, environment):
+    for _ in range(2 * LOOP):
+        command = [sys.executable, "-c", LEAVE, str(tmp_path / "home")]
+        subprocess.run(command, env=environment, check=True)
+        assert marks(tmp_path / "home") == []
+
+
+def test_what_looks_when_a_process_exits_opens_nothing(client, tmp_path):
+    with client.open("digits"):
+        (follower,) = client._followers
+        assert len(marks(tmp_path / "home")) == 1
+        follower._finish()
+        assert not follower.look()
+        assert marks(tmp_path / "home") == []
+
+
+def test_an_exit_amid_an_exchange_is_no_crash(shop, client, tmp_path, monkeypatch):
+    monkeypatch.setattr(flow, "FOLLOW_SECONDS", 100)
+    with client.open("digits"):
+        (follower,) = client._followers
+        shop.publish("1.2.0", 3.0)
+        Client(tmp_path / "home", test=tried_here, tune=None).update("digits")
+        load, seen = flow.load, []
+
+        def leaves(*given, **more):
+            seen.append(len(marks(tmp_path / "home")))
+            follower._finish()
+            seen.append(len(marks(tmp_path / "home")))
+            return load(*given, **more)
+
+        monkeypatch.setattr(flow, "load", leaves)
+        follower.look()
+        assert seen == [2, 0]
+        assert marks(tmp_path / "home") == []
+
+
 CRASH = (
     "import os, sys, haversack\n"
     "model = haversack.Client(sys.argv[1]).open('digits')\n"

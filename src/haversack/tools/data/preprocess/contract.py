@@ -34,16 +34,24 @@ class Operation(abc.ABC):
         return type(self).__module__.rpartition(".")[2]
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Return the batch after the operation: as many rows, shape and dtype as the part's docstring says.
+        """Return the batch after the operation, contiguous: as many rows, shape and dtype as the part's docstring says.
 
         Raises:
             JobError: the array does not fit, with every fault, or the result is not finite.
+        """
+        return np.ascontiguousarray(self.strided(batch))
+
+    def strided(self, batch: np.ndarray) -> np.ndarray:
+        """Return the same as a call, in whatever strides it was made: an order of axes costs no copy.
+
+        Raises:
+            JobError: as a call.
         """
         faults = [Fault("", cause) for cause in [*self._interface_faults(batch), *self._late_faults(batch)]]
         if faults:
             shape = f"{batch.dtype} {list(batch.shape)}"
             raise JobError(f"{self.name} cannot take {shape}", where="preprocess", faults=tuple(faults))
-        result = np.ascontiguousarray(self._apply(batch))
+        result = self._apply(np.ascontiguousarray(batch))  # strides may decide in which order floats are added
         if len(result) != len(batch):
             raise JobError(f"{self.name} made {counted(len(result), 'row')} of {len(batch)}", where="preprocess")
         if result.dtype.kind == "f" and not np.isfinite(result).all():

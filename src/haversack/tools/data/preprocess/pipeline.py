@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from haversack.base import digest
 from haversack.base.errors import Fault, JobError, UsageError
 from haversack.base.model import Sample
@@ -63,9 +65,17 @@ class Pipeline:
         Raises:
             JobError: an operation cannot take what it gets; ``where`` is ``preprocess[INDEX].OP``.
         """
+        return tuple(np.ascontiguousarray(array) for array in self.strided(sample))
+
+    def strided(self, sample: Sample) -> Sample:
+        """Return the same as a call, in whatever strides the last operations leave: a runtime may want other axes.
+
+        Raises:
+            JobError: as a call.
+        """
         found = tuple(sample)
         for index in range(len(self.steps)):
-            found = self.alone(index, found)
+            found = self._after(index, found)
         return found
 
     def alone(self, index: int, sample: Sample) -> Sample:
@@ -74,12 +84,15 @@ class Pipeline:
         Raises:
             JobError: as in a call.
         """
+        return tuple(np.ascontiguousarray(array) for array in self._after(index, sample))
+
+    def _after(self, index: int, sample: Sample) -> Sample:
         place, operation = self.steps[index]
         where = f"{self.name}[{index}].{operation.name}"
         if place >= len(sample):
             raise JobError(f"there is no input {place}: the sample has {len(sample)}", where=where)
         try:
-            changed = operation(sample[place])
+            changed = operation.strided(sample[place])
         except JobError as error:
             raise JobError(error.cause, where=where, faults=error.faults) from error
         return (*sample[:place], changed, *sample[place + 1 :])
