@@ -23,6 +23,7 @@ from haversack.choose.forecast import least_bytes
 from haversack.compress.plans import uniform
 from haversack.flow import early
 from haversack.flow.data import Data
+from haversack.flow.effort import PLAIN, Effort
 from haversack.flow.proposals import careful, narrowed, proposals, smaller, worth_knowing
 from haversack.flow.requirements import _of_tree, parsed
 from haversack.metrics import from_callable
@@ -151,16 +152,14 @@ def test_a_float_file_may_leave_pytorch_by_a_thousandth(model, off, refused):
 
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(1, 9), st.integers(1, 64), st.integers(0, 2000))
 def test_the_work_of_a_run_is_counted(model, calibrating, scored, plans, batch, rounding):
-    found = early.work(model, (calibrating, scored), plans, batch, rounding)
-    assert (
-        found.simulated == 5 * 16 + 3 * 4 + rounding
-    )  # a race of five variants, and four rows for each of three layers
+    found = early.work(model, (calibrating, scored), plans, batch, Effort(None, "", rounding, rows=7))
+    assert found.simulated == 5 * 16 + 3 * 7 + rounding  # a race of five variants, and seven rows for each of 3 layers
     assert (found.forwards, found.plans, found.batch) == ((calibrating + scored) * (plans + 1), plans, batch)
 
 
 @pytest.mark.parametrize("scored, forwards", [(100, 250), (101, 250), (1, 0)])
 def test_degraded_inputs_count_half_of_the_scored_samples_each_time(model, scored, forwards):
-    plain, more = (early.work(model, (10, scored), 3, 8, 0, degraded) for degraded in (0, 5))
+    plain, more = (early.work(model, (10, scored), 3, 8, PLAIN, degraded) for degraded in (0, 5))
     assert more.forwards - plain.forwards == forwards
 
 

@@ -99,6 +99,7 @@ def test_what_decides_a_profile_is_in_its_key():
         replace(first, light=False),
         replace(first, limited=False),
         replace(first, groups=GROUPS),
+        replace(first, rows=16),
     ]
     keys = [str(one.key) for one in (first, *others)]
     assert len(set(keys)) == len(keys)

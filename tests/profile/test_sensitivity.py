@@ -104,6 +104,20 @@ def test_it_runs_a_few_rows_only(model, taken):
 
     sensitivity(model, partial(perturb, ranges=taken), stream())
     assert drawn == ROWS // 2
+    drawn = 0
+    sensitivity(model, partial(perturb, ranges=taken), stream(), rows=4 * ROWS)
+    assert drawn == 4 * ROWS // 2
+
+
+def test_the_error_of_more_rows_is_that_of_all_of_them(model, taken):
+    """Squares add up: of two lots of four rows the error lies between theirs, and is none of them."""
+    lots = [list(sentences(2)), list(sentences(4))[2:]]
+    one, other = (sensitivity(model, partial(perturb, ranges=taken), lot) for lot in lots)
+    both = sensitivity(model, partial(perturb, ranges=taken), [*lots[0], *lots[1]], rows=2 * ROWS)
+    for key, kinds in both.items():
+        for kind, error in kinds.items():
+            low, high = sorted((one[key][kind], other[key][kind]))
+            assert low < error < high
 
 
 def test_progress_by_layer(model, taken):

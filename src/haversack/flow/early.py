@@ -20,6 +20,7 @@ from haversack.choose.options import BYTES_PER_WEIGHT, PALETTE_BITS
 from haversack.choose.verdict import JUDGED_UNRUN, amount
 from haversack.flow.barred import else_free, lifts, words
 from haversack.flow.data import Data
+from haversack.flow.effort import Effort
 from haversack.flow.making import CHOOSE, REPORT
 from haversack.flow.replay import Predict
 from haversack.flow.rules import forms
@@ -27,7 +28,6 @@ from haversack.flow.squeeze import together
 from haversack.load.forecast import Work
 from haversack.measure import quality
 from haversack.metrics.contract import Metric
-from haversack.profile.sensitivity import ROWS
 from haversack.report import wording
 from haversack.targets.contract import Target
 from haversack.tools.graph import tied
@@ -172,7 +172,7 @@ def work(
     counts: tuple[int, int],
     plans: int,
     batch: int,
-    rounding: int,
+    spend: Effort,
     degraded: int = 0,
     memory: tuple[int, int] = (0, 0),
 ) -> Work:
@@ -183,8 +183,7 @@ def work(
         counts: rows that calibrate, samples that are scored.
         plans: how many are made real.
         batch: rows of one batch.
-        rounding: what rounding the weights of one plan costs, in forward passes of one sample; one plan serves all
-            targets.
+        spend: what learning about layers and rounding the weights of one plan may cost; one plan serves all targets.
         degraded: how often half of the scored samples is scored once more, made worse.
         memory: bytes that are kept of samples and outputs, and that rounding takes.
     """
@@ -193,7 +192,7 @@ def work(
         sum(counts) * (plans + 1) + degraded * (counts[1] // 2),
         plans,
         batch,
-        simulated=RACED_ROWS + layers * ROWS + rounding,
+        simulated=RACED_ROWS + layers * spend.rows + spend.forwards,
         data_bytes=memory[0],
         rounding_bytes=memory[1],
     )

@@ -1,4 +1,4 @@
-"""Effort: how much a search may spend on rounding the weights of layers that run in integers."""
+"""Effort: how much a search may spend on learning what layers lose, and on rounding their weights."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ class Effort:
     Attributes:
         rounding: the step that a static plan ends its preparation with; None for rounding to nearest alone.
         words: what that does, for the plan's origin.
-        forwards: what it costs about, in forward passes of one sample: for the forecast of time.
+        forwards: what that costs about, in forward passes of one sample: for the forecast of time.
+        rows: of samples that each layer is tried on alone. The fewer there are, the more the knapsack believes what
+            chance made of a layer: of 4 rows it made the smallest file of EfficientNet-Lite0 with error .228, of 16
+            with .196.
     """
 
     rounding: Step | None
     words: str
     forwards: int
+    rows: int = 16
 
 
 DEFAULT, FAST = "default", "fast"
 EFFORTS: Mapping[str, Effort] = {
-    FAST: Effort(Step("bias_correct"), "bias corrected", 300),
+    FAST: Effort(Step("bias_correct"), "bias corrected", 300, rows=4),
     DEFAULT: Effort(Step("gptq"), "rounded by outputs", 1000),
     "high": Effort(Step("gptq", {"samples": 128, "megabytes": 2000.0}), "rounded by outputs of more samples", 2000),
     "highest": Effort(
@@ -38,7 +42,7 @@ BY_OUTPUTS = frozenset({"gptq", "adaround", "block_reconstruction"})
 """Parts that round weights by what layers give, with second moments of their inputs."""
 
 
-PLAIN = Effort(None, "rounded to nearest", 0)
+PLAIN = Effort(None, "rounded to nearest", 0, rows=4)
 
 
 def allowed(spend: Effort, without: Collection[str]) -> Effort:

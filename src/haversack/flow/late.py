@@ -65,7 +65,9 @@ def widened(steps: Steps) -> Profile:
     """Return the run's profile with what static layers lose and weigh; from now on the steps have it too."""
     narrow, known = narrowable(steps.constraints.values()), steps.profile
     precisions = [frozenset(one.precisions) for one in steps.targets.values()]
-    looking = Looking(steps.model, narrow, precisions, steps.light, spread=steps.spread, static=True)
+    looking = Looking(
+        steps.model, narrow, precisions, steps.light, spread=steps.spread, static=True, rows=steps.spend.rows
+    )
     made = steps.shop.remember(
         "profile",
         "sensitivity of layers with fixed scales",

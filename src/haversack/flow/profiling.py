@@ -38,6 +38,7 @@ class Looking:
         spread: where layers are tried.
         groups: node key -> how many 4-bit weights may share a scale in every target.
         static: whether that is of layers with fixed scales of activations in a mostly linear model, too.
+        rows: of samples that each layer is tried on.
     """
 
     model: Model
@@ -48,6 +49,7 @@ class Looking:
     spread: Spread = here
     groups: Mapping[str, frozenset[int]] = field(default_factory=dict)
     static: bool = False
+    rows: int = ROWS
 
     @property
     def shared(self) -> frozenset[Precision]:
@@ -77,7 +79,7 @@ class Looking:
         """What decides the result beside the model and its data."""
         groups = {key: sorted(found) for key, found in sorted(self.grouped.items())}
         once = [[node.key for node in nodes] for nodes in tied.shared(self.model.graph)]
-        found = [sorted(self.narrow), self.light, sorted(self.shared), self.palettes, groups, self.static]
+        found = [sorted(self.narrow), self.light, sorted(self.shared), self.palettes, groups, self.static, self.rows]
         return [*found, once] if once else found
 
     def taken(
@@ -99,10 +101,11 @@ class Looking:
         layers = [node.key for node in model.graph.nodes if node.weight] if self.palettes else []
         counts = importance(model, layers, data.calibration)
         found = partial(perturb, ranges=ranges, widths=self.narrow, importance=counts)
-        held = Stock.of(model.inputs, data.held).take(1, ROWS)
+        held = Stock.of(model.inputs, data.held).take(1, self.rows)
         if data.shared:
             sink(Event("profile", "note", SHARED))
-        losses = sensitivity(model, found, held, sink, ways=partial(self._ways, able), spread=self.spread)
+        each = partial(self._ways, able)
+        losses = sensitivity(model, found, held, sink, ways=each, spread=self.spread, rows=self.rows)
         weigh = partial(rates, ways=partial(self._stores, able), importance=counts, spread=self.spread)
         return Profile(seconds, losses, weigh(model) if self.light else {})
 

@@ -219,7 +219,7 @@ class Steps:
 
         degraded = len(self.job.degraded) * (1 + len(self.running))
         memory = room.kept(self.model, self.data, counts), room.rounding(self.model, self.spend.rounding, counts[0])
-        work = early.work(self.model, counts, plans, len(batch[0]), self.spend.forwards, degraded, memory)
+        work = early.work(self.model, counts, plans, len(batch[0]), self.spend, degraded, memory)
         found = room.beside(preflight(self.model, self.refusals, work), left)
         if not found.short:
             taken = not any(self.refusals[name] for name in self.targets)
@@ -265,7 +265,9 @@ class Steps:
         narrow = narrowable(self.constraints.values())
         precisions = [frozenset(one.precisions) for one in self.targets.values()]
         groups = groupable(self.constraints.values())
-        looking = Looking(self.model, narrow, precisions, self.light, self.limited, self.spread, groups)
+        looking = Looking(
+            self.model, narrow, precisions, self.light, self.limited, self.spread, groups, rows=self.spend.rows
+        )
         return self.shop.remember(
             "profile",
             "time and sensitivity of layers",

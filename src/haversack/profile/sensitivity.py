@@ -29,7 +29,7 @@ Ways = Callable[[Node], Mapping[str, LayerPlan]]
 """Node -> kind (``LayerPlan.kind``) -> the plan that is tried for it."""
 
 ROWS = 4
-"""Rows of samples that are run for each layer and precision."""
+"""Rows of samples that are run for each layer and precision, at least, and how many at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +64,9 @@ def moved(held: Held, task: tuple[str, LayerPlan]) -> float | None:
     encodings = held.perturb(held.model, *task)
     if not encodings.tensors:
         return None
-    made = held.simulator.run(encodings, held.batches)[0]
     errors = Errors()
-    errors.add(made, held.exact[0])
+    for made, exact in zip(held.simulator.run(encodings, held.batches), held.exact, strict=True):
+        errors.add(made, exact)
     return errors.relative
 
 
@@ -78,32 +78,36 @@ def sensitivity(
     *,
     ways: Ways = lambda _: {"int8": LayerPlan()},
     spread: Spread = here,
+    rows: int = ROWS,
 ) -> dict[str, dict[str, float]]:
     """Return node key of each layer -> kind -> relative error of the output: what ``Profile.sensitivity`` holds.
 
     The error is |y - float| / |float| of a float output, and of several the root of the mean of their squares, with
-    encodings simulated in float32. Cost: layers * ways * 4 rows of one forward pass each; memory: the activations of 4
-    rows. Layers that read one weight are one (``tools.graph.tied``): the first of them has the error of all together.
+    encodings simulated in float32. Cost: layers * ways * rows of one forward pass each; memory: what is live at one
+    layer, of all rows. Layers that read one weight are one (``tools.graph.tied``): the first of them has the error of
+    all together.
 
     Args:
         model: the prepared model.
         perturb: see ``Perturb``.
-        samples: the first 4 rows are used; best such as nothing was fitted to.
+        samples: best such as nothing was fitted to.
         sink: told after each layer.
         ways: those to try for each layer.
         spread: where the layers are run; each way of each layer is a task.
+        rows: so many of the first rows are used, four at a time.
 
     Raises:
         JobError: no samples, or the float output is all zero or not finite, so that no error is relative to it.
     """
-    batches = list(islice(rebatch(model, samples, ROWS), 1))
+    batches = list(islice(rebatch(model, samples, ROWS), max(1, rows // ROWS)))
     if not batches:
         raise JobError("calibration() gives no samples", next_step="let it yield at least one batch of inputs")
     exact = Simulator(model).run(Encodings.none(), batches)
     held = Held(model, perturb, tuple(batches), tuple(exact))
     whole = Errors()
-    floats = [y for y in exact[0] if y.dtype.kind == "f"]
-    whole.add(floats, floats)
+    for outputs in exact:
+        floats = [y for y in outputs if y.dtype.kind == "f"]
+        whole.add(floats, floats)
     if not (math.isfinite(whole.size) and whole.size > 0):
         raise JobError(
             "the float model's output is zero or not finite on the calibration samples",
