@@ -54,8 +54,8 @@ def best(
     return search.best({HERE: ask}, evaluate, mixer=mixer, rounds=rounds, confirm=confirm, **sink)[HERE]
 
 
-def propose(mixer: Mixer, base: Candidate, budget: Budget, margin: float) -> tuple[Plan, Forecast] | None:
-    made = mixer.propose({base.plan.target: base}, budget, margin)
+def propose(mixer: Mixer, base: Candidate, budget: Budget, wider: float = 0.0) -> tuple[Plan, Forecast] | None:
+    made = mixer.propose({base.plan.target: base}, budget, wider)
     return None if made is None else (made.plans[base.plan.target], made.forecasts[base.plan.target])
 
 

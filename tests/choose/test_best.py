@@ -17,7 +17,7 @@ from haversack.base.profile import Profile
 from haversack.base.progress import Event
 from haversack.choose import best as search
 from haversack.choose.best import GENTLER
-from haversack.choose.mixing import MARGIN, MARGINS, MIXED, margins, settled
+from haversack.choose.mixing import BYTES_MARGIN, MARGINS, MIXED, margins, settled
 from haversack.choose.verdict import checks
 
 
@@ -40,7 +40,7 @@ def forecast(one):
 @pytest.mark.parametrize("ratio", [0.52, 0.7, 0.9, 2.0])
 def test_where_costs_add_up_the_forecast_is_the_truth(world, size, ratio):
     base = world.evaluate(world.plan("int8"))
-    plan, told = propose(world.mixer, base, Budget(size=size, latency_ratio=ratio), 0.0)
+    plan, told = propose(world.mixer, base, Budget(size=size, latency_ratio=ratio))
     true_size, seconds, error = world.truth(plan)
     if any(layer.precision == "int8" for layer in plan.layers.values()):
         assert told.bytes == pytest.approx(true_size)
@@ -69,7 +69,7 @@ def test_no_plan_of_an_additive_world_is_better_within_the_limit(make_world, ele
         half_errors=(1e-5,) * count,
     )
     limit = round(world.truth(world.plan("int8"))[0] * room)
-    plan, told = propose(world.mixer, world.evaluate(world.plan("int8")), Budget(size=limit), 0.0)
+    plan, told = propose(world.mixer, world.evaluate(world.plan("int8")), Budget(size=limit))
     size, _, error = world.truth(plan)
     assert size <= limit * (1 + 1e-5)
     assert told.bytes == pytest.approx(size)
@@ -87,31 +87,31 @@ def test_a_margin_keeps_room(world):
 
 def test_a_download_limit_binds_through_the_measured_packing(world):
     base = world.evaluate(world.plan("int8"))
-    _, told = propose(world.mixer, base, Budget(download=270_000), 0.0)
+    _, told = propose(world.mixer, base, Budget(download=270_000))
     assert 200_000 < told.download_bytes <= 270_000 * (1 + 1e-5)
 
 
 def test_milliseconds_bind_through_the_measured_float_time(world):
     base = world.evaluate(world.plan("int8"))
-    _, told = propose(world.mixer, base, Budget(latency_ms=8.0), 0.0)
+    _, told = propose(world.mixer, base, Budget(latency_ms=8.0))
     assert 6.0 < told.latency_ms <= 8.0 * (1 + 1e-5)
 
 
 def test_the_tighter_of_two_limits_on_one_thing_binds(world):
     base = world.evaluate(world.plan("int8"))
-    _, told = propose(world.mixer, base, Budget(latency_ms=8.0, latency_ratio=0.6), 0.0)
+    _, told = propose(world.mixer, base, Budget(latency_ms=8.0, latency_ratio=0.6))
     assert told.latency_ratio <= 0.6 * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("missing", ["artifact", "latency", "parity"])
 def test_what_was_not_measured_is_no_base(world, missing):
     base = replace(world.evaluate(world.plan("int8")), **{missing: None})
-    assert propose(world.mixer, base, Budget(size=10), 0.0) is None
+    assert propose(world.mixer, base, Budget(size=10)) is None
 
 
 def test_a_proposal_keeps_the_plan_around_the_layers(world):
     plan = replace(world.plan("int8"), prepare=(Step("fold_norm"),), ranges=Step("mse"), constrained_by=("a", "b"))
-    made, _ = propose(world.mixer, world.evaluate(plan), Budget(size=300_000), 0.0)
+    made, _ = propose(world.mixer, world.evaluate(plan), Budget(size=300_000))
     assert (made.prepare, made.ranges, made.constrained_by) == (plan.prepare, plan.ranges, plan.constrained_by)
     assert made.origin == MIXED
     assert "float32" not in {layer.precision for layer in made.layers.values()}
@@ -119,7 +119,7 @@ def test_a_proposal_keeps_the_plan_around_the_layers(world):
 
 def test_without_a_forecast_of_loss_or_time_the_forecast_still_stands(world):
     mixer = replace(world.mixer, profile=Profile())
-    _, told = propose(mixer, world.evaluate(world.plan("int8")), Budget(size=300_000), 0.0)
+    _, told = propose(mixer, world.evaluate(world.plan("int8")), Budget(size=300_000))
     assert told.bytes <= 300_000 * (1 + 1e-5)
     assert math.isnan(told.relative_error), "nobody measured what layers lose: not that they lose nothing"
     assert told.latency_ratio == pytest.approx(world.evaluate(world.plan("int8")).latency.ratio, rel=0.01)
@@ -154,7 +154,7 @@ def test_no_layer_is_left_in_float_where_the_reference_bits_meet_every_limit(wor
     found = best([world.plan("int8")], budget, evaluate, mixer=world.mixer, rounds=1)
     assert len(mixed(found)) == made
     base = evaluate(world.plan("int8"))
-    plan, _ = propose(world.mixer, base, budget, 0.0)
+    plan, _ = propose(world.mixer, base, budget)
     assert (plan.layers == base.plan.layers) is settled(base, budget) is (not made)
     assert not settled(base, Budget(size=100_000))
 
@@ -194,15 +194,14 @@ def test_a_miss_widens_the_margin_until_it_fits(make_world):
     assert tries[1].artifact.bytes <= 280_000
     assert found[0] is tries[-1]
     over = tries[0].artifact.bytes / 280_000 - 1
-    assert forecast(tries[1])["bytes"] <= 280_000 * (1 - MARGIN - over) * (1 + 1e-5)
+    assert forecast(tries[1])["bytes"] <= 280_000 * (1 - BYTES_MARGIN - over) * (1 + 1e-5)
 
 
 def drops(world, size):
     """Return the drop of the mixture forecast to be within a size, and of the one within what it measures to be."""
     base = world.evaluate(world.plan("int8"))
     tight, wide = (
-        propose(world.mixer, base, Budget(size=round(limit)), MARGIN)[0]
-        for limit in (size, size / (1 + world.surprise))
+        propose(world.mixer, base, Budget(size=round(limit)))[0] for limit in (size, size / (1 + world.surprise))
     )
     return tuple(world.truth(plan)[2] * world.drop_per_error for plan in (tight, wide))
 
@@ -219,7 +218,7 @@ def test_a_missed_drop_takes_the_room_that_the_forecast_did_not_see(make_world, 
     assert {check.limit for check in checks(first, budget) if not check.met} == {"drop"}
     assert found[0] is second
     assert second.verdict == "chosen"
-    assert forecast(second)["bytes"] > 280_000 * (1 - MARGIN) >= second.artifact.bytes * (1 - 1e-5)
+    assert forecast(second)["bytes"] > 280_000 * (1 - BYTES_MARGIN) >= second.artifact.bytes * (1 - 1e-5)
 
 
 def packed(world):
@@ -245,7 +244,7 @@ def test_a_mixture_that_is_hardly_gentler_is_not_made(make_world):
     world = make_world(surprise=-0.15, errors=(0.03, 1e-3, 1e-3, 0.5), half_errors=(0.0299, 1e-4, 1e-4, 0.4999))
     found = best([world.plan("int8")], Budget(size=280_000, drop=1e-4), world.evaluate, mixer=world.mixer, rounds=3)
     (one,) = mixed(found)
-    wider, told = propose(world.mixer, world.evaluate(world.plan("int8")), Budget(size=329_000), MARGIN)
+    wider, told = propose(world.mixer, world.evaluate(world.plan("int8")), Budget(size=329_000))
     assert wider.layers != one.plan.layers
     assert forecast(one)["relative_error"] * (1 - GENTLER) < told.relative_error <= forecast(one)["relative_error"]
 

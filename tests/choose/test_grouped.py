@@ -170,7 +170,7 @@ def test_what_the_user_forbids_or_fixes_is_no_option(world, grouping):
 def test_the_knapsack_finds_the_mixture_that_loses_least(grouping, first, limit):
     """All mixtures are looked through; from whatever uniform plan was measured, the best of them is found."""
     base = grouping.evaluate(grouping.plan(first, first, first, WIDE))
-    plan, told = propose(grouping.mixer(), base, Budget(size=limit), 0.0)
+    plan, told = propose(grouping.mixer(), base, Budget(size=limit))
     every = [grouping.evaluate(grouping.plan(*one, WIDE)) for one in itertools.product((WIDE, FINE, LARGE), repeat=3)]
     fitting = [one for one in every if one.artifact.bytes <= limit]
     least = min(fitting, key=lambda one: one.parity.relative_error)
@@ -183,10 +183,10 @@ def test_where_8_bits_fit_no_group_pays_for_layers_in_float(grouping, monkeypatc
     """Groups lose hardly more than 8 bits here: their bytes would give the first layer room to be float."""
     monkeypatch.setitem(ERRORS, FINE.kind, (0.031, 0.081, 0.0101))
     base = grouping.evaluate(grouping.plan(WIDE))
-    wide, _ = propose(grouping.mixer(), base, Budget(size=290_000, latency_ratio=2.0), 0.0)
+    wide, _ = propose(grouping.mixer(), base, Budget(size=290_000, latency_ratio=2.0))
     assert base.artifact.bytes < 290_000
     assert not [kind for kind in held(wide) if kind.startswith("w4_grouped")]
-    tight, _ = propose(grouping.mixer(), base, Budget(size=base.artifact.bytes - 20_000, latency_ratio=2.0), 0.0)
+    tight, _ = propose(grouping.mixer(), base, Budget(size=base.artifact.bytes - 20_000, latency_ratio=2.0))
     assert [kind for kind in held(tight) if kind.startswith("w4_grouped")]
 
 
@@ -210,7 +210,7 @@ def test_resolve_forecasts_a_mixture_for_another_budget(grouping):
 
 
 def test_a_mixture_goes_through_a_recipe_and_back(tmp_path, world, grouping):
-    plan, _ = propose(grouping.mixer(), grouping.evaluate(grouping.plan(WIDE)), Budget(size=145_500), 0.0)
+    plan, _ = propose(grouping.mixer(), grouping.evaluate(grouping.plan(WIDE)), Budget(size=145_500))
     write(Recipe(FORMAT, "job.py", "", Budget(size=145_500), (plan,)), tmp_path / "recipe.toml")
     (again,) = read(tmp_path / "recipe.toml").plans
     assert again.digest == plan.digest
@@ -223,11 +223,11 @@ def test_groups_take_the_time_of_8_bits_until_both_were_measured(world, make_wor
     wide, fine = map(slow.evaluate, both)
     limit = Budget(size=170_000, latency_ratio=wide.latency.ratio * 1.05)
     for known, expected in (([wide], FINE.kind), ([wide, fine], LARGE.kind)):
-        plan, told = propose(slow.mixer().knowing(known), wide, limit, 0.0)
+        plan, told = propose(slow.mixer().knowing(known), wide, limit)
         assert expected in held(plan)
         assert told.latency_ratio <= limit.latency_ratio
     assert FINE.kind not in held(plan)
-    back, told = propose(slow.mixer().knowing([wide, fine]), fine, limit, 0.0)
+    back, told = propose(slow.mixer().knowing([wide, fine]), fine, limit)
     assert told.latency_ratio < fine.latency.ratio
     assert "int8_dynamic" in held(back)
 
@@ -259,7 +259,7 @@ def test_what_was_measured_is_of_uniform_plans_that_have_a_time(grouping):
 
 def test_without_a_limit_on_bytes_nothing_asks_for_them(grouping):
     base = grouping.evaluate(grouping.plan(WIDE))
-    plan, _ = propose(grouping.mixer(), base, Budget(latency_ratio=2.0), 0.0)
+    plan, _ = propose(grouping.mixer(), base, Budget(latency_ratio=2.0))
     assert not any("w4_grouped" in kind for kind in held(plan))
 
 

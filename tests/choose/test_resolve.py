@@ -11,7 +11,7 @@ from alone import best, propose, resolve
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.choose.best import SPARED
-from haversack.choose.mixing import MARGIN, MIXED
+from haversack.choose.mixing import BYTES_MARGIN, MIXED
 from haversack.choose.resolve import resolve as everywhere
 
 
@@ -39,7 +39,7 @@ def test_between_two_measured_ones_the_knapsack_forecasts(world, finished):
     found = resolve(finished, faster_and_finer, world.mixer)
     assert not found.met
     assert found.plan.origin == MIXED
-    assert found.forecast.bytes <= 300_000 * (1 - MARGIN) * (1 + 1e-5)
+    assert found.forecast.bytes <= 300_000 * (1 - BYTES_MARGIN) * (1 + 1e-5)
     size, seconds, error = world.truth(found.plan)
     assert found.forecast.bytes == pytest.approx(size)
     assert found.forecast.latency_ratio == pytest.approx(seconds / world.total_seconds)

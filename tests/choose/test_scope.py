@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from haversack.base.budget import Budget
 from haversack.base.plan import LayerPlan
 from haversack.base.scope import Scope, precision
-from haversack.choose.mixing import MARGIN
 from haversack.choose.options import options
 
 
@@ -55,7 +54,7 @@ def test_every_mixture_obeys(make_world, size, held, without):
     scope = Scope((), without, fixed)
     base = world.plan(*(kind if kind and kind not in without else "int8" for kind in held))
     mixer = replace(world.mixer, scope=scope)
-    found = mixer.propose({HERE: world.evaluate(base)}, Budget(size=size), MARGIN)
+    found = mixer.propose({HERE: world.evaluate(base)}, Budget(size=size))
     for key in world.layers:
         layer = found.plans[HERE].layers.get(key)
         assert scope.allows(key, layer), key
@@ -66,6 +65,6 @@ def test_a_limit_that_only_a_forbidden_option_meets_is_not_forecast_to_be_met(wo
     base = {HERE: world.evaluate(world.plan("float16"))}
     tight = Budget(size=world.overhead + 2 * sum(world.elements) - 50_000)
     free = replace(world.mixer, scope=Scope(fixed={}))
-    assert free.propose(base, tight, MARGIN) == world.mixer.propose(base, tight, MARGIN)
+    assert free.propose(base, tight) == world.mixer.propose(base, tight)
     held = replace(world.mixer, scope=Scope(without=("int8",)))
-    assert not held.propose(base, tight, MARGIN).feasible
+    assert not held.propose(base, tight).feasible

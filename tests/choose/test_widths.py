@@ -88,12 +88,12 @@ def test_a_target_without_a_width_is_not_offered_it(world, wide):
 
 def test_the_knapsack_gives_each_layer_the_bits_that_it_needs(world, wide):
     mixer = Mixer(world.graph, wide.profile(), wide.elements, {"onnxruntime": PRECISIONS})
-    plan, told = propose(mixer, world.evaluate(world.plan("int8")), Budget(size=150_000), 0.0)
+    plan, told = propose(mixer, world.evaluate(world.plan("int8")), Budget(size=150_000))
     bits = {WEIGHT_BITS[plan.layers[key].precision] for key in world.layers}
     assert told.bytes <= 150_000
     assert bits - {4, 8}
     only = Mixer(world.graph, wide.profile(), wide.elements, {"onnxruntime": ("int8", "w4a8")})
-    _, coarse = propose(only, world.evaluate(world.plan("int8")), Budget(size=150_000), 0.0)
+    _, coarse = propose(only, world.evaluate(world.plan("int8")), Budget(size=150_000))
     assert told.relative_error < coarse.relative_error
 
 
@@ -142,7 +142,7 @@ def test_a_forecast_counts_what_unpacks_each_width_once(world, wide, make):
         layers = {key: LayerPlan(kind if key in whole else "int8") for key in world.layers}
         base = replace(world.plan("int8"), layers=layers)
         measured = replace(make(size=round(file(base))), plan=base)
-        plan, told = propose(mixer, measured, Budget(size=110_000), 0.0)
+        plan, told = propose(mixer, measured, Budget(size=110_000))
         assert len({layer.precision for layer in plan.layers.values()} & {"w1a8", "w2a8", "w3a8", "w5a8"}) >= 1
         assert told.bytes == pytest.approx(file(plan), abs=1)
         assert told.bytes <= 110_000

@@ -11,7 +11,7 @@ from haversack.base.candidate import Candidate
 from haversack.base.plan import Plan
 from haversack.base.progress import Event, Sink, silent
 from haversack.choose.forecast import computes_integers
-from haversack.choose.mixing import MARGIN, Forecast, Mixer, Mixture, alike, base_of
+from haversack.choose.mixing import BYTES_MARGIN, Forecast, Mixer, Mixture, alike, base_of
 from haversack.choose.same_integers import same_integers
 from haversack.choose.verdict import Check, checks, cost, exactness, judged, unmade
 
@@ -109,7 +109,7 @@ def _mix(mixer: Mixer, searches: Mapping[str, _Search], rounds: int, sink: Sink)
     }
     for group in alike(bases):
         if len(group) > 1:
-            proposal = mixer.propose(group, searches[next(iter(group))].ask.budget, MARGIN)
+            proposal = mixer.propose(group, searches[next(iter(group))].ask.budget)
             if proposal is None or not proposal.feasible:
                 text = f"no one mixture is forecast to meet the limits in {', '.join(group)}: each gets its own"
                 sink(Event("choose", "note", text))
@@ -124,18 +124,18 @@ def _mix_for(mixer: Mixer, bases: Mapping[str, Candidate], searches: Mapping[str
 
     Room is left where a mixture misses the drop alone and weighs less than was forecast: a gentler one may fit.
     """
-    budget, margin = searches[next(iter(bases))].ask.budget, MARGIN
+    budget, wider = searches[next(iter(bases))].ask.budget, 0.0
     aims, most = budget, math.inf
     for _ in range(rounds):
-        proposal = mixer.propose(bases, aims, margin)
+        proposal = mixer.propose(bases, aims, wider)
         if proposal is None or not _new(proposal, searches) or _lost(proposal) > most:
             break
         plans = proposal.plans.items()
         over = [searches[target].mixed(plan, proposal.forecasts[target]) for target, plan in plans]
         if any(over):
-            margin, most = margin + max(over), math.inf
+            wider, most = wider + max(over), math.inf
         elif math.isfinite(_lost(proposal)) and (room := _with_room(proposal, searches, budget)) is not None:
-            aims, margin, most = room, MARGIN, _lost(proposal) * (1.0 - GENTLER)
+            aims, wider, most = room, 0.0, _lost(proposal) * (1.0 - GENTLER)
         else:
             break
 
@@ -161,7 +161,7 @@ def _with_room(proposal: Mixture, searches: Mapping[str, _Search], budget: Budge
         missed |= {check.limit for check in checks(made, budget) if not check.met}
         forecast = {"size": told.bytes, "download": told.download_bytes}
         for name, got in (("size", made.artifact.bytes), ("download", made.artifact.download_bytes)):
-            if name in limits and got > limits[name] * (1.0 - MARGIN):
+            if name in limits and got > limits[name] * (1.0 - BYTES_MARGIN):
                 return None
             ratios |= {name: max(ratios[name], got / forecast[name])} if name in limits else {}
     if missed != {"drop"} or not limits:

@@ -10,7 +10,7 @@ from haversack.base.candidate import Candidate
 from haversack.base.plan import Plan
 from haversack.choose.best import SPARED
 from haversack.choose.forecast import computes_integers
-from haversack.choose.mixing import MARGIN, MIXED, Forecast, Mixer
+from haversack.choose.mixing import MIXED, Forecast, Mixer
 from haversack.choose.same_integers import same_integers
 from haversack.choose.verdict import checks, judged, loss, unmade
 
@@ -73,7 +73,7 @@ def _together(lacking: Mapping[str, Sequence[Candidate]], budget: Budget, mixer:
     for base in first:
         group = [base, *(one for able in others for one in able if one.plan.shared_digest == base.plan.shared_digest)]
         bases = {one.plan.target: one for one in group}
-        proposal = mixer.propose(bases, budget, MARGIN) if len(bases) == len(lacking) else None
+        proposal = mixer.propose(bases, budget) if len(bases) == len(lacking) else None
         if proposal is None or not all(plan.layers and plan.digest not in known for plan in proposal.plans.values()):
             continue
         if all(_fits(proposal.forecasts[target], one, budget) for target, one in bases.items()):
@@ -85,7 +85,7 @@ def _mixed(target: str, order: Sequence[Candidate], budget: Budget, mixer: Mixer
     """Return a mixture that is forecast to fit one target, around the best measured candidate that gives one."""
     known = {one.plan.digest for one in order if not unmade(one)}
     for base in filter(_base, order):
-        proposal = mixer.propose({target: base}, budget, MARGIN)
+        proposal = mixer.propose({target: base}, budget)
         if proposal is None or not _fits(proposal.forecasts[target], base, budget):
             continue
         plan = proposal.plans[target] if proposal.plans[target].layers else _float(proposal.plans[target], order)
