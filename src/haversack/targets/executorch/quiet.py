@@ -7,9 +7,9 @@ import io
 import logging
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -22,7 +22,7 @@ def quiet() -> Iterator[None]:
     sys.stderr.flush()
     kept = [os.dup(number) for number in (1, 2)]
     try:
-        with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
+        with Path(os.devnull).open("wb") as sink, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for number in (1, 2):
                 os.dup2(sink.fileno(), number)
