@@ -17,6 +17,7 @@ import numpy as np
 from accounting import ROOT
 
 from haversack import load
+from haversack.base.constraints import Constraints
 from haversack.base.encodings import Affine, Encodings
 from haversack.base.job import Job
 from haversack.base.model import Model, Sample
@@ -38,9 +39,10 @@ from haversack.tools.formats import encodings_file
 JOB = "examples/efficientnet_lite0.py"
 FILES = {"onnxruntime": "model.onnx", "litert": "model.tflite", "executorch": "model.pte"}
 NAMES = tuple(FILES)
-UPDATES = ("all-layers", "all-layers-anew", "fixed-norms", "fixed-norms-anew", "head", "recalibrated")
+UPDATES = ("all-layers", "all-layers-anew", "fixed-norms", "fixed-norms-anew", "head", "recalibrated", "moved")
 """All layers trained, normalisation among them or left as it is, each with the scales that they had or packed anew; the
-last layer trained; ranges of other pictures."""
+last layer trained; ranges of other pictures; the last layer trained and a softmax behind it, so that every tensor has
+another name and lies elsewhere."""
 STEPS, MOMENTUM, ROWS = 12, 0.9, 16
 """Of the training by stochastic gradient descent, in batches of calibration."""
 RATES = {"all-layers": 3e-3, "fixed-norms": 1e-3, "head": 1e-2}
@@ -56,17 +58,15 @@ def main(folder: Path) -> None:
         return
     job = load.open_job(str(ROOT / JOB))
     data = Data(job, None, resolve("top1"))
-    first = data.look()
-    exported = load.export(data.prepared_job(), batch=first)
+    batch = data.look()
+    exported = load.export(data.prepared_job(), batch=batch)
     data.expect(exported.inputs)
     batches = list(data.whole())
     few, others = batches[: RANGED // ROWS], [inputs for inputs, _ in data.evaluation()][: RANGED // ROWS]
     old = _folded(exported, few)
-    constraints = together({name: TARGETS.build(name).demands(old) for name in NAMES})[NAMES[0]]
-    layers = uniform(old.graph, "int8", integer_ops=constraints.integer_ops, widths=constraints.widths)
-    plan = Plan(NAMES[0], layers, constrained_by=NAMES)
 
     def packed(model: Model, samples: list[Sample]) -> Compressed:
+        plan, constraints = _planned(model)
         return apply(
             model, plan, ranges=lambda one: ranges(one, samples), constraints=constraints, samples=lambda: samples
         )
@@ -74,7 +74,7 @@ def main(folder: Path) -> None:
     if not done(folder / "old"):
         write(folder / "old", old, packed(old, few))
     first = Compressed(old, encodings_file.read(folder / "old" / "encodings.safetensors"))
-    holding = holdable(old.graph, plan, constraints)[0]
+    holding = holdable(old.graph, *_planned(old))[0]
     for name in RATES:
         anew = folder / f"{name}-anew"
         if done(folder / name) and (done(anew) or anew.name not in UPDATES):
@@ -88,6 +88,10 @@ def main(folder: Path) -> None:
             write(anew, trained, packed(trained, few))
     if not done(folder / "recalibrated"):
         write(folder / "recalibrated", old, packed(old, others))
+    if not done(folder / "moved"):
+        ended = _ended(data.prepared_job(), load_file(folder / "head" / "weights.safetensors"))
+        moved = _folded(load.export(ended, batch=batch), few)
+        write(folder / "moved", moved, packed(moved, few))
 
 
 def done(folder: Path) -> bool:
@@ -97,6 +101,26 @@ def done(folder: Path) -> bool:
 
 def _folded(model: Model, samples: list[Sample]) -> Model:
     return PREPARE.build("fold_norm").apply(model, PrepareContext(lambda: samples))
+
+
+def _planned(model: Model) -> tuple[Plan, Constraints]:
+    """Return the one plan of all runtimes, and what they demand."""
+    constraints = together({name: TARGETS.build(name).demands(model) for name in NAMES})[NAMES[0]]
+    layers = uniform(model.graph, "int8", integer_ops=constraints.integer_ops, widths=constraints.widths)
+    return Plan(NAMES[0], layers, constrained_by=NAMES), constraints
+
+
+def _ended(job: Job, trained: Mapping[str, np.ndarray]) -> Job:
+    """Return a job whose network has a trained last layer, and a softmax behind it."""
+    import torch
+
+    def model() -> torch.nn.Module:
+        network = job.model()
+        last = {name: torch.from_numpy(trained[name]) for name in ("_fc.weight", "_fc.bias")}
+        network.load_state_dict(network.state_dict() | last)
+        return torch.nn.Sequential(network, torch.nn.Softmax(-1)).eval()
+
+    return replace(job, model=model)
 
 
 def _kept(model: Model, made: Compressed, holding: Plan) -> Compressed:

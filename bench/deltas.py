@@ -54,7 +54,8 @@ def tables() -> list[Table]:
     words = (
         "EfficientNet-Lite0 in int8 before and after an update, packed with one plan: all layers trained for "
         f"{delta_pairs.STEPS} steps, normalisation among them (all-layers) or left as it is (fixed-norms), with the "
-        "scales that they had or packed anew; the last layer trained (head); ranges of other pictures (recalibrated). "
+        "scales that they had or packed anew; the last layer trained (head); ranges of other pictures (recalibrated); "
+        "the last layer trained and a softmax behind it, so that all has other names and lies elsewhere (moved). "
         "CPU seconds of applying HVD1, and the peak of memory (VmHWM) above that of a process that holds both files. "
         f"HVD1 is held to {MOST:,} bytes and to {SHARE:g} of bsdiff4 for {' and '.join(HELD)} of all-layers, and to "
         "bsdiff4 everywhere."
