@@ -140,7 +140,8 @@ def update(tuning: Tuning, ways: Ways, limit: int, course: Course) -> Found:
         made = tuning.made(f"round-{turn}", tuned, learnt.after)
         points.append(replace(made.point, name=name))
         fits = made.point.bytes <= limit
-        tell(Event("compress", "note", f"{name}: a delta of {size(made.point.bytes)}, {size(limit)} allowed"))
+        more = "" if fits or turn == ROUNDS else f"; layers are chosen again, round {turn + 1} of {ROUNDS} at the most"
+        tell(Event("compress", "note", f"{name}: a delta of {size(made.point.bytes)}, {size(limit)} allowed{more}"))
         if fits and (best is None or made.point.loss < best.point.loss):
             best = replace(made, point=points[-1])
         kept = scaled(kept, made.point.bytes / max(1.0, sum(one.bytes for one in chosen)))
