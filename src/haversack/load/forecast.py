@@ -21,7 +21,7 @@ from haversack.base.model import Model
 
 START_SECONDS = 8.0
 PLAN_SECONDS = 10.0
-SIMULATION = 3.0
+SIMULATION = 2.0
 """Forward passes that one row with simulated encodings takes the time of."""
 MACS_PER_SECOND = 1e10
 BASE_BYTES, RUNTIME_BYTES = 600 * 10**6, 190 * 10**6
