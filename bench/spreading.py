@@ -49,7 +49,7 @@ def run() -> tuple[Packed, list[Row]]:
             for name in found[0]["parts"]
         ),
         Row("all of it: here, 1 worker, 2 workers", "told", ", ".join(f"{walls[n]:.1f} s" for n in walls), met=True),
-        Row("efficiency of 2 workers", f"≥ {LEAST}", f"{efficiency:.2f}", efficiency >= LEAST),
+        Row("efficiency of 2 workers", f"≥ {LEAST}", f"{efficiency:.3f}", efficiency >= LEAST),
         Row("starting Ray, with 1 and with 2 workers", "told", _starts(found), met=True),
     ]
     for workers in FORECAST:
@@ -139,7 +139,7 @@ def _work(steps: Steps) -> dict[str, Callable[[], Any]]:
     from haversack.flow.meaning import meaning
     from haversack.flow.proposals import FOLD, proposals, worth_knowing
     from haversack.flow.race import race
-    from haversack.profile.sensitivity import ROWS, sensitivity
+    from haversack.profile.sensitivity import sensitivity
     from haversack.tools.data.stock import Stock
 
     model, target = steps.model, steps.targets[TARGET]
@@ -147,7 +147,7 @@ def _work(steps: Steps) -> dict[str, Callable[[], Any]]:
     able = worth_knowing(model.graph, [target.precisions], narrow)
     variants = proposals(model.graph, TARGET, target.precisions, (TARGET,)).variants
     found = partial(perturb, ranges=steps.ranges(model), widths=narrow)
-    held = Stock.of(model.inputs, steps.data.held).take(1, ROWS)
+    held = Stock.of(model.inputs, steps.data.held).take(1, steps.spend.rows)
     made = steps.squeeze(replace(variants[0], prepare=FOLD))
     meant = Meant(meaning(target), made.model, made.encodings)
     steps.squeeze.made.clear()
@@ -158,7 +158,12 @@ def _work(steps: Steps) -> dict[str, Callable[[], Any]]:
 
     return {
         "sensitivity of layers": lambda: sensitivity(
-            model, found, held, ways=lambda node: ways(able(node), light=True), spread=steps.spread
+            model,
+            found,
+            held,
+            ways=lambda node: ways(able(node), light=True),
+            spread=steps.spread,
+            rows=steps.spend.rows,
         ),
         "rates of layers": lambda: rates(model, lambda node: stores(able(node)), spread=steps.spread),
         "race of variants": lambda: race(steps, variants),
