@@ -1,13 +1,17 @@
 """Openings that never ended: a model that takes its process down leaves a mark, and a few marks are a crash loop.
 
-As boot counters do: a mark is made before a model is opened and removed after its first answer. The mark's lock tells
-one who is still opening from one who died.
+As boot counters do. A mark is there while a model is opened, and while its first answer is computed: that is when a
+file takes a runtime down. In between, and after the first answer, a process may end as it likes. The mark's lock tells
+one who is still at it from one who died.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,34 +19,9 @@ from haversack.base.errors import EnvironmentFault
 from haversack.deliver import locking
 
 LOOP = 3
-"""So many openings that took the process down, none in between that went well."""
-
-
-class Mark:
-    """One opening under way.
-
-    Args:
-        path: its file, held as long as the process lives.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._held = contextlib.ExitStack()
-
-    def make(self) -> None:
-        """Put it there.
-
-        Raises:
-            OSError, EnvironmentFault: it cannot be made.
-        """
-        self._path.touch(exist_ok=False)
-        self._held.enter_context(locking.held(self._path))
-
-    def end(self) -> None:
-        """Take it away: the process lives. Safe to call twice."""
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
-        self._held.close()
+"""So many processes that died at it, none in between that went well."""
+_HIDDEN = "."
+"""What the name of a mark begins with that is not locked yet: nobody looks at it."""
 
 
 @dataclass(frozen=True)
@@ -55,32 +34,83 @@ class Starts:
 
     folder: Path
 
-    def begin(self, sequence: int) -> Mark:
-        """Mark that a release is being opened. A disk that takes no mark stops nobody from opening a model."""
-        mark = Mark(self._marks / f"{sequence}-{secrets.token_hex(8)}")
-        with contextlib.suppress(OSError, EnvironmentFault):
-            self._marks.mkdir(exist_ok=True)
-            mark.make()
-        return mark
+    @contextlib.contextmanager
+    def marked(self, sequence: int) -> Iterator[None]:
+        """Mark that something is done with a release that may take the process down.
+
+        The mark goes with the block, or with the process where that exits in order meanwhile. A disk that takes no mark
+        stops nobody.
+        """
+        with contextlib.ExitStack() as mark:
+            with contextlib.suppress(OSError, EnvironmentFault):
+                self._marks.mkdir(exist_ok=True)
+                mark.callback(self._made(f"{sequence}-{secrets.token_hex(8)}"))
+            yield
 
     def crashed(self, sequence: int) -> int:
-        """Return how many openings of a release took their process down since one went well."""
-        return sum(locking.free(mark) for mark in self._of(sequence))
+        """Return how many processes died at a release since one went well."""
+        died = (mark for mark in self._of(str(sequence)) if locking.free(mark))
+        return sum(mark.exists() for mark in died)  # one that was taken away meanwhile was free, too
 
     def went_well(self, sequence: int) -> None:
         """Forget the crashes of a release, and of those before it."""
-        with contextlib.suppress(OSError):
-            for mark in self._marks.iterdir():
-                number = mark.name.partition("-")[0]
-                if number.isdecimal() and int(number) <= sequence and locking.free(mark):
+        for mark in self._all():
+            number = mark.name.removeprefix(_HIDDEN).partition("-")[0]
+            if number.isdecimal() and int(number) <= sequence and locking.free(mark):
+                with contextlib.suppress(OSError):
                     mark.unlink(missing_ok=True)
+
+    def forget(self, sequence: int) -> None:
+        """Forget the crashes of a release: it may be tried again."""
+        for mark in self._of(str(sequence)):
+            if locking.free(mark):
+                with contextlib.suppress(OSError):
+                    mark.unlink(missing_ok=True)
+
+    def _made(self, name: str) -> _Mark:
+        """Return a mark that is there; it has its name once it is locked, so that nobody sees it as one who died.
+
+        Raises:
+            OSError, EnvironmentFault: it cannot be made.
+        """
+        path, hidden = self._marks / name, self._marks / f"{_HIDDEN}{name}"
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(locking.held(hidden))
+            undo.callback(hidden.unlink, missing_ok=True)
+            hidden.rename(path)
+            return _Mark(path, undo.pop_all())
 
     @property
     def _marks(self) -> Path:
         return self.folder / "starts"
 
-    def _of(self, sequence: int) -> list[Path]:
+    def _all(self) -> list[Path]:
         try:
-            return [mark for mark in self._marks.iterdir() if mark.name.startswith(f"{sequence}-")]
-        except FileNotFoundError:
+            return list(self._marks.iterdir())
+        except OSError:
             return []
+
+    def _of(self, number: str) -> list[Path]:
+        return [mark for mark in self._all() if mark.name.partition("-")[0] == number]
+
+
+class _Mark:
+    """One process at work on a release: calling it takes the mark away; so does an exit in order, and no fork's.
+
+    Args:
+        path: its file.
+        lock: held as long as it is there.
+    """
+
+    def __init__(self, path: Path, lock: contextlib.ExitStack) -> None:
+        self._path, self._lock, self._process = path, lock, os.getpid()
+        atexit.register(self)
+
+    def __call__(self) -> None:
+        """Take it away. Safe to call twice."""
+        atexit.unregister(self)
+        if os.getpid() == self._process:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._lock.close()

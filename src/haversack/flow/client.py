@@ -17,10 +17,11 @@ from haversack.deliver.offer import Offer
 from haversack.deliver.selftest import tried
 from haversack.deliver.site import Site
 from haversack.deliver.slots import Installed, Pointer, Slots
+from haversack.deliver.starts import Starts
 from haversack.deliver.trial import ACCEPTED
 from haversack.deliver.update import Device, Outcome, Tried, update
 from haversack.flow.device_state import State, state
-from haversack.flow.following import Follower
+from haversack.flow.following import First, Follower
 from haversack.flow.tuned import Settled, settled
 from haversack.run.loaded import Loaded, Serving
 from haversack.run.model import Model
@@ -59,9 +60,9 @@ class Client:
         test: Tried = tried,
         tune: Settled | None = settled,
     ) -> None:
-        self.home = Home(Path(home).expanduser())
+        self.home = Home(Path(home).expanduser().absolute())
         self._repository = None if repository is None else Site.of(repository).root
-        self._root = None if root is None else Path(root)
+        self._root = None if root is None else Path(root).absolute()
         runtimes = tuple(target for target in ACCEPTED if not lacks(target))
         self.device = Device(self.home, runtimes) if device is None else replace(device, home=self.home)
         self._sink, self._test, self._tune = sink, test, tune
@@ -113,9 +114,10 @@ class Client:
             Refused, ConversionError, VerificationError: it cannot be opened, and there is none to go back to.
         """
 
-        def loader(folder: Path, target: str, before: Callable[[], Loaded] | None, sink: Sink) -> Loaded:
+        def loader(folder: Path, target: str, before: Callable[[], Loaded] | None, sink: Sink, first: First) -> Loaded:
             source = found(folder, target, verified=True)  # when it was put there
-            return load(source, serving, setting_of(source, threads, self.home.folder), previous=before, sink=sink)
+            setting = setting_of(source, threads, self.home.folder)
+            return load(source, serving, setting, previous=before, sink=sink, first=first)
 
         follower = Follower(Slots(self.home.line(line)), loader, self._sink, self._test)
         model = follower.opened()
@@ -151,7 +153,11 @@ class Client:
             UsageError: the line has another form.
             Refused, EnvironmentFault: a file of the home is damaged, or cannot be written.
         """
-        return tuple(bad.version for bad in Slots(self.home.line(line)).pardon())
+        slots = Slots(self.home.line(line))
+        pardoned = slots.pardon()
+        for bad in pardoned:
+            Starts(slots.folder).forget(bad.sequence)
+        return tuple(bad.version for bad in pardoned)
 
     def enrol(self, name: str = "device") -> wrap.Device:
         """Make this device's key, which never leaves it; its public half is for the publisher of encrypted releases.

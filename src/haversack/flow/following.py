@@ -1,7 +1,8 @@
 """An open model follows its line: to a release that was installed, and back from one that is no good.
 
-Three things lead back: a release that cannot be opened, one that took its process down a few times while it was opened,
-and one that the guard sets aside and that fails its self-test anew. Wrong answers to wrong inputs do not.
+Three things lead back: a release that cannot be opened, one that took its process down a few times while it was opened
+or gave its first answer, and one that the guard sets aside and that fails its self-test anew. Wrong answers to wrong
+inputs do not.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from haversack.base.errors import (
@@ -27,24 +29,15 @@ from haversack.base.progress import Event, Sink
 from haversack.deliver import selftest
 from haversack.deliver.selftest import Verdict
 from haversack.deliver.slots import Installed, Slots
-from haversack.deliver.starts import LOOP, Mark, Starts
+from haversack.deliver.starts import LOOP, Starts
 from haversack.deliver.update import Tried
 from haversack.run.loaded import Loaded
 from haversack.run.model import Model
 
-SETTLED_SECONDS = 10.0
-"""A process that lives so long after an opening did not die of it."""
-Load = Callable[[Path, str, Callable[[], Loaded] | None, Sink], Loaded]
-"""(slot's folder, target, opens the release before, sink) -> the release in memory."""
-
-
-@dataclass
-class _Opened:
-    """What was opened: which release, since when, and its mark."""
-
-    installed: Installed
-    mark: Mark
-    since: float
+First = Callable[[], AbstractContextManager[None]]
+"""Makes what a call is computed in, until one has answered."""
+Load = Callable[[Path, str, Callable[[], Loaded] | None, Sink, First], Loaded]
+"""(slot's folder, target, opens the release before, sink, first) -> the release in memory."""
 
 
 class Follower:
@@ -63,9 +56,7 @@ class Follower:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._suspect = ""
-        self._now: _Opened | None = None
-        self._trying: Mark | None = None
-        self._over = False
+        self._now: Installed | None = None
         self._failed: Installed | None = None
         self._model: weakref.ref[Model] | None = None
 
@@ -80,13 +71,13 @@ class Follower:
             began = time.perf_counter()
             model = Model(self._loaded())
             self._model = weakref.ref(model)
-            weakref.finalize(model, self._finish)
             text = f"{self._slots.folder.name} {model.version} is open"
             self._sink(Event("run", "done", text, data={"seconds": time.perf_counter() - began}))
             return model
 
     def start(self, model: Model, seconds: float) -> None:
         """Look every so many seconds, in a thread that ends with the model."""
+        weakref.finalize(model, self._wake.set)
         name = f"haversack-{self._slots.folder.name}"
         threading.Thread(target=_follow, args=(weakref.ref(model), self, seconds), name=name, daemon=True).start()
 
@@ -96,20 +87,14 @@ class Follower:
         Nothing that goes wrong here stops the model that answers: it is told and tried again.
         """
         model = self._model() if self._model is not None else None
-        if model is None or self._over:
+        if model is None:
             return False
         with self._lock:
-            now = self._now
-            if now is not None and time.monotonic() - now.since > SETTLED_SECONDS:
-                now.mark.end()
-                self._starts.went_well(now.installed.sequence)
             try:
                 self._exchange(model)
             except UsageError:  # it was closed
-                self._end()
                 return False
             except HaversackError as error:
-                self._failed = self._slots.pointer().current
                 self._sink(Event("run", "note", f"{self._slots.folder.name}: the model stays as it is: {error.cause}"))
         return True
 
@@ -118,8 +103,15 @@ class Follower:
         _ = model.version  # raises where it was closed
         self._judge()
         current = self._slots.pointer().current
-        if current not in (self._now.installed if self._now is not None else None, self._failed):
-            model.swap(self._loaded())
+        if current not in (self._now, self._failed):
+            try:
+                loaded = self._loaded()
+            except EnvironmentFault:  # as there may be no descriptor left: it is tried again
+                raise
+            except HaversackError:
+                self._failed = current
+                raise
+            model.swap(loaded)
             self._failed = None
             self._sink(Event("run", "done", f"{self._slots.folder.name} {model.version} answers from now on"))
 
@@ -140,7 +132,7 @@ class Follower:
         reason, self._suspect = self._suspect, ""
         if not reason or self._now is None:
             return
-        installed = self._now.installed
+        installed = self._now
         with self._slots.opening() as current:
             if current != installed:
                 return
@@ -162,38 +154,48 @@ class Follower:
         while True:
             with self._slots.held() as (installed, other):
                 try:
-                    return self._tried(installed, self._before if other is not None else None)
+                    return self._tried(installed, other)
                 except (ConversionError, Refused, VerificationError) as error:
                     wrong: HaversackError = error
             try:
                 self._back(installed, wrong.cause)
-            except EnvironmentFault:
-                raise wrong from None
+            except EnvironmentFault as error:
+                if other is None:
+                    raise wrong from None
+                text = f"{installed.version} cannot be opened: {wrong.cause}; that is not written down: {error.cause}"
+                self._sink(
+                    Event("run", "finding", f"{self._slots.folder.name} {text}", data={"instead": other.version})
+                )
+                with self._slots.held():
+                    return self._tried(other, None)
 
-    def _tried(self, installed: Installed, before: Callable[[], Loaded] | None) -> Loaded:
+    def _tried(self, installed: Installed, other: Installed | None) -> Loaded:
         name, sequence = f"{self._slots.folder.name} {installed.version}", installed.sequence
         if (count := self._starts.crashed(sequence)) >= LOOP:
-            raise VerificationError(f"opening it took the process down {count} times", where=name)
-        mark = self._trying = self._starts.begin(sequence)
-        try:
-            loaded = self._load(self._slots.path(installed), installed.target, before, self._hear)
-        except BaseException:
-            mark.end()
-            raise
-        finally:
-            self._trying = None
-        self._end()
-        self._now = _Opened(installed, mark, time.monotonic())
-        if self._over:
-            self._end()
+            cause = f"it took a process down {count} times as it was opened"
+            if other is not None:
+                raise VerificationError(cause, where=name)
+            self._sink(Event("run", "finding", f"{name}: {cause}; it is tried again: there is no other"))
+        before = partial(self._before, other) if other is not None else None
+        first = partial(self._first, sequence)
+        with self._starts.marked(sequence):
+            loaded = self._load(self._slots.path(installed), installed.target, before, self._hear, first)
+        self._now = installed
         return loaded
 
-    def _before(self) -> Loaded:
-        """Return the release before, for the guard."""
-        other = self._slots.pointer().other
-        if other is None:
-            raise EnvironmentFault("there is no other model", where=self._slots.folder.name)
-        return self._load(self._slots.path(other), other.target, None, self._sink)
+    @contextlib.contextmanager
+    def _first(self, sequence: int) -> Iterator[None]:
+        """Mark that a first answer is computed; one that comes forgets the crashes of before."""
+        with self._starts.marked(sequence):
+            yield
+        self._starts.went_well(sequence)
+
+    def _before(self, other: Installed) -> Loaded:
+        """Return the release before, for the guard: the one that was there when the model was opened, or none."""
+        with self._slots.held() as there:
+            if other not in there:
+                raise EnvironmentFault("there is no other model any more", where=self._slots.folder.name)
+            return self._load(self._slots.path(other), other.target, None, self._sink, contextlib.nullcontext)
 
     def _back(self, installed: Installed, reason: str) -> None:
         damaged = False
@@ -205,19 +207,6 @@ class Follower:
         back = self._slots.way_back(reason, sequence=installed.sequence, damaged=damaged)
         text = f"{self._slots.folder.name} {installed.version} is set aside for {back.version}: {reason}"
         self._sink(Event("run", "finding", text, data={"rolled_back": installed.version, "to": back.version}))
-
-    def _finish(self) -> None:
-        """End for good: the model is gone, or the process exits, perhaps amid an opening, and has not crashed."""
-        self._over = True
-        self._wake.set()
-        if (trying := self._trying) is not None:
-            trying.end()
-        self._end()
-
-    def _end(self) -> None:
-        now, self._now = self._now, None
-        if now is not None:
-            now.mark.end()
 
 
 def _follow(model: weakref.ref[Model], follower: Follower, seconds: float) -> None:

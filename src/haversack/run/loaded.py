@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,6 +61,7 @@ class Loaded:
         setting: threads and delegate.
         previous: opens the release before, when the guard needs it for the first time; None where there is none.
         sink: told what the guard finds.
+        first: makes what a call is computed in, until one has answered.
 
     Attributes:
         version: of the release.
@@ -79,6 +81,7 @@ class Loaded:
         *,
         previous: Callable[[], Loaded] | None = None,
         sink: Sink = silent,
+        first: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.source, self.labels, self.setting = source, labels, setting or Setting()
         self.serving = serving or Serving()
@@ -97,7 +100,7 @@ class Loaded:
         self.results = Cache(self.serving.results)
         self.guard = Guard(f"{source.manifest.name} {self.version}", self.serving.watch, sink=sink)
         self._before = _Before(previous) if previous is not None else None
-        self._sink, self._began, self._answered = sink, time.perf_counter(), False
+        self._sink, self._began, self._answered, self._until_first = sink, time.perf_counter(), False, first
         self._lock = threading.Lock()
         self._holders, self._retired = 0, False
 
@@ -137,9 +140,11 @@ class Loaded:
         """
         before = self._before
         instead = None if before is None else lambda: before.answers(samples)
-        found = self.guard.call(lambda: self._own(samples), instead)
-        if not self._answered:
-            self._first()
+        if self._answered:
+            return self.guard.call(lambda: self._own(samples), instead)
+        with self._until_first():
+            found = self.guard.call(lambda: self._own(samples), instead)
+        self._first()
         return found
 
     def _first(self) -> None:

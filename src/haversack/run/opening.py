@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def load(
     *,
     previous: Callable[[], Loaded] | None = None,
     sink: Sink = silent,
+    first: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Loaded:
     """Return a variant in memory: what a model begins with, or is exchanged for.
 
@@ -69,6 +71,7 @@ def load(
         setting: threads and delegate.
         previous: opens the release before, when the guard needs it; None where there is none.
         sink: told what the guard finds.
+        first: makes what a call is computed in, until one has answered.
 
     Raises:
         Refused: its preprocessing cannot be read.
@@ -79,7 +82,7 @@ def load(
         steps = pipeline.Pipeline.parse(source.bundle.preprocess)
     except JobError as error:
         raise Refused(error.cause, where=str(source.folder), faults=error.faults) from error
-    return Loaded(source, steps, source.bundle.labels, serving, setting, previous=previous, sink=sink)
+    return Loaded(source, steps, source.bundle.labels, serving, setting, previous=previous, sink=sink, first=first)
 
 
 def ready(*records: object, targets: Sequence[str] = ()) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from shop import Shop, X, model, tried_here
 
-from haversack.base.errors import ConversionError, Fault, UsageError, VerificationError
+from haversack.base.errors import ConversionError, EnvironmentFault, Fault, UsageError, VerificationError
 from haversack.deliver.selftest import Verdict
+from haversack.deliver.slots import Slots
 from haversack.deliver.starts import LOOP
 from haversack.flow import client as flow
 from haversack.flow.client import Client
@@ -124,84 +125,119 @@ def test_the_thread_ends_with_the_model(shop, client):
         closed(X)
 
 
-LEAVE = (
-    "import sys, haversack, numpy\nmodel = haversack.Client(sys.argv[1]).open('digits')\nmodel(numpy.ones((1, 4), 'f'))"
-)
+KILL = "os.kill(os.getpid(), 9)"
+OPEN = "import os, sys, haversack, numpy\nmodel = haversack.Client(sys.argv[1]).open('digits')\n"
+CALL = "model(numpy.ones((1, 4), 'f'))\n"
+OPENING = f"from haversack.flow import client\nimport os\nclient.load = lambda *_, **__: {KILL}\n{OPEN}"
+ANSWERING = f"from haversack.run import session\nimport os\nsession.Session.run = lambda *_: {KILL}\n{OPEN}{CALL}"
+
+
+def run_script(text, home, environment):
+    """Run a program on a home, and return its exit code."""
+    return subprocess.run([sys.executable, "-c", text, str(home)], env=environment, check=False).returncode
 
 
 def marks(home):
-    """Return the marks of openings that nobody ended."""
-    return list((home / "lines" / "digits" / "starts").iterdir())
+    """Return the marks that nobody took away."""
+    folder = home / "lines" / "digits" / "starts"
+    return list(folder.iterdir()) if folder.exists() else []
 
 
-def test_a_process_that_ends_without_closing_its_model_has_not_crashed(client, tmp_path, environment):
-    for _ in range(2 * LOOP):
-        command = [sys.executable, "-c", LEAVE, str(tmp_path / "home")]
-        subprocess.run(command, env=environment, check=True)
-        assert marks(tmp_path / "home") == []
-
-
-def test_what_looks_when_a_process_exits_opens_nothing(client, tmp_path):
-    with client.open("digits"):
-        (follower,) = client._followers
-        assert len(marks(tmp_path / "home")) == 1
-        follower._finish()
-        assert not follower.look()
-        assert marks(tmp_path / "home") == []
-
-
-def test_an_exit_amid_an_exchange_is_no_crash(shop, client, tmp_path, monkeypatch):
-    monkeypatch.setattr(flow, "FOLLOW_SECONDS", 100)
-    with client.open("digits"):
-        (follower,) = client._followers
-        shop.publish("1.2.0", 3.0)
-        Client(tmp_path / "home", test=tried_here, tune=None).update("digits")
-        load, seen = flow.load, []
-
-        def leaves(*given, **more):
-            seen.append(len(marks(tmp_path / "home")))
-            follower._finish()
-            seen.append(len(marks(tmp_path / "home")))
-            return load(*given, **more)
-
-        monkeypatch.setattr(flow, "load", leaves)
-        follower.look()
-        assert seen == [2, 0]
-        assert marks(tmp_path / "home") == []
-
-
-CRASH = (
-    "import os, sys, haversack\n"
-    "model = haversack.Client(sys.argv[1]).open('digits')\n"
-    "os.kill(os.getpid(), 9)"  # as a runtime that takes its process down soon after it was opened
+@pytest.mark.parametrize(
+    "text, code",
+    [(OPEN, 0), (OPEN + CALL, 0), (OPEN + KILL, -9), (OPEN + CALL + KILL, -9), (OPEN + "os._exit(3)", 3)],
+    ids=["opened", "called", "stopped idle", "stopped after an answer", "a pool's worker"],
 )
+def test_a_process_that_ends_otherwise_has_not_crashed(client, tmp_path, environment, text, code):
+    for _ in range(2):
+        assert run_script(text, tmp_path / "home", environment) == code
+        assert marks(tmp_path / "home") == []
 
 
-def test_a_release_that_takes_its_process_down_is_set_aside(client, tmp_path, environment):
+@pytest.mark.parametrize("text", [OPENING, ANSWERING], ids=["opening", "answering"])
+def test_a_release_that_takes_its_process_down_is_set_aside(client, tmp_path, environment, text):
     for _ in range(LOOP):
         assert client.status().lines_held[0].pointer.current.version == "1.1.0"
-        done = subprocess.run([sys.executable, "-c", CRASH, str(tmp_path / "home")], env=environment, check=False)
-        assert done.returncode == -signal.SIGKILL
+        assert run_script(text, tmp_path / "home", environment) == -signal.SIGKILL
     assert f"took a process down {LOOP} times" in "\n".join(client.status().lines())
     with client.open("digits") as opened:
         assert says(opened) == 1.0
     (bad,) = client.status().lines_held[0].quarantined
     assert bad.version == "1.1.0"
-    assert f"took the process down {LOOP} times" in bad.reason
+    assert f"took a process down {LOOP} times" in bad.reason
     assert [event.data["rolled_back"] for event in client.told if event.kind == "finding"] == ["1.1.0"]
     assert client.update("digits").action == "quarantined"
+    assert client.retry("digits") == ("1.1.0",)
+    assert client.update("digits").installed.version == "1.1.0"
+    with client.open("digits") as opened:
+        assert says(opened) == 2.0
 
 
-def test_a_process_that_lives_forgets_the_crashes(client, tmp_path, environment, monkeypatch):
-    from haversack.flow import following
+def test_where_there_is_no_other_it_is_tried_all_the_same(tmp_path, environment):
+    shop = Shop.create(tmp_path)
+    shop.publish("1.0.0", 1.0)
+    told = []
+    client = Client(tmp_path / "home", shop.url, shop.root, test=tried_here, tune=None, sink=told.append)
+    client.update("digits")
+    for _ in range(LOOP):
+        run_script(OPENING, tmp_path / "home", environment)
+    with client.open("digits") as opened:
+        assert says(opened) == 1.0
+    (finding,) = [event.text for event in told if event.kind == "finding"]
+    assert f"took a process down {LOOP} times" in finding
+    assert marks(tmp_path / "home") == []
 
-    monkeypatch.setattr(following, "SETTLED_SECONDS", 0.1)
+
+def test_a_first_answer_forgets_the_crashes(client, tmp_path, environment):
     for _ in range(LOOP - 1):
-        subprocess.run([sys.executable, "-c", CRASH, str(tmp_path / "home")], env=environment, check=False)
+        run_script(OPENING, tmp_path / "home", environment)
     assert client.status().lines_held[0].crashed == LOOP - 1
-    with client.open("digits"):
-        until(lambda: client.status().lines_held[0].crashed == 0)
-    assert list((tmp_path / "home" / "lines" / "digits" / "starts").iterdir()) == []
+    with client.open("digits") as opened:
+        assert client.status().lines_held[0].crashed == LOOP - 1
+        says(opened)
+        assert client.status().lines_held[0].crashed == 0
+    assert marks(tmp_path / "home") == []
+
+
+def test_the_way_back_is_taken_where_it_cannot_be_written_down(client, tmp_path, environment, monkeypatch):
+    (tmp_path / "home" / "lines" / "digits" / "b" / "onnxruntime.onnx").write_bytes(b"nothing that a runtime opens")
+
+    def full(*_, **__):
+        raise EnvironmentFault("the disk is full")
+
+    monkeypatch.setattr(Slots, "way_back", full)
+    with client.open("digits") as opened:
+        assert says(opened) == 1.0
+    assert [event.data.get("instead") for event in client.told if event.kind == "finding"] == ["1.0.0"]
+
+
+def test_a_fault_that_passes_is_tried_again(shop, client, tmp_path, monkeypatch):
+    """As where no file descriptor was left while an update landed."""
+    monkeypatch.setattr(flow, "FOLLOW_SECONDS", 600.0)
+    with client.open("digits") as opened:
+        (follower,) = client._followers
+        shop.publish("1.2.0", 3.0)
+        Client(tmp_path / "home", test=tried_here, tune=None).update("digits")
+        with monkeypatch.context() as patch:
+            for name in ("pointer", "held"):
+                patch.setattr(Slots, name, raising)
+            assert follower.look()
+        assert says(opened) == 2.0
+        assert follower.look()
+        assert says(opened) == 3.0
+
+
+def raising(*_, **__):
+    raise EnvironmentFault("too many open files")
+
+
+def test_a_home_stays_where_it_was_named(client, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine = Client("home", test=tried_here, tune=None)
+    monkeypatch.chdir("/")
+    assert mine.home.folder == tmp_path / "home"
+    with mine.open("digits") as opened:
+        assert says(opened) == 2.0
 
 
 def test_a_damaged_slot_leads_back_and_is_repaired_by_an_update(client, tmp_path):

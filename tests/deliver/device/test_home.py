@@ -295,6 +295,8 @@ def test_marks_that_are_none_of_ours_are_left_and_not_counted(tmp_path):
     for name in ("2-aa", "2-bb", "20-cc", "3-dd"):
         (folder / name).write_bytes(b"")
     assert [starts.crashed(number) for number in (1, 2, 3, 20)] == [0, 2, 1, 1]
+    starts.forget(3)
+    assert [starts.crashed(number) for number in (2, 3, 20)] == [2, 0, 1]
     starts.went_well(3)
     assert [starts.crashed(number) for number in (2, 3, 20)] == [0, 0, 1]
     assert {path.name for path in folder.iterdir()} == {"x", "-1", "2x-ab", "notes.txt", "20-cc"}
@@ -302,14 +304,13 @@ def test_marks_that_are_none_of_ours_are_left_and_not_counted(tmp_path):
 
 def test_an_opening_under_way_is_no_crash_and_is_not_forgotten(tmp_path):
     starts = Starts(tmp_path)
-    first, second = starts.begin(4), starts.begin(4)
-    assert starts.crashed(4) == 0
-    starts.went_well(4)
-    assert len(list((tmp_path / "starts").iterdir())) == 2
-    first.end()
-    first.end()
-    assert len(list((tmp_path / "starts").iterdir())) == 1
-    second.end()
+    with starts.marked(4):
+        with starts.marked(4):
+            assert starts.crashed(4) == 0
+            starts.went_well(4)
+            starts.forget(4)
+            assert len(list((tmp_path / "starts").iterdir())) == 2
+        assert len(list((tmp_path / "starts").iterdir())) == 1
     assert list((tmp_path / "starts").iterdir()) == []
 
 

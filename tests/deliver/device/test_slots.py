@@ -174,16 +174,16 @@ def test_marks_of_processes_that_died(tmp_path, environment):
     starts = Starts(tmp_path)
     script = (
         "import os, sys; from pathlib import Path; from haversack.deliver.starts import Starts\n"
-        f"mark = Starts(Path({str(tmp_path)!r})).begin(7)\nos.kill(os.getpid(), 9)"
+        f"with Starts(Path({str(tmp_path)!r})).marked(7):\n    os.kill(os.getpid(), 9)"
     )
-    mine = starts.begin(7)
-    assert starts.crashed(7) == 0
-    for _ in range(LOOP):
-        subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+    with starts.marked(7):
+        assert starts.crashed(7) == 0
+        for _ in range(LOOP):
+            subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+        assert starts.crashed(7) == LOOP
+        assert starts.crashed(8) == 0
     assert starts.crashed(7) == LOOP
-    assert starts.crashed(8) == 0
-    mine.end()
-    mine.end()
+    starts.forget(8)
     assert starts.crashed(7) == LOOP
     starts.went_well(6)
     assert starts.crashed(7) == LOOP
@@ -193,10 +193,51 @@ def test_marks_of_processes_that_died(tmp_path, environment):
 
 def test_a_folder_that_takes_no_marks_stops_nobody(tmp_path):
     (tmp_path / "starts").write_text("a file")
-    mark = Starts(tmp_path).begin(1)
-    assert Starts(tmp_path).crashed(1) == 0
-    mark.end()
+    with Starts(tmp_path).marked(1):
+        assert Starts(tmp_path).crashed(1) == 0
     Starts(tmp_path).went_well(1)
+    Starts(tmp_path).forget(1)
+    assert (tmp_path / "starts").read_text() == "a file"
+
+
+LEFT = """
+import os, sys
+from pathlib import Path
+from haversack.deliver.starts import Starts
+mark = Starts(Path(sys.argv[1])).marked(7)
+mark.__enter__()
+if sys.argv[2] == "fork" and os.fork() == 0:
+    sys.exit(0)
+if sys.argv[2] == "fork":
+    os.wait()
+    assert len(os.listdir(Path(sys.argv[1], "starts"))) == 1, "the child took its parent's mark away"
+"""
+
+
+@pytest.mark.parametrize("how", ["leave", "fork"])
+def test_a_process_that_exits_at_it_has_not_crashed(tmp_path, environment, how):
+    subprocess.run([sys.executable, "-c", LEFT, str(tmp_path), how], env=environment, check=True)
+    assert list((tmp_path / "starts").iterdir()) == []
+
+
+def test_nobody_sees_a_mark_that_is_not_locked_yet(tmp_path):
+    """Eight threads make marks, and one counts those that died: there are none."""
+    starts, ended, seen = Starts(tmp_path), threading.Event(), []
+
+    def make():
+        while not ended.is_set():
+            with starts.marked(3):
+                pass
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    seen = [starts.crashed(3) for _ in range(2000)]
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert set(seen) == {0}
+    assert list((tmp_path / "starts").iterdir()) == []
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9), st.floats(0, 1e10)), max_size=8))

@@ -47,8 +47,9 @@ def test_a_home_with_two_lines(home):
     installed(home, "digits", "1.1.0", 2)
     slots.quarantine(3, "1.2.0", "it answers wrongly")
     Floor(home.floor).lift("digits", 3, 1_780_000_000.0)
-    mark = Starts(slots.folder).begin(2)
-    mark._held.close()  # as if its process had died
+    with Starts(slots.folder).marked(2):
+        pass
+    (slots.folder / "starts" / "2-aa").touch()  # as if its process had died
     found = state(home)
     lines = found.lines()
     assert lines[:4] == [
