@@ -176,6 +176,14 @@ class TestLine:
         assert lines[0] == f"{best.label}  {best.score:.4g}"
         assert lines[1].startswith("tiny 1.0.0 on litert, 1 thread: ")
 
+    def test_a_folder_of_its_name_that_is_no_bundle_hides_it_not(self, installed, image, capsys, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "tiny").mkdir()
+        assert main(["run", "tiny", str(image[0]), "--home", str(installed)]) == 0
+        assert "tiny 1.0.0 on" in capsys.readouterr().out
+        assert main(["run", "tiny", str(image[0]), "--home", str(tmp_path / "another")]) == 2
+        assert "it is no bundle" in capsys.readouterr().err
+
     def test_another_runtime_is_not_there(self, installed, image, capsys):
         assert main(["run", "tiny", str(image[0]), "--target", "onnxruntime", "--home", str(installed)]) == 2
         assert "what is installed is for litert" in capsys.readouterr().err

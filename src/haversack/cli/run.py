@@ -105,15 +105,17 @@ def opener(model: str, home: Path, target: str, threads: int, *, tune: bool = Fa
         UsageError: it is neither, or not for that runtime.
         HaversackError: as ``run.source.found``, and as ``flow.tuned.tuned``.
     """
-    from haversack.base.bundle import LINE
+    from haversack.base.bundle import LINE, MANIFEST
     from haversack.base.errors import UsageError
+    from haversack.deliver.home import Home
     from haversack.flow import tuned
     from haversack.run.model import Model
     from haversack.run.opening import load, setting_of
     from haversack.run.source import found
 
     with display() as sink:
-        if Path(model).is_dir():
+        other = LINE.fullmatch(model) and not Path(model, MANIFEST).exists() and Home(home).line(model).is_dir()
+        if Path(model).is_dir() and not other:  # a line's name may be that of a folder, which is no bundle
             source = found(Path(model), target)
             if tune:
                 tuned.tuned(source, home, again=True, sink=sink)
