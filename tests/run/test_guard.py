@@ -312,6 +312,47 @@ class TestWithin:
             time.sleep(0.001)
         assert after == [1]
 
+    @pytest.mark.parametrize("seconds", [0, 20])
+    def test_it_ends_too_where_it_cannot_begin(self, seconds):
+        def before():
+            done.append("before")
+            raise Busy("the session is busy")
+
+        done = []
+        with pytest.raises(Busy):
+            within(seconds, lambda: done.append("work"), lambda: done.append("after"), before)
+        assert done == ["before", "after"]
+
+    @pytest.mark.parametrize(
+        "error, told, cause",
+        [
+            (RuntimeError("can't start new thread"), Busy, "the system has no thread left"),
+            (KeyboardInterrupt(), KeyboardInterrupt, None),
+        ],
+    )
+    def test_it_ends_too_where_no_thread_starts(self, monkeypatch, error, told, cause):
+        def start(thread):
+            threads.append(thread)
+            raise error
+
+        done, threads = [], []
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(told, match=cause):
+            within(20, lambda: done.append("work"), lambda: done.append("after"))
+        threads[0].run()  # it starts after all: too late
+        assert done == ["after"]
+
+    def test_an_interrupt_of_its_end_does_not_keep_it_from_ending(self):
+        def after():
+            done.append("after")
+            if len(done) == 1:
+                raise KeyboardInterrupt
+
+        done = []
+        with pytest.raises(KeyboardInterrupt):
+            within(0, lambda: 5, after)
+        assert done == ["after"] * 2
+
 
 @pytest.mark.parametrize(
     "watch",

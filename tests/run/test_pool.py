@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
+import signal
 import threading
 import time
 
 import pytest
 
 from haversack.base.errors import ConversionError, EnvironmentFault, UsageError
-from haversack.run.pool import Busy, Pool
+from haversack.run.guard import within
+from haversack.run.pool import Busy, Place, Pool
 
 
 class Session:
@@ -45,20 +48,26 @@ def waits(condition):
         time.sleep(0.001)
 
 
+def waiting(pool):
+    """How many calls wait."""
+    return sum(place.lent is None for place in pool._places)
+
+
 def test_all_are_opened_at_the_start_and_lent_once(pool, opened):
     made = pool(size=3)
     lent = [made.take() for _ in range(3)]
     assert len(opened) == 3
-    assert {id(one) for one in lent} == {id(one) for one in opened}
+    assert {id(one.session) for one in lent} == {id(one) for one in opened}
 
 
 def test_one_session_serves_many_calls_where_it_may(pool, opened):
     made = pool(size=3, shared=True, waiting=0)
-    assert [made.take() for _ in range(3)] == opened * 3
+    lent = [made.take() for _ in range(3)]
+    assert [one.session for one in lent] == opened * 3
     with pytest.raises(Busy):
         made.take()
-    for _ in range(3):
-        made.give(opened[0])
+    for one in lent:
+        made.give(one)
     made.close()
     assert opened[0].closed == 1
 
@@ -90,7 +99,7 @@ def test_a_full_line_refuses_at_once_and_says_what_to_do(pool, size):
     assert "0 calls wait already, as many as may" in str(caught.value)
     assert "open the model with more sessions" in caught.value.next_step
     made.give(lent[0])
-    assert made.take() is lent[0]
+    assert made.take().session is lent[0].session
 
 
 def test_a_call_waits_so_long_and_no_longer(pool):
@@ -101,24 +110,24 @@ def test_a_call_waits_so_long_and_no_longer(pool):
     with pytest.raises(Busy):
         made.take(0.01)
     made.give(lent)
-    assert made.take() is lent
+    assert made.take().session is lent.session
 
 
 def test_the_line_is_bounded(pool):
     made = pool(waiting=2, seconds=20)
-    lent, found = made.take(), []
+    first, found = made.take(), []
     threads = [threading.Thread(target=lambda: found.append(made.take())) for _ in range(2)]
     for thread in threads:
         thread.start()
-    waits(lambda: len(made._line) == 2)
+    waits(lambda: waiting(made) == 2)
     with pytest.raises(Busy, match="2 calls wait already"):
         made.take()
-    made.give(lent)
+    made.give(first)
     waits(lambda: len(found) == 1)
-    made.give(lent)
+    made.give(found[0])
     for thread in threads:
         thread.join()
-    assert found == [lent, lent]
+    assert [place.session for place in found] == [first.session] * 2
 
 
 def test_who_waits_longest_is_served_first(pool):
@@ -126,14 +135,14 @@ def test_who_waits_longest_is_served_first(pool):
     lent = made.take()
 
     def call(number):
-        session = made.take()
+        place = made.take()
         order.append(number)
-        made.give(session)
+        made.give(place)
 
     for number in range(5):
         threads.append(threading.Thread(target=call, args=(number,)))
         threads[-1].start()
-        waits(lambda number=number: len(made._line) == number + 1)
+        waits(lambda number=number: waiting(made) == number + 1)
     made.give(lent)
     for thread in threads:
         thread.join()
@@ -143,14 +152,14 @@ def test_who_waits_longest_is_served_first(pool):
 def test_a_late_call_does_not_pass_those_who_wait(pool):
     made, order = pool(waiting=2, seconds=20), []
     lent = made.take()
-    waiting = threading.Thread(target=lambda: order.append(("first", made.take())))
-    waiting.start()
-    waits(lambda: len(made._line) == 1)
+    other = threading.Thread(target=lambda: order.append(("first", made.take().session)))
+    other.start()
+    waits(lambda: waiting(made) == 1)
     made.give(lent)  # handed over: never free for the call below
     with pytest.raises(Busy):
         made.take(0)
-    waiting.join()
-    assert order == [("first", lent)]
+    other.join()
+    assert order == [("first", lent.session)]
 
 
 class TestClosing:
@@ -176,16 +185,16 @@ class TestClosing:
         lent = made.take()
 
         def call():
-            session = made.take()
-            found.append(session.closed)
-            made.give(session)
+            place = made.take()
+            found.append(place.session.closed)
+            made.give(place)
 
-        waiting = threading.Thread(target=call)
-        waiting.start()
-        waits(lambda: len(made._line) == 1)
+        other = threading.Thread(target=call)
+        other.start()
+        waits(lambda: waiting(made) == 1)
         made.close()
         made.give(lent)
-        waiting.join()
+        other.join()
         assert found == [0]
         assert opened[0].closed == 1
 
@@ -196,13 +205,13 @@ def test_no_session_is_in_two_hands(pool, opened):
 
     def work():
         for _ in range(100):
-            session = made.take()
-            if id(session) in held:
+            place = made.take()
+            if id(place.session) in held:
                 faults.append("twice")
-            held.add(id(session))
+            held.add(id(place.session))
             time.sleep(0)
-            held.discard(id(session))
-            made.give(session)
+            held.discard(id(place.session))
+            made.give(place)
 
     threads = [threading.Thread(target=work) for _ in range(16)]
     for thread in threads:
@@ -210,7 +219,90 @@ def test_no_session_is_in_two_hands(pool, opened):
     for thread in threads:
         thread.join()
     assert not faults
-    assert len(opened) == len(made._free) == 3
+    assert len(opened) == 3
+    assert made._places == []
+
+
+class TestInterrupts:
+    """Ctrl-C, here by a timer."""
+
+    @pytest.fixture
+    def interrupted(self):
+        """A function that calls another until it is interrupted, so many seconds later."""
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        def run(seconds, call):
+            with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+                while True:
+                    call()
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        yield run
+        signal.signal(signal.SIGALRM, before)
+
+    def test_who_no_longer_waits_is_lent_nothing(self, pool, interrupted):
+        made = pool(waiting=1, seconds=20)
+        lent = made.take()
+        interrupted(0.05, made.take)
+        made.give(lent)
+        made.give(made.take(0))
+
+    def test_at_any_moment_of_a_call(self, pool, opened, interrupted):
+        made, chance = pool(size=2, waiting=0), random.Random(0)
+
+        def call():
+            place = Place()
+            within(0, lambda: place.session, lambda: made.give(place), lambda: made.take(place=place))
+
+        for _ in range(500):
+            interrupted(chance.uniform(1e-6, 2e-4), call)
+            assert made._places == []
+        made.close()
+        assert [one.closed for one in opened] == [1, 1]
+
+    def test_what_was_lent_at_that_moment_goes_to_the_next(self, pool, monkeypatch):
+        made, found = pool(waiting=2, seconds=20), []
+        lent, place = made.take(), Place()
+
+        class Stopped:
+            """A lock that is interrupted when it has waited: a session came just before."""
+
+            def acquire(self, timeout):
+                threads[0].start()
+                waits(lambda: waiting(made) == 2)
+                made.give(lent)
+                raise KeyboardInterrupt
+
+            def locked(self):
+                return False
+
+        place.waits = Stopped()
+        threads = [threading.Thread(target=lambda: found.append(made.take().session))]
+        with pytest.raises(KeyboardInterrupt):
+            made.take(place=place)
+        threads[0].join()
+        assert place.lent is lent.session
+        assert found == [lent.session]
+
+    def test_a_place_is_given_back_once(self, pool, opened):
+        made = pool()
+        lent = made.take()
+        made.give(lent)
+        again = made.take()
+        made.give(lent)
+        with pytest.raises(Busy):
+            made.take(0)
+        made.close()
+        made.give(again)
+        made.give(again)
+        assert opened[0].closed == 1
+
+    def test_a_place_without_a_session_has_none(self):
+        with pytest.raises(UsageError, match="it waits for a session"):
+            Place().session  # noqa: B018 - it raises
 
 
 @pytest.mark.parametrize("settings", [{"size": 0}, {"waiting": -1}, {"seconds": -1.0}, {"seconds": float("nan")}])

@@ -187,26 +187,40 @@ def look(ports: Sequence[Port], outputs: Arrays) -> None:
             raise VerificationError(f"{bad} of its {array.size} values are NaN or infinite", where=name)
 
 
-def within(seconds: float, work: Callable[[], Result], after: Callable[[], None]) -> Result:
+def within(
+    seconds: float,
+    work: Callable[[], Result],
+    after: Callable[[], None],
+    before: Callable[[], object] = lambda: None,
+) -> Result:
     """Return what ``work`` returns, or stop waiting for it.
 
     Args:
         seconds: to wait; 0 for no limit, and then no thread is started.
         work: runs in a thread of its own, which a process that ends does not wait for.
-        after: is called when the work has ended, late or not.
+        after: is called when the work has ended, late or not, or never began; again where it was interrupted.
+        before: is called first, and not counted.
 
     Raises:
         TooSlow: it takes longer.
-        Exception: what ``work`` raised.
+        Busy: the system has no thread left.
+        Exception: what ``work`` or ``before`` raised.
     """
     if not seconds:
         try:
+            before()
             return work()
         finally:
-            after()
+            try:
+                after()
+            except BaseException:
+                after()
+                raise
     future: Future[Result] = Future()
 
     def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         try:
             future.set_result(work())
         except BaseException as error:  # noqa: BLE001 - handed to the one who waits
@@ -214,13 +228,32 @@ def within(seconds: float, work: Callable[[], Result], after: Callable[[], None]
         finally:
             after()
 
-    threading.Thread(target=run, name="haversack-call", daemon=True).start()
+    try:
+        before()
+        _start(run)
+    except BaseException:
+        if future.cancel():  # else it runs, and calls ``after`` itself
+            after()
+        raise
     try:
         return future.result(seconds)
     except TimeoutError as error:
         if future.done():
             raise
         raise TooSlow(f"it took longer than {seconds:g} s") from error
+
+
+def _start(run: Callable[[], None]) -> None:
+    """Run it in a thread of its own.
+
+    Raises:
+        Busy: the system has no thread left.
+    """
+    try:
+        threading.Thread(target=run, name="haversack-call", daemon=True).start()
+    except RuntimeError as error:
+        step = "run fewer threads, let there be more (ulimit -u), or open the model without limit_seconds"
+        raise Busy("the system has no thread left for a call with a time limit", next_step=step) from error
 
 
 def _instead(instead: Callable[[], Result] | None, error: Exception) -> Result:

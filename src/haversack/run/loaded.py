@@ -16,7 +16,7 @@ from haversack.base.progress import Event, Sink, silent
 from haversack.run import batching
 from haversack.run.answer import Answer
 from haversack.run.guard import Guard, Watch, look, within
-from haversack.run.pool import Pool
+from haversack.run.pool import Place, Pool
 from haversack.run.preprocess import Preprocess
 from haversack.run.results import NONE, Bounds, Cache, key_of
 from haversack.run.session import Session, Setting
@@ -174,9 +174,13 @@ class Loaded:
         fed = [self.preprocess(sample) for sample in samples]
         for sample in fed:
             self._pool.first.fit(sample)
-        session = self._pool.take()
-        limit = self.serving.watch.limit_seconds * len(samples)
-        found = within(limit, lambda: self._called(session, fed), lambda: self._pool.give(session))
+        place: Place[Session] = Place()
+        found = within(
+            self.serving.watch.limit_seconds * len(samples),
+            lambda: self._called(place.session, fed),
+            after=lambda: self._pool.give(place),
+            before=lambda: self._pool.take(place=place),
+        )
         for outputs in found:
             look(self.outputs, outputs)
         return found

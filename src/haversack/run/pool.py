@@ -2,13 +2,15 @@
 
 Calls are served in the order in which they came. All sessions are opened at the start: a slot's files may be replaced
 by another release while its model is still in use.
+
+Who has which session is told by the places alone, and a call has its place before it has a session: Ctrl-C at any
+moment loses none.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -27,7 +29,32 @@ Lent = TypeVar("Lent", bound=Closing)
 
 
 class Busy(EnvironmentFault):
-    """No session became free in time, or too many calls wait already; the model is well, and may be called again."""
+    """No session or thread is free, or too many calls wait already; the model is well, and may be called again."""
+
+
+class Place(Generic[Lent]):
+    """One call's: first in the line, then at a session.
+
+    Attributes:
+        lent: the session; None as long as it waits.
+        waits: locked as long as there is none. A plain lock: Ctrl-C can leave an Event's own lock locked for ever.
+    """
+
+    def __init__(self) -> None:
+        self.lent: Lent | None = None
+        self.waits = threading.Lock()
+        self.waits.acquire()
+
+    @property
+    def session(self) -> Lent:
+        """What is lent to it.
+
+        Raises:
+            UsageError: nothing yet.
+        """
+        if self.lent is None:
+            raise UsageError("it waits for a session", next_step="take one first")
+        return self.lent
 
 
 class Pool(Generic[Lent]):
@@ -58,8 +85,8 @@ class Pool(Generic[Lent]):
             raise UsageError(f"a pool of {size}, with {waiting} waiting {seconds} seconds, is none", next_step=step)
         self._size, self._waiting, self._seconds = size, waiting, seconds
         self._lock = threading.Lock()
-        self._line: deque[_Place[Lent]] = deque()
-        self._closing = False
+        self._places: list[Place[Lent]] = []  # as they came: the first ``size`` have a session, the others wait
+        self._closing, self._shared = False, shared
         self._opened: list[Lent] = []
         try:
             for _ in range(1 if shared else size):
@@ -67,53 +94,65 @@ class Pool(Generic[Lent]):
         except BaseException:
             self._close(self._opened)
             raise
-        self._free: deque[Lent] = deque(self._opened * size if shared else self._opened)
 
     @property
     def first(self) -> Lent:
         """One of the sessions, to be asked what does not call it."""
         return self._opened[0]
 
-    def take(self, seconds: float | None = None) -> Lent:
-        """Return a session, which must be given back.
+    def take(self, seconds: float | None = None, place: Place[Lent] | None = None) -> Place[Lent]:
+        """Return a place that has a session, and must be given back.
 
         Args:
             seconds: how long to wait at most; None for the pool's own limit.
+            place: a new one, which the caller gives back also where this raises or is interrupted; None to make one.
 
         Raises:
             Busy: too many wait already, or none became free in time.
             UsageError: the pool is closed.
         """
         limit = self._seconds if seconds is None else seconds
-        with self._lock:
-            if self._closing:
-                raise UsageError("the model is closed")
-            if self._free:  # then nobody waits: what comes back is handed on
-                return self._free.pop()
-            if len(self._line) >= self._waiting:
-                raise self._refusal(f"and {counted(len(self._line), 'call')} wait already, as many as may")
-            place: _Place[Lent] = _Place()
-            self._line.append(place)
-        began = time.monotonic()
-        place.served.wait(limit)
-        with self._lock:
-            if place.session is None:
-                self._line.remove(place)
-                raise self._refusal(f"and none became free in {time.monotonic() - began:.3g} s")
-        return place.session
+        place = place or Place()
+        try:
+            with self._lock:
+                if self._closing:
+                    raise UsageError("the model is closed")
+                wait = len(self._places) - self._size
+                if wait >= self._waiting:
+                    raise self._refusal(f"and {counted(wait, 'call')} wait already, as many as may")
+                self._places.append(place)
+                self._serve()
+            began = time.monotonic()
+            place.waits.acquire(timeout=limit)
+            with self._lock:
+                self._serve()
+                if place.lent is None:
+                    raise self._refusal(f"and none became free in {time.monotonic() - began:.3g} s")
+        except BaseException:
+            self.give(place)
+            raise
+        return place
 
-    def give(self, session: Lent) -> None:
-        """Give a session back: the call that waits longest gets it."""
+    def give(self, place: Place[Lent]) -> None:
+        """Give a session back: the call that waits longest gets it. Safe to call twice, or where none was lent."""
         with self._lock:
-            if self._line:
-                place = self._line.popleft()
-                place.session = session
-                place.served.set()
-                return
-            self._free.append(session)
-            done = self._closing and len(self._free) == self._size
+            known = place in self._places
+            if known:
+                self._places.remove(place)
+            self._serve()
+            done = known and self._closing and not self._places
         if done:
             self._close(self._opened)
+
+    def _serve(self) -> None:
+        """Lend what is free, to those that wait longest. An interrupt here is made good by the next call of it."""
+        first = self._places[: self._size]
+        for place in first:
+            if place.lent is None:
+                lent = [other.lent for other in first]
+                place.lent = next(one for one in self._opened if self._shared or one not in lent)
+            if place.waits.locked():
+                place.waits.release()
 
     def close(self) -> None:
         """Refuse further calls; the sessions are closed now, or when the last one that is lent comes back."""
@@ -121,7 +160,7 @@ class Pool(Generic[Lent]):
             if self._closing:
                 return
             self._closing = True
-            done = len(self._free) == self._size
+            done = not self._places
         if done:
             self._close(self._opened)
 
@@ -136,11 +175,3 @@ class Pool(Generic[Lent]):
     def _close(sessions: list[Lent]) -> None:
         for session in sessions:
             session.close()
-
-
-class _Place(Generic[Lent]):
-    """One in the line of those that wait."""
-
-    def __init__(self) -> None:
-        self.served = threading.Event()
-        self.session: Lent | None = None
