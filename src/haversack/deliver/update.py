@@ -118,7 +118,7 @@ def update(line: str, source: Source, device: Device, sink: Sink = silent, test:
         Refused: signatures, sizes or digests are wrong, or an older release is offered.
         EnvironmentFault: the network, the disk or the conditions of the device; another process updates this home.
     """
-    atomic.make_folder(device.home.folder)
+    atomic.make_folder(device.home.folder, atomic.HOME)
     with locking.held(device.home.lock, wait_seconds=device.wait_seconds):
         return _Update(line, source, device, test, sink).run()
 
@@ -175,8 +175,9 @@ class _Update:
     def _tidy(self) -> None:
         """Remove what killed updates left, but for what has been fetched."""
         home = self.device.home
-        with atomic.told(home.folder, "remove unfinished files"):
-            for path in [*home.folder.glob(".*.part"), *self.incoming.glob(f"*{OPENED}"), *self.incoming.glob(".*")]:
+        with atomic.told(home.folder, "remove unfinished files", atomic.HOME):
+            atomic.remove_leftovers(home.folder)  # others write here too, without the home's lock
+            for path in [*self.incoming.glob(f"*{OPENED}"), *self.incoming.glob(".*")]:
                 path.unlink(missing_ok=True)
         self.store.remove_leftovers()
         self.slots.remove_leftovers()
@@ -205,7 +206,7 @@ class _Update:
         if not self.store.has(file.sha256) or not self.store.sound(file.sha256):
             self.store.make_room(file.bytes + file.blobs[0].bytes, frozenset())
             self._timed("fetch", lambda: self._get(file, file.blobs[0]))
-        with atomic.told(self.store.path(file.sha256), "read the manifest"):
+        with atomic.told(self.store.path(file.sha256), "read the manifest", atomic.HOME):
             data = self.store.path(file.sha256).read_bytes()
         manifest = canonical.loads(data, Manifest, where=f"{self.line} {MANIFEST}", limit=LARGEST_MANIFEST)
         plan.demand_same(release, manifest)
@@ -235,7 +236,7 @@ class _Update:
 
     def _forget(self, known: set[str]) -> None:
         """Remove parts of files that this release does not have."""
-        with atomic.told(self.incoming, "remove parts of another release"):
+        with atomic.told(self.incoming, "remove parts of another release", atomic.HOME):
             for path in self.incoming.glob("*"):
                 if path.stem not in known:
                     path.unlink(missing_ok=True)
@@ -270,7 +271,7 @@ class _Update:
         self.forms[file.name] = blob.form
 
     def _fetch(self, blob: Blob, label: str, most: int | None = None) -> Path:
-        atomic.make_folder(self.incoming)
+        atomic.make_folder(self.incoming, atomic.HOME)
         wanted = Wanted(self.source.url(blob.path), blob.bytes, blob.sha256, label)
         took = fetch(wanted, self.incoming, self.device.bounds, self.sink, most=most)
         self.bytes += took.bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -17,6 +18,7 @@ from haversack.deliver.conditions import Readings
 from haversack.deliver.home import Home
 from haversack.deliver.update import Device
 from haversack.flow.client import Client
+from haversack.tools.store import atomic
 from haversack.tools.trust import wrap
 
 
@@ -78,6 +80,27 @@ def test_what_lies_in_a_home(shop, client, tmp_path):
     assert sorted(path.name for path in (home / "lines" / "digits").iterdir()) == ["a", "b", "current", "lock"]
     assert slot.stat().st_ino  # the old one is the way back
     assert client.status().lines_held[0].pointer.other.version == "1.0.0"
+
+
+def test_what_another_process_writes_is_not_tidied_away(client, tmp_path):
+    """Rollback, retry, tuning and enrolment write into home and line while another process updates."""
+    client.update("digits")
+    for folder in (tmp_path / "home", tmp_path / "home" / "lines" / "digits"):
+        with atomic.replacing(folder / "written.json") as stream:
+            stream.write(b"{}")
+            assert client.update("digits").action == "current"
+        assert (folder / "written.json").read_bytes() == b"{}"
+        left = folder / f".written.json.{_dead()}-0123456789ab.part"
+        left.write_bytes(b"{")
+        client.update("digits")
+        assert not left.exists()
+
+
+def _dead():
+    """Return the number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
 
 
 def test_a_release_may_be_skipped(shop, client):
