@@ -246,13 +246,14 @@ class Slots:
         return found
 
     def remove_leftovers(self) -> None:
-        """Remove what killed writers left.
+        """Remove what killed writers left, and what is staged: whoever stages holds the lock of the home.
 
         Raises:
             EnvironmentFault: it cannot be removed.
         """
         with atomic.told(self.folder, "remove unfinished files", atomic.HOME):
             atomic.remove_leftovers(self.folder)
+            _clear(self.folder / STAGED)
 
     @property
     def _lock(self) -> Path:

@@ -5,13 +5,14 @@ The order is the safety: nothing of what is in use is touched before the pointer
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
-from haversack.base.bundle import LARGEST_MANIFEST, MANIFEST, Manifest
+from haversack.base.bundle import LARGEST_MANIFEST, LINE, MANIFEST, Manifest
 from haversack.base.counted import counted
 from haversack.base.errors import EnvironmentFault, Fault, HaversackError, Refused, UsageError, VerificationError
 from haversack.base.progress import Event, Sink, silent
@@ -23,7 +24,7 @@ from haversack.deliver.home import Home
 from haversack.deliver.patience import Bounds, TooSlow
 from haversack.deliver.rebuild import OPENED, Rebuilder
 from haversack.deliver.selftest import Trial, Verdict, trial_of, tried
-from haversack.deliver.slots import Installed, Slots
+from haversack.deliver.slots import STAGED, Installed, Slots
 from haversack.deliver.store import QUOTA, Store
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
@@ -154,7 +155,12 @@ class _Update:
         self._timed("fetch", lambda: self._bring(chosen))
         files = {need.file.name: need.file.sha256 for need in chosen.needs}
         folder = self._timed("stage", lambda: self.slots.stage(files, self.store))
-        verdict = self._timed("self-test", lambda: self._tried(release, chosen.target, folder))
+        try:
+            verdict = self._timed("self-test", lambda: self._tried(release, chosen.target, folder))
+        except HaversackError:
+            with contextlib.suppress(EnvironmentFault):  # the next update clears it
+                self.slots.remove_leftovers()
+            raise
         installed = self.slots.activate(release.version, release.sequence, chosen.target, verdict.median_ms)
         self.sink(Event("deliver", "done", f"{self.line} {release.version} is in use"))
         self._afterwards()
@@ -181,6 +187,10 @@ class _Update:
                 path.unlink(missing_ok=True)
         self.store.remove_leftovers()
         self.slots.remove_leftovers()
+        for folder in home.lines.glob(f"*/{STAGED}"):  # another line's, killed amid it: its links fill the store
+            if LINE.fullmatch(folder.parent.name):
+                with contextlib.suppress(EnvironmentFault):
+                    Slots(folder.parent).remove_leftovers()
 
     def _nothing_new(self, release: Release) -> Outcome | None:
         bad = {one.sequence: one for one in self.slots.quarantined()}.get(release.sequence)

@@ -340,6 +340,36 @@ def test_the_store_forgets_what_no_slot_uses(shop, client, tmp_path):
     assert asked(client) == 9.0
 
 
+def test_a_release_that_failed_leaves_its_room_to_the_next(shop, client, tmp_path):
+    """In a store with room for three releases: the two in the slots, and one that comes."""
+    client.update("digits")
+    one = sum(path.stat().st_size for path in (tmp_path / "home" / "lines" / "digits" / "a").iterdir())
+    client.device = replace(client.device, quota=int(3.6 * one))
+    shop.publish("1.1.0", 2.0, deltas=None)
+    client.update("digits")
+    shop.publish("1.2.0", 3.0, golden=outputs(9.0), deltas=None)
+    with pytest.raises(VerificationError):
+        client.update("digits")
+    assert not (tmp_path / "home" / "lines" / "digits" / "next").exists()
+    shop.publish("1.3.0", 4.0, deltas=None)
+    assert client.update("digits").installed.version == "1.3.0"
+    assert asked(client) == 4.0
+
+
+@pytest.mark.parametrize("line", ["digits", "words"])
+def test_what_a_killed_update_staged_is_cleared_before_room_is_made(shop, client, tmp_path, line):
+    client.update("digits")
+    staged = tmp_path / "home" / "lines" / line / "next"
+    staged.mkdir(parents=True)
+    (staged / "onnxruntime.onnx").hardlink_to(tmp_path / "home" / "lines" / "digits" / "a" / "onnxruntime.onnx")
+    others = tmp_path / "home" / "lines" / "No line" / "next"
+    others.mkdir(parents=True)
+    assert client.update("digits").action == "current"
+    assert not staged.exists()
+    assert others.exists()
+    assert asked(client) == 1.0
+
+
 @pytest.mark.parametrize("line", ["../x", "", "a/b", "A", "."])
 def test_a_line_is_no_path(client, line):
     with pytest.raises(UsageError, match="no name of a model line"):
