@@ -7,6 +7,7 @@ and one that the guard sets aside and that fails its self-test anew. Wrong answe
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 import weakref
@@ -162,7 +163,8 @@ class Follower:
         while True:
             with self._slots.held() as (installed, other):
                 try:
-                    return self._tried(installed, self._before if other is not None else None)
+                    before = None if other is None else functools.partial(self._before, other)
+                    return self._tried(installed, before)
                 except (ConversionError, Refused, VerificationError) as error:
                     wrong: HaversackError = error
             try:
@@ -188,12 +190,16 @@ class Follower:
             self._end()
         return loaded
 
-    def _before(self) -> Loaded:
-        """Return the release before, for the guard."""
-        other = self._slots.pointer().other
-        if other is None:
-            raise EnvironmentFault("there is no other model", where=self._slots.folder.name)
-        return self._load(self._slots.path(other), other.target, None, self._sink)
+    def _before(self, other: Installed) -> Loaded:
+        """Return the release that was the way back at the opening, for the guard.
+
+        Raises:
+            EnvironmentFault: it lies there no more, since another was installed in its slot.
+        """
+        with self._slots.held() as lying:
+            if other not in lying:
+                raise EnvironmentFault("there is no other model", where=self._slots.folder.name)
+            return self._load(self._slots.path(other), other.target, None, self._sink)
 
     def _back(self, installed: Installed, reason: str) -> None:
         damaged = False
