@@ -153,4 +153,4 @@ def write(past: Past, path: Path) -> None:
     Raises:
         EnvironmentFault: it cannot be written.
     """
-    atomic.write_bytes(path, canonical.dumps(past))
+    atomic.write_bytes(path, canonical.dumps(past), atomic.HOME)

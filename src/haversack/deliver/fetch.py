@@ -74,7 +74,7 @@ def fetch(
     """
     where = folder / f"{wanted.sha256}{PART}"
     patience = Patience(bounds, wanted.url)
-    with atomic.told(where, "fetch a file"), _Part.held(wanted, where, patience, sink) as part:
+    with atomic.told(where, "fetch a file", atomic.HOME), _Part.held(wanted, where, patience, sink) as part:
         fresh = part.length == 0
         _fill(wanted, part, patience, most)
         if part.length < wanted.bytes:
@@ -144,7 +144,7 @@ class _Part:
         if answer.start != self.length:
             self.restart()
         if answer.tag != self.tag:
-            atomic.write_text(self._tag_path, answer.tag)
+            atomic.write_text(self._tag_path, answer.tag, atomic.HOME)
             self.tag = answer.tag
         for piece in answer.chunks:
             self._first = self._first or self.patience.spent

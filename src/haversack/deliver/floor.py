@@ -78,10 +78,10 @@ class Floor:
         sequences = {**before.sequences, line: max(sequence, before.sequences.get(line, 0))}
         after = Lowest(sequences=sequences, time=max(time, before.time))
         if after != before:
-            atomic.write_bytes(self.path, canonical.dumps(after))
+            atomic.write_bytes(self.path, canonical.dumps(after), atomic.HOME)
 
     def _read(self) -> Lowest:
-        with atomic.told(self.path, "read the floor", "name another home with --home"):
+        with atomic.told(self.path, "read the floor", atomic.HOME):
             try:
                 with self.path.open("rb") as stream:
                     data = stream.read(_LARGEST + 1)

@@ -89,14 +89,15 @@ class Rebuilder:
 def _decrypt(fetched: Path, plain: Path, key: bytes, limit: int) -> None:
     from haversack.tools.trust import stream
 
-    with atomic.told(plain, "decrypt what was fetched"), fetched.open("rb") as source, plain.open("wb") as target:
+    doing = "decrypt what was fetched"
+    with atomic.told(plain, doing, atomic.HOME), fetched.open("rb") as source, plain.open("wb") as target:
         stream.decrypt(source, target, key, limit=limit)
 
 
 @contextlib.contextmanager
 def _mapped(path: Path) -> Iterator[memoryview]:
     """Yield the bytes of a file, mapped: what is not touched takes no memory."""
-    with atomic.told(path, "read what an update is made of"), path.open("rb") as stream:
+    with atomic.told(path, "read what an update is made of", atomic.HOME), path.open("rb") as stream:
         if not os.fstat(stream.fileno()).st_size:
             yield memoryview(b"")
             return

@@ -49,6 +49,6 @@ def release_key(release: Release, private: Path, kept: Path, small: Small) -> by
         cause = "the release is encrypted, and its key was not given to this device"
         raise EnvironmentFault(cause, where=release.line, next_step=step) from error
     found = wrap.unwrap(data, key, release.line, release.version, number)
-    atomic.make_folder(kept)
-    atomic.write_bytes(place, data)
+    atomic.make_folder(kept, atomic.HOME)
+    atomic.write_bytes(place, data, atomic.HOME)
     return found

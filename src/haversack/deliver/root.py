@@ -33,8 +33,8 @@ def kept(given: Path | None, place: Path, *, unused: bool = False) -> bytes:
         step = f"leave --root out; to trust another publisher, remove {place} or name another --home"
         raise Refused("this home was given other root metadata before", where=str(given), next_step=step)
     if data != before:
-        atomic.make_folder(place.parent)
-        atomic.write_bytes(place, data)
+        atomic.make_folder(place.parent, atomic.HOME)
+        atomic.write_bytes(place, data, atomic.HOME)
     return data
 
 

@@ -27,7 +27,7 @@ def read(path: Path) -> Settings:
         Refused: the file is damaged.
         EnvironmentFault: it cannot be read.
     """
-    with atomic.told(path, "read the settings", "name another home with --home"):
+    with atomic.told(path, "read the settings", atomic.HOME):
         try:
             with path.open("rb") as stream:
                 data = stream.read(_LARGEST + 1)
@@ -63,5 +63,5 @@ def remember(given: str, path: Path) -> None:
         Refused, EnvironmentFault: as ``read``, or it cannot be written.
     """
     if given != read(path).repository:
-        atomic.make_folder(path.parent)
-        atomic.write_bytes(path, canonical.dumps(Settings(repository=given)))
+        atomic.make_folder(path.parent, atomic.HOME)
+        atomic.write_bytes(path, canonical.dumps(Settings(repository=given)), atomic.HOME)

@@ -27,7 +27,6 @@ _LARGEST = 1 << 19
 _MOST_QUARANTINED = 64
 _LONGEST_REASON = 400
 _LOADING_SECONDS = 120.0
-_HOME = "name another home with --home"
 Record = TypeVar("Record")
 
 
@@ -151,13 +150,13 @@ class Slots:
             EnvironmentFault: the folder cannot be filled.
         """
         folder = self.folder / STAGED
-        atomic.make_folder(self.folder)
-        with atomic.told(folder, "clear what was staged", _HOME):
+        atomic.make_folder(self.folder, atomic.HOME)
+        with atomic.told(folder, "clear what was staged", atomic.HOME):
             _clear(folder)
             folder.mkdir()
         for name, sha256 in sorted(files.items()):
             store.link(sha256, folder / name)
-        with atomic.told(folder, "stage a release", _HOME):
+        with atomic.told(folder, "stage a release", atomic.HOME):
             atomic.sync_folder(folder)
         return folder
 
@@ -174,13 +173,13 @@ class Slots:
             pointer = self.pointer()
             current = pointer.current
             if current is not None and (current.sequence, current.target) == (sequence, target):
-                with atomic.told(self.path(current), "mend a slot", _HOME):
+                with atomic.told(self.path(current), "mend a slot", atomic.HOME):
                     _mend(self.path(current), staged)
                 return current
             installed = Installed(_free_slot(pointer), version, sequence, target, median_ms)
             if pointer.other is not None:
                 self._write(CURRENT, replace(pointer, other=None))
-            with atomic.told(self.path(installed), "fill a slot", _HOME):
+            with atomic.told(self.path(installed), "fill a slot", atomic.HOME):
                 _clear(self.path(installed))
                 staged.rename(self.path(installed))
                 atomic.sync_folder(self.folder)
@@ -226,7 +225,7 @@ class Slots:
         Raises:
             EnvironmentFault: it cannot be written.
         """
-        atomic.make_folder(self.folder)
+        atomic.make_folder(self.folder, atomic.HOME)
         others = [bad for bad in self.quarantined() if bad.sequence != sequence]
         said = reason[:_LONGEST_REASON].encode(errors="replace").decode()  # a child may say half a surrogate pair
         bad = Bad(sequence, version, said, round(time.time(), 3))
@@ -247,14 +246,14 @@ class Slots:
         return found
 
     def remove_leftovers(self) -> None:
-        """Remove what killed writers left.
+        """Remove what killed writers left, and what is staged: whoever stages holds the lock of the home.
 
         Raises:
             EnvironmentFault: it cannot be removed.
         """
-        with atomic.told(self.folder, "remove unfinished files", _HOME):
-            for path in self.folder.glob(".*.part"):
-                path.unlink(missing_ok=True)
+        with atomic.told(self.folder, "remove unfinished files", atomic.HOME):
+            atomic.remove_leftovers(self.folder)
+            _clear(self.folder / STAGED)
 
     @property
     def _lock(self) -> Path:
@@ -267,7 +266,7 @@ class Slots:
 
     def _read(self, name: str, absent: Record) -> Record:
         path = self.folder / name
-        with atomic.told(path, "read what is installed", _HOME):
+        with atomic.told(path, "read what is installed", atomic.HOME):
             try:
                 with path.open("rb") as stream:
                     data = stream.read(_LARGEST + 1)
@@ -276,7 +275,7 @@ class Slots:
         return canonical.loads(data, type(absent), where=str(path), limit=_LARGEST)
 
     def _write(self, name: str, record: object) -> None:
-        atomic.write_bytes(self.folder / name, canonical.dumps(record))
+        atomic.write_bytes(self.folder / name, canonical.dumps(record), atomic.HOME)
 
 
 def _clear(folder: Path) -> None:

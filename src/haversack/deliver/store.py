@@ -17,7 +17,6 @@ from haversack.base.errors import EnvironmentFault, Refused
 from haversack.tools.store import atomic
 
 QUOTA = 2 << 30
-_HOME = "name another home with --home"
 _NAME = re.compile(r"[0-9a-f]{62}")
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV})
 
@@ -49,7 +48,7 @@ class Store:
             EnvironmentFault: it cannot be read.
         """
         path = self.path(sha256)
-        with atomic.told(path, "read a file of the store", _HOME):
+        with atomic.told(path, "read a file of the store", atomic.HOME):
             try:
                 right = digest.of_file(path) == sha256
             except FileNotFoundError:
@@ -67,9 +66,9 @@ class Store:
             Refused: what was written is not what the name says; nothing is there then.
         """
         path = self.path(sha256)
-        with atomic.told(path.parent, "make a folder", _HOME):
+        with atomic.told(path.parent, "make a folder", atomic.HOME):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing(path, _HOME) as stream:
+        with atomic.replacing(path, atomic.HOME) as stream:
             yield stream
             stream.flush()
             if digest.of_file(Path(stream.name)) != sha256:
@@ -82,7 +81,7 @@ class Store:
             EnvironmentFault: it cannot be moved.
         """
         path = self.path(sha256)
-        with atomic.told(path, "store what was fetched", _HOME):
+        with atomic.told(path, "store what was fetched", atomic.HOME):
             path.parent.mkdir(parents=True, exist_ok=True)
             source.replace(path)
             atomic.sync_folder(path.parent)
@@ -94,7 +93,7 @@ class Store:
             EnvironmentFault: it cannot be linked.
         """
         path = self.path(sha256)
-        with atomic.told(place, "put a file in its slot", _HOME):
+        with atomic.told(place, "put a file in its slot", atomic.HOME):
             try:
                 os.link(path, place)
             except OSError as error:
@@ -123,7 +122,7 @@ class Store:
         Raises:
             EnvironmentFault: they do not fit the quota, or the disk.
         """
-        with atomic.told(self.folder, "make room", _HOME):
+        with atomic.told(self.folder, "make room", atomic.HOME):
             self.folder.mkdir(parents=True, exist_ok=True)
             files = list(self._files())
             held, free = sum(found.st_size for _, found in files), shutil.disk_usage(self.folder).free
@@ -148,7 +147,7 @@ class Store:
         Raises:
             EnvironmentFault: it cannot be removed.
         """
-        with atomic.told(self.folder, "remove unfinished files", _HOME):
+        with atomic.told(self.folder, "remove unfinished files", atomic.HOME):
             for path in self.folder.glob("??/.*.part"):
                 path.unlink(missing_ok=True)
 

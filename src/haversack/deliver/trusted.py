@@ -153,7 +153,7 @@ class Trusted:
             step = "give it with --root; whoever publishes has it as KEYS/1.root.json"
             raise UsageError("no root metadata say whom to believe, and none are taken on trust", next_step=step)
         config = UpdaterConfig(MOST_ROTATIONS, 32, LARGEST_ROOT, LARGEST_TIMESTAMP, LARGEST_SNAPSHOT, LARGEST_TARGETS)
-        atomic.make_folder(self.cache)
+        atomic.make_folder(self.cache, atomic.HOME)
         updater = Updater(
             str(self.cache), "metadata", None, "targets", _fetcher(self.fetch), config=config, bootstrap=self.root
         )
@@ -180,7 +180,7 @@ class Trusted:
 
         step = "the model in use goes on; repeat later, and tell the publisher if it stays so"
         try:
-            with atomic.told(self.cache, "keep metadata", "choose another --home"):
+            with atomic.told(self.cache, "keep metadata", atomic.HOME):
                 yield
         except exceptions.ExpiredMetadataError as error:
             raise Expired(

@@ -5,13 +5,14 @@ The order is the safety: nothing of what is in use is touched before the pointer
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
-from haversack.base.bundle import LARGEST_MANIFEST, MANIFEST, Manifest
+from haversack.base.bundle import LARGEST_MANIFEST, LINE, MANIFEST, Manifest
 from haversack.base.counted import counted
 from haversack.base.errors import EnvironmentFault, Fault, HaversackError, Refused, UsageError, VerificationError
 from haversack.base.progress import Event, Sink, silent
@@ -23,7 +24,7 @@ from haversack.deliver.home import Home
 from haversack.deliver.patience import Bounds, TooSlow
 from haversack.deliver.rebuild import OPENED, Rebuilder
 from haversack.deliver.selftest import Trial, Verdict, trial_of, tried
-from haversack.deliver.slots import Installed, Slots
+from haversack.deliver.slots import STAGED, Installed, Slots
 from haversack.deliver.store import QUOTA, Store
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
@@ -118,7 +119,7 @@ def update(line: str, source: Source, device: Device, sink: Sink = silent, test:
         Refused: signatures, sizes or digests are wrong, or an older release is offered.
         EnvironmentFault: the network, the disk or the conditions of the device; another process updates this home.
     """
-    atomic.make_folder(device.home.folder)
+    atomic.make_folder(device.home.folder, atomic.HOME)
     with locking.held(device.home.lock, wait_seconds=device.wait_seconds):
         return _Update(line, source, device, test, sink).run()
 
@@ -154,7 +155,12 @@ class _Update:
         self._timed("fetch", lambda: self._bring(chosen))
         files = {need.file.name: need.file.sha256 for need in chosen.needs}
         folder = self._timed("stage", lambda: self.slots.stage(files, self.store))
-        verdict = self._timed("self-test", lambda: self._tried(release, chosen.target, folder))
+        try:
+            verdict = self._timed("self-test", lambda: self._tried(release, chosen.target, folder))
+        except HaversackError:
+            with contextlib.suppress(EnvironmentFault):  # the next update clears it
+                self.slots.remove_leftovers()
+            raise
         installed = self.slots.activate(release.version, release.sequence, chosen.target, verdict.median_ms)
         self.sink(Event("deliver", "done", f"{self.line} {release.version} is in use"))
         self._afterwards()
@@ -175,11 +181,16 @@ class _Update:
     def _tidy(self) -> None:
         """Remove what killed updates left, but for what has been fetched."""
         home = self.device.home
-        with atomic.told(home.folder, "remove unfinished files"):
-            for path in [*home.folder.glob(".*.part"), *self.incoming.glob(f"*{OPENED}"), *self.incoming.glob(".*")]:
+        with atomic.told(home.folder, "remove unfinished files", atomic.HOME):
+            atomic.remove_leftovers(home.folder)  # others write here too, without the home's lock
+            for path in [*self.incoming.glob(f"*{OPENED}"), *self.incoming.glob(".*")]:
                 path.unlink(missing_ok=True)
         self.store.remove_leftovers()
         self.slots.remove_leftovers()
+        for folder in home.lines.glob(f"*/{STAGED}"):  # another line's, killed amid it: its links fill the store
+            if LINE.fullmatch(folder.parent.name):
+                with contextlib.suppress(EnvironmentFault):
+                    Slots(folder.parent).remove_leftovers()
 
     def _nothing_new(self, release: Release) -> Outcome | None:
         bad = {one.sequence: one for one in self.slots.quarantined()}.get(release.sequence)
@@ -205,7 +216,7 @@ class _Update:
         if not self.store.has(file.sha256) or not self.store.sound(file.sha256):
             self.store.make_room(file.bytes + file.blobs[0].bytes, frozenset())
             self._timed("fetch", lambda: self._get(file, file.blobs[0]))
-        with atomic.told(self.store.path(file.sha256), "read the manifest"):
+        with atomic.told(self.store.path(file.sha256), "read the manifest", atomic.HOME):
             data = self.store.path(file.sha256).read_bytes()
         manifest = canonical.loads(data, Manifest, where=f"{self.line} {MANIFEST}", limit=LARGEST_MANIFEST)
         plan.demand_same(release, manifest)
@@ -235,7 +246,7 @@ class _Update:
 
     def _forget(self, known: set[str]) -> None:
         """Remove parts of files that this release does not have."""
-        with atomic.told(self.incoming, "remove parts of another release"):
+        with atomic.told(self.incoming, "remove parts of another release", atomic.HOME):
             for path in self.incoming.glob("*"):
                 if path.stem not in known:
                     path.unlink(missing_ok=True)
@@ -270,7 +281,7 @@ class _Update:
         self.forms[file.name] = blob.form
 
     def _fetch(self, blob: Blob, label: str, most: int | None = None) -> Path:
-        atomic.make_folder(self.incoming)
+        atomic.make_folder(self.incoming, atomic.HOME)
         wanted = Wanted(self.source.url(blob.path), blob.bytes, blob.sha256, label)
         took = fetch(wanted, self.incoming, self.device.bounds, self.sink, most=most)
         self.bytes += took.bytes

@@ -166,7 +166,7 @@ class Client:
             UsageError: it has one, or the name is none.
             EnvironmentFault: it cannot be written.
         """
-        atomic.make_folder(self.home.folder)
+        atomic.make_folder(self.home.folder, atomic.HOME)
         return wrap.create_device(self.home.device_key, name)
 
     def _offer(self, repository: str) -> Offer:

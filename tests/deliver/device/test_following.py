@@ -315,6 +315,46 @@ def test_a_release_that_fails_its_self_test_anew_leads_back(shop, client):
     assert "it differs" in bad.reason
 
 
+def test_the_way_back_of_the_guard_is_not_exchanged_while_it_is_opened(shop, client, monkeypatch):
+    """Another process installs in that moment: it waits for the slot, and name and weights are of one release."""
+    shop.publish("1.2.0", 3.0, data=rooted(3.0))
+    client.update("digits")
+    found, updating = flow.found, []
+
+    def slow(folder, target, verified):
+        source = found(folder, target, verified=verified)
+        if source.manifest.version == "1.1.0" and not updating:
+            shop.publish("1.3.0", 7.0)
+            updating.append(threading.Thread(target=client.update, args=("digits",)))
+            updating[0].start()
+            updating[0].join(1.0)
+        return source
+
+    with client.open("digits", follow=False, serving=WATCH) as opened:
+        monkeypatch.setattr(flow, "found", slow)
+        answer = opened(-X)
+        assert (answer.version, round(float(np.asarray(answer)[0, 0]), 3)) == ("1.1.0", -2.0)
+        updating[0].join()
+    assert client.status().lines_held[0].pointer.current.version == "1.3.0"
+
+
+def test_the_way_back_of_the_guard_is_the_release_that_lay_there_at_the_opening(shop, client):
+    """After an update the other slot holds the faulty release itself; after a way back the one before is in use."""
+    shop.publish("1.2.0", 3.0, data=rooted(3.0))
+    client.update("digits")
+    with client.open("digits", follow=False, serving=WATCH) as back:
+        client.rollback("digits")
+        assert says(back, -X) == -2.0
+    shop.publish("1.3.0", 4.0, data=rooted(4.0))
+    client.update("digits")
+    with client.open("digits", follow=False, serving=WATCH) as gone:
+        shop.publish("1.4.0", 5.0)
+        client.update("digits")
+        with pytest.raises(VerificationError) as caught:
+            gone(-X)
+    assert "there is no other model" in str(caught.value.__cause__)
+
+
 def test_a_failed_self_test_does_not_touch_an_open_model(shop, client):
     with client.open("digits") as opened:
         shop.publish("1.2.0", 3.0, golden=np.zeros((1, 400), np.float32))

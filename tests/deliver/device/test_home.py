@@ -382,6 +382,39 @@ def test_records_that_cannot_be_read_are_the_machines_fault(tmp_path):
         assert "--home" in caught.value.next_step
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda place: Slots(place).quarantine(1, "1.0.0", "bad"),
+        lambda place: settings.remember("https://a", place / "client.json"),
+        lambda place: Floor(place / "floor.json").lift("digits", 1, 1.0),
+        lambda place: bandwidth.write(Past(), place / "speeds.json"),
+    ],
+    ids=["line", "settings", "floor", "speeds"],
+)
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EROFS, errno.EACCES])
+def test_what_cannot_be_written_leads_to_another_home(tmp_path, monkeypatch, write, number):
+    def broken(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(EnvironmentFault) as caught:
+        write(tmp_path)
+    assert caught.value.next_step == "name another home with --home"
+
+
+def test_a_home_that_cannot_be_made_leads_to_another(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for write in (
+        lambda place: Slots(place).quarantine(1, "1.0.0", "bad"),
+        lambda place: settings.remember("https://a", place / "client.json"),
+        lambda place: root.kept(Path(__file__), place / "root.json"),
+    ):
+        with pytest.raises(EnvironmentFault) as caught:
+            write(tmp_path / "file" / "home")
+        assert "--out" not in caught.value.next_step
+
+
 def test_a_repository_is_asked_for_until_one_is_given(tmp_path):
     path = tmp_path / "home" / "client.json"
     with pytest.raises(UsageError, match="nobody said where updates come from") as caught:

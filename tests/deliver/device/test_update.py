@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -17,6 +18,7 @@ from haversack.deliver.conditions import Readings
 from haversack.deliver.home import Home
 from haversack.deliver.update import Device
 from haversack.flow.client import Client
+from haversack.tools.store import atomic
 from haversack.tools.trust import wrap
 
 
@@ -78,6 +80,27 @@ def test_what_lies_in_a_home(shop, client, tmp_path):
     assert sorted(path.name for path in (home / "lines" / "digits").iterdir()) == ["a", "b", "current", "lock"]
     assert slot.stat().st_ino  # the old one is the way back
     assert client.status().lines_held[0].pointer.other.version == "1.0.0"
+
+
+def test_what_another_process_writes_is_not_tidied_away(client, tmp_path):
+    """Rollback, retry, tuning and enrolment write into home and line while another process updates."""
+    client.update("digits")
+    for folder in (tmp_path / "home", tmp_path / "home" / "lines" / "digits"):
+        with atomic.replacing(folder / "written.json") as stream:
+            stream.write(b"{}")
+            assert client.update("digits").action == "current"
+        assert (folder / "written.json").read_bytes() == b"{}"
+        left = folder / f".written.json.{_dead()}-0123456789ab.part"
+        left.write_bytes(b"{")
+        client.update("digits")
+        assert not left.exists()
+
+
+def _dead():
+    """Return the number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
 
 
 def test_a_release_may_be_skipped(shop, client):
@@ -315,6 +338,36 @@ def test_the_store_forgets_what_no_slot_uses(shop, client, tmp_path):
     client.update("digits")
     assert client.status().store_bytes < held
     assert asked(client) == 9.0
+
+
+def test_a_release_that_failed_leaves_its_room_to_the_next(shop, client, tmp_path):
+    """In a store with room for three releases: the two in the slots, and one that comes."""
+    client.update("digits")
+    one = sum(path.stat().st_size for path in (tmp_path / "home" / "lines" / "digits" / "a").iterdir())
+    client.device = replace(client.device, quota=int(3.6 * one))
+    shop.publish("1.1.0", 2.0, deltas=None)
+    client.update("digits")
+    shop.publish("1.2.0", 3.0, golden=outputs(9.0), deltas=None)
+    with pytest.raises(VerificationError):
+        client.update("digits")
+    assert not (tmp_path / "home" / "lines" / "digits" / "next").exists()
+    shop.publish("1.3.0", 4.0, deltas=None)
+    assert client.update("digits").installed.version == "1.3.0"
+    assert asked(client) == 4.0
+
+
+@pytest.mark.parametrize("line", ["digits", "words"])
+def test_what_a_killed_update_staged_is_cleared_before_room_is_made(shop, client, tmp_path, line):
+    client.update("digits")
+    staged = tmp_path / "home" / "lines" / line / "next"
+    staged.mkdir(parents=True)
+    (staged / "onnxruntime.onnx").hardlink_to(tmp_path / "home" / "lines" / "digits" / "a" / "onnxruntime.onnx")
+    others = tmp_path / "home" / "lines" / "No line" / "next"
+    others.mkdir(parents=True)
+    assert client.update("digits").action == "current"
+    assert not staged.exists()
+    assert others.exists()
+    assert asked(client) == 1.0
 
 
 @pytest.mark.parametrize("line", ["../x", "", "a/b", "A", "."])

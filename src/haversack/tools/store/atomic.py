@@ -15,6 +15,8 @@ from haversack.base.errors import EnvironmentFault
 
 OUT = "choose a folder that can be written with --out"
 """What to do where nothing can be written, in a command that writes into the folder of a run."""
+HOME = "name another home with --home"
+"""The same, in a command that writes into the home of a device."""
 _MEANINGS = {
     errno.ENOSPC: ("the disk is full", "free some space, then repeat the same command: it resumes"),
     errno.EDQUOT: ("the disk quota is used up", "free some space, then repeat the same command: it resumes"),
@@ -67,13 +69,17 @@ def told(path: Path, doing: str, instead: str = OUT) -> Iterator[None]:
         raise fault(error, path, doing, instead) from error
 
 
-def make_folder(path: Path) -> Path:
+def make_folder(path: Path, instead: str = OUT) -> Path:
     """Create a folder and its parents if need be, and return it.
+
+    Args:
+        path: the folder.
+        instead: what to do where it cannot be made, as a clause.
 
     Raises:
         EnvironmentFault: it cannot be created, or is a file.
     """
-    with told(path, "create the folder"):
+    with told(path, "create the folder", instead):
         try:
             path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
@@ -120,23 +126,23 @@ def replacing(path: Path, instead: str = OUT) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write a file whole or not at all.
+def write_bytes(path: Path, data: bytes | memoryview, instead: str = OUT) -> None:
+    """Write a file whole or not at all; ``instead`` as in ``replacing``.
 
     Raises:
         EnvironmentFault: as ``replacing``.
     """
-    with replacing(path) as stream:
+    with replacing(path, instead) as stream:
         stream.write(data)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file in UTF-8 whole or not at all, newlines as they stand.
+def write_text(path: Path, text: str, instead: str = OUT) -> None:
+    """Write a file in UTF-8 whole or not at all, newlines as they stand; ``instead`` as in ``replacing``.
 
     Raises:
         EnvironmentFault: as ``replacing``.
     """
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), instead)
 
 
 def temporary_name(name: str) -> str:

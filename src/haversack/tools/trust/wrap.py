@@ -132,7 +132,7 @@ def create_device(private: Path, name: str) -> Device:
     key = X25519PrivateKey.generate()
     private_file.create(private, private_file.pem(key))
     device = public_half(key, name)
-    atomic.write_text(private.with_name(private.name + ".pub"), device.line())
+    atomic.write_text(private.with_name(private.name + ".pub"), device.line(), atomic.HOME)
     return device
 
 
