@@ -103,7 +103,7 @@ def _row(target: str, home: Path) -> tuple[tuple[str, ...], str]:
         f"x{differ(wall['load'], wall['own']).ratio:.2f}",
         f"x{_fresh('again', target, home)[1]:.2f}",
     )
-    return row, f"{target} takes x{opened.ratio:.2f}" if opened.ratio > BOUND else ""
+    return row, f"{target} takes x{opened.ratio:.3f}" if opened.ratio > BOUND else ""
 
 
 def _fresh(way: str, target: str, home: Path) -> tuple[float, float]:
