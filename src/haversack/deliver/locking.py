@@ -29,10 +29,13 @@ def held(path: Path, *, shared: bool = False, wait_seconds: float = 0.0) -> Iter
     """
     with atomic.told(path, "take the lock", "name another home with --home"):
         descriptor = _opened(path, shared=shared)
+    owner = os.getpid()
     try:
         _take(descriptor, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, wait_seconds)
         yield
     finally:
+        if os.getpid() == owner:  # a child forked meanwhile holds the same lock: it ends with us, not with the child
+            _let_go(descriptor)
         os.close(descriptor)
 
 
@@ -42,6 +45,11 @@ def _opened(path: Path, *, shared: bool) -> int:
         with contextlib.suppress(FileNotFoundError):
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _let_go(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # closing it is what is left to try
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def free(path: Path) -> bool:

@@ -276,6 +276,37 @@ def test_a_lock_ends_with_its_block_however_it_ends(tmp_path, error):
     assert locking.free(tmp_path / "lock")
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_lock_ends_with_its_block_though_a_child_lives(tmp_path, shared):
+    reading, writing = os.pipe()
+    with locking.held(tmp_path / "lock", shared=shared):
+        child = os.fork()
+        if not child:
+            os.close(writing)
+            os.read(reading, 1)  # as long as the parent holds the other end
+            os._exit(0)
+    os.close(reading)
+    try:
+        with locking.held(tmp_path / "lock"):
+            pass
+    finally:
+        os.close(writing)
+        os.waitpid(child, 0)
+
+
+def test_a_child_that_leaves_the_block_leaves_the_lock_to_its_parent(tmp_path):
+    block = locking.held(tmp_path / "lock")
+    with block:
+        child = os.fork()
+        if not child:
+            block.__exit__(None, None, None)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        with pytest.raises(EnvironmentFault), locking.held(tmp_path / "lock"):
+            raise AssertionError
+    assert locking.free(tmp_path / "lock")
+
+
 def test_a_lock_where_none_can_be(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder").mkdir()
