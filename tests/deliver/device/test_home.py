@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import threading
@@ -242,7 +243,7 @@ def test_the_two_slots_against_a_model(tmp_path_factory, acts):
 def test_shared_and_single_locks_keep_each_other_out(tmp_path):
     path = tmp_path / "lock"
     with locking.held(path, shared=True), locking.held(path, shared=True):
-        assert not locking.free(path)
+        assert locking.free(path)  # nobody holds it alone
         with pytest.raises(EnvironmentFault, match="another process works here") as caught, locking.held(path):
             raise AssertionError
         assert caught.value.where == str(path)
@@ -267,6 +268,21 @@ def test_a_lock_that_is_let_go_in_time_is_taken(tmp_path):
     with locking.held(path, wait_seconds=10):
         assert not locking.free(path)
     thread.join()
+
+
+def test_who_asks_for_a_lock_at_the_same_moment_is_no_holder(tmp_path, monkeypatch):
+    path, found, flock = tmp_path / "lock", [], fcntl.flock
+    path.touch()
+
+    def asked_twice(descriptor, kind):
+        flock(descriptor, kind)
+        if not found:
+            found.append("asked")
+            found.append(locking.free(path))
+
+    monkeypatch.setattr(fcntl, "flock", asked_twice)
+    assert locking.free(path)
+    assert found == ["asked", True]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
