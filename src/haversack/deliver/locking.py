@@ -29,10 +29,13 @@ def held(path: Path, *, shared: bool = False, wait_seconds: float = 0.0) -> Iter
     """
     with atomic.told(path, "take the lock", "name another home with --home"):
         descriptor = _opened(path, shared=shared)
+    owner = os.getpid()
     try:
         _take(descriptor, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, wait_seconds)
         yield
     finally:
+        if os.getpid() == owner:  # a child forked meanwhile holds the same lock: it ends with us, not with the child
+            _let_go(descriptor)
         os.close(descriptor)
 
 
@@ -44,14 +47,23 @@ def _opened(path: Path, *, shared: bool) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
+def _let_go(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # closing it is what is left to try
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def free(path: Path) -> bool:
-    """Say whether nobody holds a lock; False where there is no such file."""
+    """Say whether nobody holds a lock alone; False where there is no such file.
+
+    It is taken for an instant, shared: others may ask at the same moment, but one who takes it alone may be refused.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _let_go(descriptor)
     except BlockingIOError:
         return False
     finally:

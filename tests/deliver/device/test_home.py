@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import threading
@@ -242,7 +243,7 @@ def test_the_two_slots_against_a_model(tmp_path_factory, acts):
 def test_shared_and_single_locks_keep_each_other_out(tmp_path):
     path = tmp_path / "lock"
     with locking.held(path, shared=True), locking.held(path, shared=True):
-        assert not locking.free(path)
+        assert locking.free(path)  # nobody holds it alone
         with pytest.raises(EnvironmentFault, match="another process works here") as caught, locking.held(path):
             raise AssertionError
         assert caught.value.where == str(path)
@@ -269,10 +270,56 @@ def test_a_lock_that_is_let_go_in_time_is_taken(tmp_path):
     thread.join()
 
 
+def test_who_asks_for_a_lock_at_the_same_moment_is_no_holder(tmp_path, monkeypatch):
+    path, found, flock = tmp_path / "lock", [], fcntl.flock
+    path.touch()
+
+    def asked_twice(descriptor, kind):
+        flock(descriptor, kind)
+        if not found:
+            found.append("asked")
+            found.append(locking.free(path))
+
+    monkeypatch.setattr(fcntl, "flock", asked_twice)
+    assert locking.free(path)
+    assert found == ["asked", True]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_lock_ends_with_its_block_however_it_ends(tmp_path, error):
     with pytest.raises(error), locking.held(tmp_path / "lock"):
         raise error
+    assert locking.free(tmp_path / "lock")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_lock_ends_with_its_block_though_a_child_lives(tmp_path, shared):
+    reading, writing = os.pipe()
+    with locking.held(tmp_path / "lock", shared=shared):
+        child = os.fork()
+        if not child:
+            os.close(writing)
+            os.read(reading, 1)  # as long as the parent holds the other end
+            os._exit(0)
+    os.close(reading)
+    try:
+        with locking.held(tmp_path / "lock"):
+            pass
+    finally:
+        os.close(writing)
+        os.waitpid(child, 0)
+
+
+def test_a_child_that_leaves_the_block_leaves_the_lock_to_its_parent(tmp_path):
+    block = locking.held(tmp_path / "lock")
+    with block:
+        child = os.fork()
+        if not child:
+            block.__exit__(None, None, None)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        with pytest.raises(EnvironmentFault), locking.held(tmp_path / "lock"):
+            raise AssertionError
     assert locking.free(tmp_path / "lock")
 
 
