@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from haversack.base.errors import EnvironmentFault
+from haversack.base.errors import EnvironmentFault, Refused
 from haversack.deliver import locking
 from haversack.deliver.floor import LATEST
 from haversack.deliver.store import Store
@@ -104,10 +104,16 @@ class Slots:
         """Return which slots hold what.
 
         Raises:
-            Refused: the file is damaged.
+            Refused: the file is damaged; an update mends it.
             EnvironmentFault: it cannot be read.
         """
-        return self._read(CURRENT, Pointer())
+        try:
+            return self._read(CURRENT, Pointer())
+        except Refused as error:
+            step = f"haversack client update {self.folder.name}    (installs its newest release anew)"
+            raise Refused(
+                error.cause, where=error.where, faults=error.faults, tried=error.tried, next_step=step
+            ) from error
 
     def path(self, installed: Installed) -> Path:
         """Return the folder of a slot."""
@@ -164,13 +170,14 @@ class Slots:
         """Let what was staged be in use, and what was in use be the way back.
 
         Of the release that is in use, staged again since its files were damaged, the files are put in place of these.
+        Where the pointer is damaged, nobody knows what is in use: a new one is written, without a way back.
 
         Raises:
             EnvironmentFault: it cannot be written; what was in use still is.
         """
         staged = self.folder / STAGED
         with self._alone():
-            pointer = self.pointer()
+            pointer = self._known()
             current = pointer.current
             if current is not None and (current.sequence, current.target) == (sequence, target):
                 with atomic.told(self.path(current), "mend a slot", atomic.HOME):
@@ -263,6 +270,12 @@ class Slots:
     def _alone(self) -> Iterator[None]:
         with locking.held(self._lock, wait_seconds=_LOADING_SECONDS):
             yield
+
+    def _known(self) -> Pointer:
+        try:
+            return self.pointer()
+        except Refused:
+            return Pointer()
 
     def _read(self, name: str, absent: Record) -> Record:
         path = self.folder / name

@@ -133,7 +133,7 @@ class _Update:
         self.incoming = device.home.incoming / line
         self.store = Store(device.home.store, device.quota)
         self.past = bandwidth.read(device.home.speeds)
-        self.before = self.slots.pointer().current
+        self.before = self._in_use()
         self.bytes = 0
         self.forms: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
@@ -167,6 +167,18 @@ class _Update:
         return Outcome(
             self.line, "installed", installed, self.before, "", self.bytes, self.forms, verdict, self.seconds
         )
+
+    def _in_use(self) -> Installed | None:
+        """Return what is in use; None where nothing is, or where a damaged pointer does not tell: it comes anew then.
+
+        What is older than the floor is no less refused: the source holds a release against that.
+        """
+        try:
+            return self.slots.pointer().current
+        except Refused as error:
+            text = f"{self.line}: what tells which release is in use is damaged, the newest comes anew: {error.cause}"
+            self.sink(Event("deliver", "note", text))
+            return None
 
     def _afterwards(self) -> None:
         """Collect garbage and remember speeds: the new model is in use, and nothing of this changes that."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -212,8 +213,6 @@ def test_no_trust_on_first_use(tmp_path, shop):
 
 
 def test_a_repository_that_is_set_back_is_refused_by_a_wiped_cache(shop, client, tmp_path):
-    import shutil
-
     client.update("digits")
     kept = tmp_path / "kept"
     shutil.copytree(shop.site.root, kept)
@@ -368,6 +367,44 @@ def test_what_a_killed_update_staged_is_cleared_before_room_is_made(shop, client
     assert not staged.exists()
     assert others.exists()
     assert asked(client) == 1.0
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b'{"current":null}\n', b"\xff" * 10])
+def test_a_damaged_pointer_is_mended_by_an_update(shop, client, tmp_path, content):
+    client.update("digits")
+    shop.publish("1.1.0", 2.0)
+    client.update("digits")
+    (tmp_path / "home" / "lines" / "digits" / "current").write_bytes(content)
+    for act in (client.status, lambda: client.rollback("digits"), lambda: client.open("digits")):
+        with pytest.raises(Refused) as caught:
+            act()
+        assert caught.value.next_step.startswith("haversack client update digits ")
+    events = []
+    client._sink = events.append
+    done = client.update("digits")
+    assert (done.action, done.installed.version, done.before, done.forms) == ("installed", "1.1.0", None, {})
+    assert any("is damaged, the newest comes anew" in event.text for event in events)
+    assert asked(client) == 2.0
+    assert client.status().lines_held[0].pointer.other is None
+    shop.publish("1.2.0", 3.0)
+    client.update("digits")
+    assert client.rollback("digits").version == "1.1.0"
+    assert asked(client) == 2.0
+
+
+def test_a_damaged_pointer_lets_no_older_release_in(shop, client, tmp_path):
+    client.update("digits")
+    kept = tmp_path / "kept"
+    shutil.copytree(shop.site.root, kept)
+    shop.publish("1.1.0", 2.0)
+    client.update("digits")
+    shutil.rmtree(tmp_path / "home" / "trust")
+    pointer = tmp_path / "home" / "lines" / "digits" / "current"
+    pointer.write_bytes(b"x")
+    with pytest.raises(Refused, match="sequence 1, and 2 was seen"):
+        Client(tmp_path / "home", kept, test=tried_here, tune=None).update("digits")
+    assert pointer.read_bytes() == b"x"
+    assert client.update("digits").installed.version == "1.1.0"
 
 
 @pytest.mark.parametrize("line", ["../x", "", "a/b", "A", "."])
