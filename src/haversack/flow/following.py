@@ -55,7 +55,7 @@ class Follower:
         self._starts = Starts(slots.folder)
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._suspect = ""
+        self._suspect = self._told = ""
         self._now: Installed | None = None
         self._failed: Installed | None = None
         self._model: weakref.ref[Model] | None = None
@@ -84,7 +84,7 @@ class Follower:
     def look(self) -> bool:
         """Exchange the release, if another one is in use; say whether the model still lives.
 
-        Nothing that goes wrong here stops the model that answers: it is told and tried again.
+        Nothing that goes wrong here stops the model that answers: it is told, once, and tried again.
         """
         model = self._model() if self._model is not None else None
         if model is None:
@@ -95,7 +95,12 @@ class Follower:
             except UsageError:  # it was closed
                 return False
             except HaversackError as error:
-                self._sink(Event("run", "note", f"{self._slots.folder.name}: the model stays as it is: {error.cause}"))
+                text = f"{self._slots.folder.name}: the model stays as it is: {error.cause}"
+                if text != self._told:
+                    self._sink(Event("run", "note", text))
+                self._told = text
+            else:
+                self._told = ""
         return True
 
     def _exchange(self, model: Model) -> None:

@@ -222,9 +222,11 @@ def test_a_fault_that_passes_is_tried_again(shop, client, tmp_path, monkeypatch)
             for name in ("pointer", "held"):
                 patch.setattr(Slots, name, raising)
             assert follower.look()
+            assert follower.look()
         assert says(opened) == 2.0
         assert follower.look()
         assert says(opened) == 3.0
+    assert ["too many open files" in event.text for event in client.told if event.kind == "note"].count(True) == 1
 
 
 def raising(*_, **__):
