@@ -188,8 +188,8 @@ def remember(home: Path, source: Source, tuned: Tuned) -> None:
     """
     key = _key(source)
     others = [one for one in _read(home).kept if one.key != key]
-    atomic.make_folder(home)
-    atomic.write_bytes(home / FILE, canonical.dumps(Memory(kept=(*others, Kept(key, tuned))[-_MOST:])))
+    atomic.make_folder(home, atomic.HOME)
+    atomic.write_bytes(home / FILE, canonical.dumps(Memory(kept=(*others, Kept(key, tuned))[-_MOST:])), atomic.HOME)
 
 
 def _kind(source: Source) -> type[Target]:
