@@ -182,17 +182,21 @@ def test_a_version_is_never_published_with_other_content(device):
     assert "give the bundle a new version" in done.json["error"]["next"]
 
 
-@pytest.mark.parametrize("verb", ["run", "update", "rollback", "status"])
-def test_a_damaged_pointer_is_refused_and_left(device, verb):
-    place = device / "home" / "lines" / "digits" / "current.json"
-    if not place.exists():
-        (place,) = [path for path in place.parent.glob("current*") if path.is_file()]
+@pytest.mark.parametrize("verb", ["run", "rollback", "status"])
+def test_a_damaged_pointer_is_refused_and_an_update_mends_it(device, verb):
+    place = device / "home" / "lines" / "digits" / "current"
     place.write_text('{"format": 1')
     words = {"run": ("run", "digits", "x.npy"), "status": ("client", "status")}
     done = typed(*words.get(verb, ("client", verb, "digits")), "--home", "home", "--json")
     assert done.code == done.json["exit_code"] == 7
     assert place.name in done.err
+    assert "haversack client update digits" in done.json["error"]["next"]
     assert place.read_text() == '{"format": 1'
+    aside = typed("client", "update", "digits", *HERE)
+    assert "haversack client retry digits" in aside.out  # the newest was rolled back in this story
+    assert typed("client", "retry", "digits", "--home", "home").code == 0
+    assert typed("client", "update", "digits", *HERE).code == 0
+    assert typed("run", "digits", "x.npy", "--home", "home").code == 0
 
 
 def test_a_device_key_is_made_once(device):

@@ -248,7 +248,9 @@ class TestInterrupts:
         lent = made.take()
         interrupted(0.05, made.take)
         made.give(lent)
-        made.give(made.take(0))
+        again = made.take(0)
+        assert again.session is not None
+        made.give(again)
 
     def test_at_any_moment_of_a_call(self, pool, opened, interrupted):
         made, chance = pool(size=2, waiting=0), random.Random(0)

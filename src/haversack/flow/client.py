@@ -62,7 +62,7 @@ class Client:
     ) -> None:
         self.home = Home(Path(home).expanduser().absolute())
         self._repository = None if repository is None else Site.of(repository).root
-        self._root = None if root is None else Path(root).absolute()
+        self._root = None if root is None else Path(root)
         runtimes = tuple(target for target in ACCEPTED if not lacks(target))
         self.device = Device(self.home, runtimes) if device is None else replace(device, home=self.home)
         self._sink, self._test, self._tune = sink, test, tune

@@ -304,7 +304,7 @@ def test_a_lock_ends_with_its_block_though_a_child_lives(tmp_path, shared):
     os.close(reading)
     try:
         with locking.held(tmp_path / "lock"):
-            pass
+            assert not locking.free(tmp_path / "lock")
     finally:
         os.close(writing)
         os.waitpid(child, 0)
