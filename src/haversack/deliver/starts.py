@@ -56,16 +56,13 @@ class Starts:
         """Forget the crashes of a release, and of those before it."""
         for mark in self._all():
             number = mark.name.removeprefix(_HIDDEN).partition("-")[0]
-            if number.isdecimal() and int(number) <= sequence and locking.free(mark):
-                with contextlib.suppress(OSError):
-                    mark.unlink(missing_ok=True)
+            if number.isdecimal() and int(number) <= sequence:
+                _remove_free(mark)
 
     def forget(self, sequence: int) -> None:
         """Forget the crashes of a release: it may be tried again."""
         for mark in self._of(str(sequence)):
-            if locking.free(mark):
-                with contextlib.suppress(OSError):
-                    mark.unlink(missing_ok=True)
+            _remove_free(mark)
 
     def _made(self, name: str) -> _Mark:
         """Return a mark that is there; it has its name once it is locked, so that nobody sees it as one who died.
@@ -92,6 +89,13 @@ class Starts:
 
     def _of(self, number: str) -> list[Path]:
         return [mark for mark in self._all() if mark.name.partition("-")[0] == number]
+
+
+def _remove_free(mark: Path) -> None:
+    """Take a mark away whose process died."""
+    if locking.free(mark):
+        with contextlib.suppress(OSError):
+            mark.unlink(missing_ok=True)
 
 
 class _Mark:

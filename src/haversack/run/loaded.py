@@ -140,11 +140,10 @@ class Loaded:
         """
         before = self._before
         instead = None if before is None else lambda: before.answers(samples)
-        if self._answered:
-            return self.guard.call(lambda: self._own(samples), instead)
-        with self._until_first():
+        with nullcontext() if self._answered else self._until_first():
             found = self.guard.call(lambda: self._own(samples), instead)
-        self._first()
+        if not self._answered:
+            self._first()
         return found
 
     def _first(self) -> None:

@@ -212,13 +212,19 @@ def test_no_trust_on_first_use(tmp_path, shop):
         Client(tmp_path / "new", shop.url, other.root).update("digits")
 
 
-def test_a_repository_that_is_set_back_is_refused_by_a_wiped_cache(shop, client, tmp_path):
+def set_back(shop, client, tmp_path):
+    """Bring a device to a second release, wipe its cache, and return a repository as it was before that release."""
     client.update("digits")
     kept = tmp_path / "kept"
     shutil.copytree(shop.site.root, kept)
     shop.publish("1.1.0", 2.0)
     client.update("digits")
     shutil.rmtree(tmp_path / "home" / "trust")
+    return kept
+
+
+def test_a_repository_that_is_set_back_is_refused_by_a_wiped_cache(shop, client, tmp_path):
+    kept = set_back(shop, client, tmp_path)
     with pytest.raises(Refused, match="sequence 1, and 2 was seen"):
         Client(tmp_path / "home", kept).update("digits")
     assert asked(client) == 2.0
@@ -393,12 +399,7 @@ def test_a_damaged_pointer_is_mended_by_an_update(shop, client, tmp_path, conten
 
 
 def test_a_damaged_pointer_lets_no_older_release_in(shop, client, tmp_path):
-    client.update("digits")
-    kept = tmp_path / "kept"
-    shutil.copytree(shop.site.root, kept)
-    shop.publish("1.1.0", 2.0)
-    client.update("digits")
-    shutil.rmtree(tmp_path / "home" / "trust")
+    kept = set_back(shop, client, tmp_path)
     pointer = tmp_path / "home" / "lines" / "digits" / "current"
     pointer.write_bytes(b"x")
     with pytest.raises(Refused, match="sequence 1, and 2 was seen"):
