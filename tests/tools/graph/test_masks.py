@@ -1,4 +1,4 @@
-"""Masks in fewer ops: what is a view becomes one, what always holds goes, and nothing computes something else."""
+"""Masks and spreading in fewer ops: what is a view becomes one, what always holds goes, nothing is computed otherwise."""
 
 from __future__ import annotations
 
@@ -180,8 +180,9 @@ def test_the_embedding_of_ids_that_are_the_same_everywhere_is_that_of_one():
         ([2] * 7 + [1], torch.add),
         ([2] * 8, lambda words, kinds: torch.cat([words, kinds], dim=2)),
         ([2] * 8, lambda words, kinds: words[:, :1] + kinds),
+        ([2] * 8, lambda words, kinds: (kinds + kinds).sum(1) + words.sum(1)),
     ],
-    ids=["ids differ", "a reader that spreads nothing", "no other operand has the shape"],
+    ids=["ids differ", "a reader that spreads nothing", "no other operand has the shape", "no other operand"],
 )
 def test_an_embedding_that_gives_the_shape_or_differs_stays(types, reader):
     program = typed(types, reader)
@@ -189,3 +190,53 @@ def test_an_embedding_that_gives_the_shape_or_differs_stays(types, reader):
     after, again = embedded(without_lookups(program))
     assert after == before
     np.testing.assert_array_equal(again, result)
+
+
+def divided(mask, scores):
+    """As ``normalize`` does it: norms of rows, spread to what they divide."""
+    return nn.functional.normalize(scores * mask[:, None, None, :], dim=-1)
+
+
+def read_twice(mask, scores):
+    means = scores.mean(-1, keepdim=True).expand_as(scores)
+    return (scores - means) * mask[:, None, None, :].expand(-1, 2, scores.shape[2], -1) * means
+
+
+def by_itself(mask, scores):
+    spread = mask[:, None, None, :].float().expand(-1, 2, scores.shape[2], -1)
+    return (spread * spread).sum(1) + scores[:, 0]
+
+
+def against_fewer(mask, scores):
+    return (scores[:, :1] - scores.sum(1, keepdim=True).expand_as(scores)).sum(1)
+
+
+def more_axes(mask, scores):
+    return scores * mask.float().sum().expand_as(scores)
+
+
+def joined(mask, scores):
+    norms = scores.norm(dim=-1, keepdim=True).expand_as(scores)
+    return torch.cat([scores / norms, norms], dim=1) * mask[:, None, None, :]
+
+
+def added(mask, scores):
+    return scores + (scores * mask[:, None, None, :]).sum(-1, keepdim=True).expand_as(scores)
+
+
+@pytest.mark.parametrize("function", [divided, read_twice])
+def test_what_an_op_spreads_by_itself_is_not_spread_before_it(function):
+    program = exported(function)
+    before, result = ops(program), run(program)
+    after = ops(without_lookups(program))
+    assert {"expand", "expand_as"} & set(before)
+    assert not {"expand", "expand_as"} & set(after), after
+    np.testing.assert_array_equal(run(program), result)
+
+
+@pytest.mark.parametrize("function", [by_itself, against_fewer, more_axes, joined, added])
+def test_what_gives_the_shape_or_is_read_otherwise_stays_spread(function):
+    program = exported(function)
+    result = run(program)
+    assert {"expand", "expand_as"} & set(ops(without_lookups(program)))
+    np.testing.assert_array_equal(run(program), result)

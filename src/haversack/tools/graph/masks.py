@@ -1,8 +1,9 @@
-"""What language models do beside their arithmetic, in fewer ops: masks, and ids that are the same everywhere.
+"""What language models do beside their arithmetic, in fewer ops: masks, ids that are the same everywhere, spreading.
 
 Exporters write a padding mask out as a lookup of every place by counting up both axes, and-ed with conditions that a
 counter meets by itself (``places >= 0``); and where no token types are given, they look a row of zeros up at every
 place, and the embedding of each. Runtimes then run some forty small ops in each call for one view and one vector.
+PyTorch's ``normalize`` spreads the norms to the shape of what it divides, which a division does by itself.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
 _AND = frozenset({"__and", "bitwise_and", "logical_and"})
 """As ``op_name`` says them."""
+_SPREADING = frozenset({"div", "mul", "sub"})
+"""Ops that spread axes of length 1 by themselves, and have no integer form that would want equal shapes."""
 
 
 def without_lookups(program: ExportedProgram) -> ExportedProgram:
-    """Return the program with such lookups as views and without such conditions; it is changed in place.
+    """Return the program with such lookups as views, without such conditions and spreading; it is changed in place.
 
     What it computes stays the same, bit for bit. ``x[arange(n)[:, None], arange(m)[None, :]]`` of an ``x`` of n by m
     is ``x``; of indices with more axes it is ``x`` with axes of length 1 between its own. An embedding of ids that a
@@ -40,6 +43,8 @@ def without_lookups(program: ExportedProgram) -> ExportedProgram:
             _without_truth(node)
         elif name == "embedding":
             _of_one_id(graph, node, buffers)
+        elif name in ("expand", "expand_as"):
+            _unspread(node)
     graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program
@@ -171,6 +176,16 @@ def _of_one_id(graph: fx.Graph, node: fx.Node, buffers: frozenset[str]) -> None:
     node.meta["val"] = torch.ops.aten.embedding.default(table.meta["val"], buffer.meta["val"])
 
 
+def _unspread(node: fx.Node) -> None:
+    """Hand on what is spread to the shape of the other operand, where every reader would spread it by itself."""
+    source: Any = node.args[0]
+    shape = [str(size) for size in node.meta["val"].shape]
+    if source.meta["val"].dim() == len(shape) and all(
+        op_name(user) in _SPREADING and _stands(user, node, shape) for user in node.users
+    ):
+        node.replace_all_uses_with(source)
+
+
 def _source(node: Any) -> Any:  # noqa: ANN401 - an argument of a node
     """Return what a value is a part or a repetition of."""
     while node.op == "call_function" and op_name(node) in ("expand", "slice", "gather", "unsqueeze"):
@@ -179,9 +194,9 @@ def _source(node: Any) -> Any:  # noqa: ANN401 - an argument of a node
 
 
 def _stands(user: fx.Node, node: fx.Node, shape: list[str]) -> bool:
-    """Say whether the other operand of an op has the shape already."""
+    """Say whether an op has another operand, and that has the shape already."""
     others: list[Any] = [value for value in user.args[:2] if value is not node]
-    return all(hasattr(one, "meta") and [str(size) for size in one.meta["val"].shape] == shape for one in others)
+    return bool(others) and all(hasattr(one, "meta") and [str(size) for size in one.meta["val"].shape] == shape for one in others)
 
 
 def _place(node: fx.Node) -> dict[str, Any]:
