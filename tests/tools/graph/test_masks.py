@@ -1,4 +1,4 @@
-"""Masks and spreading in fewer ops: what is a view becomes one, what always holds goes, nothing is computed otherwise."""
+"""Masks and spreading in fewer ops: what is a view becomes one, what always holds goes, all computes what it did."""
 
 from __future__ import annotations
 

@@ -196,7 +196,9 @@ def _source(node: Any) -> Any:  # noqa: ANN401 - an argument of a node
 def _stands(user: fx.Node, node: fx.Node, shape: list[str]) -> bool:
     """Say whether an op has another operand, and that has the shape already."""
     others: list[Any] = [value for value in user.args[:2] if value is not node]
-    return bool(others) and all(hasattr(one, "meta") and [str(size) for size in one.meta["val"].shape] == shape for one in others)
+    return bool(others) and all(
+        hasattr(one, "meta") and [str(size) for size in one.meta["val"].shape] == shape for one in others
+    )
 
 
 def _place(node: fx.Node) -> dict[str, Any]:
