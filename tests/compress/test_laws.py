@@ -19,7 +19,8 @@ from haversack.base.plan import PRECISIONS, STATIC, WEIGHT_BITS, Step
 from haversack.base.profile import TensorStatistics
 from haversack.compress.plans import float_first, uniform
 from haversack.compress.prepare.contract import relative_error
-from haversack.compress.prepare.means import FloatMeans, mean_output
+from haversack.compress.prepare.float_means import FloatMeans
+from haversack.compress.prepare.means import mean_output
 from haversack.compress.quantize.contract import SHELF, centers
 from haversack.compress.quantize.minmax import MinMax
 from haversack.compress.quantize.mse import MeanSquaredError

@@ -173,7 +173,7 @@ def test_samples_and_memory_are_bounded(make_model, settings, used):
 
 
 def test_codes_take_a_byte_and_floats_four(folded, folded_ranges, images, all_constraints):
-    from haversack.compress.prepare.means import FloatMeans
+    from haversack.compress.prepare.float_means import FloatMeans
     from haversack.tools.graph.execute import Executor
 
     encodings, _ = encode(

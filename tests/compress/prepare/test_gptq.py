@@ -182,8 +182,7 @@ def test_a_model_without_integers_comes_back_as_it_is(folded):
 def test_less_memory_takes_fewer_samples(folded):
     encodings = narrow(folded)
     after = Gptq(megabytes=0.3).apply(folded, PrepareContext(lambda: images(1), encodings))
-    rows = int(after.notes[-1].split()[-2])
-    assert 8 <= rows < 64
+    assert after.notes[-1] == "gptq: 5 layers, 8 to 64 samples"  # more where the network is narrow
 
 
 @pytest.mark.parametrize("setting", [{"samples": 0}, {"damping": 0.0}, {"megabytes": 0.0}])

@@ -152,6 +152,31 @@ def test_a_run_beside_shows_what_would_arrive_under_its_own_encodings(net, x):
     np.testing.assert_allclose(seen[SECOND][1], np.concatenate([hidden, hidden[:1]]), rtol=1e-5, atol=1e-6)
 
 
+def test_batches_that_join_see_what_was_mended_before_and_arrive_from_there_on(net, x):
+    from haversack.tools.graph.simulate import Mended, Simulator
+
+    more, read, seen = x * 0.5, [], {}
+
+    def join():
+        read.append(SECOND)
+        yield (more,)
+
+    def arrive(node, arrival):
+        seen[node.key] = [tuple(np.concatenate([value.numpy() for value in each]).shape) for each in arrival.both()]
+        if node.key == SECOND:
+            seen["made"], seen["beside"] = ([value.numpy() for value in each][1] for each in arrival.both())
+        return Mended(bias=np.full(6, 0.25)) if node.key == FIRST else None
+
+    found = Simulator(net).run(Encodings.none(), [(x,)], arrive=arrive, beside=Encodings.none(), joins={SECOND: join})
+    weight, bias = weights(net, FIRST)
+    assert (read, seen[FIRST], seen[SECOND]) == ([SECOND], [(5, 4)] * 2, [(10, 6)] * 2)
+    np.testing.assert_allclose(seen["made"], np.maximum(more @ weight.T + 0.25, 0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(seen["beside"], np.maximum(more @ weight.T + bias, 0), rtol=1e-5, atol=1e-6)
+    second, shift = weights(net, SECOND)
+    np.testing.assert_allclose(found[1][0], seen["made"] @ second.T + shift, rtol=1e-5, atol=1e-6)
+    assert len(found) == 2
+
+
 def test_read_only_inputs_and_an_argument_named_as_a_builtin():
     import torch
     from torch import nn

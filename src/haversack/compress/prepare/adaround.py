@@ -24,8 +24,8 @@ class Adaround(ByOutputs):
     Attributes:
         samples: rows of calibration samples at most.
         damping: fraction of the Hessian's mean diagonal that is added to it at least; more where the refit needs more.
-        megabytes: memory that the activations of all rows may take, in integers and in float side by side; fewer rows
-            where they do not fit.
+        megabytes: memory that the activations of all rows may take, in integers and in float side by side; where they
+            do not fit, fewer rows are there, and others join as soon as there is room (``stages``).
         steps: of Adam, for each layer.
 
     Raises:

@@ -28,7 +28,7 @@ from haversack.tools.numerics.relative import Errors
 SHELF = Shelf(
     "haversack.compress.prepare",
     "preparation step",
-    also=frozenset({"by_outputs", "channels", "learnt", "means", "moments"}),
+    also=frozenset({"by_outputs", "channels", "float_means", "learnt", "means", "moments", "stages"}),
 )
 TOLERANCE = 1e-4
 """How far a step that keeps the outputs may move them, each relative to its norm, before it is refused."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,22 +14,19 @@ from haversack.base.counted import counted
 from haversack.base.encodings import Affine, Codebook, Encodings
 from haversack.base.finding import Finding
 from haversack.base.graph import Node
-from haversack.base.model import Model, Sample
-from haversack.base.progress import Event, steps
+from haversack.base.model import Model
+from haversack.base.progress import Event
 from haversack.compress.prepare.contract import PrepareContext, only_reader
+from haversack.compress.prepare.float_means import float_means
+from haversack.compress.prepare.stages import staged
 from haversack.tools.data.stock import Stock, given
-from haversack.tools.graph.batches import rebatch
-from haversack.tools.graph.execute import Executor
-from haversack.tools.graph.roles import Role, role, units
-from haversack.tools.graph.simulate import Arrival, Mended, Simulator
+from haversack.tools.graph.roles import Role, role
+from haversack.tools.graph.simulate import Arrival, Join, Mended, Simulator
 from haversack.tools.numerics import palette
 from haversack.tools.numerics.affine import dequantize
-from haversack.tools.numerics.granularity import output_axis
 
 if TYPE_CHECKING:
     import torch
-
-BATCH = 8
 
 
 def correctable(model: Model, encodings: Encodings) -> dict[str, Node]:
@@ -108,9 +105,14 @@ def with_means(
     assert encodings is not None, "the contract checks that they are there"
     if not layers:
         return model
-    beside = Encodings.none() if weigh else None
     stock = Stock.of(model.inputs, context.samples)
-    batches, wanted = float_means(model, layers, context, stock, limits, beside=weigh is not None)
+    if weigh is None:
+        batches, wanted = float_means(model, layers, context, stock, limits)
+        joins: Mapping[str, Join] = {}
+        rows = (sum(len(batch[0]) for batch in batches),) * 2
+    else:
+        stages = staged(model, encodings, stock, *limits)
+        batches, wanted, joins, rows = list(stages.begin), {}, stages.joins, stages.rows
     changed: dict[str, np.ndarray] = {}
     text = "layers rounded by their outputs" if weigh else "biases of layers"
     done = itertools.count()
@@ -124,17 +126,26 @@ def with_means(
         key = f"{node.key}:weight"
         new = weigh(node, arrival) if weigh else None
         weight = _values(encodings, key) if new is None else new
-        bias = (wanted[node.key] - mean_output(node, weight, arrival.inputs)).astype(np.float32)
+        mean = _exact_mean(model, node, arrival) if weigh else wanted[node.key]
+        bias = (mean - mean_output(node, weight, arrival.inputs)).astype(np.float32)
         changed.update({str(node.bias): bias} if new is None else {str(node.weight): new, str(node.bias): bias})
         told()
         return Mended(new, bias)
 
     told()
-    Simulator(model).run(encodings, batches, arrive=arrive, beside=beside)
-    rows = sum(batch[0].shape[0] for batch in batches)
+    Simulator(model).run(encodings, batches, arrive=arrive, beside=Encodings.none() if weigh else None, joins=joins)
     use = "to round by" if weigh else "to take means over"
-    tell_few(rows, Wanted(limits[0], stock.total, limits[1], use), context.tell, unseen)
-    return model.with_weights(changed, f"{step}: {counted(len(layers), 'layer')}, {counted(rows, 'sample')}")
+    tell_few(rows[1], Wanted(limits[0], stock.total, limits[1], use), context.tell, unseen)
+    first = f"{rows[0]} to " if rows[0] < rows[1] else ""
+    return model.with_weights(changed, f"{step}: {counted(len(layers), 'layer')}, {first}{counted(rows[1], 'sample')}")
+
+
+def _exact_mean(model: Model, node: Node, arrival: Arrival) -> np.ndarray:
+    """Return a layer's mean output in float, float64 [channels], over what arrives at it there."""
+    _, exact = arrival.both()
+    weight, bias = (model.weights[str(name)] for name in (node.weight, node.bias))
+    mean: np.ndarray = mean_output(node, weight.astype(np.float32), exact) + bias
+    return mean
 
 
 def are_few(inputs: Iterable[torch.Tensor]) -> bool:
@@ -159,98 +170,6 @@ def tell_few(rows: int, wanted: Wanted, tell: Callable[[Finding], None], unseen:
     if known:
         text += f" (rounded by half of them, a layer loses {np.median(known):.1f} times as much on the other half)"
     tell(Finding("few-samples", text))
-
-
-def float_means(
-    model: Model,
-    layers: Mapping[str, Node],
-    context: PrepareContext,
-    stock: Stock,
-    limits: tuple[int, float],
-    *,
-    beside: bool = False,
-) -> tuple[list[Sample], dict[str, np.ndarray]]:
-    """Return calibration batches, and over them the mean float output of every layer, float64 [channels], by node key.
-
-    Where the activations do not fit, it begins again with as many rows as fit, spread as evenly over all.
-
-    Args:
-        model: the float model.
-        layers: layers by node key.
-        context: has the encodings under which the batches are to be run side by side.
-        stock: the calibration samples.
-        limits: rows at most, and megabytes that the activations of all batches may take in that run.
-        beside: whether the float model is run beside them, and takes memory as well.
-    """
-    assert context.encodings is not None, "steps that need encodings run after these exist"
-    executor, room = Executor(model), limits[1] * 1e6
-    fit = count = -(-limits[0] // BATCH)
-    while True:
-        means, found = FloatMeans(layers), list[Sample]()
-        total, source = stock.rows(count, BATCH), rebatch(model, stock.take(count, BATCH), BATCH)
-        batches = -(-total // (BATCH if stock.free else max(stock.lengths)))
-        for batch in steps(source, context.sink, "compress", "mean outputs of layers", batches):
-            means.start()
-            executor.run(batch, observe=means.observe)
-            found.append(batch)
-            held = means.row_bytes(model, context.encodings)
-            held += means.row_bytes(model, Encodings.none()) if beside else 0
-            if total * held > room:
-                fit = max(1, min(fit, int(room / held) // max(BATCH, len(batch[0]))))
-            if fit < count:
-                break
-        if fit == count:
-            return found, means.mean()
-        count = fit
-
-
-@dataclass
-class FloatMeans:
-    """Sums of every layer's float output by channel, batch by batch."""
-
-    layers: Mapping[str, Node]
-    sums: list[dict[str, np.ndarray]] = field(default_factory=list)
-    counts: list[dict[str, int]] = field(default_factory=list)
-    elements: dict[str, int] = field(default_factory=dict)
-
-    def start(self) -> None:
-        """Begin a batch."""
-        self.sums.append({})
-        self.counts.append({})
-
-    def observe(self, node: Node, value: torch.Tensor) -> None:
-        """Take in what a node made of the batch, of any shape and dtype."""
-        size = value.numel() // max(1, value.shape[0] if value.ndim else 1)
-        self.elements[node.key] = max(self.elements.get(node.key, 0), size)
-        if node.key in self.layers:
-            axis = output_axis(node.op) % value.ndim
-            others = [index for index in range(value.ndim) if index != axis]
-            # A layer whose input is one row alone has channels and no other axis; to sum over none would sum over all.
-            self.sums[-1][node.key] = (value.sum(dim=others) if others else value).double().numpy()
-            self.counts[-1][node.key] = value.numel() // value.shape[axis]
-
-    def mean(self) -> dict[str, np.ndarray]:
-        """Return the mean output of every layer, float64 [channels], by node key."""
-        return {
-            key: np.sum([part[key] for part in self.sums], axis=0) / sum(part[key] for part in self.counts)
-            for key in self.layers
-        }
-
-    def row_bytes(self, model: Model, encodings: Encodings) -> int:
-        """Return the most bytes that one row's activations take at once, when run unit by unit under encodings."""
-        parts = units(model.graph)
-        made = {unit.last.key for unit in parts}
-        last_use = {key: index for index, unit in enumerate(parts) for key in unit.head.inputs}
-        held, peak = 0, 0
-        for index, unit in enumerate(parts):
-            held += self._bytes(unit.last.key, encodings)
-            peak = max(peak, held)
-            done = {key for key in unit.head.inputs if last_use[key] == index and key in made}
-            held -= sum(self._bytes(key, encodings) for key in done)
-        return peak
-
-    def _bytes(self, key: str, encodings: Encodings) -> int:
-        return self.elements.get(key, 0) * (4 if encodings.affine(f"{key}:out") is None else 1)
 
 
 def mean_output(node: Node, weight: np.ndarray, inputs: Iterable[torch.Tensor]) -> np.ndarray:

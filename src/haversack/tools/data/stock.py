@@ -95,10 +95,10 @@ class Stock:
         wanted, total = count * size, self.total
         if not self.free:
             samples = max(count, -(-wanted // max(1, min(self.lengths, default=1))))
-            return dict.fromkeys(_evenly(len(self.lengths), samples))
+            return dict.fromkeys(evenly(len(self.lengths), samples))
         if wanted >= total:
             return dict.fromkeys(range(len(self.lengths)))
-        places, found, start = _evenly(total, wanted), dict[int, tuple[int, ...] | None](), 0
+        places, found, start = evenly(total, wanted), dict[int, tuple[int, ...] | None](), 0
         for index, length in enumerate(self.lengths):
             mine = tuple(place - start for place in places if start <= place < start + length)
             if mine:
@@ -107,7 +107,7 @@ class Stock:
         return found
 
 
-def _evenly(total: int, count: int) -> list[int]:
-    """Return so many places out of a total, evenly spread; all where there are no more."""
+def evenly(total: int, count: int) -> list[int]:
+    """Return so many places out of a total, evenly spread, in order; all where there are no more."""
     count = min(count, total)
     return [(2 * index + 1) * total // (2 * count) for index in range(count)]

@@ -55,6 +55,8 @@ class Arrival:
 
 Arrive = Callable[[Node, Arrival], "Mended | None"]
 """Called before each layer with what arrives there; it may mend the layer."""
+Join = Callable[[], Iterable[Sample]]
+"""Reads batches that join a run on the way."""
 
 
 def stored_weight(model: Model, encodings: Encodings, node: Node) -> np.ndarray | None:
@@ -97,8 +99,9 @@ class Simulator:
         *,
         arrive: Arrive | None = None,
         beside: Encodings | None = None,
+        joins: Mapping[str, Join] | None = None,
     ) -> list[tuple[np.ndarray, ...]]:
-        """Run batches side by side and return their outputs, in order.
+        """Run batches side by side and return their outputs, in order; those that joined come last.
 
         Memory: what is live at one unit, for all batches; a tensor with an 8-bit encoding takes one byte a value.
 
@@ -108,12 +111,15 @@ class Simulator:
             arrive: see ``Arrive``.
             beside: other encodings, under which the model is run in step with this run for ``Arrival.exact``; nothing
                 is mended there. It costs a second pass and its memory.
+            joins: node key, of a unit's head -> batches that join before it is computed: one by one they are run
+                through what lies before it, as it was mended.
         """
         import torch
 
         with torch.no_grad():
-            exact = None if beside is None else _Walk(self, beside, batches, None)
-            return _Walk(self, encodings, batches, arrive, exact).outputs()
+            exact = None if beside is None else _Walk(self, beside, batches)
+            walk = _Walk(self, encodings, batches, arrive, exact)
+            return walk.outputs({self.names[key]: join for key, join in (joins or {}).items()})
 
 
 @dataclass(frozen=True)
@@ -149,31 +155,51 @@ class _Walk:
         simulator: Simulator,
         encodings: Encodings,
         batches: Sequence[Sample],
-        arrive: Arrive | None,
+        arrive: Arrive | None = None,
         exact: _Walk | None = None,
+        mended: dict[str, Mended] | None = None,
     ) -> None:
         self.simulator = simulator
         self.encodings = encodings
-        self.batches = batches
+        self.batches = list(batches)
         self.arrive = arrive
         self.exact = exact
+        self.mended = {} if mended is None else mended
         self.placeholders = 0
         self.held: dict[str, list[Any]] = {}
         self.fused = {clamp.name for clamp in simulator.clamps.values()}
         self.last_use = {used.name: node.name for node in simulator.module.graph.nodes for used in node.all_input_nodes}
 
-    def outputs(self) -> list[tuple[np.ndarray, ...]]:
-        """Walk the whole graph; the run beside this one is a step behind, so that what arrives is still held there."""
+    def outputs(self, joins: Mapping[str, Join]) -> list[tuple[np.ndarray, ...]]:
+        """Walk the whole graph; the run beside this one is a step behind, so that what arrives is still held there.
+
+        Args:
+            joins: name of a node -> batches that join before it.
+        """
         for node in self.simulator.module.graph.nodes:
             if node.op == "output":
                 keys = self.simulator.model.graph.outputs
                 names = [self.simulator.names[key] for key in keys]
                 rows = [[self._value(name, index).numpy() for name in names] for index in range(len(self.batches))]
                 return [tuple(row) for row in rows]
+            for batch in joins.get(node.name, lambda: ())():
+                for walk in (self, *([] if self.exact is None else [self.exact])):
+                    walk._join(node, batch)  # noqa: SLF001 - another walk
             self._pass(node)
             if self.exact is not None:
                 self.exact._pass(node)  # noqa: SLF001 - another walk
         raise AssertionError("a graph ends with its output")
+
+    def _join(self, before: fx.Node, batch: Sample) -> None:
+        """Run one more batch through all that lies before a node, and hold it behind the others."""
+        alone = _Walk(self.simulator, self.encodings, [batch], mended=self.mended)
+        for node in self.simulator.module.graph.nodes:
+            if node is before:
+                break
+            alone._pass(node)
+        for name, values in alone.held.items():
+            self.held[name] += values
+        self.batches.append(batch)
 
     def _pass(self, node: fx.Node) -> None:
         if node.op == "placeholder":
@@ -216,10 +242,12 @@ class _Walk:
         if self.arrive is not None and role(canonical) is Role.LAYER:
             source = node.all_input_nodes[0].name
             exact = _Inputs(self.exact, canonical, source) if self.exact is not None else None
-            mended = self.arrive(canonical, Arrival(_Inputs(self, canonical, source), exact)) or Mended()
-            for name, value in ((canonical.weight, mended.weight), (canonical.bias, mended.bias)):
-                if name is not None and value is not None:
-                    found[names[name]] = torch.from_numpy(np.array(value, np.float32))
+            mended = self.arrive(canonical, Arrival(_Inputs(self, canonical, source), exact))
+            self.mended |= {} if mended is None else {canonical.key: mended}
+        mended = self.mended.get(canonical.key, Mended())
+        for name, value in ((canonical.weight, mended.weight), (canonical.bias, mended.bias)):
+            if name is not None and value is not None:
+                found[names[name]] = torch.from_numpy(np.array(value, np.float32))
         return found
 
     def _call(self, node: fx.Node, index: int, constants: Mapping[str, torch.Tensor]) -> Any:  # noqa: ANN401 - as op
