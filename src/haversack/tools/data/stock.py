@@ -12,7 +12,7 @@ from itertools import pairwise
 from haversack.base.model import Port, Sample
 
 HELD, DIVIDED = 16, 80
-"""So many calibration rows are held back where there are so many: 64 are left, as many as rounding by outputs takes."""
+"""So many calibration rows are held back where there are so many, a fifth at the most."""
 
 
 def given(rows: int) -> int:
