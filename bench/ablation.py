@@ -27,11 +27,11 @@ FOUR: Sequence[Kind] = (
     ("minmax scales, `bias_correct`", MINMAX, FAST),
     ("clipped scales, `bias_correct`", CLIPPED, FAST),
     ("clipped scales, `gptq`", CLIPPED, DEFAULT),
-    ("clipped scales, `gptq` on 128 samples", CLIPPED, HIGH),
+    ("clipped scales, `gptq` on 512 samples", CLIPPED, HIGH),
     ("clipped scales, `adaround`", CLIPPED, SOFT),
     ("clipped scales, `block_reconstruction`", CLIPPED, BLOCKS),
 )
-POINTWISE, HELD, MOST = "1x1 convolutions and head of 4 bits", "`gptq` on 128 samples", 0.003
+POINTWISE, HELD, MOST = "1x1 convolutions and head of 4 bits", "`gptq` on 512 samples", 0.003
 """Such a network, the row of it that is held to something, and what of top-1 it may lose: 86 % are left of 86.3 %."""
 COARSER = {LITE0: 5.04, MINILM: 3.175}
 """Job -> a factor of all layers' steps, one of ``choose.options.FACTORS``; water fills as many bytes beside it."""
@@ -61,7 +61,7 @@ def static(made: Artefacts) -> Iterator[tuple[str, Plan]]:
     yield "A, `bias_correct` (`--effort fast`)", _after(best, FAST)
     yield "A, `equalize`, `bias_correct`", _after(best, Step("equalize"), FAST)
     yield "A, `gptq` (`--effort default`)", ours
-    yield "A, `gptq` on 128 samples (`--effort high`)", _after(best, HIGH)
+    yield "A, `gptq` on 512 samples (`--effort high`)", _after(best, HIGH)
     yield "A, `adaround`", _after(best, SOFT)
     yield "A, `block_reconstruction`", _after(best, BLOCKS)
     yield "`minmax` ranges, `minmax` scales, `gptq`", _after(_plan(minmax), DEFAULT)
