@@ -111,9 +111,7 @@ class Slots:
             return self._read(CURRENT, Pointer())
         except Refused as error:
             step = f"haversack client update {self.folder.name}    (installs its newest release anew)"
-            raise Refused(
-                error.cause, where=error.where, faults=error.faults, tried=error.tried, next_step=step
-            ) from error
+            raise _with_step(error, step) from error
 
     def path(self, installed: Installed) -> Path:
         """Return the folder of a slot."""
@@ -222,9 +220,19 @@ class Slots:
         """Return the releases that are not installed again, the newest last.
 
         Raises:
-            Refused, EnvironmentFault: as ``pointer``.
+            Refused: the list is damaged; the next release that is set aside begins it anew, and so does ``pardon``.
+            EnvironmentFault: it cannot be read.
         """
-        return self._read(QUARANTINE, Quarantine()).releases
+        try:
+            return self._read(QUARANTINE, Quarantine()).releases
+        except Refused as error:
+            raise _with_step(error, f"haversack client retry {self.folder.name}    (begins the list anew)") from error
+
+    def _set_aside(self) -> tuple[Bad, ...]:
+        """Return the releases that were set aside; none where the list is damaged: that keeps nobody from going back."""
+        with contextlib.suppress(Refused):
+            return self.quarantined()
+        return ()
 
     def quarantine(self, sequence: int, version: str, reason: str) -> None:
         """Remember never to install a release again.
@@ -233,7 +241,7 @@ class Slots:
             EnvironmentFault: it cannot be written.
         """
         atomic.make_folder(self.folder, atomic.HOME)
-        others = [bad for bad in self.quarantined() if bad.sequence != sequence]
+        others = [bad for bad in self._set_aside() if bad.sequence != sequence]
         said = reason[:_LONGEST_REASON].encode(errors="replace").decode()  # a child may say half a surrogate pair
         bad = Bad(sequence, version, said, round(time.time(), 3))
         self._write(QUARANTINE, Quarantine(releases=(*others, bad)[-_MOST_QUARANTINED:]))
@@ -241,14 +249,16 @@ class Slots:
     def pardon(self) -> tuple[Bad, ...]:
         """Forget every release that was set aside, so that an update tries it again; return them.
 
+        A damaged list is begun anew.
+
         Raises:
-            Refused, EnvironmentFault: as ``pointer``, or it cannot be written; all of them stay set aside.
+            EnvironmentFault: it cannot be read or written; all of them stay set aside.
         """
         if not self.folder.is_dir():
             return ()
         with self._alone():
-            found = self.quarantined()
-            if found:
+            found = self._set_aside()
+            if (self.folder / QUARANTINE).exists():
                 self._write(QUARANTINE, Quarantine())
         return found
 
@@ -289,6 +299,10 @@ class Slots:
 
     def _write(self, name: str, record: object) -> None:
         atomic.write_bytes(self.folder / name, canonical.dumps(record), atomic.HOME)
+
+
+def _with_step(error: Refused, step: str) -> Refused:
+    return Refused(error.cause, where=error.where, faults=error.faults, tried=error.tried, next_step=step)
 
 
 def _clear(folder: Path) -> None:

@@ -205,7 +205,12 @@ class _Update:
                     Slots(folder.parent).remove_leftovers()
 
     def _nothing_new(self, release: Release) -> Outcome | None:
-        bad = {one.sequence: one for one in self.slots.quarantined()}.get(release.sequence)
+        try:
+            bad = {one.sequence: one for one in self.slots.quarantined()}.get(release.sequence)
+        except Refused as error:  # a device without a person would never be updated again
+            bad = None
+            text = f"what was set aside is not known any more, and may be tried once more: {error.cause}"
+            self.sink(Event("deliver", "note", f"{self.line}: {text}"))
         if bad is not None:
             return self._nothing("quarantined", f"{release.version} is set aside here: {bad.reason}")
         if self.before is None or release.sequence > self.before.sequence:

@@ -431,3 +431,25 @@ def test_two_lines(shop, client):
     with client.open("words") as words, client.open("digits") as digits:
         assert (says(words), says(digits)) == (8.0, 1.0)
     assert [one.line for one in client.status().lines_held] == ["digits", "words"]
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b'{"format":1,"releases":null}\n'])
+def test_a_damaged_list_of_what_was_set_aside_stops_no_way_back_and_no_update(shop, client, tmp_path, content):
+    client.update("digits")
+    shop.publish("1.1.0", 2.0)
+    client.update("digits")
+    path = tmp_path / "home" / "lines" / "digits" / "quarantine.json"
+    path.write_bytes(content)
+    with pytest.raises(Refused) as caught:
+        client.status()
+    assert caught.value.next_step.startswith("haversack client retry digits ")
+    assert client.rollback("digits", "worse").version == "1.0.0"
+    assert [bad.version for bad in client.status().lines_held[0].quarantined] == ["1.1.0"]
+    path.write_bytes(content)
+    events = []
+    client._sink = events.append
+    assert client.update("digits").installed.version == "1.1.0"
+    assert any("is not known any more" in event.text for event in events)
+    assert asked(client) == 2.0
+    assert client.retry("digits") == ()
+    assert client.status().lines_held[0].quarantined == ()
