@@ -229,7 +229,7 @@ class Slots:
             raise _with_step(error, f"haversack client retry {self.folder.name}    (begins the list anew)") from error
 
     def _set_aside(self) -> tuple[Bad, ...]:
-        """Return the releases that were set aside; none where the list is damaged: that keeps nobody from going back."""
+        """Return the releases that were set aside; none where the list is damaged: it keeps nobody from going back."""
         with contextlib.suppress(Refused):
             return self.quarantined()
         return ()
