@@ -63,8 +63,8 @@ def find(content: bytes, tensors: Sequence[Stored]) -> list[Product]:
     sources: set[int] = set()
     for group in alike.values():
         group.sort(key=_bits)
-        for each, other in _pairs(group):
-            for made, of in ((each, other), (other, each)):
+        for one, other in _pairs(group):
+            for made, of in ((one, other), (other, one)):
                 if made.start in found or made.start in sources or of.start in found:
                     continue
                 factor = _factor(made.words, of.words)
