@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import zstandard
 from hypothesis import given
@@ -48,3 +49,17 @@ def test_sizes_of_blocks_say_where_bytes_repeat():
     assert second < 16
     assert rest < 10
     assert zstd.block_sizes(b"", 256, zstd.QUICK) == []
+
+
+def test_blocks_that_repeat_what_is_before_add_little():
+    noise = np.random.default_rng(0).bytes(1 << 12)
+    sizes = zstd.block_sizes(noise + noise, 1 << 10, zstd.QUICK)
+    assert len(sizes) == 8
+    assert min(sizes[:4]) >= 1 << 10
+    assert max(sizes[4:]) < 32
+
+
+def test_what_blocks_add_is_what_the_frame_has():
+    content = b"".join(b"row %d; " % (index * index % 97) for index in range(2000))
+    sizes = zstd.block_sizes(content, 1 << 10, zstd.BEST)
+    assert 0.9 * len(zstd.compress(content, zstd.BEST)) < sum(sizes) < 2 * len(zstd.compress(content, zstd.BEST))

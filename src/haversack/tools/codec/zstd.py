@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+
 BEST = 19
 DEEP = 12
 QUICK = 3
@@ -17,12 +20,20 @@ def compress(data: bytes, level: int) -> bytes:
 
 
 def block_sizes(data: bytes, block: int, level: int) -> list[int]:
-    """Return the bytes that each ``block`` bytes of ``data`` take by themselves, the frame's own not counted."""
+    """Return the bytes that each ``block`` bytes of ``data`` add to a frame of all, which repeats what is before."""
     import zstandard
 
+    out = io.BytesIO()
     packer = zstandard.ZstdCompressor(level=level, write_checksum=False)
-    frame = len(packer.compress(b"")) - 3
-    return [len(packer.compress(data[low : low + block])) - frame for low in range(0, len(data), block)]
+    ends = [0]
+    with packer.stream_writer(out, size=len(data), closefd=False) as stream:
+        stream.flush(zstandard.FLUSH_BLOCK)
+        ends[0] = out.tell()  # the frame's own bytes
+        for low in range(0, len(data), block):
+            stream.write(data[low : low + block])
+            stream.flush(zstandard.FLUSH_BLOCK)
+            ends.append(out.tell())
+    return [end - start for start, end in itertools.pairwise(ends)]
 
 
 def decompress(frame: bytes | memoryview, size: int) -> bytes:
