@@ -182,6 +182,7 @@ def again(sheet):
 def test_constants_are_numbered_under_one_digest_of_all(sheet):
     found = names(sheet, 3, 1, 2)
     assert [name.split(".")[1] for name in found] == ["0", "1", "2"]
+    assert [len(name.split(".")[0]) for name in found] == [8] * 3
     assert len({name.split(".")[0] for name in found}) == 1
 
 

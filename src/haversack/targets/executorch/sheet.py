@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from haversack.tools.graph.law import equal
 
 _INPUTS = ("input_id", "query_id", "key_id", "value_id", "mask_id", *(f"input{index}_id" for index in range(1, 6)))
 _EXTERNAL = 3
+_DIGEST = 6
+"""Bytes of the digest in the names of constants."""
 _INT8 = 128
 """What a uint8 code is lowered by to be int8: the same bits of information."""
 
@@ -211,12 +214,14 @@ class _Graph:
         """Return the constants by name, in the order in which values read them first.
 
         A name must tell a constant apart from those of every other file, for a runtime may keep what it has packed
-        under that name. So one digest of all of them, which repeats, and a number: a digest for each would not.
+        under that name. So one digest of all of them, which repeats, and a number: a digest for each would not. It is
+        short, for with an update it changes wherever it stands.
         """
         every = hashlib.sha256()
         for one in self._constants:
             every.update(len(one).to_bytes(8, "little") + one)
-        return {f"{every.hexdigest()[:16]}.{number}": one for one, number in self._constants.items()}
+        digest = base64.urlsafe_b64encode(every.digest()[:_DIGEST]).decode()
+        return {f"{digest}.{number}": one for one, number in self._constants.items()}
 
     def payload(self) -> bytes:
         """Return header and FlatBuffer."""

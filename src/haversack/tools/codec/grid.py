@@ -30,7 +30,7 @@ _FAR = STEPS + _WIDEST
 _ROUNDS, _ROUNDS_OF_LARGE = 6, 2
 _PATIENCE = 1 << 25
 """A round takes a quarter of a second for every five megabytes; the third to the sixth save 1 byte in 8,000."""
-_LEAST = 1024
+_LEAST = 256
 _FEW = 2048
 _CHUNK = 1 << 18
 _SIGNED = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64)
