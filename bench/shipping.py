@@ -102,7 +102,7 @@ def unpacking(bundle: Path, folder: Path) -> Table:
                 missed.append(f"{path.name} in C: {median(spent):.2f} CPU s, {peak / 1e6:.1f} MB")
             sizes = (f"{len(content):,}", f"{packed.stat().st_size:,}")
             rows.append((path.name, coder, *sizes, f"{median(spent):.3f}", f"{peak / 1e6:.1f}"))
-        if packed.stat().st_size > MOST_DOWNLOAD and path.suffix == ".tflite":
+        if packed.stat().st_size > MOST_DOWNLOAD:
             missed.append(f"{path.name}: a download of {packed.stat().st_size:,} bytes")
     words = (
         "EfficientNet-Lite0 in int8. CPU seconds in a fresh process, sha256 of the result among them; memory above "

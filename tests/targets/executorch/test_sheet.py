@@ -159,3 +159,37 @@ def test_bytes_that_no_rule_leads_to():
     assert _layout(own, own.T.tobytes()) is None
     assert _layout(own.astype(np.float64), own.astype(np.float64).tobytes()) is None
     assert _layout(None, b"") is None
+
+
+def names(sheet, *constants):
+    """Return the names of a graph that adds so many constants to what comes in."""
+    source = 0
+    for constant in constants:
+        held = sheet.new((4,))
+        sheet.constants[held] = np.float32(constant).tobytes() * 4
+        result = sheet.new((4,))
+        sheet.add("Add", "n", input1_id=source, input2_id=held, output_id=result)
+        source = result
+    return list(sheet.finish().data)
+
+
+@pytest.fixture
+def again(sheet):
+    """Return the sheet's twin."""
+    return Sheet(sheet.part, {"w": np.arange(6, dtype=np.float32)})
+
+
+def test_constants_are_numbered_under_one_digest_of_all(sheet):
+    found = names(sheet, 3, 1, 2)
+    assert [name.split(".")[1] for name in found] == ["0", "1", "2"]
+    assert [len(name.split(".")[0]) for name in found] == [8] * 3
+    assert len({name.split(".")[0] for name in found}) == 1
+
+
+def test_no_name_stands_in_another_files_graph(sheet, again):
+    # A runtime may keep what it has packed under a constant's name: another constant must not have it.
+    assert not set(names(sheet, 3, 1)) & set(names(again, 3, 2))
+
+
+def test_the_same_constants_have_the_same_names(sheet, again):
+    assert names(sheet, 3, 1) == names(again, 3, 1)

@@ -109,7 +109,7 @@ def test_malformed(given_body, size, told):
 
 def product_of(words, factor):
     """Return a body of some stored words and their product."""
-    directory = plan.write([(plan.Run(0, 8, 1, 0),), plan.Product(8, 16, 0, factor)])
+    directory = b"".join(plan.write([(plan.Run(0, 8, 1, 0),), plan.Product(8, 16, 0, factor)]))
     return made(0, 0, 2, directory=directory, rest=struct.pack("<2I", *words))
 
 
@@ -134,7 +134,7 @@ def test_a_directory_is_bounded_by_the_file():
 
 def test_few_lanes_for_many_bytes():
     size = (1 << 20) + 1
-    directory = plan.write([(plan.Run(0, size, 1, 2),)])
+    directory = b"".join(plan.write([(plan.Run(0, size, 1, 2),)]))
     given_body = made(1, 1, 1, levels=bytes([9] + [0] * 255), directory=directory, rest=STATE)
     with pytest.raises(Refused, match="1048577 coded bytes are too many for 1 lanes"):
         body.unpack(given_body, size, 48)

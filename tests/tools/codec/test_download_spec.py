@@ -62,7 +62,7 @@ def test_what_the_page_says_on_the_way():
                 tuple(plan.Run(27 + phase, 48, 4, model) for phase, model in enumerate((0, 0, 0, 2))),
                 (plan.Run(48, 68, 1, 3),),
             ]
-        ).hex()
+        )[0].hex()
     )
     numbers = [int(number, 16) for number in re.findall(r"`0x([0-9a-f]+)`", PAGE)]
     assert second.endswith(struct.pack("<IIHH", *numbers))

@@ -126,7 +126,7 @@ def test_bytes_and_nibbles_have_ladders_of_their_own():
         np.tile(drawn([9], [1] * 100), (40, 1)),
         drawn([9] * 40, [1] * 100),
         np.random.default_rng(0).integers(-128, 128, (40, 100)).astype(np.int8),
-        drawn([3, 30] * 5, [1] * 50),
+        drawn([3, 30] * 2, [1] * 50),
     ],
     ids=["zeros", "repeated", "alike", "noise", "small"],
 )
@@ -169,3 +169,42 @@ def test_whatever_lies_there(rows, columns, spread, seed, most):
     assert len(counts) <= most
     assert all(each.high < len(counts) for each in grids)
     bits(content, grids, counts)
+
+
+def test_what_is_said_often_anywhere_is_cheap_everywhere():
+    def matrix(rows, columns):
+        return grid._Matrix(0, np.zeros((len(rows), len(columns)), np.uint8), np.array(rows), np.array(columns))
+
+    many = matrix([9] * 50 + [11] * 50 + [13] * 50, [0] * 80 + [1] * 5)
+    few = matrix([20, 22], [0, 1])
+    prices = grid._prices([many, few])
+    assert prices[grid._FAR + 2] < prices[grid._FAR + 1] < prices[grid._FAR + 3]
+    assert prices[grid._FAR] < grid._prices([few])[grid._FAR]
+    assert grid._said(few, prices) == 16 * int(prices[grid._FAR + np.array([-2, 0, 0, 1])].sum())
+
+
+def test_rows_may_be_as_far_from_their_middle_as_a_ladder_is_long():
+    rows = np.array([0] * 3 + [grid.STEPS - 1] * 4)
+    found = grid._Matrix(0, drawn([3] * 7, [1] * 40).view(np.uint8), rows, np.full(40, -grid._WIDEST))
+    again = grid._again(found, np.full((grid.STEPS, 256), 9), grid._prices([found]))
+    assert again.rows.tolist() == rows.tolist()
+    assert again.columns.tolist() == found.columns.tolist()
+
+
+def test_large_files_have_fewer_rounds(monkeypatch):
+    random = np.random.default_rng(3)
+    given = stored(drawn(2 ** random.uniform(2, 5, 200), 2 ** random.normal(0, 0.6, 300)))
+    lengths = []
+    monkeypatch.setattr(grid, "_again", lambda matrix, *_: lengths.append(matrix.weights.size) or matrix)
+    grid.fit(*given, 99)
+    monkeypatch.setattr(grid, "_PATIENCE", 200 * 300 - 1)
+    grid.fit(*given, 99)
+    assert lengths == [200 * 300] * (6 + 2)
+
+
+def test_more_rounds_are_never_much_worse_and_pay(monkeypatch):
+    random = np.random.default_rng(4)
+    content, tensors = stored(drawn(2 ** random.uniform(2, 5, 200), 2 ** random.normal(0, 0.6, 300)))
+    six = bits(content, *grid.fit(content, tensors, 99))
+    monkeypatch.setattr(grid, "_ROUNDS", 1)
+    assert six < bits(content, *grid.fit(content, tensors, 99))

@@ -130,3 +130,27 @@ def test_the_fields():
     source[3] = 2.5
     content, tensors = stored(source, source * np.float32(4))
     assert product.find(content, tensors) == [Product(32, 64, 0, int(np.float32(4).view(np.uint32)))]
+
+
+def coarse(count, seed=0):
+    """Return scales of six significant bits."""
+    mantissas, exponents = np.frexp(scales(count, seed))
+    return np.ldexp(np.round(mantissas * 64) / 64, exponents).astype(np.float32)
+
+
+@given(st.integers(0, 200), st.booleans())
+def test_of_two_the_one_of_fewer_bits_is_kept(seed, behind):
+    source = coarse(8, seed)
+    made = source * np.float32(0.0123)
+    content, tensors = stored(*((source, made) if behind else (made, source)))
+    (found,) = product.find(content, tensors)
+    assert content[found.source : found.source + 32] == source.tobytes()
+
+
+def test_found_among_many_others_of_its_length():
+    others = [coarse(64, seed) for seed in range(60)]
+    factors = np.float32(0.01) * np.arange(1, 61, dtype=np.float32)
+    products = [one * factor for one, factor in zip(others, factors, strict=True)]
+    content, tensors = stored(*others, *products)
+    found = product.find(content, tensors)
+    assert [(each.start, each.source) for each in found] == [(256 * (60 + at), 256 * at) for at in range(60)]

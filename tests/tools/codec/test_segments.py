@@ -63,6 +63,13 @@ def test_text_is_left_to_zstandard(bell):
     assert found[-1].stride == 1
 
 
+def test_what_repeats_from_far_away_is_left_to_zstandard(bell):
+    again = bell(4096, 3)  # no kilobyte of it repeats anything by itself
+    found = segments.cut(again + bell(8192, 40, 1) + again + again)
+    assert found[0].stride == 1
+    assert (found[-1].start, found[-1].stride) == (3 * 4096, segments.MATCHED)
+
+
 def test_large_files_have_larger_blocks(monkeypatch, bell):
     content = bell(100_000, 5) + bell(100_000, 40, 1)
     monkeypatch.setattr(segments, "_MOST_BLOCKS", 20)

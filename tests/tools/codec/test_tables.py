@@ -64,11 +64,13 @@ def test_as_many_rare_symbols_as_there_may_be(common, rare):
     assert frequencies[1:common].min(initial=TOTAL) > 50
 
 
-def test_few_counts_have_coarse_levels():
-    counts = np.arange(1, 257)[None]
-    assert set((tables.to_levels(counts // 16)[tables.to_levels(counts // 16) > 0] % 4).tolist()) == {1}
-    assert set((tables.to_levels(counts) % 2).tolist()[0]) == {1}
-    assert set((tables.to_levels(counts * 9) % 2).tolist()[0]) == {0, 1}
+def test_the_more_seldom_a_symbol_is_the_coarser_is_its_level():
+    counts = np.geomspace(1, 90_000, 256).astype(np.int64)
+    (levels,) = tables.to_levels(counts[None])
+    seldom, often = counts < 200, counts >= 2000
+    assert set((levels[seldom] % 4).tolist()) == {1}
+    assert set((levels[~seldom & ~often] % 4).tolist()) == {1, 3}
+    assert set((levels[often] % 4).tolist()) == {0, 1, 2, 3}
 
 
 def test_many_tables_at_once():

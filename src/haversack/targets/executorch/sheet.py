@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from haversack.tools.graph.law import equal
 
 _INPUTS = ("input_id", "query_id", "key_id", "value_id", "mask_id", *(f"input{index}_id" for index in range(1, 6)))
 _EXTERNAL = 3
+_DIGEST = 6
+"""Bytes of the digest in the names of constants."""
 _INT8 = 128
 """What a uint8 code is lowered by to be int8: the same bits of information."""
 
@@ -196,8 +200,8 @@ class _Graph:
         from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as schema
 
         self.schema = schema
-        self.data: dict[str, bytes] = {}
-        self.table = [schema.ConstantDataOffset(0, 0)]
+        self._constants: dict[bytes, int] = {}
+        self._table: list[int] = []
         self.values = [self._value(sheet, old, new) for old, new in renamed.items()]
         self.nodes = [self._node(node, renamed) for node, _ in sheet.nodes]
         graph = sheet.part.graph
@@ -205,11 +209,30 @@ class _Graph:
         self.outputs = [renamed[value] for value in graph.output_ids]
         self.externs = graph.num_externs
 
+    @cached_property
+    def data(self) -> dict[str, bytes]:
+        """Return the constants by name, in the order in which values read them first.
+
+        A name must tell a constant apart from those of every other file, for a runtime may keep what it has packed
+        under that name. So one digest of all of them, which repeats, and a number: a digest for each would not. It is
+        short, for with an update it changes wherever it stands.
+        """
+        every = hashlib.sha256()
+        for one in self._constants:
+            every.update(len(one).to_bytes(8, "little") + one)
+        digest = base64.urlsafe_b64encode(every.digest()[:_DIGEST]).decode()
+        return {f"{digest}.{number}": one for one, number in self._constants.items()}
+
     def payload(self) -> bytes:
         """Return header and FlatBuffer."""
         from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import serialize_xnnpack_binary
 
-        graph = self.schema.XNNGraph("0", self.nodes, self.values, self.externs, self.inputs, self.outputs, self.table)
+        names = list(self.data)
+        table = [self.schema.ConstantDataOffset(0, 0)]
+        for number in self._table:
+            size = len(self.data[names[number]])
+            table.append(self.schema.ConstantDataOffset(parse.OFFSET_IS_NAMED, size, names[number]))
+        graph = self.schema.XNNGraph("0", self.nodes, self.values, self.externs, self.inputs, self.outputs, table)
         found: bytes = serialize_xnnpack_binary(graph, bytearray())
         return found
 
@@ -224,10 +247,8 @@ class _Graph:
         return value
 
     def _stored(self, data: bytes) -> int:
-        name = hashlib.sha256(data).hexdigest()[:16]
-        assert self.data.setdefault(name, data) == data, "64 bits tell a file's constants apart"
-        self.table.append(self.schema.ConstantDataOffset(parse.OFFSET_IS_NAMED, len(data), name))
-        return len(self.table) - 1
+        self._table.append(self._constants.setdefault(data, len(self._constants)))
+        return len(self._table)
 
     def _node(self, node: Any, renamed: Mapping[int, int]) -> Any:  # noqa: ANN401 - XNode
         made = copy.deepcopy(node)

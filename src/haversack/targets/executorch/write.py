@@ -166,12 +166,13 @@ def _file(
     order = {str(part.number).encode(): made for part, made in zip(skeleton.parts, finished, strict=True)}
     for blob in program.backend_delegate_data:
         blob.data = order[bytes(blob.data)].payload
-    data = {name: one for made in finished for name, one in made.data.items()}
-    named = NamedDataStoreOutput(
-        [data[name] for name in sorted(data)],
-        {name: DataEntry(index, 16, None) for index, name in enumerate(sorted(data))},
-        {},
-    )
+    places: dict[bytes, int] = {}
+    entries = {
+        name: DataEntry(places.setdefault(one, len(places)), 16, None)
+        for made in finished
+        for name, one in made.data.items()
+    }
+    named = NamedDataStoreOutput(list(places), entries, {})
     about = {
         "format": FORMAT,
         "alone": _floats(skeleton, model),

@@ -38,7 +38,7 @@ def pack(content: bytes, tensors: Iterable[Stored] = ()) -> bytes:
     cut, levels = models.fit(content, tensors)
     entries = [entry for segment in cut for entry in (segment if isinstance(segment, tuple) else (segment,))]
     directory = plan.write(cut)
-    planned = zstd.compress(levels.tobytes() + directory, zstd.BEST)
+    planned = zstd.compress_parts([levels.tobytes(), *directory], zstd.BEST)
     matched = _gathered(data, [each.place for each in _of_model(entries, PACKED)]).tobytes()
     packed = zstd.compress(matched, zstd.BEST if len(matched) <= _PATIENCE else zstd.DEEP)
     stored = _gathered(data, [each.place for each in _of_model(entries, STORED)]).tobytes()
@@ -50,7 +50,7 @@ def pack(content: bytes, tensors: Iterable[Stored] = ()) -> bytes:
         each = np.concatenate([numbers for _, numbers in pieces])
         states, words = rans.encode(symbols, each, tables.to_frequencies(levels), lanes)
         stream = states.astype("<u4").tobytes() + words.astype("<u2").tobytes()
-    head = SIZES.pack(len(levels), lanes, len(cut), len(directory), len(planned), len(packed))
+    head = SIZES.pack(len(levels), lanes, len(cut), sum(map(len, directory)), len(planned), len(packed))
     return b"".join([head, planned, packed, stored, stream])
 
 

@@ -118,8 +118,12 @@ class Product:
 Segment = tuple[Run, ...] | Grid | Product
 
 
-def write(segments: Iterable[Segment]) -> bytes:
-    """Return the directory of segments; of those of version 1 each is given as its runs."""
+def write(segments: Iterable[Segment]) -> tuple[bytes, bytes]:
+    """Return the directory of segments: their entries, and the classes of grids, which follow without a gap.
+
+    Args:
+        segments: in order; of those of version 1 each is given as its runs.
+    """
     parts: list[bytes] = []
     classes: list[bytes] = []
     for each in segments:
@@ -130,7 +134,7 @@ def write(segments: Iterable[Segment]) -> bytes:
             parts += map(_number, (len(each), PRODUCT, each.source, each.factor))
         else:
             parts += map(_number, (each[0].stop - each[0].start, len(each), *(run.model for run in each)))
-    return b"".join([*parts, *classes])
+    return b"".join(parts), b"".join(classes)
 
 
 def most_bytes(segments: int, size: int, version: int) -> int:
@@ -142,7 +146,7 @@ def read(directory: bytes, segments: int, size: int, tables: int, version: int) 
     """Return the runs, grids and products of a directory, in order.
 
     Args:
-        directory: what ``write`` returned.
+        directory: what ``write`` returned, together.
         segments: how many it has.
         size: the file's bytes, which the segments must add up to.
         tables: how many tables there are.

@@ -5,7 +5,8 @@ They are a third of what does not repeat in a quantized file besides its weights
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from haversack.base.stored import Stored
 from haversack.tools.codec.plan import Product
 
 _LEAST = 32
-_NEIGHBOURS = 8
+_NEIGHBOURS = 256
+_TRIES = 8
 _NEAR = 3
 _ALIKE = 2.0**-21
 _EXPONENT = np.uint32(0x7F80_0000)
@@ -44,29 +46,61 @@ def multiply(words: np.ndarray, factor: int) -> np.ndarray:
 def find(content: bytes, tensors: Sequence[Stored]) -> list[Product]:
     """Return which tensors of a file are products of others, in the order of the file; none of these others is one.
 
+    Of two that are products of each other the one of fewer significant bits is kept: it takes fewer to send.
+
     Args:
         content: the file.
         tensors: of it, in order, apart from each other.
     """
+    alike: dict[int, list[_Floats]] = {}
+    for each in tensors:
+        if each.dtype == "float32" and each.length >= _LEAST:
+            words = np.frombuffer(content, "<u4", each.length // 4, each.start)
+            if _normal(words).all():
+                few = words[: _LEAST // 4].astype(np.uint32).view(np.float32).astype(np.float64)
+                alike.setdefault(each.length, []).append(_Floats(each, words, few / few[0]))
     found: dict[int, Product] = {}
     sources: set[int] = set()
-    before: dict[int, list[tuple[Stored, np.ndarray]]] = {}
-    for each in tensors:
-        if each.dtype != "float32" or each.length < _LEAST:
-            continue
-        words = np.frombuffer(content, "<u4", each.length // 4, each.start)
-        alike = before.setdefault(each.length, [])
-        for other, held in alike[-_NEIGHBOURS:]:
-            for made, bits, source, of in ((each, words, other, held), (other, held, each, words)):
-                if made.start in found or made.start in sources or source.start in found:
+    for group in alike.values():
+        group.sort(key=_bits)
+        for one, other in _pairs(group):
+            for made, of in ((one, other), (other, one)):
+                if made.start in found or made.start in sources or of.start in found:
                     continue
-                factor = _factor(bits, of)
+                factor = _factor(made.words, of.words)
                 if factor is not None:
-                    found[made.start] = Product(made.start, made.end, source.start, factor)
-                    sources.add(source.start)
-        if _normal(words).all():
-            alike.append((each, words))
+                    found[made.start] = Product(made.start, made.stored.end, of.start, factor)
+                    sources.add(of.start)
     return [found[start] for start in sorted(found)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Floats:
+    """A tensor, its words, uint32 [n], and its first numbers divided by the first of all, float64 [8]."""
+
+    stored: Stored
+    words: np.ndarray
+    shape: np.ndarray
+
+    @property
+    def start(self) -> int:
+        return self.stored.start
+
+
+def _bits(floats: _Floats) -> int:
+    """Return how many bits of the words may be other than 0, those at the lower end left out."""
+    together = int(np.bitwise_or.reduce(floats.words))
+    return 32 - ((together & -together).bit_length() - 1)
+
+
+def _pairs(group: list[_Floats]) -> Iterator[tuple[_Floats, _Floats]]:
+    """Yield each of a group with those before it that begin as its multiple does, the nearest of so many first."""
+    shapes = np.stack([each.shape for each in group])
+    for index, each in enumerate(group):
+        first = max(index - _NEIGHBOURS, 0)
+        apart = np.abs(shapes[first:index] / each.shape - 1).max(axis=1, initial=0)
+        for other in np.flatnonzero(apart <= _ALIKE)[::-1].tolist()[:_TRIES]:
+            yield each, group[first + other]
 
 
 def _normal(words: np.ndarray) -> np.ndarray:
@@ -76,13 +110,10 @@ def _normal(words: np.ndarray) -> np.ndarray:
 
 def _factor(made: np.ndarray, source: np.ndarray) -> int | None:
     """Return the bits of what multiplies ``source`` to ``made``, words of a file; None where nothing does."""
-    few, of = (words[: _LEAST // 4].astype(np.uint32) for words in (made, source))
-    if not (_normal(few).all() and _normal(of).all()):
+    quotient = float(made[:1].view("<f4")[0]) / float(source[:1].view("<f4")[0])
+    if not 2.0**-120 < abs(quotient) < 2.0**120:
         return None
-    quotients = few.view(np.float32).astype(np.float64) / of.view(np.float32)
-    if not 2.0**-120 < abs(quotients[0]) < 2.0**120 or np.abs(quotients / quotients[0] - 1).max() > _ALIKE:
-        return None
-    nearest = int(np.float32(quotients[0]).view(np.uint32))
+    nearest = int(np.float32(quotient).view(np.uint32))
     for factor in range(nearest - _NEAR, nearest + _NEAR + 1):
         try:
             if np.array_equal(multiply(source.astype(np.uint32), factor), made):

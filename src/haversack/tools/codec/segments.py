@@ -20,6 +20,7 @@ _PHASES = 4
 _BLOCK = 1024
 _MOST_BLOCKS = 8192
 _ROUNDS = 200
+_PATIENCE = 1 << 19
 _NEVER = np.int64(1) << 52
 _ENTRY = 40 * entropy.UNIT
 _TABLE = 80 * entropy.UNIT
@@ -90,8 +91,11 @@ def _histograms(content: bytes, block: int) -> np.ndarray:
 
 
 def _with_matches(content: bytes, block: int, counts: np.ndarray) -> np.ndarray:
-    """Return each block's bits by Zstandard, int64 [blocks]: more than any where its entropy is not well above."""
-    sizes = zstd.block_sizes(content, block, zstd.QUICK)
+    """Return each block's bits by Zstandard behind all before it, int64 [blocks].
+
+    They are more than any where its entropy is not well above.
+    """
+    sizes = zstd.block_sizes(content, block, zstd.BEST if len(content) <= _PATIENCE else zstd.QUICK)
     found = np.array(sizes, np.int64) * (8 * entropy.UNIT)
     own = entropy.of_counts(counts.sum(axis=1))
     return np.where(found < own - own // 10, found, _NEVER)

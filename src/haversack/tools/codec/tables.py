@@ -13,11 +13,14 @@ from haversack.tools.codec.rans import TOTAL
 LEVELS = 1 + 8 * 16
 """How many levels there are: absent, and eight to each of sixteen octaves."""
 
+_OFTEN = 200
+"""A symbol that is counted so often is worth a level of twice the precision, and one ten times as often of four times:
+a bit or two more of the level, and more than that less in all that it codes."""
 _STEPS = np.array([0, *((8 + step) << octave for octave in range(16) for step in range(8))], np.int64)
 
 
 def to_levels(counts: np.ndarray) -> np.ndarray:
-    """Return levels for histograms, uint8 [tables, 256]; the fewer symbols were counted, the coarser the levels.
+    """Return levels for histograms, uint8 [tables, 256]; the more seldom a symbol is, the coarser its level.
 
     Args:
         counts: integers [tables, 256], at least 0, below 2^40.
@@ -27,10 +30,10 @@ def to_levels(counts: np.ndarray) -> np.ndarray:
     # 2^19 in all: every level but the last few can occur, and a count of one in few symbols is far from the lowest.
     scaled = np.where(wide > 0, np.maximum((wide << 19) // np.maximum(sums, 1), 1), 0)
     levels = np.zeros(counts.shape, np.uint8)
-    for grain, least in ((4, 0), (2, 8192), (1, 65536)):
+    for grain, least in ((4, 0), (2, _OFTEN), (1, 10 * _OFTEN)):
         steps = _STEPS[1::grain]
         nearest = np.searchsorted((steps[1:] + steps[:-1]) // 2, scaled, side="right")
-        levels = np.where(sums >= least, (1 + grain * nearest).astype(np.uint8), levels)
+        levels = np.where(wide >= least, (1 + grain * nearest).astype(np.uint8), levels)
     return np.where(wide > 0, levels, 0).astype(np.uint8)
 
 
