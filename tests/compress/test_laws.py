@@ -168,7 +168,7 @@ def test_float_means_do_not_depend_on_the_batches(folded, images, cuts):
     layers = {node.key: node for node in folded.graph.nodes if role(node) is Role.LAYER}
     means, executor = FloatMeans(layers), Executor(folded)
     for start, stop in itertools.pairwise([0, *sorted(cuts), len(rows)]):
-        means.start()
+        means.start(stop - start)
         executor.run((rows[start:stop],), observe=means.observe)
     whole: dict[str, np.ndarray] = {}
 
@@ -184,7 +184,7 @@ def test_float_means_do_not_depend_on_the_batches(folded, images, cuts):
 def test_bytes_of_a_row_are_the_largest_sum_of_what_is_alive(folded, images):
     layers = {node.key: node for node in folded.graph.nodes if role(node) is Role.LAYER}
     means = FloatMeans(layers)
-    means.start()
+    means.start(len(images[0][0]))
     Executor(folded).run(images[0], observe=means.observe)
     parts = units(folded.graph)
     alive = []

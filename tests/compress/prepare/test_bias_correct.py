@@ -180,7 +180,7 @@ def test_codes_take_a_byte_and_floats_four(folded, folded_ranges, images, all_co
         folded, Plan("t", uniform(folded.graph, "int8")), folded_ranges, all_constraints(folded.graph)
     )
     taken = FloatMeans({})
-    taken.start()
+    taken.start(len(images[0][0]))
     Executor(folded).run(images[0], observe=taken.observe)
     in_float, in_codes = taken.row_bytes(folded, Encodings.none()), taken.row_bytes(folded, encodings)
     assert in_float == 4 * in_codes

@@ -1,4 +1,4 @@
-"""Rows that join on the way: as many as fit are there, evenly spread, and each is read once."""
+"""Rows that join on the way: as many as fit are there, evenly spread, and none twice."""
 
 from __future__ import annotations
 
@@ -102,6 +102,33 @@ def test_sizes_are_those_of_the_longest_samples(make_model):
     short, long = (held(model, 8 * 4 * 2 * 3 * (length - 1) / 1e6, 24, samples).rows[1] for length in (6, 60))
     assert (short, long) == (8, 8)
     assert held(model, 24 * 4 * 2 * 5 * 60 / 1e6, 24, samples).rows == (24, 24)
+
+
+class TimeFirst(nn.Module):
+    """Works on [time, batch, …]: the first axis of what its nodes make is not the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.two(torch.relu(self.one(x.transpose(0, 1)))).mean(dim=0)
+
+
+def test_rows_are_the_batchs_wherever_its_axis_lies(make_model):
+    model = make_model(TimeFirst(), (40, 4))
+    samples = [(np.zeros((8, 40, 4), np.float32),)] * 4
+    widest = 2 * 4 * 40 * (4 + 16)  # what the first layer reads and, behind its relu, gives: in both runs
+    assert held(model, 32 * widest / 1e6, 32, samples).rows == (32, 32)
+    assert held(model, 16 * widest / 1e6, 32, samples).rows[0] == 16
+
+
+def test_few_rows_at_the_first_layers_are_told(narrowing):
+    told = []
+    context = PrepareContext(lambda: images(1), narrow(narrowing), tell=told.append)
+    Gptq(samples=64, megabytes=8 * WIDE / 1e6).apply(narrowing, context)
+    (finding,) = [one for one in told if one.kind == "few-samples"]
+    assert finding.text.startswith("8 calibration samples to round by, as memory holds no more of 64")
 
 
 @pytest.mark.parametrize("part", [Gptq, Adaround])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -175,6 +177,27 @@ def test_batches_that_join_see_what_was_mended_before_and_arrive_from_there_on(n
     second, shift = weights(net, SECOND)
     np.testing.assert_allclose(found[1][0], seen["made"] @ second.T + shift, rtol=1e-5, atol=1e-6)
     assert len(found) == 2
+
+
+def test_batches_are_let_go_of_once_they_are_read(net, x):
+    """What is held of a batch is what is alive of it: inputs of hundreds of samples would be all of memory."""
+    from haversack.tools.graph.simulate import Simulator
+
+    born, alive = [], []
+
+    def join():
+        for _ in range(3):
+            array = x.copy()
+            born.append(weakref.ref(array))
+            yield (array,)
+            del array
+
+    def arrive(node, _):
+        alive.append((node.key, sum(one() is not None for one in born)))
+
+    Simulator(net).run(Encodings.none(), [(x,)], arrive=arrive, beside=Encodings.none(), joins={SECOND: join})
+    assert alive[0] == (FIRST, 0)
+    assert alive[1][1] <= 1  # the one that was read last
 
 
 def test_read_only_inputs_and_an_argument_named_as_a_builtin():

@@ -51,17 +51,22 @@ def float_means(
         total, source = stock.rows(count, BATCH), rebatch(model, stock.take(count, BATCH), BATCH)
         batches = -(-total // (BATCH if stock.free else max(stock.lengths)))
         for batch in steps(source, context.sink, "compress", "mean outputs of layers", batches):
-            means.start()
+            means.start(rows_of(batch))
             executor.run(batch, observe=means.observe)
             found.append(batch)
             held = means.row_bytes(model, context.encodings)
             if total * held > room:
-                fit = max(1, min(fit, int(room / held) // max(BATCH, len(batch[0]))))
+                fit = max(1, min(fit, int(room / held) // max(BATCH, rows_of(batch))))
             if fit < count:
                 break
         if fit == count:
             return found, means.mean()
         count = fit
+
+
+def rows_of(batch: Sample) -> int:
+    """Return the rows of a batch: of its first input, or 1 where that has no axes."""
+    return max(1, len(batch[0])) if batch[0].ndim else 1
 
 
 @dataclass
@@ -72,15 +77,17 @@ class FloatMeans:
     sums: list[dict[str, np.ndarray]] = field(default_factory=list)
     counts: list[dict[str, int]] = field(default_factory=list)
     elements: dict[str, int] = field(default_factory=dict)
+    rows: int = 1
 
-    def start(self) -> None:
-        """Begin a batch."""
+    def start(self, rows: int) -> None:
+        """Begin a batch of so many rows: the first axis of what a node makes need not be theirs."""
+        self.rows = rows
         self.sums.append({})
         self.counts.append({})
 
     def observe(self, node: Node, value: torch.Tensor) -> None:
         """Take in what a node made of the batch, of any shape and dtype."""
-        size = value.numel() // max(1, value.shape[0] if value.ndim else 1)
+        size = -(-value.numel() // self.rows)
         self.elements[node.key] = max(self.elements.get(node.key, 0), size)
         if node.key in self.layers:
             axis = output_axis(node.op) % value.ndim

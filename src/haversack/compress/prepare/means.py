@@ -17,7 +17,7 @@ from haversack.base.graph import Node
 from haversack.base.model import Model
 from haversack.base.progress import Event
 from haversack.compress.prepare.contract import PrepareContext, only_reader
-from haversack.compress.prepare.float_means import float_means
+from haversack.compress.prepare.float_means import float_means, rows_of
 from haversack.compress.prepare.stages import staged
 from haversack.tools.data.stock import Stock, given
 from haversack.tools.graph.roles import Role, role
@@ -109,7 +109,7 @@ def with_means(
     if weigh is None:
         batches, wanted = float_means(model, layers, context, stock, limits)
         joins: Mapping[str, Join] = {}
-        rows = (sum(len(batch[0]) for batch in batches),) * 2
+        rows = (sum(map(rows_of, batches)),) * 2
     else:
         stages = staged(model, encodings, stock, *limits)
         batches, wanted, joins, rows = list(stages.begin), {}, stages.joins, stages.rows
@@ -135,7 +135,7 @@ def with_means(
     told()
     Simulator(model).run(encodings, batches, arrive=arrive, beside=Encodings.none() if weigh else None, joins=joins)
     use = "to round by" if weigh else "to take means over"
-    tell_few(rows[1], Wanted(limits[0], stock.total, limits[1], use), context.tell, unseen)
+    tell_few(rows[0], Wanted(limits[0], stock.total, limits[1], use), context.tell, unseen)
     first = f"{rows[0]} to " if rows[0] < rows[1] else ""
     return model.with_weights(changed, f"{step}: {counted(len(layers), 'layer')}, {first}{counted(rows[1], 'sample')}")
 

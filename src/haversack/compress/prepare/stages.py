@@ -13,7 +13,7 @@ from functools import partial
 
 from haversack.base.encodings import Encodings
 from haversack.base.model import Model, Sample
-from haversack.compress.prepare.float_means import BATCH, FloatMeans
+from haversack.compress.prepare.float_means import BATCH, FloatMeans, rows_of
 from haversack.tools.data.stock import Stock, evenly
 from haversack.tools.graph.batches import rebatch
 from haversack.tools.graph.execute import Executor
@@ -65,11 +65,11 @@ def _looked(model: Model, batches: Iterator[Sample]) -> tuple[FloatMeans, list[i
     executor, taken, lengths = Executor(model), FloatMeans({}), list[int]()
     seen: set[tuple[tuple[int, ...], ...]] = set()
     for batch in batches:
-        lengths.append(len(batch[0]) if batch[0].ndim else 1)
+        lengths.append(rows_of(batch))
         shapes = tuple(array.shape[1:] for array in batch)
         if shapes not in seen:
             seen.add(shapes)
-            taken.start()
+            taken.start(lengths[-1])
             executor.run(batch, observe=taken.observe)
     return taken, lengths
 

@@ -162,6 +162,7 @@ class _Walk:
         self.simulator = simulator
         self.encodings = encodings
         self.batches = list(batches)
+        self.count = len(self.batches)
         self.arrive = arrive
         self.exact = exact
         self.mended = {} if mended is None else mended
@@ -180,7 +181,7 @@ class _Walk:
             if node.op == "output":
                 keys = self.simulator.model.graph.outputs
                 names = [self.simulator.names[key] for key in keys]
-                rows = [[self._value(name, index).numpy() for name in names] for index in range(len(self.batches))]
+                rows = [[self._value(name, index).numpy() for name in names] for index in range(self.count)]
                 return [tuple(row) for row in rows]
             for batch in joins.get(node.name, lambda: ())():
                 for walk in (self, *([] if self.exact is None else [self.exact])):
@@ -199,13 +200,15 @@ class _Walk:
             alone._pass(node)
         for name, values in alone.held.items():
             self.held[name] += values
-        self.batches.append(batch)
+        self.count += 1
 
     def _pass(self, node: fx.Node) -> None:
         if node.op == "placeholder":
             place = self.placeholders
             self.held[node.name] = [self._hold(node, _tensor(batch[place])) for batch in self.batches]
             self.placeholders += 1
+            if self.placeholders == len(self.simulator.inputs):
+                self.batches.clear()  # what is alive of them is held
         elif node.op == "call_function" and node.name not in self.fused:
             self._step(node)
         self._free(node)
@@ -216,7 +219,7 @@ class _Walk:
         clamp = self.simulator.clamps.get(canonical.key) if canonical is not None else None
         clamp_node = next(user for user in node.users if user.name == clamp.name) if clamp is not None else None
         made = []
-        for index in range(len(self.batches)):
+        for index in range(self.count):
             value = self._call(node, index, constants)
             if clamp_node is not None:
                 value = clamp_node.target(*_with_first(clamp_node, value), **clamp_node.kwargs)  # type: ignore[operator]
@@ -292,7 +295,7 @@ class _Inputs:
     source: str
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        for index in range(len(self.walk.batches)):
+        for index in range(self.walk.count):
             yield self.walk._arriving(self.node, self.source, index)  # noqa: SLF001 - the walk's other half
 
 
