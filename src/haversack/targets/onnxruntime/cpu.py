@@ -21,7 +21,7 @@ PRECISION = "session.x64quantprecision"
 def features(listing: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
     """Return the machine's name and those of its processor's features that decide how int8 runs, sorted.
 
-    Without a listing (no Linux) only the machine's name is known. It is read once: the kernel takes its time to write it.
+    Without a listing (no Linux) only the machine's name is known. It is read once a process.
     """
     machine = platform.machine().lower()
     try:
