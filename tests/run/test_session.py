@@ -214,6 +214,19 @@ class TestVerified:
         with pytest.raises(EnvironmentFault):
             found(tmp_path, "litert", verified=True)
 
+    def test_what_it_reads_is_compared_again(self, everywhere, tmp_path):
+        """Files as they are written, of the same length, with other content."""
+        for path in everywhere.iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        text = (tmp_path / "litert.json").read_bytes()
+        other = text.replace(b'"opset":0', b'"opset":1')
+        assert len(other) == len(text)
+        assert other != text
+        (tmp_path / "litert.json").write_bytes(other)
+        with pytest.raises(Refused, match="it is not what was installed") as caught:
+            found(tmp_path, "litert", verified=True)
+        assert [fault.where for fault in caught.value.faults] == ["litert.json"]
+
 
 def test_ports_in_words(everywhere):
     session = opened(everywhere, "litert")

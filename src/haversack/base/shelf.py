@@ -37,7 +37,7 @@ class Shelf:
     also: frozenset[str] = frozenset()
 
     def _folder(self) -> Path:
-        return Path(__file__).parent.parent.joinpath(*self.package.split(".")[1:])
+        return _place(__file__, self.package)
 
     def files(self) -> dict[str, Path]:
         """Return part name -> file, sorted; a part that is a folder is named by its ``__init__.py``."""
@@ -85,6 +85,12 @@ class Shelf:
 
 
 @cache
+def _place(own: str, package: str) -> Path:
+    """Return the folder of a package of ours; ``own`` is this file."""
+    return Path(own).parent.parent.joinpath(*package.split(".")[1:])
+
+
+@cache
 def _listed(folder: Path, changed: int, left_out: frozenset[str]) -> Mapping[str, Path]:  # noqa: ARG001 - its key
     """Return part name -> file; listed again when a file came or went (``changed``, the folder's time)."""
     found: dict[str, Path] = {}
@@ -97,6 +103,7 @@ def _listed(folder: Path, changed: int, left_out: frozenset[str]) -> Mapping[str
     return found
 
 
+@cache
 def _only_part(module: Any, noun: str) -> type[Any]:  # noqa: ANN401 - a module
     found = [
         value

@@ -52,25 +52,6 @@ def _let_go(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def free(path: Path) -> bool:
-    """Say whether nobody holds a lock alone; False where there is no such file.
-
-    It is taken for an instant, shared: others may ask at the same moment, but one who takes it alone may be refused.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        _let_go(descriptor)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
-
-
 def _take(descriptor: int, path: Path, kind: int, wait_seconds: float) -> None:
     until = time.monotonic() + wait_seconds
     while True:

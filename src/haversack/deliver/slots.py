@@ -291,8 +291,7 @@ class Slots:
         path = self.folder / name
         with atomic.told(path, "read what is installed", atomic.HOME):
             try:
-                with path.open("rb") as stream:
-                    data = stream.read(_LARGEST + 1)
+                data = atomic.read(path, _LARGEST)
             except FileNotFoundError:
                 return absent
         return canonical.loads(data, type(absent), where=str(path), limit=_LARGEST)

@@ -3,25 +3,25 @@
 As boot counters do. A mark is there while a model is opened, and while its first answer is computed: that is when a
 file takes a runtime down. In between, and after the first answer, a process may end as it likes. The mark's lock tells
 one who is still at it from one who died.
+
+A mark is a file that is not empty. Empty ones stay for the next: to make and remove a file takes much longer than to
+write into one.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from haversack.base.errors import EnvironmentFault
-from haversack.deliver import locking
-
 LOOP = 3
 """So many processes that died at it, none in between that went well."""
-_HIDDEN = "."
-"""What the name of a mark begins with that is not locked yet: nobody looks at it."""
+_MOST = 64
+"""Files of one release: marks of so many who are at it, or died. Whoever finds none free leaves no mark."""
 
 
 @dataclass(frozen=True)
@@ -41,80 +41,124 @@ class Starts:
         The mark goes with the block, or with the process where that exits in order meanwhile. A disk that takes no mark
         stops nobody.
         """
-        with contextlib.ExitStack() as mark:
-            with contextlib.suppress(OSError, EnvironmentFault):
-                self._marks.mkdir(exist_ok=True)
-                mark.callback(self._made(f"{sequence}-{secrets.token_hex(8)}"))
+        mark = self._made(sequence)
+        try:
             yield
+        finally:
+            if mark is not None:
+                mark()
 
     def crashed(self, sequence: int) -> int:
         """Return how many processes died at a release since one went well."""
-        died = (mark for mark in self._of(str(sequence)) if locking.free(mark))
-        return sum(mark.exists() for mark in died)  # one that was taken away meanwhile was free, too
+        return sum(_died(self._marks / name) for name, size in self._all() if size and _number(name) == sequence)
 
     def went_well(self, sequence: int) -> None:
         """Forget the crashes of a release, and of those before it."""
-        for mark in self._all():
-            number = mark.name.removeprefix(_HIDDEN).partition("-")[0]
-            if number.isdecimal() and int(number) <= sequence:
-                _remove_free(mark)
+        for name, size in self._all():
+            number = _number(name)
+            if 0 <= number < sequence or (number == sequence and size):
+                _remove_free(self._marks / name)
 
     def forget(self, sequence: int) -> None:
         """Forget the crashes of a release: it may be tried again."""
-        for mark in self._of(str(sequence)):
-            _remove_free(mark)
+        for name, _ in self._all():
+            if _number(name) == sequence:
+                _remove_free(self._marks / name)
 
-    def _made(self, name: str) -> _Mark:
-        """Return a mark that is there; it has its name once it is locked, so that nobody sees it as one who died.
-
-        Raises:
-            OSError, EnvironmentFault: it cannot be made.
-        """
-        path, hidden = self._marks / name, self._marks / f"{_HIDDEN}{name}"
-        with contextlib.ExitStack() as undo:
-            undo.enter_context(locking.held(hidden))
-            undo.callback(hidden.unlink, missing_ok=True)
-            hidden.rename(path)
-            return _Mark(path, undo.pop_all())
+    def _made(self, sequence: int) -> _Mark | None:
+        """Return a mark that is there, or None where the disk takes none."""
+        for number in range(_MOST):
+            try:
+                descriptor = _opened(self._marks / f"{sequence}-{number}")
+            except PermissionError:  # somebody else's
+                continue
+            except OSError:
+                return None
+            if _taken(descriptor):
+                return _Mark(descriptor)
+            os.close(descriptor)
+        return None
 
     @property
     def _marks(self) -> Path:
         return self.folder / "starts"
 
-    def _all(self) -> list[Path]:
+    def _all(self) -> list[tuple[str, int]]:
+        """Return names and sizes of what lies there."""
         try:
-            return list(self._marks.iterdir())
+            with os.scandir(self._marks) as entries:
+                return [(entry.name, entry.stat(follow_symlinks=False).st_size) for entry in entries]
         except OSError:
             return []
 
-    def _of(self, number: str) -> list[Path]:
-        return [mark for mark in self._all() if mark.name.partition("-")[0] == number]
+
+def _number(name: str) -> int:
+    """Return the sequence that a file is a mark of; -1 where it is none."""
+    number, dash, _ = name.partition("-")
+    return int(number) if dash and number.isdecimal() else -1
 
 
-def _remove_free(mark: Path) -> None:
-    """Take a mark away whose process died."""
-    if locking.free(mark):
-        with contextlib.suppress(OSError):
-            mark.unlink(missing_ok=True)
+def _opened(path: Path) -> int:
+    """Open a file, made if need be.
+
+    Raises:
+        OSError: that cannot be.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o644)
+    except FileNotFoundError:
+        path.parent.mkdir(exist_ok=True)
+        return os.open(path, flags, 0o644)
+
+
+def _taken(descriptor: int) -> bool:
+    """Lock a file and make it a mark, unless somebody is at it or died at it, or it was removed meanwhile."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        state = os.fstat(descriptor)
+        if state.st_size or not state.st_nlink:
+            return False
+        os.ftruncate(descriptor, 1)
+    except OSError:
+        return False
+    return True
+
+
+def _died(path: Path) -> bool:
+    """Say whether a file is a mark that nobody holds; it is held for an instant, shared."""
+    with contextlib.suppress(OSError), path.open("r+b") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return os.fstat(stream.fileno()).st_size > 0
+    return False
+
+
+def _remove_free(path: Path) -> None:
+    """Take a file away that nobody holds."""
+    with contextlib.suppress(OSError), path.open("r+b") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
 
 
 class _Mark:
     """One process at work on a release: calling it takes the mark away; so does an exit in order, and no fork's.
 
     Args:
-        path: its file.
-        lock: held as long as it is there.
+        descriptor: of its file, which is locked as long as it is there.
     """
 
-    def __init__(self, path: Path, lock: contextlib.ExitStack) -> None:
-        self._path, self._lock, self._process = path, lock, os.getpid()
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._process = descriptor, os.getpid()
         atexit.register(self)
 
     def __call__(self) -> None:
         """Take it away. Safe to call twice."""
         atexit.unregister(self)
-        if os.getpid() == self._process:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0 and os.getpid() == self._process:
             with contextlib.suppress(OSError):
-                self._path.unlink(missing_ok=True)
+                os.ftruncate(descriptor, 0)
             with contextlib.suppress(OSError):
-                self._lock.close()
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile holds it, too
+            with contextlib.suppress(OSError):
+                os.close(descriptor)

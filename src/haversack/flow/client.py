@@ -123,7 +123,7 @@ class Client:
         model = follower.opened()
         if follow:
             self._followers.add(follower)
-            follower.start(model, FOLLOW_SECONDS)
+            follower.start(FOLLOW_SECONDS)
         return model
 
     def status(self) -> State:

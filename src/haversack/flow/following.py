@@ -7,6 +7,7 @@ inputs do not.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import threading
 import time
@@ -70,16 +71,18 @@ class Follower:
         with self._lock:
             began = time.perf_counter()
             model = Model(self._loaded())
-            self._model = weakref.ref(model)
+            self._model = weakref.ref(model, lambda _: self._wake.set())
             text = f"{self._slots.folder.name} {model.version} is open"
             self._sink(Event("run", "done", text, data={"seconds": time.perf_counter() - began}))
             return model
 
-    def start(self, model: Model, seconds: float) -> None:
-        """Look every so many seconds, in a thread that ends with the model."""
-        weakref.finalize(model, self._wake.set)
-        name = f"haversack-{self._slots.folder.name}"
-        threading.Thread(target=_follow, args=(weakref.ref(model), self, seconds), name=name, daemon=True).start()
+    def start(self, seconds: float) -> None:
+        """Look every so many seconds, in a thread that ends with the model.
+
+        The first wait is that of a bare thread: a Thread's start waits until it runs, as long as reading a small file
+        takes where a core is free, and milliseconds where none is.
+        """
+        _thread.start_new_thread(_begin, (self, seconds, f"haversack-{self._slots.folder.name}"))
 
     def look(self) -> bool:
         """Exchange the release, if another one is in use; say whether the model still lives.
@@ -214,9 +217,17 @@ class Follower:
         self._sink(Event("run", "finding", text, data={"rolled_back": installed.version, "to": back.version}))
 
 
-def _follow(model: weakref.ref[Model], follower: Follower, seconds: float) -> None:
-    """Look until the model is gone or closed; holds no reference to it in between."""
-    while model() is not None:
+def _begin(follower: Follower, seconds: float, name: str) -> None:
+    """Wait for the first time, and go on in a thread that is listed under its name."""
+    thread = threading.Thread(target=_follow, args=(follower, seconds), name=name, daemon=True)
+    while True:
         follower.wait(seconds)
-        if not follower.look():
+        with contextlib.suppress(RuntimeError):  # the system has no thread left: it is tried again
+            thread.start()
             return
+
+
+def _follow(follower: Follower, seconds: float) -> None:
+    """Look until the model is gone or closed; nothing here holds it in between."""
+    while follower.look():
+        follower.wait(seconds)

@@ -96,7 +96,8 @@ class Loaded:
         )
         self.inputs, self.outputs = self._pool.first.inputs, self._pool.first.outputs
         names = [port.name for port in self.inputs]
-        self.preprocess = Preprocess(pipeline, names, self.serving.preprocessed)
+        turned = source.artifact.layouts
+        self.preprocess = Preprocess(pipeline, names, self.serving.preprocessed, turned=turned)
         self.results = Cache(self.serving.results)
         self.guard = Guard(f"{source.manifest.name} {self.version}", self.serving.watch, sink=sink)
         self._before = _Before(previous) if previous is not None else None

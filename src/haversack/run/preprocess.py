@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -21,11 +21,15 @@ class Preprocess:
         pipeline: the operations; one without steps changes nothing.
         names: of the model's inputs, in order.
         bounds: of the cache.
+        turned: names of the inputs whose axes the file has in another order than the model.
     """
 
-    def __init__(self, pipeline: Pipeline, names: Sequence[str], bounds: Bounds = NONE) -> None:
+    def __init__(
+        self, pipeline: Pipeline, names: Sequence[str], bounds: Bounds = NONE, *, turned: Collection[str] = ()
+    ) -> None:
         self.pipeline, self.cache = pipeline, Cache(bounds)
         self._names = tuple(names)
+        self._plain = frozenset(place for place, name in enumerate(names) if name not in turned)
 
     @property
     def raw(self) -> dict[str, tuple[int, ...]]:
@@ -52,7 +56,7 @@ class Preprocess:
         if (known := self.cache.get(key)) is not None:
             return known
         try:
-            made = self.pipeline.strided(tuple(inputs[name] for name in self._names))
+            made = self.pipeline.strided(tuple(inputs[name] for name in self._names), self._plain)
         except JobError as error:
             step = "give raw data as the first operation takes them, batch first"
             raise UsageError(error.cause, where=error.where, faults=error.faults, next_step=step) from error

@@ -17,7 +17,6 @@ from haversack.tools.trust import canonical, content
 from haversack.tools.trust import folder as folders
 from haversack.tools.trust.bundle import Bundle, open_bundle
 
-_SMALL = frozenset({"artifact", "preprocess", "labels"})
 _AGAIN = "haversack client update    fetches it again"
 
 
@@ -99,7 +98,8 @@ def found(folder: Path, target: str = "", *, verified: bool = False) -> Source:
 def trusted(folder: Path, target: str) -> Bundle:
     """Return what a folder holds for a runtime, whose files were compared with its manifest when they were written.
 
-    Only the small ones that tell how the model is used are read: no model is read twice because it is opened.
+    Only the small ones that tell how the model is used are read, and compared again: no model is read twice because it
+    is opened.
 
     Raises:
         UsageError: there is no such folder.
@@ -110,8 +110,8 @@ def trusted(folder: Path, target: str) -> Bundle:
         with folders.opened(folder, _AGAIN) as inside:
             data = folders.whole(inside, MANIFEST, LARGEST_MANIFEST)
             manifest = canonical.loads(data, Manifest, where=str(folder / MANIFEST), limit=LARGEST_MANIFEST)
-            small = [file for file in manifest.of(target) if file.role in _SMALL]
-            looked = [content.whole(file, folders.whole(inside, file.name, file.bytes), manifest) for file in small]
+            small = [file for file in manifest.of(target) if file.role in content.SMALL]
+            looked = [content.again(file, folders.whole(inside, file.name, file.bytes)) for file in small]
     except ValueError as error:
         raise Refused(str(error), where=str(folder), next_step=_AGAIN) from error
     if faults := tuple(fault for _, wrong in looked for fault in wrong):

@@ -270,7 +270,6 @@ def _read(home: Path) -> Memory:
     """Return what is remembered; nothing where the file is missing or damaged: it only costs another measurement."""
     path = home / FILE
     try:
-        with path.open("rb") as stream:
-            return canonical.loads(stream.read(_LARGEST + 1), Memory, where=str(path), limit=_LARGEST)
+        return canonical.loads(atomic.read(path, _LARGEST), Memory, where=str(path), limit=_LARGEST)
     except (OSError, HaversackError):
         return Memory()

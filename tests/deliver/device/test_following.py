@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from marks import marks
 from shop import Shop, X, model, tried_here
 
 from haversack.base.errors import ConversionError, EnvironmentFault, Fault, UsageError, VerificationError
@@ -114,7 +115,7 @@ def test_the_thread_ends_with_the_model(shop, client):
         return [thread for thread in threading.enumerate() if thread.name == "haversack-digits"]
 
     closed, dropped = client.open("digits"), client.open("digits")
-    assert len(followers()) == 2
+    until(lambda: len(followers()) == 2)
     closed.close()
     del dropped
     gc.collect()
@@ -123,6 +124,32 @@ def test_the_thread_ends_with_the_model(shop, client):
     until(lambda: not followers())
     with pytest.raises(UsageError, match="closed"):
         closed(X)
+
+
+def test_a_model_that_nobody_calls_follows(shop, client, tmp_path):
+    shop.publish("1.2.0", 3.0)
+    with client.open("digits") as opened:
+        Client(tmp_path / "home", test=tried_here, tune=None).update("digits")
+        until(lambda: opened.version == "1.2.0")
+        assert says(opened) == 3.0
+
+
+def test_no_thread_is_waited_for_when_a_model_is_opened(client, monkeypatch):
+    """A Thread's start waits until it runs. It is started later, and again where the system has none left."""
+    started, tries = threading.Thread.start, []
+
+    def start(thread):
+        tries.append(threading.current_thread().name)
+        if len(tries) < 3:
+            raise RuntimeError("can't start new thread")
+        started(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with client.open("digits") as opened:
+        until(lambda: len(tries) == 3)
+        assert threading.main_thread().name not in tries
+        until(lambda: any(thread.name == "haversack-digits" for thread in threading.enumerate()))
+        assert says(opened) == 2.0
 
 
 KILL = "os.kill(os.getpid(), 9)"
@@ -137,12 +164,6 @@ def run_script(text, home, environment):
     return subprocess.run([sys.executable, "-c", text, str(home)], env=environment, check=False).returncode
 
 
-def marks(home):
-    """Return the marks that nobody took away."""
-    folder = home / "lines" / "digits" / "starts"
-    return list(folder.iterdir()) if folder.exists() else []
-
-
 @pytest.mark.parametrize(
     "text, code",
     [(OPEN, 0), (OPEN + CALL, 0), (OPEN + KILL, -9), (OPEN + CALL + KILL, -9), (OPEN + "os._exit(3)", 3)],
@@ -151,7 +172,7 @@ def marks(home):
 def test_a_process_that_ends_otherwise_has_not_crashed(client, tmp_path, environment, text, code):
     for _ in range(2):
         assert run_script(text, tmp_path / "home", environment) == code
-        assert marks(tmp_path / "home") == []
+        assert marks(tmp_path / "home" / "lines" / "digits") == []
 
 
 @pytest.mark.parametrize("text", [OPENING, ANSWERING], ids=["opening", "answering"])
@@ -185,7 +206,7 @@ def test_where_there_is_no_other_it_is_tried_all_the_same(tmp_path, environment)
         assert says(opened) == 1.0
     (finding,) = [event.text for event in told if event.kind == "finding"]
     assert f"took a process down {LOOP} times" in finding
-    assert marks(tmp_path / "home") == []
+    assert marks(tmp_path / "home" / "lines" / "digits") == []
 
 
 def test_a_first_answer_forgets_the_crashes(client, tmp_path, environment):
@@ -196,7 +217,7 @@ def test_a_first_answer_forgets_the_crashes(client, tmp_path, environment):
         assert client.status().lines_held[0].crashed == LOOP - 1
         says(opened)
         assert client.status().lines_held[0].crashed == 0
-    assert marks(tmp_path / "home") == []
+    assert marks(tmp_path / "home" / "lines" / "digits") == []
 
 
 def test_the_way_back_is_taken_where_it_cannot_be_written_down(client, tmp_path, environment, monkeypatch):

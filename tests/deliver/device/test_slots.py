@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from marks import free, marks
 
 from haversack.base import digest
 from haversack.base.errors import EnvironmentFault, Refused, UsageError
 from haversack.deliver import locking, root, settings
+from haversack.deliver import starts as starts_module
 from haversack.deliver.floor import Floor
 from haversack.deliver.home import Home
 from haversack.deliver.slots import Slots
@@ -155,7 +159,7 @@ def test_a_lock_is_held_by_one_and_ends_with_its_process(tmp_path, environment):
     process = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
     with process.stdout:
         assert process.stdout.readline() == b"held\n"
-        assert not locking.free(path)
+        assert not free(path)
         with pytest.raises(EnvironmentFault, match="another process works here"), locking.held(path):
             pass
         with pytest.raises(EnvironmentFault), locking.held(path, shared=True, wait_seconds=0.2):
@@ -163,11 +167,10 @@ def test_a_lock_is_held_by_one_and_ends_with_its_process(tmp_path, environment):
         process.send_signal(signal.SIGKILL)
         process.wait()
     with locking.held(path, wait_seconds=5):
-        assert not locking.free(path)
-    assert locking.free(path)
+        assert not free(path)
+    assert free(path)
     with locking.held(path, shared=True), locking.held(path, shared=True):
-        assert locking.free(path)
-    assert not locking.free(tmp_path / "no lock")
+        assert free(path)
 
 
 def test_marks_of_processes_that_died(tmp_path, environment):
@@ -210,14 +213,14 @@ if sys.argv[2] == "fork" and os.fork() == 0:
     sys.exit(0)
 if sys.argv[2] == "fork":
     os.wait()
-    assert len(os.listdir(Path(sys.argv[1], "starts"))) == 1, "the child took its parent's mark away"
+    assert os.stat(Path(sys.argv[1], "starts", "7-0")).st_size == 1, "the child took its parent's mark away"
 """
 
 
 @pytest.mark.parametrize("how", ["leave", "fork"])
 def test_a_process_that_exits_at_it_has_not_crashed(tmp_path, environment, how):
     subprocess.run([sys.executable, "-c", LEFT, str(tmp_path), how], env=environment, check=True)
-    assert list((tmp_path / "starts").iterdir()) == []
+    assert marks(tmp_path) == []
 
 
 def test_nobody_sees_a_mark_that_is_not_locked_yet(tmp_path):
@@ -237,7 +240,7 @@ def test_nobody_sees_a_mark_that_is_not_locked_yet(tmp_path):
     for thread in threads:
         thread.join()
     assert set(seen) == {0}
-    assert list((tmp_path / "starts").iterdir()) == []
+    assert marks(tmp_path) == []
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9), st.floats(0, 1e10)), max_size=8))
@@ -307,3 +310,68 @@ def test_names_of_lines(tmp_path, name):
         Home(tmp_path).line(name)
     assert Home(tmp_path).line("digits-2") == tmp_path / "lines" / "digits-2"
     assert Home(tmp_path).line("a").parent == tmp_path / "lines"
+
+
+def test_a_mark_is_made_of_the_file_that_the_one_before_left(tmp_path):
+    starts = Starts(tmp_path)
+    with starts.marked(3):
+        made = (tmp_path / "starts" / "3-0").stat().st_ino
+    for _ in range(3):
+        with starts.marked(3):
+            assert marks(tmp_path) == ["3-0"]
+    assert [path.name for path in (tmp_path / "starts").iterdir()] == ["3-0"]
+    assert (tmp_path / "starts" / "3-0").stat().st_ino == made
+
+
+def test_a_file_of_one_who_died_or_of_somebody_else_is_left(tmp_path, monkeypatch):
+    starts, opens = Starts(tmp_path), os.open
+    with starts.marked(3):
+        pass
+    (tmp_path / "starts" / "3-1").write_bytes(b"\0")
+
+    def guarded(path, *rest):
+        if Path(path).name == "3-0":
+            raise PermissionError
+        return opens(path, *rest)
+
+    monkeypatch.setattr(os, "open", guarded)
+    with starts.marked(3):
+        assert marks(tmp_path) == ["3-1", "3-2"]
+        assert starts.crashed(3) == 1
+    assert marks(tmp_path) == ["3-1"]
+
+
+def test_a_file_that_is_removed_as_it_is_opened_is_no_mark(tmp_path, monkeypatch):
+    starts, opens = Starts(tmp_path), os.open
+
+    def late(path, *rest):
+        descriptor = opens(path, *rest)
+        if Path(path).name == "3-0":
+            Path(path).unlink()
+        return descriptor
+
+    monkeypatch.setattr(os, "open", late)
+    with starts.marked(3):
+        assert marks(tmp_path) == ["3-1"]
+
+
+def test_so_many_that_died_are_enough(tmp_path):
+    starts = Starts(tmp_path)
+    (tmp_path / "starts").mkdir()
+    for number in range(starts_module._MOST):
+        (tmp_path / "starts" / f"3-{number}").write_bytes(b"\0")
+    with starts.marked(3):
+        assert starts.crashed(3) == starts_module._MOST
+        starts.went_well(3)
+    assert list((tmp_path / "starts").iterdir()) == []
+    with starts.marked(3):
+        assert marks(tmp_path) == ["3-0"]
+
+
+def test_an_answer_of_a_later_release_removes_the_files_of_those_before(tmp_path):
+    starts = Starts(tmp_path)
+    for number in (2, 3, 4):
+        with starts.marked(number):
+            pass
+    starts.went_well(3)
+    assert sorted(path.name for path in (tmp_path / "starts").iterdir()) == ["3-0", "4-0"]

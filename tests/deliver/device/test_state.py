@@ -49,7 +49,7 @@ def test_a_home_with_two_lines(home):
     Floor(home.floor).lift("digits", 3, 1_780_000_000.0)
     with Starts(slots.folder).marked(2):
         pass
-    (slots.folder / "starts" / "2-aa").touch()  # as if its process had died
+    (slots.folder / "starts" / "2-0").write_bytes(b"\0")  # as if its process had died
     found = state(home)
     lines = found.lines()
     assert lines[:4] == [

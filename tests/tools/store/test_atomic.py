@@ -184,3 +184,20 @@ def test_what_to_do_instead_is_the_commands_own(number):
     own = atomic.fault(error, Path("p"), "write it", "choose another file with --write").next_step
     assert own.endswith("choose another file with --write")
     assert "--out" not in own
+
+
+@pytest.mark.parametrize(
+    "size, most, read", [(0, 5, 0), (5, 5, 5), (6, 5, 6), (100, 5, 6), (1 << 17, 1 << 19, 1 << 17)]
+)
+def test_a_file_is_read_whole_or_one_byte_too_far(tmp_path, size, most, read):
+    data = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "a").write_bytes(data[:size])
+    assert atomic.read(tmp_path / "a", most) == data[:read]
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+    before = len([*Path("/proc/self/fd").iterdir()])
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(OSError, match=str(path) if path != tmp_path else "directory"):
+            atomic.read(path, 5)
+    assert len([*Path("/proc/self/fd").iterdir()]) == before

@@ -68,14 +68,14 @@ def test_what_takes_a_files_place_after_it_was_looked_at_is_not_read(tmp_path, i
 
 def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path, inside, monkeypatch):
     (tmp_path / "a").write_bytes(b"1" * 100)
-    real = os.fdopen
+    real = os.read
 
     def late(*words):
         with (tmp_path / "a").open("ab") as stream:
             stream.write(b"2")
         return real(*words)
 
-    monkeypatch.setattr(folders.os, "fdopen", late)
+    monkeypatch.setattr(folders.os, "read", late)
     with pytest.raises(ValueError, match="changed while it was read"):
         folders.whole(inside, "a", 1000)
 

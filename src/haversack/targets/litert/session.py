@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +82,9 @@ class LiteRTSession:
     def _places(self) -> tuple[list[str], list[str]]:
         """Return the names of inputs and outputs in the order in which the first signature's graph has them."""
         main = next(form for form in self._forms if form.name == MAIN)
-        whole = (self._interpreter.get_input_details(), self._interpreter.get_output_details())
-        sides = zip(whole, main.details, strict=True)
-        found = []
-        for listed, named in sides:
-            numbers = [int(one["index"]) for one in listed]
-            places = {name: numbers.index(int(one["index"])) for name, one in named.items()}
-            found.append(sorted(places, key=places.__getitem__))
-        return found[0], found[1]
+        listed = (self._interpreter.get_input_details, self._interpreter.get_output_details)
+        inputs, outputs = (_placed(named, told) for named, told in zip(main.details, listed, strict=True))
+        return inputs, outputs
 
     def _plain(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return name -> number of inputs and outputs, for the quick way of a file with one signature."""
@@ -172,7 +168,7 @@ class _Form:
             for name, one in side.items()
         }
         self.blank = {name: int(one["quantization"][1]) for name, one in sides[0].items()}
-        self.size = sum(int(np.prod(shape)) for shape, _ in self.inputs.values())
+        self.size = sum(math.prod(shape) for shape, _ in self.inputs.values())
 
     def arrange(self, places: tuple[list[str], list[str]]) -> None:
         """Put inputs and outputs into an order of names."""
@@ -229,6 +225,14 @@ class _Form:
                 if size > most or (size < most and axis not in self.free[name]):
                     return False
         return len(counts) <= 1
+
+
+def _placed(named: Mapping[str, Any], listed: Callable[[], Sequence[Any]]) -> list[str]:
+    """Return names in the order of a list of tensors, which is asked for where there are several."""
+    if len(named) == 1:
+        return [*named]
+    numbers = [int(one["index"]) for one in listed()]
+    return sorted(named, key=lambda name: numbers.index(int(named[name]["index"])))
 
 
 def _pieces(form: _Form, inputs: Arrays) -> Iterator[dict[str, np.ndarray]]:

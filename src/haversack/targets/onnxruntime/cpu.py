@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from haversack.base.finding import Finding
@@ -16,10 +17,11 @@ _X86 = frozenset({"x86_64", "amd64", "i686"})
 PRECISION = "session.x64quantprecision"
 
 
+@cache
 def features(listing: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
     """Return the machine's name and those of its processor's features that decide how int8 runs, sorted.
 
-    Without a listing (no Linux) only the machine's name is known.
+    Without a listing (no Linux) only the machine's name is known. It is read once a process.
     """
     machine = platform.machine().lower()
     try:

@@ -126,6 +126,19 @@ def replacing(path: Path, instead: str = OUT) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def read(path: Path, most: int) -> bytes:
+    """Return the bytes of a plain file, one more than ``most`` where it has more: without a stream, which takes longer.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, min(os.fstat(descriptor).st_size, most) + 1)
+    finally:
+        os.close(descriptor)
+
+
 def write_bytes(path: Path, data: bytes | memoryview, instead: str = OUT) -> None:
     """Write a file whole or not at all; ``instead`` as in ``replacing``.
 

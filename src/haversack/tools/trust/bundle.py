@@ -159,7 +159,7 @@ def _hashed(inside: int, file: BundleFile) -> list[Fault]:
 
 
 def _other(file: BundleFile) -> Fault:
-    return Fault(file.name, "its sha256 is not the manifest's")
+    return Fault(file.name, content.OTHER)
 
 
 def _refused(folder: Path, faults: Sequence[Fault]) -> Refused:

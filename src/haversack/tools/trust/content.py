@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import pickletools
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from haversack.base import labels
+from haversack.base import digest, labels
 from haversack.base.bundle import LIMITS, OPERATIONS, BundleFile, Manifest
 from haversack.base.candidate import Artifact
 from haversack.base.errors import Fault, HaversackError
@@ -30,6 +31,7 @@ LAYOUTS = {"NHWC": 4, "NWC": 3}
 _MOST_OPERATIONS, _MOST_NAMES, _MOST_NUMBERS = 100, 200, 100_000
 _CALLS = frozenset("GLOBAL STACK_GLOBAL REDUCE INST OBJ NEWOBJ NEWOBJ_EX BUILD EXT1 EXT2 EXT4".split())
 _MOST_SCALE = 3e38
+OTHER = "its sha256 is not the manifest's"
 _ZIP = b"PK\x03\x04"
 
 
@@ -41,10 +43,30 @@ def whole(file: BundleFile, data: bytes, manifest: Manifest) -> tuple[Any, list[
         data: all of it.
         manifest: of the bundle.
     """
-    try:
+
+    def read() -> Any:  # noqa: ANN401 - what a file holds
         if file.role != "golden" and _calls(data):
             raise ValueError("it is a pickle, which would run code when read")
-        return _READ[file.role](file, data, manifest), []
+        return _READ[file.role](file, data, manifest)
+
+    return _told(file, read)
+
+
+def again(file: BundleFile, data: bytes) -> tuple[Any, list[Fault]]:
+    """Return what a file holds that was looked at whole once: the manifest has its digest, which is compared.
+
+    Args:
+        file: of a role in ``SMALL``.
+        data: all of it.
+    """
+    if digest.of_bytes(data) != file.sha256:
+        return None, [Fault(file.name, OTHER)]
+    return _told(file, lambda: _AGAIN[file.role](file, data))
+
+
+def _told(file: BundleFile, read: Callable[[], Any]) -> tuple[Any, list[Fault]]:
+    try:
+        return read(), []
     except HaversackError as error:
         cause = f"{error.where}: {error.cause}" if error.where and error.where != file.name else error.cause
         inner = [Fault(f"{file.name}: {one.where}".rstrip(": "), one.cause) for one in error.faults]
@@ -114,16 +136,19 @@ def _of_interface(artifact: Artifact) -> Iterator[tuple[str, str]]:
         yield "grids", "one is of no port, or no scale and zero-point of int8"
 
 
-def _artifact(file: BundleFile, data: bytes, _: Manifest) -> Artifact:
-    return canonical.loads(data, Artifact, where=file.name, limit=LIMITS["artifact"], formats=None)
+def _artifact(file: BundleFile, data: bytes, _: Manifest | None = None, *, compared: bool = False) -> Artifact:
+    where, limit = file.name, LIMITS["artifact"]
+    return canonical.loads(data, Artifact, where=where, limit=limit, formats=None, compared=compared)
 
 
 def _provenance(file: BundleFile, data: bytes, _: Manifest) -> Provenance:
     return canonical.loads(data, Provenance, where=file.name, limit=LIMITS["provenance"])
 
 
-def _preprocess(file: BundleFile, data: bytes, _: Manifest) -> tuple[Mapping[str, Any], ...]:
-    found = canonical.parse(data, where=file.name, limit=LIMITS["preprocess"])
+def _preprocess(
+    file: BundleFile, data: bytes, _: Manifest | None = None, *, compared: bool = False
+) -> tuple[Mapping[str, Any], ...]:
+    found = canonical.parse(data, where=file.name, limit=LIMITS["preprocess"], compared=compared)
     if not isinstance(found, list) or not 1 <= len(found) <= _MOST_OPERATIONS:
         raise ValueError(f"it is no list of 1 to {_MOST_OPERATIONS} operations")
     for index, step in enumerate(found):
@@ -136,7 +161,7 @@ def _preprocess(file: BundleFile, data: bytes, _: Manifest) -> tuple[Mapping[str
     return tuple(found)
 
 
-def _labels(_: BundleFile, data: bytes, __: Manifest) -> tuple[str, ...]:
+def _labels(_: BundleFile, data: bytes, __: Manifest | None = None) -> tuple[str, ...]:
     return labels.from_bytes(data)
 
 
@@ -160,11 +185,18 @@ def _onnx(file: BundleFile, data: bytes, manifest: Manifest) -> None:
         raise ValueError(f"its weights lie in {canonical.shown(stray[0])!r}, which is no file of this variant")
 
 
-_READ = {
+_AGAIN: Mapping[str, Callable[[BundleFile, bytes], Any]] = {
+    "artifact": partial(_artifact, compared=True),
+    "preprocess": partial(_preprocess, compared=True),
+    "labels": _labels,
+}
+SMALL = frozenset(_AGAIN)
+"""Roles of what tells how a model is used."""
+_READ: Mapping[str, Callable[[BundleFile, bytes, Manifest], Any]] = {
     "artifact": _artifact,
-    "provenance": _provenance,
     "preprocess": _preprocess,
     "labels": _labels,
+    "provenance": _provenance,
     "licence": _licence,
     "golden": _golden,
     "model": _onnx,

@@ -113,8 +113,9 @@ def whole(inside: int, name: str, most: int) -> bytes:
     with plain(inside, name) as (descriptor, size):
         if size > most:
             raise ValueError(f"it has {size} bytes, and {most} are allowed")
-        with os.fdopen(os.dup(descriptor), "rb") as stream:
-            data = stream.read(size + 1)
+        data = os.read(descriptor, size + 1)
+        while 0 < len(data) < size and (more := os.read(descriptor, size + 1 - len(data))):
+            data += more  # the system reads at most 2 GiB at once
     if len(data) != size:
         raise ValueError("it changed while it was read")
     return data

@@ -10,6 +10,7 @@ from PIL import Image
 
 from haversack.base.errors import JobError
 from haversack.tools.data.preprocess import Pipeline
+from haversack.tools.data.preprocess.to_chw import ToChw
 
 IMAGENET = (
     {"op": "resize", "short_side": 40},
@@ -125,3 +126,59 @@ def test_the_digest_is_of_what_it_does():
     assert Pipeline.parse(said).digest == Pipeline.parse([{"op": "scale"}]).digest
     assert Pipeline.parse(IMAGENET[:-1]).digest != pipeline.digest
     assert Pipeline.parse(IMAGENET[::-1]).digest != pipeline.digest
+
+
+TURNED = [{"op": "scale", "factor": 0.1, "offset": -0.3}, {"op": "scale", "factor": 3.0}, {"op": "to_chw"}]
+
+
+@pytest.mark.parametrize("plain", [(), (0,)])
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_axes_are_moved_before_values_are_computed(plain, dtype, monkeypatch):
+    """The same bits as operation by operation in the order of the list; contiguous where the runtime wants it."""
+    image = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3)).astype(dtype)
+    pipeline = Pipeline.parse(TURNED)
+    expected = (image,)
+    for index in range(len(TURNED)):
+        expected = pipeline.alone(index, expected)
+    seen, moved = [], ToChw._apply
+    monkeypatch.setattr(ToChw, "_apply", lambda self, batch: seen.append(batch.dtype) or moved(self, batch))
+    (found,) = pipeline.strided((image,), plain)
+    assert seen == [dtype]
+    assert found.dtype == np.float32
+    assert found.tobytes() == expected[0].tobytes()
+    assert found.flags.c_contiguous == bool(plain)
+    assert found.transpose(0, 2, 3, 1).flags.c_contiguous != bool(plain)
+    assert pipeline((image,))[0].tobytes() == expected[0].tobytes()
+
+
+def test_axes_are_not_moved_past_what_depends_on_them():
+    image = np.random.default_rng(0).integers(0, 256, (1, 6, 4, 3), np.uint8)
+    steps = [{"op": "scale"}, {"op": "normalize"}, {"op": "to_chw"}]
+    expected = (image,)
+    for index in range(len(steps)):
+        expected = Pipeline.parse(steps).alone(index, expected)
+    assert Pipeline.parse(steps)((image,))[0].tobytes() == expected[0].tobytes()
+    other = [{"op": "scale", "input": 1}, {"op": "to_chw", "input": 0}]
+    first, second = Pipeline.parse(other).strided((image, image), (0,))
+    assert first.shape == (1, 3, 6, 4)
+    assert first.flags.c_contiguous
+    assert second.shape == image.shape
+
+
+def test_the_first_operation_that_is_wrong_is_told_whatever_is_computed_first():
+    wrong = np.full((2, 3), np.nan)
+    with pytest.raises(JobError, match="NaN") as caught:
+        Pipeline.parse(TURNED).strided((wrong,))
+    assert caught.value.where == "preprocess[0].scale"
+    with pytest.raises(JobError, match="cannot take") as caught:
+        Pipeline.parse(TURNED).strided((np.ones((2, 3)),))
+    assert caught.value.where == "preprocess[2].to_chw"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_is_found(value):
+    batch = np.zeros((1, 9, 9, 3), np.float32)
+    batch[0, 4, 5, 1] = value
+    for place in (batch, batch[:, ::-1], batch.transpose(0, 3, 1, 2)):
+        with pytest.raises(JobError, match="NaN or infinite"):
+            Pipeline.parse([{"op": "scale"}])((place,))

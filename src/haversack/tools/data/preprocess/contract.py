@@ -23,10 +23,14 @@ class Operation(abc.ABC):
     Class attributes:
         ranks: how many dimensions it takes, the batch included; empty for any.
         dtypes: the dtypes it takes; empty for any number.
+        elementwise: whether each value is made of the one at its place alone, so that the order of axes is no matter.
+        moves: whether it changes the order of axes and nothing else.
     """
 
     ranks: ClassVar[tuple[int, ...]] = ()
     dtypes: ClassVar[tuple[str, ...]] = ()
+    elementwise: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -51,10 +55,11 @@ class Operation(abc.ABC):
         if faults:
             shape = f"{batch.dtype} {list(batch.shape)}"
             raise JobError(f"{self.name} cannot take {shape}", where="preprocess", faults=tuple(faults))
-        result = self._apply(np.ascontiguousarray(batch))  # strides may decide in which order floats are added
+        plain = batch if self.elementwise or self.moves else np.ascontiguousarray(batch)
+        result = self._apply(plain)  # strides may decide in which order floats are added
         if len(result) != len(batch):
             raise JobError(f"{self.name} made {counted(len(result), 'row')} of {len(batch)}", where="preprocess")
-        if result.dtype.kind == "f" and not np.isfinite(result).all():
+        if result.dtype.kind == "f" and not _finite(result):
             raise JobError(f"{self.name} made NaN or infinite values", where="preprocess")
         return result
 
@@ -81,3 +86,8 @@ class Operation(abc.ABC):
         elif batch.dtype.kind not in "biuf":
             faults.append("it takes numbers")
         return faults
+
+
+def _finite(array: np.ndarray) -> bool:
+    """Say whether all values are finite: by the extremes, which are NaN where a value is. It takes no new memory."""
+    return not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,18 +65,49 @@ class Pipeline:
         Raises:
             JobError: an operation cannot take what it gets; ``where`` is ``preprocess[INDEX].OP``.
         """
-        return tuple(np.ascontiguousarray(array) for array in self.strided(sample))
+        return tuple(np.ascontiguousarray(array) for array in self.strided(sample, range(len(sample))))
 
-    def strided(self, sample: Sample) -> Sample:
+    def strided(self, sample: Sample, plain: Collection[int] = ()) -> Sample:
         """Return the same as a call, in whatever strides the last operations leave: a runtime may want other axes.
+
+        Axes are moved before values are computed, where that is the same: they are fewer bytes then.
+
+        Args:
+            sample: raw.
+            plain: indices of inputs whose axes are moved in memory, not only in strides: their runtime wants them so.
 
         Raises:
             JobError: as a call.
         """
+        order = self._order()
+        try:
+            return self._through(order, sample, plain)
+        except JobError:
+            if order == sorted(order):
+                raise
+            return self._through(sorted(order), sample, plain)  # it tells of the first that is wrong
+
+    def _through(self, order: Sequence[int], sample: Sample, plain: Collection[int]) -> Sample:
         found = tuple(sample)
-        for index in range(len(self.steps)):
+        for index in order:
             found = self._after(index, found)
+            place, operation = self.steps[index]
+            if operation.moves and place in plain:
+                found = (*found[:place], np.ascontiguousarray(found[place]), *found[place + 1 :])
         return found
+
+    def _order(self) -> list[int]:
+        """Return the order in which the operations are computed."""
+        order: list[int] = []
+        for index, (place, operation) in enumerate(self.steps):
+            at = index
+            while operation.moves and at and self.steps[order[at - 1]][0] == place and self._elementwise(order[at - 1]):
+                at -= 1
+            order.insert(at, index)
+        return order
+
+    def _elementwise(self, index: int) -> bool:
+        return self.steps[index][1].elementwise
 
     def alone(self, index: int, sample: Sample) -> Sample:
         """Return a sample after one operation of the list, by its place in it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ class Scale(Operation):
 
     factor: float = 1 / 255
     offset: float = 0.0
+
+    elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.factor) and math.isfinite(self.offset)):
