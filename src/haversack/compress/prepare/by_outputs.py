@@ -138,7 +138,7 @@ class ByOutputs(PrepareStep):
     leaves: ClassVar[frozenset[str]] = frozenset({"graph"})
     samples: int = 128
     damping: float = 0.01
-    megabytes: float = 1000.0
+    megabytes: float = 500.0
 
     def __post_init__(self) -> None:
         if self.samples < 1 or not self.megabytes > 0 or not self.damping > 0:
