@@ -193,7 +193,7 @@ def test_rounding_takes_the_moments_of_the_widest_layer(model):
         == room.rounding(model, Step("block_reconstruction"), 8)
         == squares + rows
     )
-    assert room.rounding(model, Step("gptq"), 10**6) == room.rounding(model, Step("gptq"), 64), "it takes 64 at most"
+    assert room.rounding(model, Step("gptq"), 10**6) == room.rounding(model, Step("gptq"), 128), "it takes 128 at most"
     few = room.rounding(model, Step("gptq", {"megabytes": 0.001}), 8)
     assert few == squares + 1000
     assert room.rounding(model, None, 8) == 0
