@@ -12,7 +12,7 @@ from haversack.base.plan import LayerPlan, Plan, Step
 from haversack.compress import importance as weighing
 from haversack.compress.apply import apply
 from haversack.compress.plans import uniform
-from haversack.compress.prepare import block_reconstruction, equalize, means
+from haversack.compress.prepare import block_reconstruction, equalize, float_means, stages
 from haversack.compress.prepare.bias_correct import BiasCorrect
 from haversack.compress.prepare.block_reconstruction import BlockReconstruction
 from haversack.compress.prepare.contract import PrepareContext
@@ -29,7 +29,7 @@ def dark(first):
     return [*black, *lit] if first else [*lit, *black]
 
 
-@pytest.mark.parametrize("part", [Gptq(), BiasCorrect(), BlockReconstruction(samples=64, epochs=2)])
+@pytest.mark.parametrize("part", [Gptq(samples=64), BiasCorrect(), BlockReconstruction(samples=64, epochs=2)])
 def test_the_order_of_samples_hardly_matters(folded, part):
     encodings, fresh, found = narrow(folded), images(2), []
     for first in (True, False):
@@ -50,7 +50,7 @@ def numbered(rows, batch=8):
 def seen(monkeypatch):
     """Return a list of the numbers of all rows that the parts get."""
     found = []
-    for module in (means, equalize, block_reconstruction, weighing):
+    for module in (float_means, stages, equalize, block_reconstruction, weighing):
         plain = module.rebatch
 
         def rebatch(model, samples, size, plain=plain):
@@ -67,7 +67,8 @@ def seen(monkeypatch):
 def test_every_part_sees_rows_of_the_whole_set(folded, seen, part, rows):
     part.apply(folded, PrepareContext(lambda: numbered(rows), narrow(folded)))
     wanted = [(2 * index + 1) * rows // 32 for index in range(16)] if rows > 16 else list(range(rows))
-    assert seen == wanted
+    assert seen[-len(wanted) :] == wanted
+    assert seen[: -len(wanted)] in ([], wanted)  # where rows may join, all are counted before
 
 
 def test_palettes_are_weighted_by_rows_of_the_whole_set(folded, seen):
@@ -76,9 +77,8 @@ def test_palettes_are_weighted_by_rows_of_the_whole_set(folded, seen):
     assert seen == list(range(5, 320, 10))
 
 
-@pytest.mark.parametrize("part", [Gptq(megabytes=0.5), BiasCorrect(megabytes=0.3)])
-def test_where_memory_is_short_fewer_rows_are_as_evenly_spread(folded, seen, part):
-    after = part.apply(folded, PrepareContext(lambda: numbered(256), narrow(folded)))
+def test_where_memory_is_short_fewer_rows_are_as_evenly_spread(folded, seen):
+    after = BiasCorrect(megabytes=0.3).apply(folded, PrepareContext(lambda: numbered(256), narrow(folded)))
     rows = int(after.notes[-1].split()[-2])
     assert 8 <= rows < 64
     assert seen[-rows:] == [(2 * index + 1) * 256 // (2 * rows) for index in range(rows)]
@@ -121,11 +121,11 @@ def test_a_model_whose_batch_is_fixed_gets_as_many_rows(batch):
     torch.manual_seed(1)
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
     model = to_model(torch.export.export(net, (torch.zeros(batch, 4),)), "fixed")
-    samples = [(np.random.default_rng(index).normal(size=(batch, 4)).astype(np.float32),) for index in range(100)]
+    samples = [(np.random.default_rng(index).normal(size=(batch, 4)).astype(np.float32),) for index in range(200)]
     events = []
     after = Gptq().apply(model, PrepareContext(lambda: samples, narrow(model), events.append))
-    assert int(after.notes[-1].split()[-2]) == max(64, 8 * batch)
-    told = [(one.done, one.total) for one in events if one.text == "mean outputs of layers"]
+    assert int(after.notes[-1].split()[-2]) == max(128, 16 * batch)
+    told = [(one.done, one.total) for one in events if one.text == "layers rounded by their outputs"]
     assert told[-1][0] == told[-1][1]
 
 
