@@ -205,6 +205,14 @@ def test_a_link_in_a_bundle_is_not_followed(home):
     assert not list((home / "site").rglob("*.digits.json"))
 
 
+def test_a_folder_of_a_run_leads_to_its_bundle(home, capsys):
+    (home / "out").mkdir()
+    assert typed("out") == 2
+    said = capsys.readouterr().err
+    assert "out: it is no bundle: there is no manifest.json in it" in said
+    assert "next: haversack bundle OUT --out NAME-VERSION.haversack" in said
+
+
 def test_a_damaged_manifest_is_refused(home):
     (home / "digits-1.0.0.haversack" / "manifest.json").write_text("{}")
     with pytest.raises(Refused):

@@ -23,6 +23,7 @@ from haversack.deliver.repository import Repository, utc
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 from haversack.tools.trust import keys as key_folder
+from haversack.tools.trust.bundle import no_bundle
 from haversack.tools.trust.keys import FIRST_ROOT
 from haversack.tools.trust.wrap import read_devices
 
@@ -264,6 +265,8 @@ def _opened(bundle: Path) -> tuple[Manifest, Callable[[BundleFile], bytes]]:
     """Return a bundle's manifest and what reads a file of it, following no links."""
     if not bundle.is_dir():
         raise UsageError("there is no such bundle", where=str(bundle), next_step=_INSTEAD)
+    if not os.path.lexists(bundle / MANIFEST):
+        raise no_bundle(bundle)
     data = _content(bundle / MANIFEST, LARGEST_MANIFEST)
     manifest = canonical.loads(data, Manifest, where=str(bundle / MANIFEST), limit=LARGEST_MANIFEST)
     return manifest, lambda file: _content(bundle / file.name, file.bytes)
