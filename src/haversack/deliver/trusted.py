@@ -224,12 +224,6 @@ def _lines(updater: Updater) -> tuple[str, ...]:
     return tuple((delegations.roles if delegations else None) or ())
 
 
-def _lines(updater: Updater) -> tuple[str, ...]:
-    """Return the lines that the repository trusts."""
-    delegations = _verified(updater).targets.delegations
-    return tuple((delegations.roles if delegations else None) or ())
-
-
 def _sequence(file: TargetFile, line: str) -> int:
     custom = file.custom
     number = custom.get("sequence") if isinstance(custom, dict) else None
