@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haversack.base.versions import fits, installed, release
+from haversack.base.versions import fits, installed, lower, release
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,19 @@ def test_what_is_installed_is_told_and_what_is_not_is_empty(tmp_path, monkeypatc
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: no-such-distribution-of-ours\nVersion: 7.2\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert installed("no-such-distribution-of-ours") == "7.2"
+
+
+@pytest.mark.parametrize(
+    "one, other, holds",
+    [
+        ("0.9.0", "1.0.0", True),
+        ("1.9.0", "1.10.0", True),
+        ("2.0.0-rc.1", "2.0.0", True),
+        ("2.0.0", "2.0.0-rc.1", False),
+        ("2.0.0-rc.1", "1.0.0", False),
+        ("1.0.0", "1.0.0", False),
+        ("1.0.0+b", "1.0.0+a", False),
+    ],
+)
+def test_which_is_lower(one, other, holds):
+    assert lower(one, other) is holds

@@ -132,15 +132,15 @@ def test_what_is_no_delta_is_named_with_the_place_in_it(pair):
     [
         (("make", "none", "new.onnx", "p"), "none: there is no such file", ""),
         (("make", "old.onnx", "none", "p"), "none: there is no such file", ""),
-        (("make", "folder", "new.onnx", "p"), "folder: there is no such file", ""),
+        (("make", "folder", "new.onnx", "p"), "folder: it is a folder, not a file", "name a file"),
         (("make", "old.onnx", "new.onnx", "text"), "text: it is there, and is no delta", "give another name"),
-        (("make", "old.onnx", "new.onnx", "folder"), "folder: it is there, and is no delta", "give another name"),
+        (("make", "old.onnx", "new.onnx", "folder"), "folder: it is a folder, not a file", "name a file"),
         (("apply", "none", "p", "back"), "none: there is no such file", ""),
         (("apply", "old.onnx", "none", "back"), "none: there is no such file", ""),
         (("apply", "old.onnx", "p", "text"), "text: it is there, and is not replaced", "remove it first"),
         (("apply", "old.onnx", "p", "old.onnx"), "old.onnx: it is there, and is not replaced", "remove it first"),
-        (("make", "old.onnx", "new.onnx"), "delta make: --patch is missing", "haversack delta make --help"),
-        (("apply", "old.onnx"), "delta apply: --patch is missing", "haversack delta apply --help"),
+        (("make", "old.onnx", "new.onnx"), "delta make: PATCH is missing", "haversack delta make --help"),
+        (("apply", "old.onnx"), "delta apply: PATCH is missing", "haversack delta apply --help"),
         (("make", "old.onnx", "new.onnx", "p", "--codec", "zip"), "zip", "haversack delta --help"),
         (("mend", "old.onnx"), "mend", "haversack delta --help"),
         (("make", "old.onnx", "new.onnx", "p", "more"), "the command does not take 'more'", "haversack delta --help"),
@@ -223,3 +223,41 @@ def test_publishing_calls_a_patch_a_patch_and_words_words():
     assert (form, content[:8]) == ("bsdiff", b"BSDIFF40")
     form, content = deltas.smallest(b"a" * 5000, b"a" * 5000 + b"b")
     assert (form, content[:4]) == ("hvd1", b"HVD1")
+
+
+@pytest.mark.parametrize(
+    "words, step",
+    [
+        ("make old.onnx new.onnx --out d.hvd", "haversack delta make old.onnx new.onnx d.hvd"),
+        ("make old.onnx new.onnx --out=d.hvd", "haversack delta make old.onnx new.onnx d.hvd"),
+        ("make --old old.onnx --new new.onnx --patch d", "haversack delta make old.onnx new.onnx d"),
+        ("make --new new.onnx --old old.onnx --patch d", "haversack delta make --help"),
+        ("make old.onnx new.onnx d --codek bsdiff", "haversack delta make old.onnx new.onnx d --codec bsdiff"),
+        ("apply old.onnx p --out back", "haversack delta apply old.onnx p back"),
+    ],
+)
+def test_files_have_no_names(pair, patch, words, step):
+    done = typed("delta", *words.split())
+    assert done.code == 2
+    assert done.err.endswith(f"  next: {step}\n")
+    assert "--old?" not in done.err
+    if "--help" not in step:
+        assert typed(*step.split()[1:]).code == 0
+
+
+def test_a_folder_is_told_as_one(pair, patch):
+    (pair / "folder").mkdir()
+    calls = ("make folder new.onnx d", "make old.onnx folder d", "make old.onnx new.onnx folder")
+    for words in (*calls, "apply folder p back", "apply old.onnx folder back", "apply old.onnx p folder"):
+        done = typed("delta", *words.split())
+        assert (done.code, "folder: it is a folder, not a file\n  next: " in done.err) == (2, True), words
+
+
+def test_files_in_another_order_or_of_another_delta_have_a_next_step(pair, patch):
+    for words in ("apply p old.onnx back", "apply old.onnx back p"):
+        done = typed("delta", *words.split())
+        assert done.code == 2
+        assert done.err.endswith("  next: haversack delta apply old.onnx p back\n")
+    assert "next: give the file that the delta was made for" in typed("delta", "apply", "new.onnx", "p", "back").err
+    assert "make OLD NEW PATCH" in typed("delta", "make", "none", "new.onnx", "d").err
+    assert "make it anew" in typed("delta", "apply", "old.onnx", "new.onnx", "back").err

@@ -110,7 +110,7 @@ def test_what_is_there_is_replaced_only_where_it_is_a_delta(files):
     before = new.read_bytes()
     with pytest.raises(UsageError, match="no delta that could be replaced"):
         deltas.make_file(old, new, new)
-    with pytest.raises(UsageError, match="no delta that could be replaced"):
+    with pytest.raises(UsageError, match="it is a folder"):
         deltas.make_file(old, new, old.parent)
     with pytest.raises(UsageError, match="is not replaced"):
         deltas.apply_file(old, patch, new)
@@ -163,7 +163,7 @@ def test_the_command_line_ends_with_7_where_a_delta_is_for_another_file(files, c
     assert "no delta begins like this" in capsys.readouterr().err
     assert main(["delta", "make", old, new]) == 2
     told = capsys.readouterr().err
-    assert "delta make: --patch is missing" in told
+    assert "delta make: PATCH is missing" in told
     assert "next: haversack delta make --help" in told
 
 

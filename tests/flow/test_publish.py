@@ -44,7 +44,7 @@ def test_from_keys_to_a_device(home, capsys):
     said = capsys.readouterr().out
     assert "digits 1.0.0 (sequence 1) is in site" in said
     assert "keys/digits.pem: keep it" in said
-    assert "next, on a device: haversack client update digits --repository URL --root 1.root.json" in said
+    assert "next, on a device: haversack client update digits --repository URL --root keys/1.root.json" in said
     assert released(home) == "1.0.0"
     assert typed("digits-1.0.0.haversack") == 0
     assert "already, with this content" in capsys.readouterr().out
@@ -69,12 +69,62 @@ def test_an_encrypted_release_for_devices(home, capsys):
     (home / "devices").mkdir()
     device = wrap.create_device(home / "board" / "device.key", "board")
     assert typed("digits-1.0.0.haversack", "--encrypt") == 0
-    assert "no device can open it yet" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no device can open it yet" in said
+    assert (
+        "next: haversack publish digits-1.0.0.haversack --line digits --repository site --keys keys --encrypt" in said
+    )
+    assert "--encrypt --devices FOLDER\n" in said
+    assert "client update" not in said, "no device could"
     (home / "devices" / "board.pub").write_text(device.line())
     assert typed("digits-1.0.0.haversack", "--encrypt", "--devices", "devices", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["changed"], said["enrolled"], said["encrypted"], said["sequence"]) == (False, 1, True, 1)
     assert len(list((home / "site" / "keys").rglob(f"{device.id}.hpke"))) == 1
+
+
+def test_a_lower_version_is_published_with_a_note(home, capsys):
+    assert typed("digits-1.0.0.haversack") == 0
+    bundle(home, "0.9.0")
+    bundle(home, "1.1.0")
+    capsys.readouterr()
+    assert typed("digits-0.9.0.haversack") == 0
+    said = capsys.readouterr().out
+    assert "note: 0.9.0 is lower than 1.0.0, which it takes the place of on devices" in said
+    assert typed("digits-0.9.0.haversack") == 0
+    assert "lower than" not in capsys.readouterr().out, "nothing was published"
+    assert typed("digits-1.1.0.haversack", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["lower_than"], said["dropped"]) == (None, [])
+    assert released(home) == "1.1.0"
+
+
+def test_a_runtime_that_a_release_has_no_more_is_told(home, capsys):
+    assert typed("digits-1.0.0.haversack") == 0
+    folder = bundle(home, "1.1.0")
+    manifest = (folder / "manifest.json").read_text()
+    for path in folder.glob("litert.*"):
+        path.rename(folder / path.name.replace("litert", "ncnn"))
+    (folder / "manifest.json").write_text(manifest.replace("litert", "ncnn"))
+    capsys.readouterr()
+    assert typed("digits-1.1.0.haversack") == 0
+    assert "note: it has nothing for litert, as 1.0.0 had: devices with no other runtime" in capsys.readouterr().out
+
+
+def test_misspelt_keys_of_a_repository_lead_to_those_beside_them_and_to_no_new_ones(home, capsys):
+    place = ["--line", "digits", "--repository", "site", "--keys"]
+    assert main(["publish", "digits-1.0.0.haversack", *place, "key"]) == 2
+    assert "next: haversack keys init key" in capsys.readouterr().err, "there is no repository yet"
+    assert typed("digits-1.0.0.haversack") == 0
+    (home / "empty").mkdir()
+    for name, cause in (("key", "there is no such folder of keys"), ("empty", "no key is in it")):
+        assert main(["publish", "digits-1.0.0.haversack", *place, name]) == 2
+        said = capsys.readouterr().err
+        assert f"{name}: {cause}, and site is signed with keys" in said
+        assert "next: give keys, which has keys\n" in said
+        assert "keys init" not in said
+    assert main(["publish", "digits-1.0.0.haversack", *place, "far/key"]) == 2
+    assert "next: give those that it was made with" in capsys.readouterr().err
 
 
 def test_deltas_are_told(home):
@@ -203,6 +253,14 @@ def test_a_link_in_a_bundle_is_not_followed(home):
     path.symlink_to(home / "labels.txt")
     assert typed("digits-1.0.0.haversack") != 0
     assert not list((home / "site").rglob("*.digits.json"))
+
+
+def test_a_folder_of_a_run_leads_to_its_bundle(home, capsys):
+    (home / "out").mkdir()
+    assert typed("out") == 2
+    said = capsys.readouterr().err
+    assert "out: it is no bundle: there is no manifest.json in it" in said
+    assert "next: haversack bundle OUT --out NAME-VERSION.haversack" in said
 
 
 def test_a_damaged_manifest_is_refused(home):

@@ -29,6 +29,12 @@ def release(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def lower(one: str, other: str) -> bool:
+    """Say whether a release's version is lower than another's; ``2.0.0-rc.1`` is lower than ``2.0.0``."""
+    (mine, _, early), (theirs, _, before) = (text.partition("+")[0].partition("-") for text in (one, other))
+    return (release(mine), not early) < (release(theirs), not before)
+
+
 def _holds(found: tuple[int, ...], sign: str, limit: tuple[int, ...]) -> bool:
     if sign == "~=":
         return found >= limit and found[: len(limit) - 1] == limit[:-1]

@@ -169,22 +169,31 @@ def _misspelt(error: CycloptsError, words: Sequence[str]) -> UsageError | None:
 
     if error.target is None:
         return None
-    has = [f"--{name.rstrip('_').replace('_', '-')}" for name in inspect.signature(error.target).parameters]
-    faults, mended, near = [], list(words), True
+    bare = inspect.Parameter.POSITIONAL_ONLY  # they have no names that could be typed
+    parameters = inspect.signature(error.target).parameters
+    places = [f"--{name}" for name, parameter in parameters.items() if parameter.kind is bare]
+    has = [f"--{name.rstrip('_').replace('_', '-')}" for name in parameters if f"--{name}" not in places]
+    verb = " ".join(error.command_chain or words[:1])
+    faults, mended, near, named = [], list(words), True, []
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name.startswith("--") and name not in (*has, "--", "--help", "--version"):
-            found = difflib.get_close_matches(name, has, n=1, cutoff=0.6)
-            meant = f"did you mean {found[0]}?" if found else f"haversack {words[0]} has {', '.join(has)}"
+            found = [] if name in places else difflib.get_close_matches(name, has, n=1, cutoff=0.6)
+            meant = f"did you mean {found[0]}?" if found else f"haversack {verb} has {', '.join(has)}"
+            if not found and places:
+                named.append(name)
+                meant = f"haversack {verb} takes {' '.join(one[2:].upper() for one in places)} without a name"
             faults.append(Fault(name, f"there is no such option; {meant}"))
-            mended[place] = f"{found[0]}{equals}{value}" if found else word
-            near = near and bool(found)
+            mended[place] = f"{found[0]}{equals}{value}" if found else value if places else word
+            near = near and bool(found or places)
     if not faults:
         return None
-    next_step = shlex.join(["haversack", *mended]) if near else f"haversack {words[0]} --help"
+    told = [one for one in places if one in named]
+    near = near and [one for one in named if one in places] == told  # else they would be in another order
+    next_step = shlex.join(["haversack", *filter(None, mended)]) if near else f"haversack {verb} --help"
     if len(faults) == 1:
         return UsageError(faults[0].cause, where=faults[0].where, next_step=next_step)
-    return UsageError("there are no such options", where=words[0], faults=tuple(faults), next_step=next_step)
+    return UsageError("there are no such options", where=verb, faults=tuple(faults), next_step=next_step)
 
 
 def _missing(error: CycloptsError, words: Sequence[str]) -> UsageError | None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from haversack.cli.homes import HOME, again, leading_on
 from haversack.cli.terminal import clock, display, results, say, say_json
 
 if TYPE_CHECKING:
     from haversack.deliver.update import Device, Outcome
     from haversack.flow.client import Client
-
-_HOME = Path("~/.haversack")
 
 
 def client(
@@ -21,7 +19,7 @@ def client(
     *,
     line: str | None = None,
     repository: str | None = None,
-    home: Path = _HOME,
+    home: Path = HOME,
     root: Path | None = None,
     when: str = "",
     within: float | None = None,
@@ -59,9 +57,9 @@ def client(
     """
     from haversack.flow.client import Client
 
-    with results(as_json=json), display() as sink:
+    with results(as_json=json), display() as sink, leading_on(home):
         device = Client(home, repository, root, device=_device(home, when, within, most, quota), sink=sink)
-        told, lines = _done(device, task, line, name, _again(home))
+        told, lines = _done(device, task, line, name, again(home))
     if json:
         say_json(told)
     for text in () if json else lines:
@@ -69,17 +67,12 @@ def client(
     return 0
 
 
-def _again(home: Path) -> str:
-    """Return the words that name a home in another command."""
-    return "" if home == _HOME else f" --home {shlex.quote(str(home))}"
-
-
 def _done(device: Client, task: str, line: str | None, name: str | None, home: str) -> tuple[dict[str, Any], list[str]]:
     if task == "update":
         return _updated(device, _line(line, name, task), home)
     if task == "status":
         state = device.status()
-        return state.data(), state.lines()
+        return state.data(), state.lines(home)
     if task == "rollback":
         return _rolled_back(device, _line(line, name, task), home)
     if task == "retry":

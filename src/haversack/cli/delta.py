@@ -9,7 +9,7 @@ from haversack.cli.terminal import say, say_json
 
 
 def make(
-    old: Path, new: Path, patch: Path, *, codec: Literal["hvd1", "bsdiff", "auto"] = "auto", json: bool = False
+    old: Path, new: Path, patch: Path, /, *, codec: Literal["hvd1", "bsdiff", "auto"] = "auto", json: bool = False
 ) -> int:
     """Write what makes the new file from the old one; works on model files and on any other.
 
@@ -37,7 +37,7 @@ def make(
     return 0
 
 
-def apply(old: Path, patch: Path, new: Path, *, json: bool = False) -> int:
+def apply(old: Path, patch: Path, new: Path, /, *, json: bool = False) -> int:
     """Write the new file from the old one and a delta, checked against the hash that the delta states.
 
     Parameters

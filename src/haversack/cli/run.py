@@ -7,6 +7,7 @@ import time as clock
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from haversack.cli.homes import HOME, leading_on
 from haversack.cli.terminal import display, results, say, say_json
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def run(
     target: str = "",
     threads: int = 0,
     tune: bool = False,
-    home: Path = Path("~/.haversack"),
+    home: Path = HOME,
 ) -> int:
     """Run a model on one input: the current release of a line, or a bundle's folder.
 
@@ -65,7 +66,7 @@ def run(
     from haversack.run import given as reading
 
     data, suffix = _read(given), _checked(out, top)
-    with results(as_json=json):
+    with results(as_json=json), leading_on(home):
         opens = opener(model, home.expanduser(), target, threads, tune=tune)
         began = clock.perf_counter()
         with opens() as opened:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from haversack.base.errors import EnvironmentFault, Refused
 from haversack.base.progress import Event, Sink, silent
+from haversack.deliver.home import GOES_ON
 from haversack.deliver.patience import Bounds, Patience
 from haversack.deliver.transport import Answer, Broken, NoSuchRange, opened
 from haversack.tools.store import atomic
@@ -84,7 +85,7 @@ def fetch(
             _fill(wanted, part, patience, None)
         if not part.right():
             part.discard()
-            step = "the model in use goes on; repeat later, and tell the publisher if it stays so"
+            step = f"{GOES_ON}repeat later, and tell the publisher if it stays so"
             raise Refused("what was fetched has another sha256 than the release says", where=wanted.url, next_step=step)
         part.sync()
         return part.fetched()

@@ -8,6 +8,9 @@ from pathlib import Path
 from haversack.base.bundle import LINE
 from haversack.base.errors import UsageError
 
+GOES_ON = "the model in use goes on; "
+"""How a next step begins after an update that failed; left out where none is in use."""
+
 
 @dataclass(frozen=True)
 class Home:

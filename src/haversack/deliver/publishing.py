@@ -12,6 +12,7 @@ from haversack.base.bundle import MANIFEST, BundleFile, Manifest
 from haversack.base.errors import EnvironmentFault, Refused, UsageError
 from haversack.base.progress import Event, Sink, silent
 from haversack.base.release import FORMAT, Blob, Encryption, Form, Release, ReleaseFile
+from haversack.base.versions import lower
 from haversack.deliver import releases
 from haversack.deliver.repository import Repository, State, delegated
 from haversack.deliver.rotation import delegate
@@ -44,6 +45,7 @@ class Outcome:
         enrolled: devices that the key of an encrypted release was wrapped for now.
         new_key: the file of the line's key, where it was made now.
         left_out: why files have no delta, where one was tried for.
+        before: the newest release until now; None where nothing changed, or this is the first.
         bases: digest of a file that a delta may begin from -> the version of the newest release that has it.
     """
 
@@ -52,12 +54,24 @@ class Outcome:
     enrolled: int = 0
     new_key: str = ""
     left_out: tuple[str, ...] = ()
+    before: Release | None = None
     bases: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def full_bytes(self) -> int:
         """Of the whole download of all files that devices fetch."""
         return sum(file.blobs[0].bytes for file in self.release.files if file.role != "encodings")
+
+    @property
+    def lower_than(self) -> str:
+        """The version of the release before, where this one's is lower; else empty."""
+        return self.before.version if self.before and lower(self.release.version, self.before.version) else ""
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The runtimes that the release before had files for, and this one has not."""
+        had = {file.target for file in self.before.files} if self.before else set()
+        return tuple(sorted(had - {file.target for file in self.release.files} - {""}))
 
 
 @dataclass
@@ -135,8 +149,8 @@ def publish(
     enrolled = _wrap(repository, release, key, devices) if key is not None else 0
     _sign(repository, state, release, targets)
     begun = {file.sha256: base.version for base in reversed(bases) for file in base.files}
-    left_out = tuple(making.left_out)
-    return Outcome(release, changed=True, enrolled=enrolled, new_key=new_key, left_out=left_out, bases=begun)
+    told = Outcome(release, changed=True, enrolled=enrolled, new_key=new_key, bases=begun)
+    return replace(told, left_out=tuple(making.left_out), before=bases[0] if bases else None)
 
 
 def _contents(manifest: Manifest, read: Callable[[BundleFile], bytes]) -> Iterator[tuple[ReleaseFile, bytes]]:

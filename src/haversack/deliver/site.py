@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from haversack.base.errors import EnvironmentFault, Refused, UsageError
+from haversack.deliver.home import GOES_ON
 from haversack.deliver.patience import Bounds, Patience
 from haversack.deliver.transport import Broken, Gone, opened
 from haversack.deliver.trusted import Missing
@@ -78,7 +79,7 @@ class Site:
                 raise Missing(error.cause, where=error.where) from error
             except Broken as error:
                 if came or attempt == self.bounds.attempts:
-                    step = "a model in use goes on; look at the network and at --repository, and repeat later"
+                    step = f"{GOES_ON}look at the network and at --repository, and repeat later"
                     raise EnvironmentFault(error.cause, where=error.where, next_step=step) from error
                 patience.pause(attempt)
             else:

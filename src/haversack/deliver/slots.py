@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from haversack.base.errors import EnvironmentFault, Refused
+from haversack.base.shelf import nearest
 from haversack.deliver import locking
 from haversack.deliver.floor import LATEST
 from haversack.deliver.store import Store
@@ -139,9 +140,17 @@ class Slots:
                 stack.enter_context(locking.held(self._lock, shared=True, wait_seconds=_LOADING_SECONDS))
             pointer = self.pointer()
             if pointer.current is None:
-                step = f"haversack client update --line {self.folder.name} --repository URL --root 1.root.json"
-                raise EnvironmentFault("nothing is installed", where=self.folder.name, next_step=step)
+                raise self.nothing()
             yield pointer.current, pointer.other
+
+    def nothing(self) -> EnvironmentFault:
+        """Return what to say where nothing is installed, the nearest line that is among it."""
+        name, lines = self.folder.name, self.folder.parent
+        names = sorted(path.name for path in lines.iterdir() if (path / CURRENT).exists()) if lines.is_dir() else []
+        step = f"haversack client update --line {name} --repository URL --root 1.root.json"
+        if near := nearest(name, names):
+            step = f"haversack client status    (installed: {', '.join(names)})"
+        return EnvironmentFault(f"nothing is installed{near}", where=name, next_step=step)
 
     def stage(self, files: Mapping[str, str], store: Store) -> Path:
         """Fill a folder beside the slots, and return it; what is in use stays, and so does the way back.
@@ -203,7 +212,7 @@ class Slots:
             EnvironmentFault: there is nothing to go back to; what is in use still is.
         """
         if not self.folder.is_dir():
-            raise EnvironmentFault("nothing is installed", where=self.folder.name)
+            raise self.nothing()
         with self._alone():
             pointer = self.pointer()
             if pointer.current is not None and sequence not in (0, pointer.current.sequence):

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 from haversack.base.bundle import LINE
 from haversack.base.errors import EnvironmentFault, Refused, UsageError
 from haversack.base.release import LARGEST_RELEASE, Release
+from haversack.base.shelf import nearest
+from haversack.deliver.home import GOES_ON
 from haversack.deliver.metadata import signed_at
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
@@ -96,8 +98,9 @@ class Trusted:
             updater.get_targetinfo(f"{line}/")  # nothing is called so: it loads the line's own role
             role = _role(updater, line)
             if role is None or not role.targets:
-                cause = f"the repository has no line {line}, or trusts its key no more"
-                raise Refused(cause, where=line, next_step="ask its publisher; the model in use goes on")
+                near = nearest(line, _lines(updater))
+                cause = f"the repository has no line {line}, or trusts its key no more{near}"
+                raise Refused(cause, where=line, next_step=f"{GOES_ON}ask its publisher")
             number, path = max((_sequence(file, line), path) for path, file in role.targets.items())
             if [_sequence(file, line) for file in role.targets.values()].count(number) > 1:
                 raise Refused(f"two releases have the sequence {number}", where=line)
@@ -178,7 +181,7 @@ class Trusted:
         """Turn the errors of python-tuf into ours."""
         from tuf.api import exceptions
 
-        step = "the model in use goes on; repeat later, and tell the publisher if it stays so"
+        step = f"{GOES_ON}repeat later, and tell the publisher if it stays so"
         try:
             with atomic.told(self.cache, "keep metadata", atomic.HOME):
                 yield
@@ -213,6 +216,12 @@ def _role(updater: Updater, line: str) -> Targets | None:
 
     found = _verified(updater).get(line)
     return found if isinstance(found, Targets) else None
+
+
+def _lines(updater: Updater) -> tuple[str, ...]:
+    """Return the lines that the repository trusts."""
+    delegations = _verified(updater).targets.delegations
+    return tuple((delegations.roles if delegations else None) or ())
 
 
 def _sequence(file: TargetFile, line: str) -> int:

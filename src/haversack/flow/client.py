@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from haversack.base.errors import VerificationError
+from haversack.base.errors import EnvironmentFault, Refused, VerificationError
 from haversack.base.progress import Event, Sink, silent
 from haversack.deliver import root as roots
 from haversack.deliver import settings
 from haversack.deliver.floor import Floor
-from haversack.deliver.home import Home
+from haversack.deliver.home import GOES_ON, Home
 from haversack.deliver.offer import Offer
 from haversack.deliver.selftest import tried
 from haversack.deliver.site import Site
-from haversack.deliver.slots import Installed, Pointer, Slots
+from haversack.deliver.slots import CURRENT, Installed, Pointer, Slots
 from haversack.deliver.starts import Starts
 from haversack.deliver.trial import ACCEPTED
 from haversack.deliver.update import Device, Outcome, Tried, update
@@ -83,6 +83,10 @@ class Client:
             outcome = update(line, self._offer(repository), self.device, self._sink, self._test)
         except VerificationError:  # of a release that was signed
             settings.remember(repository, self.home.settings)
+            raise
+        except (Refused, EnvironmentFault) as error:
+            if not (self.home.line(line) / CURRENT).exists():
+                error.next_step = error.next_step.replace(GOES_ON, "")
             raise
         if outcome.action != "waiting":
             settings.remember(repository, self.home.settings)
@@ -151,9 +155,11 @@ class Client:
 
         Raises:
             UsageError: the line has another form.
-            Refused, EnvironmentFault: a file of the home is damaged, or cannot be written.
+            Refused, EnvironmentFault: a file of the home is damaged, or cannot be written; there is nothing of it here.
         """
         slots = Slots(self.home.line(line))
+        if not slots.folder.is_dir():
+            raise slots.nothing()
         pardoned = slots.pardon()
         for bad in pardoned:
             Starts(slots.folder).forget(bad.sequence)

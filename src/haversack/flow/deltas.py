@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,6 +129,8 @@ def make_file(old: Path, new: Path, out: Path, codec: Codec = "auto") -> Made:
         EnvironmentFault: a file cannot be read or written.
         MissingExtra: as ``make``.
     """
+    if out.is_dir():
+        raise _folder(out)
     if out.exists() and not _is_delta(out):
         raise UsageError("it is there, and is no delta that could be replaced", where=str(out), next_step=_ELSEWHERE)
     before, after = _read(old), _read(new)
@@ -151,6 +154,13 @@ def apply_file(old: Path, patch: Path, new: Path, *, limit: int = LARGEST) -> Ap
         Refused: the delta was made for another file, is malformed, or yields another file than it says.
         EnvironmentFault: a file cannot be read or written.
     """
+    if not _is_delta(patch) and (strange := next((path for path in (old, new) if _is_delta(path)), None)):
+        cause = "it is the delta, which stands between the old file and the new one"
+        rest = [path for path in (old, patch, new) if path != strange]
+        typed = shlex.join(["haversack", "delta", "apply", str(rest[0]), str(strange), str(rest[1])])
+        raise UsageError(cause, where=str(strange), next_step=typed)
+    if new.is_dir():
+        raise _folder(new)
     if new.exists():
         raise UsageError("it is there, and is not replaced", where=str(new), next_step=_ELSEWHERE)
     with _mapped(old) as before, _mapped(patch) as content:
@@ -159,12 +169,19 @@ def apply_file(old: Path, patch: Path, new: Path, *, limit: int = LARGEST) -> Ap
             with atomic.replacing(new, _ELSEWHERE) as stream:
                 delta.apply_to(before, content, stream.write, limit=limit)
         except Refused as error:
-            where = str(old) if error.where == "the old file" else f"{patch}: {error.where}"
-            raise Refused(error.cause, where=where) from error
+            if error.where == "the old file":
+                raise Refused(error.cause, where=str(old), next_step=_OTHER) from error
+            raise Refused(error.cause, where=f"{patch}: {error.where}", next_step=_ANEW) from error
     return Applied(new, told.new_bytes, told.new_sha256.hex(), told.codec)
 
 
 _ELSEWHERE = "give another name, or remove it first"
+_OTHER = "give the file that the delta was made for, the old one, as the first"
+_ANEW = "fetch it again, or make it anew: haversack delta make OLD NEW PATCH"
+
+
+def _folder(path: Path) -> UsageError:
+    return UsageError("it is a folder, not a file", where=str(path), next_step="name a file, such as one in it")
 
 
 def _is_delta(path: Path) -> bool:
@@ -182,8 +199,11 @@ def _read(path: Path) -> bytes:
 @contextmanager
 def _mapped(path: Path) -> Iterator[memoryview]:
     """Yield a file as a view that is read where it is looked at."""
+    if path.is_dir():
+        raise _folder(path)
     if not path.is_file():
-        raise UsageError("there is no such file", where=str(path))
+        step = "name the files in this order: haversack delta make OLD NEW PATCH, haversack delta apply OLD PATCH NEW"
+        raise UsageError("there is no such file", where=str(path), next_step=step)
     with atomic.told(path, "read the file"), path.open("rb") as stream:
         if not path.stat().st_size:
             yield memoryview(b"")

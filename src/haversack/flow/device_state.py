@@ -40,8 +40,8 @@ class LineState:
     crashed: int
     setting: str = ""
 
-    def lines(self) -> list[str]:
-        """Return it for a terminal."""
+    def lines(self, home: str = "") -> list[str]:
+        """Return it for a terminal; ``home`` are the words that name the home in another command."""
         now, other = self.pointer.current, self.pointer.other
         if now is None:
             told = [f"{self.line}: nothing is installed"]
@@ -49,7 +49,8 @@ class LineState:
             speed = f", {now.median_ms:.3g} ms a call" if now.median_ms else ""
             told = [f"{self.line} {now.version} (sequence {now.sequence}) on {now.target}{speed}"]
             told.append(f"  way back: {other.version}" if other is not None else "  no way back")
-            unmeasured = "1 thread; an update on an idle device measures which are best, or haversack run --tune"
+            tune = f"haversack run {self.line} INPUT --tune{home}"
+            unmeasured = f"1 thread; an update on an idle device measures which are best, or {tune}"
             told.append(f"  {self.setting}, as measured here" if self.setting else f"  {unmeasured}")
         if self.crashed:
             told.append(f"  opening it took a process down {counted(self.crashed, 'time')}")
@@ -57,7 +58,7 @@ class LineState:
             when = datetime.fromtimestamp(bad.time, UTC).strftime("%Y-%m-%d %H:%M UTC")
             told.append(f"  quarantined {bad.version} on {when}: {bad.reason}")
         if self.quarantined:
-            told.append(f"  an update leaves these out until you type haversack client retry {self.line}")
+            told.append(f"  an update leaves these out until you type haversack client retry {self.line}{home}")
         return told
 
 
@@ -88,9 +89,9 @@ class State:
         current = next((held.pointer.current for held in self.lines_held if held.line == line), None)
         return current.version if current is not None else ""
 
-    def lines(self) -> list[str]:
-        """Return it for a terminal."""
-        told = [line for held in self.lines_held for line in held.lines()] or ["nothing is installed"]
+    def lines(self, home: str = "") -> list[str]:
+        """Return it for a terminal; ``home`` are the words that name the home in another command."""
+        told = [line for held in self.lines_held for line in held.lines(home)] or ["nothing is installed"]
         told.append(f"{self.store_bytes / 1e6:.3f} MB of files in {self.home}")
         if self.repository:
             told.append(f"updates come from {self.repository}")

@@ -19,10 +19,11 @@ from haversack.deliver import publishing, renewal, rotation
 from haversack.deliver.metadata import first_root
 from haversack.deliver.places import opened as storage
 from haversack.deliver.publishing import Delta
-from haversack.deliver.repository import Repository, utc
+from haversack.deliver.repository import LARGEST, TIMESTAMP, Repository, utc
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 from haversack.tools.trust import keys as key_folder
+from haversack.tools.trust.bundle import no_bundle
 from haversack.tools.trust.keys import FIRST_ROOT
 from haversack.tools.trust.wrap import read_devices
 
@@ -80,10 +81,19 @@ class Changed:
 
 @dataclass(frozen=True)
 class Published:
-    """A bundle in a repository."""
+    """A bundle in a repository.
+
+    Attributes:
+        outcome: what was done.
+        where: the repository.
+        keys: the folder of keys.
+        again: the command that does it again, but for its devices.
+    """
 
     outcome: publishing.Outcome
     where: str
+    keys: Path
+    again: str
 
     def lines(self) -> list[str]:
         """Return what a person reads."""
@@ -103,12 +113,23 @@ class Published:
             told.append(f"the line has a key of its own, {done.new_key}: keep it")
         if done.enrolled:
             told.append(f"{counted(done.enrolled, 'device')} may open it that could not before")
+        if done.lower_than:
+            text = f"{release.version} is lower than {done.lower_than}, which it takes the place of on devices"
+            told.append(f"note: {text}: what was published last counts, whatever its version")
+        if done.dropped:
+            gone, before = " and ".join(done.dropped), done.before.version if done.before else ""
+            told.append(
+                f"note: it has nothing for {gone}, as {before} had: devices with no other runtime stay at theirs"
+            )
         if release.encryption and done.changed and not done.enrolled:
-            told.append("no device can open it yet: publish it again with --devices")
-        if done.changed and release.sequence == 1:
-            step = f"haversack client update {release.line} --repository URL --root 1.root.json"
-            told.append(f"next, on a device: {step}")
-            told.append(f"(URL is where {self.where} is served, on this machine its path; keys init made 1.root.json)")
+            told.append("no device can open it yet: put the .pub files that haversack client enrol makes into a folder")
+            told.append(f"next: {self.again} --devices FOLDER")
+        elif done.changed and release.sequence == 1:
+            root = shlex.quote(str(self.keys / FIRST_ROOT))
+            told.append(f"next, on a device: haversack client update {release.line} --repository URL --root {root}")
+            told.append(
+                f"(URL is where {self.where} is served, on this machine its path; a device needs a copy of {root})"
+            )
         return told
 
     def data(self) -> dict[str, Any]:
@@ -127,6 +148,8 @@ class Published:
             "full_bytes": done.full_bytes,
             "deltas": deltas,
             "left_out": list(done.left_out),
+            "lower_than": done.lower_than or None,
+            "dropped": list(done.dropped),
             "enrolled": done.enrolled,
             "new_key": done.new_key or None,
         }
@@ -244,7 +267,8 @@ def publish(
     enrolled = read_devices(devices) if devices is not None else ()
     place = _repository(keys, repository)
     done = publishing.publish(place, manifest, read, delta=delta, devices=enrolled, encrypt=encrypt, sink=sink)
-    return Published(done, place.storage.name)
+    again = ["haversack", "publish", str(bundle), "--line", line, "--repository", repository, "--keys", str(keys)]
+    return Published(done, place.storage.name, keys, shlex.join([*again, *(["--encrypt"] if encrypt else [])]))
 
 
 def renew(repository: str, keys: Path) -> Renewed:
@@ -257,13 +281,29 @@ def renew(repository: str, keys: Path) -> Renewed:
 
 
 def _repository(folder: Path, name: str) -> Repository:
-    return Repository(storage(name), key_folder.read(folder))
+    place = storage(name)
+    if not key_folder.holds(folder) and place.read(TIMESTAMP, LARGEST) is not None:
+        raise _no_keys(folder, place.name)
+    return Repository(place, key_folder.read(folder))
+
+
+def _no_keys(folder: Path, repository: str) -> UsageError:
+    """Return what to say where keys of a repository are not: new ones would be of no use."""
+    around = folder.parent
+    beside = sorted(path for path in around.iterdir() if key_folder.holds(path)) if around.is_dir() else []
+    found = f"give {' or '.join(str(path) for path in beside[:3])}, which has keys"
+    cause = "no key is in it" if folder.is_dir() else "there is no such folder of keys"
+    text = f"{cause}, and {repository} is signed with keys that new ones do not take the place of"
+    step = found if beside else "give those that it was made with"
+    return UsageError(text, where=str(folder), next_step=step)
 
 
 def _opened(bundle: Path) -> tuple[Manifest, Callable[[BundleFile], bytes]]:
     """Return a bundle's manifest and what reads a file of it, following no links."""
     if not bundle.is_dir():
         raise UsageError("there is no such bundle", where=str(bundle), next_step=_INSTEAD)
+    if not os.path.lexists(bundle / MANIFEST):
+        raise no_bundle(bundle)
     data = _content(bundle / MANIFEST, LARGEST_MANIFEST)
     manifest = canonical.loads(data, Manifest, where=str(bundle / MANIFEST), limit=LARGEST_MANIFEST)
     return manifest, lambda file: _content(bundle / file.name, file.bytes)

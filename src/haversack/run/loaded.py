@@ -171,9 +171,7 @@ class Loaded:
         ]
 
     def _computed(self, samples: Sequence[Arrays]) -> list[dict[str, np.ndarray]]:
-        fed = [self.preprocess(sample) for sample in samples]
-        for sample in fed:
-            self._pool.first.fit(sample)
+        fed = [self._fed(sample) for sample in samples]
         place: Place[Session] = Place()
         found = within(
             self.serving.watch.limit_seconds * len(samples),
@@ -184,6 +182,21 @@ class Loaded:
         for outputs in found:
             look(self.outputs, outputs)
         return found
+
+    def _fed(self, sample: Arrays) -> Arrays:
+        """Return a raw sample as the model takes it.
+
+        Raises:
+            UsageError: it does not fit, in words that are about what was given.
+        """
+        try:
+            fed = self.preprocess(sample)
+            self._pool.first.fit(fed)
+        except UsageError as error:
+            if not self.preprocess.raw:
+                raise
+            raise self.preprocess.refused(sample, error, self.inputs) from None
+        return fed
 
     def _called(self, session: Session, samples: Sequence[Arrays]) -> list[dict[str, np.ndarray]]:
         if len(samples) == 1 and all(_whole(port, samples[0][port.name]) for port in self.inputs):

@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from haversack.base.errors import JobError, UsageError
+from haversack.base.errors import Fault, JobError, UsageError
+from haversack.base.model import Port
 from haversack.run.results import NONE, Bounds, Cache, key_of
+from haversack.run.session import unfit, words
 from haversack.tools.data.preprocess.pipeline import Pipeline
 
 Arrays = Mapping[str, np.ndarray]
@@ -59,7 +61,40 @@ class Preprocess:
             made = self.pipeline.strided(tuple(inputs[name] for name in self._names), self._plain)
         except JobError as error:
             step = "give raw data as the first operation takes them, batch first"
-            raise UsageError(error.cause, where=error.where, faults=error.faults, next_step=step) from error
+            raise UsageError(error.cause, where=error.where, faults=error.faults, next_step=step) from None
         found = {**inputs, **dict(zip(self._names, made, strict=True))}
         self.cache.put(key, found)
         return found
+
+    def refused(self, inputs: Arrays, error: UsageError, ports: Sequence[Port]) -> UsageError:
+        """Return what to say of raw inputs that cannot be preprocessed, or do not fit the model afterwards.
+
+        Args:
+            inputs: as they were given, of any shape and dtype.
+            error: what was said of them; the model's own shapes in it mislead whoever is to give raw ones.
+            ports: the model's inputs, in order.
+        """
+        raw = self.raw
+        found = {port.name: inputs[port.name] for port in ports if port.name in raw and port.name in inputs}
+        bare = [name for name, array in found.items() if raw[name] and array.ndim not in raw[name]]
+        bare = [name for name in bare if found[name].ndim + 1 in raw[name]]
+        done = [port.name for port in ports if port.name in found and not unfit(port, found[port.name])]
+        faults = error.faults or (Fault("", error.cause),)
+        step = f"give {', '.join(self._words(port) if port.name in raw else words([port]) for port in ports)}"
+        if bare:
+            cause = f"{' and '.join(bare)} lacks the axis of the batch"
+            return UsageError(cause, where=error.where, faults=faults, next_step="add it: give x[None] in place of x")
+        if done:
+            cause = f"the bundle preprocesses raw inputs, and {' and '.join(done)} looks preprocessed already"
+            return UsageError(cause, where=error.where, faults=faults, next_step=step)
+        return UsageError(error.cause, where=error.where, faults=error.faults, next_step=step)
+
+    def _words(self, port: Port) -> str:
+        """Return a raw input as a person reads it: its dimensions as far as they are known, and what comes after."""
+        place, ranks = self._names.index(port.name), self.raw[port.name]
+        steps = [step.name for at, step in self.pipeline.steps if at == place]
+        if "to_chw" in steps and len(port.spec.shape) == 4:
+            shape = f" [n, height, width, {port.spec.shape[1]}]"
+        else:
+            shape = f" of {' or '.join(map(str, ranks))} dimensions, the batch included" if ranks else " batch first"
+        return f"{port.name} raw,{shape}, as it is before {', '.join(steps)}"

@@ -92,7 +92,7 @@ class Session:
         faults = [Fault(name, "the model has no such input") for name in sorted({*inputs} - {*known})]
         faults += [Fault(name, "it is missing") for name in known if name not in inputs]
         for name in known.keys() & inputs.keys():
-            if cause := _unfit(known[name], inputs[name]):
+            if cause := unfit(known[name], inputs[name]):
                 faults.append(Fault(name, cause))
         if faults:
             raise UsageError("the inputs do not fit", faults=tuple(faults), next_step=f"give {words(self.inputs)}")
@@ -111,8 +111,8 @@ def words(ports: Sequence[Port]) -> str:
     return ", ".join(told)
 
 
-def _unfit(port: Port, array: np.ndarray) -> str:
-    """Say why an array is not an input's, or nothing."""
+def unfit(port: Port, array: np.ndarray) -> str:
+    """Say why an array, batch first, of any shape and dtype, is not an input's, or nothing."""
     shape, dtype = port.spec.shape, port.spec.dtype
     if str(array.dtype) != dtype:
         return f"it is {array.dtype}, not {dtype}: give x.astype('{dtype}')"

@@ -87,7 +87,9 @@ def test_a_dead_server_is_told_with_what_to_do(command, shop):
     code, out, err = command("update", "digits", "--repository", address, "--root", str(shop.root))
     assert (code, out) == (6, "")
     assert "connection refused" in err
-    assert "next: a model in use goes on; look at the network and at --repository" in err
+    assert "next: look at the network and at --repository" in err, "no model is in use"
+    command("update", "digits", "--repository", shop.url, "--root", str(shop.root))
+    assert "next: the model in use goes on; look at" in command("update", "digits", "--repository", address)[2]
 
 
 def test_what_comes_next_is_told(command, shop, tmp_path):
@@ -107,6 +109,40 @@ def test_a_failed_self_test_is_exit_code_5(command, shop):
     assert code == 5
     assert "1.0.0 stays in use" in err
     assert json.loads(out)["exit_code"] == 5
+
+
+def test_every_next_command_names_the_home(command, shop, tmp_path, capsys):
+    home = f"--home {tmp_path / 'home'}"
+    assert f"next: haversack client enrol {home}\n" in command("key")[2]
+    command("update", "digits", "--repository", shop.url, "--root", str(shop.root))
+    assert f"next: haversack client status {home}    (says what there is)" in command("rollback", "digits")[2]
+    assert f"or haversack run digits INPUT --tune {home}\n" in command("status")[1]
+    (tmp_path / "x.npy").write_bytes(b"x")
+    assert main(["run", "words", str(tmp_path / "x.npy"), *home.split()]) == 6
+    step = f"next: haversack client update --line words --repository URL --root 1.root.json {home}\n"
+    assert step in capsys.readouterr().err
+
+
+def test_a_misspelt_line_is_told_with_the_nearest(command, shop, tmp_path, capsys):
+    words = ("--repository", shop.url, "--root", str(shop.root))
+    code, _, err = command("update", "digitz", *words)
+    assert (code, "did you mean digits?" in err, "goes on" in err) == (7, True, False)
+    assert "next: ask its publisher" in err
+    command("update", "digits", *words)
+    (tmp_path / "x.npy").write_bytes(b"x")
+    assert main(["run", "digit", str(tmp_path / "x.npy"), "--home", str(tmp_path / "home")]) == 6
+    told = capsys.readouterr().err
+    assert "digit: nothing is installed; did you mean digits?\n" in told
+    assert "(installed: digits)" in told
+    for task in ("rollback", "retry"):
+        code, _, err = command(task, "digit")
+        assert (code, "did you mean digits?" in err) == (6, True)
+
+
+def test_nothing_is_tried_again_where_nothing_is_installed(command):
+    code, out, err = command("retry", "digits")
+    assert (code, out) == (6, "")
+    assert "digits: nothing is installed\n  next: haversack client update --line digits" in err
 
 
 def test_keys(command, tmp_path):

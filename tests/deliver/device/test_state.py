@@ -18,7 +18,7 @@ from haversack.deliver.trusted import Missing
 from haversack.flow.device_state import state
 from haversack.tools.trust import wrap
 
-UNMEASURED = "1 thread; an update on an idle device measures which are best, or haversack run --tune"
+UNMEASURED = "1 thread; an update on an idle device measures which are best, or haversack run {} INPUT --tune"
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_home_with_two_lines(home):
     assert lines[:4] == [
         "digits 1.1.0 (sequence 2) on litert, 1.25 ms a call",
         "  way back: 1.0.0",
-        f"  {UNMEASURED}",
+        "  " + UNMEASURED.format("digits"),
         "  opening it took a process down 1 time",
     ]
     assert lines[4].startswith("  quarantined 1.2.0 on 20")
@@ -64,7 +64,7 @@ def test_a_home_with_two_lines(home):
     assert lines[6:9] == [
         "words 2.0.0 (sequence 4) on litert, 1.25 ms a call",
         "  no way back",
-        f"  {UNMEASURED}",
+        "  " + UNMEASURED.format("words"),
     ]
     assert "metadata were signed 2026-05-28 20:26 UTC" in lines
     told = json.loads(json.dumps(found.data()))

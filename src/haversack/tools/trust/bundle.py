@@ -99,12 +99,17 @@ def open_bundle(folder: Path, target: str = "", *, limit: int = LARGEST_BUNDLE) 
     return Bundle(folder, manifest, sha256, artifacts, preprocess, shared.get("labels", ()), shared.get("provenance"))
 
 
+def no_bundle(folder: Path) -> UsageError:
+    """Return what to say of a folder without a manifest, such as that of a run."""
+    return UsageError(f"it is no bundle: there is no {MANIFEST} in it", where=str(folder), next_step=_MAKE)
+
+
 def _manifest(inside: int, sizes: Mapping[str, int], folder: Path, faults: list[Fault]) -> tuple[Manifest, str]:
     where = str(folder / MANIFEST)
     if MANIFEST not in sizes:
         if any(fault.where == MANIFEST for fault in faults):
             raise _refused(folder, faults)
-        raise UsageError(f"it is no bundle: there is no {MANIFEST} in it", where=str(folder), next_step=_MAKE)
+        raise no_bundle(folder)
     try:
         data = folders.whole(inside, MANIFEST, LARGEST_MANIFEST)
     except ValueError as error:

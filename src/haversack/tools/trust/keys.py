@@ -178,6 +178,11 @@ def read(folder: Path) -> Keys:
     return Keys(folder, roles, publisher)
 
 
+def holds(folder: Path) -> bool:
+    """Say whether a folder has keys, without opening any."""
+    return folder.is_dir() and os.access(folder, os.R_OK) and bool(_files(folder))
+
+
 def check_role(role: str) -> None:
     """Say whether a name is that of a role with a key: one of the six at the top, or that of a line.
 
