@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from haversack.base import budget as budgets
-from haversack.base import digest
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, UsageError
 from haversack.base.plan import Plan
 from haversack.base.recipe import unstructure
 from haversack.base.scope import Scope
-from haversack.choose import resolve as choosing
 from haversack.choose.architectures import Winner, between
 from haversack.choose.mixing import Mixer, margins
 from haversack.choose.resolve import Resolution
@@ -26,6 +24,7 @@ from haversack.flow.barred import Barred, instead
 from haversack.flow.certainty import certain
 from haversack.flow.choice import Choice, read_all, source_of
 from haversack.flow.figures import figures, forecast_figures
+from haversack.flow.lost import GONE, answers
 from haversack.flow.request import write_plan
 from haversack.flow.scoping import flags
 from haversack.flow.settings import spelled
@@ -38,7 +37,6 @@ DEFAULT_TARGET = "onnxruntime"
 """What ``pack`` makes where no target is named."""
 UNTOUCHED = "with figures of the half of the evaluation set that is reported, "
 """Before why an architecture is the best; in a run's own report it is by the half that chooses."""
-GONE = "its file is gone, or is not the one that was measured"
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,8 @@ class Answer:
 
     def _excused(self) -> list[str]:
         """Return the kinds of errors that did not fail the run's files: the user allowed them."""
-        return [kind for one in self._all() if one.verdict != "failed" for kind in _errors(one)]
+        able = [one for one in self.choice.candidates if one.plan.target in self.found and one.verdict != "failed"]
+        return [kind for one in able for kind in _errors(one)]
 
     def _met(self, target: str, one: Resolution) -> list[str]:
         candidate = self._reported(one)
@@ -190,6 +189,9 @@ class Answer:
             kinds = ", ".join(_errors(other))
             flags = " ".join(f"--allow {kind}" for kind in _errors(other))
             lines.append(f"  within the limits, but failed for {kinds}: {self._path(other)} ({other.id}): pack {flags}")
+        lost = next((other for other in one.candidates if one.forecast is None and other.plan == one.plan), None)
+        if lost is not None:
+            return [*lines, f"  measured, and met it: {self._path(lost)} ({lost.id}), but {GONE}: make it again"]
         if nearest is not None and nearest.artifact is not None and not self._refused(nearest):
             why = nearest.reason.removeprefix("nearest: ")  # said already
             lines.append(f"  nearest measured: {self._path(nearest)} ({nearest.id}): {why}")
@@ -369,22 +371,15 @@ def resolve(out: Path, budget: str) -> Answer | Across:
 
 def _answer(out: Path, choice: Choice, limits: Budget, typed: str) -> Answer:
     """Return the answer of one model."""
-    candidates = [_there(one, out) for one in choice.severe()]
+    candidates = choice.severe()
     able = {target: TARGETS.type_of(target).precisions for target in {one.plan.target for one in candidates}}
     stores = {target: TARGETS.type_of(target).stores for target in able}
     mixer = Mixer(choice.graph, choice.profile, choice.weight_elements, able, choice.scope, stores=stores)
-    found = choosing.resolve(candidates, limits, mixer)
-    lacking = {target: one.candidates for target, one in found.items() if not one.met and one.plan is None}
+    told = answers(candidates, out, limits, mixer)
+    open_ = [target for target, one in told.found.items() if not one.met and one.plan is None]
+    lacking = {target: told.measured[target].candidates for target in open_}
     more = {target: unmeasured(choice, order, limits) for target, order in lacking.items()}
-    return Answer(out, choice, limits, typed, found, instead(lacking, limits, mixer), more)
-
-
-def _there(candidate: Candidate, out: Path) -> Candidate:
-    """Return a candidate; as failed when its files are not those that were measured."""
-    files = candidate.artifact.files if candidate.artifact is not None else ()
-    if all((out / file.path).is_file() and digest.of_file(out / file.path) == file.sha256 for file in files):
-        return candidate
-    return replace(candidate, verdict="failed", reason=GONE)
+    return Answer(out, choice, limits, typed, told.found, instead(lacking, limits, mixer), more)
 
 
 def _file(candidate: Candidate) -> str:
