@@ -24,6 +24,7 @@ from haversack.flow.barred import Barred, instead
 from haversack.flow.certainty import certain
 from haversack.flow.choice import Choice, read_all, source_of
 from haversack.flow.figures import figures, forecast_figures
+from haversack.flow.judging import errors
 from haversack.flow.lost import GONE, answers
 from haversack.flow.request import write_plan
 from haversack.flow.scoping import flags
@@ -150,7 +151,7 @@ class Answer:
             return self.next_command(written)
         refused = next((one for one in self._all() if self._refused(one)), None) if self.exit_code else None
         if refused is not None:
-            return self._pack((), (refused.plan.target,), _errors(refused))
+            return self._pack((), (refused.plan.target,), errors(refused))
         if barred := self._barred():
             return self._pack((), barred, self._excused(), self.instead[barred[0]].scope)
         return self._pack((), self._open(), self._excused()) if self._open() else ""
@@ -174,7 +175,7 @@ class Answer:
     def _excused(self) -> list[str]:
         """Return the kinds of errors that did not fail the run's files: the user allowed them."""
         able = [one for one in self.choice.candidates if one.plan.target in self.found and one.verdict != "failed"]
-        return [kind for one in able for kind in _errors(one)]
+        return [kind for one in able for kind in errors(one)]
 
     def _met(self, target: str, one: Resolution) -> list[str]:
         candidate = self._reported(one)
@@ -186,8 +187,8 @@ class Answer:
         nearest = one.candidates[0] if one.candidates else None
         lines = [f"{target}: no measured artefact meets {self.typed}"]
         for other in filter(self._refused, one.candidates):
-            kinds = ", ".join(_errors(other))
-            flags = " ".join(f"--allow {kind}" for kind in _errors(other))
+            kinds = ", ".join(errors(other))
+            flags = " ".join(f"--allow {kind}" for kind in errors(other))
             lines.append(f"  within the limits, but failed for {kinds}: {self._path(other)} ({other.id}): pack {flags}")
         lost = next((other for other in one.candidates if one.forecast is None and other.plan == one.plan), None)
         if lost is not None:
@@ -215,7 +216,7 @@ class Answer:
     def _refused(self, one: Candidate) -> bool:
         """Say whether a file is within all limits, and failed for findings that may be allowed."""
         within = one.artifact is not None and all(check.met for check in checks(one, self.budget))
-        return within and one.verdict == "failed" and one.reason != GONE and bool(_errors(one))
+        return within and one.verdict == "failed" and one.reason != GONE and bool(errors(one))
 
     def _ships(self) -> bool:
         """Say whether the first candidate that meets the budget is what the run ships already."""
@@ -385,8 +386,3 @@ def _answer(out: Path, choice: Choice, limits: Budget, typed: str) -> Answer:
 def _file(candidate: Candidate) -> str:
     """Return the path of a candidate's main file below the run's folder."""
     return candidate.artifact.files[0].path if candidate.artifact is not None else ""
-
-
-def _errors(candidate: Candidate) -> list[str]:
-    """Return the kinds of a candidate's errors, each once."""
-    return list(dict.fromkeys(one.kind for one in candidate.findings if one.severity == "error"))
