@@ -74,7 +74,10 @@ class Samples:
     calibration: int
     choosing: int
     reported: int
-    note: str = "One half of the evaluation set chose the plans; the figures here are from the untouched half."
+    note: str = (
+        "One half of the evaluation set chose the plans; the figures here are from the untouched half. "
+        "Agreement with float and errors of outputs, which need no labels, are over both halves."
+    )
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class QualityRecord:
 
 @dataclass(frozen=True)
 class ParityRecord:
-    """Against float on the same inputs; ``reference_*`` against the reference, bit for bit (-1: not compared).
+    """Against float on the same inputs, both halves of the evaluation set; ``reference_*`` against the reference, bit for bit (-1: not compared).
 
     ``layers`` maps tensor keys to the relative error of that tensor, worst first.
     """
