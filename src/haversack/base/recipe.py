@@ -69,7 +69,7 @@ def _converter() -> Converter:
     converter = make_converter(forbid_extra_keys=True, omit_if_default=False)
     for kind, accepted in _SCALARS.items():
         converter.register_structure_hook(kind, partial(_scalar, accepted))
-    converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _literal)
+    converter.register_structure_hook_func(_is_literal, _literal)
     return converter
 
 
@@ -78,6 +78,11 @@ def _scalar(accepted: tuple[type, ...], value: object, kind: type) -> object:
         message = f"{value!r} is not {'true or false' if kind is bool else f'a value of type {kind.__name__}'}"
         raise TypeError(message)
     return kind(value)
+
+
+def _is_literal(kind: object) -> bool:
+    origin: object = get_origin(kind)
+    return origin is Literal
 
 
 def _literal(value: object, kind: object) -> object:

@@ -29,9 +29,10 @@ from haversack.flow.lost import GONE, answers
 from haversack.flow.request import write_plan
 from haversack.flow.scoping import flags
 from haversack.flow.settings import spelled
-from haversack.flow.unmeasured import unmeasured
+from haversack.flow.unmeasured import sharing, unforecast, unmeasured
 from haversack.flow.workshop import FOLDER
 from haversack.targets.contract import SHELF as TARGETS
+from haversack.tools.graph import tied
 from haversack.tools.store import atomic
 
 DEFAULT_TARGET = "onnxruntime"
@@ -51,6 +52,7 @@ class Answer:
         typed: the same, as the user typed them.
         found: target -> what was found for it.
         instead: target -> what would meet its limits if the run had been allowed to.
+        sharing: target -> the others whose integers it has; without them it might meet its limits.
         unmeasured: target -> what might meet them, and was not measured for the run's own limits, in words.
     """
 
@@ -61,6 +63,7 @@ class Answer:
     found: Mapping[str, Resolution] = field(hash=False)
     instead: Mapping[str, Barred] = field(default_factory=dict, hash=False)
     unmeasured: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
+    sharing: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
 
     @property
     def exit_code(self) -> int:
@@ -127,6 +130,7 @@ class Answer:
                 "forecast": None if one.forecast is None else forecast_figures(one.forecast, self._within).data(),
                 "plan": None if one.plan is None else unstructure(one.plan),
                 "unmeasured": list(self.unmeasured.get(target, ())),
+                "sharing": list(self.sharing.get(target, ())),
             }
         told = {"budget": self.budget.limits(), "not_limited": self._left_out, "exit_code": self.exit_code}
         return {**told, "out": str(self.out), "targets": targets, "next": self._command(None)}
@@ -154,7 +158,8 @@ class Answer:
             return self._pack((), (refused.plan.target,), errors(refused))
         if barred := self._barred():
             return self._pack((), barred, self._excused(), self.instead[barred[0]].scope)
-        return self._pack((), self._open(), self._excused()) if self._open() else ""
+        wanted = self._open() or self._alone()
+        return self._pack((), wanted, self._excused()) if wanted else ""
 
     def _why(self, written: Path | None) -> str:
         """Say what the command that leads on does, where that is not plain."""
@@ -162,7 +167,9 @@ class Answer:
             return "    makes it what ships" if self.plan is None else ""
         if any(self._refused(one) for one in self._all()):
             return ""
-        return "    allows that" if self._barred() else "    measures these as well"
+        if self._barred():
+            return "    allows that"
+        return "    measures these as well" if self._open() else "    alone: a run of its own"
 
     def _barred(self) -> list[str]:
         """Return the first target for which something that was not allowed is forecast to meet the budget."""
@@ -171,6 +178,10 @@ class Answer:
     def _open(self) -> list[str]:
         """Return the targets for which something that was not measured might meet the budget."""
         return [target for target in self.found if self.unmeasured.get(target)]
+
+    def _alone(self) -> list[str]:
+        """Return the first target that might meet the budget where no other shares its integers."""
+        return [target for target in self.found if self.sharing.get(target)][:1]
 
     def _excused(self) -> list[str]:
         """Return the kinds of errors that did not fail the run's files: the user allowed them."""
@@ -197,13 +208,8 @@ class Answer:
             why = nearest.reason.removeprefix("nearest: ")  # said already
             lines.append(f"  nearest measured: {self._path(nearest)} ({nearest.id}): {why}")
         if one.plan is None or one.forecast is None:
-            if target in self.instead:
-                words = self.instead[target].words
-                return [*lines, f"  no plan that the run was allowed is forecast to meet it either; {words}"]
-            if more := self.unmeasured.get(target):
-                told = f"{' and '.join(more)} were not measured, for its own limits did not ask for them, and might"
-                return [*lines, f"  no plan of what the run measured is forecast to meet it either; {told}"]
-            return [*lines, "  no plan is forecast to meet it either"]
+            barred = self.instead[target].words if target in self.instead else ""
+            return [*lines, f"  {unforecast(target, barred, self.unmeasured, self.sharing)}"]
         wished = one.plan
         lines.append(f"  forecast plan {wished.id} (a forecast: nothing of it was made or measured):")
         lines += [f"    {line}" for line in forecast_figures(one.forecast, self._within).lines("forecast")]
@@ -379,8 +385,10 @@ def _answer(out: Path, choice: Choice, limits: Budget, typed: str) -> Answer:
     told = answers(candidates, out, limits, mixer)
     open_ = [target for target, one in told.found.items() if not one.met and one.plan is None]
     lacking = {target: told.measured[target].candidates for target in open_}
+    elements = sum(choice.weight_elements.get(key, 0) for key in tied.calls(choice.graph, choice.weight_elements))
+    shared = {target: others for target, order in lacking.items() if (others := sharing(order, elements, limits))}
     more = {target: unmeasured(choice, order, limits) for target, order in lacking.items()}
-    return Answer(out, choice, limits, typed, told.found, instead(lacking, limits, mixer), more)
+    return Answer(out, choice, limits, typed, told.found, instead(lacking, limits, mixer), more, shared)
 
 
 def _file(candidate: Candidate) -> str:

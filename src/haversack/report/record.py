@@ -180,7 +180,9 @@ class QualityRecord:
 
 @dataclass(frozen=True)
 class ParityRecord:
-    """Against float on the same inputs, both halves of the evaluation set; ``reference_*`` against the reference, bit for bit (-1: not compared).
+    """Against float on the same inputs, both halves of the evaluation set.
+
+    ``reference_*`` are against the reference, bit for bit (-1: not compared).
 
     ``layers`` maps tensor keys to the relative error of that tensor, worst first.
     """
