@@ -168,7 +168,9 @@ def pack(
 def forecast(packed: Packed) -> float:
     """Return the seconds that a dry run of the same command forecasts."""
     command = [sys.executable, "-m", "haversack.cli", *packed.command.split()[1:], "--dry-run", "--json"]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 3:  # a size that nothing can meet: the forecast is told even so
+        done.check_returncode()
     return float(json.loads(done.stdout)["forecast_seconds"])
 
 

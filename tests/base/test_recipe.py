@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haversack.base.budget import Budget
-from haversack.base.errors import UsageError
+from haversack.base.errors import UsageError, grouped
 from haversack.base.plan import PRECISIONS, LayerPlan, Plan, Step
 from haversack.base.recipe import FORMAT, Recipe, read, structure, unstructure, write
 
@@ -228,3 +228,46 @@ def test_unstructured_records_are_plain():
 def test_an_unwritable_place(tmp_path):
     with pytest.raises(OSError):
         write(RECIPE, tmp_path / "nowhere" / "recipe.toml")
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "[1.0, inf]"])
+def test_settings_that_no_json_holds_are_told_with_layer_part_and_field(value, tmp_path):
+    write(RECIPE, path := tmp_path / "recipe.toml")
+    text = path.read_text().replace("steps = 40", f"steps = {value}").replace("rounds = 2", f"rounds = {value}")
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        read(path)
+    told = {fault.where: fault.cause for fault in error.value.faults}
+    assert set(told) == {"plans[0].layers['head:linear#0'].weights", "plans[0].prepare[1]"}
+    assert told["plans[0].prepare[1]"].startswith("equalize: rounds = ")
+    assert told["plans[0].prepare[1]"].endswith(": not a finite number")
+    assert error.value.exit_code == 2
+
+
+def test_a_name_that_there_is_not_is_told_with_the_nearest_in_one_line(tmp_path):
+    kept = {f"layer{place}:conv2d#0": LayerPlan("w7a8") for place in range(21)}
+    write(replace(RECIPE, plans=(replace(PLAN, layers=kept),)), path := tmp_path / "recipe.toml")
+    path.write_text(path.read_text().replace("w7a8", "int7"))
+    with pytest.raises(UsageError) as error:
+        read(path)
+    assert len(error.value.faults) == 21
+    lines = grouped(error.value.faults)
+    assert len(lines) == 1
+    assert "21 times (plans[0].layers['layer0:conv2d#0'].precision, " in lines[0]
+    assert "there is no 'int7'; did you mean int8? (has: float32, " in lines[0]
+    assert "typing" not in lines[0]
+
+
+def test_what_is_near_no_name_is_told_with_all(tmp_path):
+    with pytest.raises(UsageError, match=r"7 is none of them \(has: channel, tensor\)"):
+        structure({"granularity": 7}, LayerPlan, where="here")
+
+
+@pytest.mark.parametrize("text", ["format = 2\njob = ", "format = 9"])
+def test_a_damaged_recipe_leads_to_the_file_and_not_to_flags(text, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        read(path)
+    assert error.value.where == str(path)
+    assert error.value.next_step.startswith("mend the file there")

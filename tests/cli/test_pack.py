@@ -95,14 +95,20 @@ def test_dry_run_forecasts_and_writes_nothing(tmp_path, capfd, packed, monkeypat
 
 def test_dry_run_says_what_is_known_of_the_budget(tmp_path, capfd, packed):
     words = ["pack", packed.command(tmp_path)[4], "--dry-run", "--budget"]
-    assert main([*words, "size=500B,latency=0.5x,drop=1pt"]) == 0
+    assert main([*words, "size=500B,latency=0.5x,drop=1pt"]) == 3
     told = capfd.readouterr().out
+    assert told.splitlines()[-1].startswith("next: loosen the limit that cannot be met")
+    assert main([*words, "size=500B", "--json"]) == 3
+    assert json.loads(capfd.readouterr().out)["beyond"] == ["onnxruntime"]
+    assert main([*words, "size=500B", "--target", "any"]) == 3
+    capfd.readouterr()
     assert "budget: size at most 500 bytes: cannot be met: weights alone take at least " in told
     assert "budget: latency at most ×0.50: known when it is measured" in told
     assert main([*words, "size=20KB"]) == 0
     told = capfd.readouterr().out
     assert "budget: size at most 20.0 kB: weights alone take at least " in told
     assert "cannot be met" not in told
+    assert "next: " not in told
 
 
 def test_dry_run_as_json(tmp_path, capfd, packed):

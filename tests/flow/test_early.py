@@ -186,6 +186,15 @@ def test_a_size_below_what_the_weights_take_in_that_runtime_cannot_be_met(model,
         assert said in f"{line},"
 
 
+def test_a_target_is_beyond_a_size_by_its_weights_and_of_those_of_which_one_ships_all_must_be(model):
+    plans = {name: early.narrowest(model, {name: TARGETS.build(name)})[name] for name in ("onnxruntime", "ncnn")}
+    between, below = Budget(size=ELEMENTS // 2), Budget(size=10)
+    assert early.beyond(model, between, plans, one=False) == ("ncnn",)
+    assert early.beyond(model, between, plans, one=True) == ()
+    assert early.beyond(model, below, plans, one=True) == ("onnxruntime", "ncnn")
+    assert early.beyond(model, Budget(drop=0.01), plans, one=False) == ()
+
+
 def test_layers_have_few_bits_where_all_runtimes_that_share_them_can(model):
     pair = {name: TARGETS.build(name) for name in ("onnxruntime", "executorch")}
     alone = early.narrowest(model, {"onnxruntime": pair["onnxruntime"]})["onnxruntime"]

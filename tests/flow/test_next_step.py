@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from haversack.base import budget as budgets
 from haversack.base.candidate import Artifact, ArtifactFile, Candidate, Latency, Memory
+from haversack.base.finding import Finding
 from haversack.base.plan import Plan
 from haversack.base.quality import Drop, Quality
 from haversack.choose.verdict import checks
@@ -23,6 +26,11 @@ def candidate(target="a", size=51_234, download=43_065, ratio=1.1403, drop=0.012
     spread = Drop(drop, drop - 0.01, drop + 0.01, 100)
     artifact = Artifact(target, (file,), (), (), "1")
     return Candidate(Plan(target), artifact, quality, spread, None, latency, Memory(7_000_001))
+
+
+def refused(**figures):
+    told = (Finding("slower-than-float", "it is"), Finding("dead-channel", "one"))
+    return replace(candidate(**figures), verdict="failed", findings=told)
 
 
 def asked(budget, *found, chosen_on=None):
@@ -76,3 +84,19 @@ def test_what_would_meet_it_if_it_were_allowed_is_said_beside():
 
 def test_a_drop_in_the_metrics_own_unit():
     assert "drop=0.0123 " in asked("drop=0.01", candidate(unit="points"))
+
+
+@pytest.mark.parametrize("typed", [["--budget", "size=50KB"], ["--budget=size=50KB"], []])
+def test_what_failed_is_allowed_in_the_command_for_resolve_would_not_take_it(typed):
+    command = shlex.join(["haversack", "pack", "a job.py", *typed, "--out", str(OUT)])
+    text = next_step(OUT, {"a": refused()}, budgets.parse("size=50KB"), {}, command=command)
+    line, _, told = text.partition("    ")
+    limits = ["--budget", "size=51.234KB", "--allow", "slower-than-float"]
+    assert shlex.split(line) == ["haversack", "pack", "a job.py", "--out", str(OUT), *limits]
+    assert told == "(what was measured meets that, and failed for slower-than-float)"
+
+
+def test_without_a_command_what_failed_is_told_in_words():
+    text = asked("size=50KB", refused())
+    assert text.startswith("pack it again with the limits size=51.234KB, allowing slower-than-float")
+    assert "haversack resolve" not in text

@@ -15,8 +15,9 @@ from haversack.base.finding import Finding
 from haversack.base.plan import LayerPlan
 from haversack.base.quality import Drop
 from haversack.flow import choice
+from haversack.flow.lost import GONE
 from haversack.flow.request import read_plan
-from haversack.flow.resolve import GONE, resolve
+from haversack.flow.resolve import resolve
 from haversack.flow.settings import parsed
 
 

@@ -69,3 +69,15 @@ def test_what_other_tools_call_a_precision_is_understood(typed, meant):
         with pytest.raises(UsageError) as caught:
             check(request)
         assert meant in str(caught.value.faults[0])
+
+
+def test_a_damaged_recipe_is_told_once(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("format = 2\njob = ")
+    with pytest.raises(UsageError, match="not TOML") as caught:
+        check(Request(str(path)))
+    assert "of what was typed" not in str(caught.value)
+    assert caught.value.next_step.startswith("mend the file there")
+    with pytest.raises(UsageError, match="2 of what was typed") as caught:
+        check(Request(str(path), effort="silly"))
+    assert str(caught.value).count("not TOML") == 1

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from haversack.base.errors import Fault
 from haversack.base.graph import Graph, Node, TensorSpec
 from haversack.load import Work, export, forecast, open_job, preflight
-from haversack.load.forecast import peak_bytes
+from haversack.load.forecast import LOOSEN, Preflight, Preflights, peak_bytes
 
 
 def node(key, inputs, elements, dtype="float32"):
@@ -121,8 +121,6 @@ def test_lines_name_what_is_refused_and_what_is_forecast(model):
 
 
 def test_many_ops_are_shortened():
-    from haversack.load.forecast import Preflight
-
     layers = {f"op{i}": 20 - i for i in range(12)}
     lines = Preflight("m", layers, 1, 1, 10**9, 10**6, {}, 3.0, 2 * 10**9, timed=True).lines()
     assert "20 op0" in lines[1]
@@ -130,3 +128,25 @@ def test_many_ops_are_shortened():
     assert "4 other ops" in lines[1]
     assert "1.0 GB" in lines[2]
     assert "about 3 s and 2.0 GB" in lines[-1]
+
+
+def looked(**known) -> Preflight:
+    return Preflight("m", {"linear": 1}, 1, 1, 10**9, 10**6, {}, 3.0, 2 * 10**9, timed=True, **known)
+
+
+def test_a_size_that_nothing_can_meet_ends_as_pack_would_and_says_what_to_do():
+    assert looked().exit_code == 0
+    assert looked(beyond=("a",)).exit_code == 3
+    assert looked(beyond=("a",)).lines()[-1] == LOOSEN
+    assert looked(beyond=("a",), available_bytes=1).exit_code == 6, "pack does not even begin"
+    assert LOOSEN not in looked(beyond=("a",), available_bytes=1).lines()
+
+
+def test_of_several_architectures_one_that_can_meet_it_is_enough():
+    def of(*ones: Preflight) -> Preflights:
+        return Preflights({str(place): one for place, one in enumerate(ones)})
+
+    beyond, other = looked(beyond=("a",)), looked(beyond=("b",))
+    assert [of(beyond, looked()).exit_code, of(beyond, other).exit_code, of(beyond, beyond).exit_code] == [0, 0, 3]
+    assert of(beyond, beyond).lines().count(LOOSEN) == 1
+    assert LOOSEN not in of(beyond, looked()).lines()

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from haversack.base.errors import JobError, Refused
+from haversack.base.errors import EnvironmentFault, JobError, Refused
 from haversack.load import open_job
 from haversack.load.opening import parse
 
@@ -75,7 +75,6 @@ def test_imports_inside_functions_find_the_folder(job_file, write):
         ("ok = 1\nraise ValueError('no data here')\n", "job.py:2: raise ValueError", "ValueError: no data here"),
         ("def deep():\n    return 1 / 0\ndeep()\n", "job.py:2: return 1 / 0", "ZeroDivisionError"),
         ("import sys\nsys.exit(3)\n", "job.py:2", "SystemExit"),
-        ("import no_such_package_xyz\n", "job.py:1", "no_such_package_xyz"),
     ],
 )
 def test_code_that_fails_is_told_at_its_line(write, text, where, cause):
@@ -87,8 +86,11 @@ def test_code_that_fails_is_told_at_its_line(write, text, where, cause):
 
 
 def test_a_missing_package_says_what_to_install(write):
-    with pytest.raises(JobError, match="install the package no_such_package_xyz"):
+    with pytest.raises(EnvironmentFault, match="install the package no_such_package_xyz") as error:
         open_job(str(write("import no_such_package_xyz")))
+    assert "job.py:1" in error.value.where
+    assert "no_such_package_xyz" in error.value.cause
+    assert error.value.exit_code == 6
 
 
 def test_the_line_is_the_users_even_when_a_library_raises(write):
@@ -277,7 +279,7 @@ class TestReference:
             open_job(f"{package}.worse:Net")
         assert "worse.py:1" in error.value.where
         write("import no_such_package_xyz", f"{package}/lacks.py")
-        with pytest.raises(JobError, match="install the package no_such_package_xyz"):
+        with pytest.raises(EnvironmentFault, match="install the package no_such_package_xyz"):
             open_job(f"{package}.lacks:Net")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from haversack.base.errors import JobError, Refused
+from haversack.base.errors import EnvironmentFault, JobError, Refused
 from haversack.load.blame import layer_of, line_of, place_of
 from haversack.load.place import Place, nearest
 from haversack.load.quiet import quiet
@@ -269,6 +269,23 @@ class TestNextStep:
         assert "whole traceback" in error.value.next_step
 
     def test_a_name_that_is_missing_keeps_its_own_advice(self, tmp_path):
-        with pytest.raises(JobError) as error, UserCode("it", tmp_path):
+        with pytest.raises(EnvironmentFault) as error, UserCode("it", tmp_path):
             raise ModuleNotFoundError("no", name="absent")
         assert error.value.next_step.startswith("install the package absent")
+        assert error.value.exit_code == 6
+
+    @pytest.mark.parametrize(
+        ("name", "distribution"),
+        [("sklearn", "scikit-learn"), ("PIL", "pillow"), ("cv2", "opencv-python"), ("yaml", "pyyaml")],
+    )
+    def test_a_package_is_named_as_it_is_installed(self, tmp_path, name, distribution):
+        with pytest.raises(EnvironmentFault) as error, UserCode("it", tmp_path):
+            raise ModuleNotFoundError("no", name=name)
+        assert (
+            error.value.next_step == f"install the package {distribution}, or put the module {name} beside the job file"
+        )
+
+    def test_a_module_that_a_package_does_not_have_is_the_jobs_fault(self, tmp_path):
+        with pytest.raises(JobError) as error, UserCode("it", tmp_path):
+            raise ModuleNotFoundError("no", name="numpy.absent")
+        assert error.value.next_step == "look at the import: numpy is there, and has no module numpy.absent"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -67,6 +68,17 @@ class Step:
 
     part: str
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no digest can be made of: TOML has ``inf`` and ``nan``, JSON has not.
+
+        Raises:
+            ValueError: all of them, with the part.
+        """
+        wrong = [f"{name} = {value}" for name, value in self.settings.items() if _boundless(value)]
+        if wrong:
+            message = f"{self.part}: {', '.join(wrong)}: not a finite number"
+            raise ValueError(message)
 
 
 @dataclass(frozen=True)
@@ -167,6 +179,12 @@ class Plan:
             if mine != theirs:
                 lines.append(f"{key}: {_words(mine)} -> {_words(theirs)}")
         return lines
+
+
+def _boundless(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_boundless, value))
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _words(layer: LayerPlan | None) -> str:

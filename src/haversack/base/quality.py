@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 Direction = Literal["higher", "lower"]
+HALVES = (
+    "One half of the evaluation set chose the plans; the figures here are from the untouched half. "
+    "Agreement with float and errors of outputs, which need no labels, are over both halves."
+)
+"""Which samples the figures of a report are of, in words."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 from haversack.base.budget import Budget
 from haversack.base.errors import Fault, UsageError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 """2 keeps what was said of layers, parts and degraded inputs as well; 1 is read."""
+ANEW = "mend the file there, or pack the job itself: haversack pack job.py writes a recipe.toml anew"
 _SCALARS: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}
 _BY_NAME = {kind.__name__: kind for kind in _SCALARS}
 Record = TypeVar("Record")
@@ -68,6 +69,7 @@ def _converter() -> Converter:
     converter = make_converter(forbid_extra_keys=True, omit_if_default=False)
     for kind, accepted in _SCALARS.items():
         converter.register_structure_hook(kind, partial(_scalar, accepted))
+    converter.register_structure_hook_func(_is_literal, _literal)
     return converter
 
 
@@ -76,6 +78,20 @@ def _scalar(accepted: tuple[type, ...], value: object, kind: type) -> object:
         message = f"{value!r} is not {'true or false' if kind is bool else f'a value of type {kind.__name__}'}"
         raise TypeError(message)
     return kind(value)
+
+
+def _is_literal(kind: object) -> bool:
+    origin: object = get_origin(kind)
+    return origin is Literal
+
+
+def _literal(value: object, kind: object) -> object:
+    known = get_args(kind)
+    if any(type(value) is type(one) and value == one for one in known):
+        return value
+    near = difflib.get_close_matches(str(value), map(str, known), n=1, cutoff=0.4)
+    hint = f"there is no {value!r}; did you mean {near[0]}?" if near else f"{value!r} is none of them"
+    raise ValueError(f"{hint} (has: {', '.join(map(str, known))})")
 
 
 def plain(data: Mapping[str, Any], kind: type[Record]) -> Record | None:
@@ -134,12 +150,15 @@ def read(path: Path) -> Recipe:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"it cannot be read: {error.strerror}", where=str(path)) from error
+        step = "haversack pack writes one: name its output folder's recipe.toml, or the job file"
+        raise UsageError(f"it cannot be read: {error.strerror}", where=str(path), next_step=step) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not TOML: {error}", where=str(path)) from error
+        raise UsageError(f"not TOML: {error}", where=str(path), next_step=ANEW) from error
     if data.get("format") not in (FORMAT, FORMAT - 1):
         raise UsageError(
-            f"format {data.get('format')!r} is not one this version reads ({FORMAT - 1} or {FORMAT})", where=str(path)
+            f"format {data.get('format')!r} is not one this version reads ({FORMAT - 1} or {FORMAT})",
+            where=str(path),
+            next_step=ANEW,
         )
     return structure(data, Recipe, where=str(path))
 

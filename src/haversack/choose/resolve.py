@@ -24,7 +24,8 @@ class Resolution:
         met: whether the first of them meets it.
         plan: when none does: a plan that is forecast to, by the knapsack, or one that the run did not make for its own
             limits; None when there is none.
-        forecast: what is expected of that plan; never a measurement.
+        forecast: what is expected of that plan; never a measurement. None beside a plan whose file was measured to meet
+            the budget, and is gone.
     """
 
     candidates: tuple[Candidate, ...]

@@ -25,7 +25,7 @@ from haversack.flow.outputs import Wishes, float_drop, shipped
 from haversack.flow.planned import refuse_unmakeable
 from haversack.flow.reporting import confirmed
 from haversack.flow.request import Runtimes
-from haversack.flow.search import exit_code, limits_of, searched, tell_beyond
+from haversack.flow.search import beyond_of, exit_code, limits_of, searched, tell_beyond
 from haversack.flow.several_outputs import Part, Whole, leave
 from haversack.flow.steps import Steps
 from haversack.flow.unlike import unlike
@@ -98,7 +98,8 @@ def preflight(errand: Errand) -> Preflights:
         fixed = _fixed(ones, name)
         refuse_unmakeable(steps.model.graph, fixed, steps.targets)
         known = limits_of(steps, errand.budget, ones.rules[name], fixed)
-        found[name] = replace(one, limits=known, left_out=errand.tried.left_out)
+        beyond = beyond_of(steps, errand.budget, ones.rules[name], fixed, one=errand.tried.one)
+        found[name] = replace(one, limits=known, beyond=beyond, left_out=errand.tried.left_out)
     return Preflights(found, ones.lost)
 
 

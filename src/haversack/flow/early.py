@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -261,6 +262,20 @@ def limits(
             judged = runs or name in JUDGED_UNRUN
             lines.append(f"{wanted}: {'known when it is measured' if judged else 'not judged: no file is run here'}")
     return tuple(lines)
+
+
+def beyond(model: Model, budget: Budget, plans: Mapping[str, Plan], *, one: bool) -> tuple[str, ...]:
+    """Return the targets for which no plan meets the size, whatever is done: the weights alone are above it.
+
+    Args:
+        model: the float model.
+        budget: the limits.
+        plans: target -> the plan whose weights take the fewest bytes.
+        one: whether only one of the targets ships: then none is told unless all are above it.
+    """
+    size = math.inf if budget.size is None else budget.size
+    found = tuple(target for target, plan in plans.items() if _bytes(model, plan) > size)
+    return () if one and len(found) < len(plans) else found
 
 
 def _smallest(model: Model, plan: Plan, allowed: float) -> str:

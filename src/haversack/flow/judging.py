@@ -27,3 +27,8 @@ def retold(candidate: Candidate, later: Iterable[Finding]) -> Candidate:
     places = {(finding.kind, finding.layer) for finding in told}
     first = tuple(finding for finding in candidate.findings if (finding.kind, finding.layer) not in places)
     return replace(candidate, findings=(*first, *told))
+
+
+def errors(candidate: Candidate) -> list[str]:
+    """Return the kinds of a candidate's errors, each once."""
+    return list(dict.fromkeys(one.kind for one in candidate.findings if one.severity == "error"))

@@ -207,6 +207,7 @@ def record_of(
             wishes.budget,
             choice.drops([one.candidate for one in steps.made.values()]),
             wishes.instead,
+            wishes.command,
         ),
         allowed=wishes.allowed,
         floats={name: one.artifact for name, one in steps.floats.items()},

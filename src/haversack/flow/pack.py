@@ -23,7 +23,18 @@ from haversack.flow.outputs import Wishes, leave, shipped
 from haversack.flow.reporting import confirmed
 from haversack.flow.request import Request, Runtimes, opened, runtimes
 from haversack.flow.request import degraded as degraded_by
-from haversack.flow.search import PLANS, allowed, exit_code, limits_of, ruling, searched, steps_of, taking, tell_beyond
+from haversack.flow.search import (
+    PLANS,
+    allowed,
+    beyond_of,
+    exit_code,
+    limits_of,
+    ruling,
+    searched,
+    steps_of,
+    taking,
+    tell_beyond,
+)
 from haversack.flow.steps import Steps
 from haversack.flow.unlike import unlike
 from haversack.flow.where import measured_on
@@ -124,6 +135,8 @@ def preflight(request: Request, sink: Sink = silent) -> Preflight | Preflights:
         strange = tuple(finding.text for finding in _strange(request, steps))
         planned.refuse_unmakeable(steps.model.graph, fixed, steps.targets)
         told, idle = limits_of(steps, budget, rules, fixed), planned.idle(request.effort, fixed, steps.targets)
+        beyond = beyond_of(steps, budget, rules, fixed, one=tried.one)
+        found = replace(found, beyond=beyond)
         return replace(found, limits=told, left_out=tried.left_out, notes=(*notes, *idle, *strange))
 
 

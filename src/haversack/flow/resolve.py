@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from haversack.base import budget as budgets
-from haversack.base import digest
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_MET, UsageError
 from haversack.base.plan import Plan
 from haversack.base.recipe import unstructure
 from haversack.base.scope import Scope
-from haversack.choose import resolve as choosing
 from haversack.choose.architectures import Winner, between
 from haversack.choose.mixing import Mixer, margins
 from haversack.choose.resolve import Resolution
@@ -26,19 +24,21 @@ from haversack.flow.barred import Barred, instead
 from haversack.flow.certainty import certain
 from haversack.flow.choice import Choice, read_all, source_of
 from haversack.flow.figures import figures, forecast_figures
+from haversack.flow.judging import errors
+from haversack.flow.lost import GONE, answers
 from haversack.flow.request import write_plan
 from haversack.flow.scoping import flags
 from haversack.flow.settings import spelled
-from haversack.flow.unmeasured import unmeasured
+from haversack.flow.unmeasured import sharing, unforecast, unmeasured
 from haversack.flow.workshop import FOLDER
 from haversack.targets.contract import SHELF as TARGETS
+from haversack.tools.graph import tied
 from haversack.tools.store import atomic
 
 DEFAULT_TARGET = "onnxruntime"
 """What ``pack`` makes where no target is named."""
 UNTOUCHED = "with figures of the half of the evaluation set that is reported, "
 """Before why an architecture is the best; in a run's own report it is by the half that chooses."""
-GONE = "its file is gone, or is not the one that was measured"
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Answer:
         typed: the same, as the user typed them.
         found: target -> what was found for it.
         instead: target -> what would meet its limits if the run had been allowed to.
+        sharing: target -> the others whose integers it has; without them it might meet its limits.
         unmeasured: target -> what might meet them, and was not measured for the run's own limits, in words.
     """
 
@@ -62,6 +63,7 @@ class Answer:
     found: Mapping[str, Resolution] = field(hash=False)
     instead: Mapping[str, Barred] = field(default_factory=dict, hash=False)
     unmeasured: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
+    sharing: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
 
     @property
     def exit_code(self) -> int:
@@ -128,6 +130,7 @@ class Answer:
                 "forecast": None if one.forecast is None else forecast_figures(one.forecast, self._within).data(),
                 "plan": None if one.plan is None else unstructure(one.plan),
                 "unmeasured": list(self.unmeasured.get(target, ())),
+                "sharing": list(self.sharing.get(target, ())),
             }
         told = {"budget": self.budget.limits(), "not_limited": self._left_out, "exit_code": self.exit_code}
         return {**told, "out": str(self.out), "targets": targets, "next": self._command(None)}
@@ -152,10 +155,11 @@ class Answer:
             return self.next_command(written)
         refused = next((one for one in self._all() if self._refused(one)), None) if self.exit_code else None
         if refused is not None:
-            return self._pack((), (refused.plan.target,), _errors(refused))
+            return self._pack((), (refused.plan.target,), errors(refused))
         if barred := self._barred():
             return self._pack((), barred, self._excused(), self.instead[barred[0]].scope)
-        return self._pack((), self._open(), self._excused()) if self._open() else ""
+        wanted = self._open() or self._alone()
+        return self._pack((), wanted, self._excused()) if wanted else ""
 
     def _why(self, written: Path | None) -> str:
         """Say what the command that leads on does, where that is not plain."""
@@ -163,7 +167,9 @@ class Answer:
             return "    makes it what ships" if self.plan is None else ""
         if any(self._refused(one) for one in self._all()):
             return ""
-        return "    allows that" if self._barred() else "    measures these as well"
+        if self._barred():
+            return "    allows that"
+        return "    measures these as well" if self._open() else "    alone: a run of its own"
 
     def _barred(self) -> list[str]:
         """Return the first target for which something that was not allowed is forecast to meet the budget."""
@@ -173,9 +179,14 @@ class Answer:
         """Return the targets for which something that was not measured might meet the budget."""
         return [target for target in self.found if self.unmeasured.get(target)]
 
+    def _alone(self) -> list[str]:
+        """Return the first target that might meet the budget where no other shares its integers."""
+        return [target for target in self.found if self.sharing.get(target)][:1]
+
     def _excused(self) -> list[str]:
         """Return the kinds of errors that did not fail the run's files: the user allowed them."""
-        return [kind for one in self._all() if one.verdict != "failed" for kind in _errors(one)]
+        able = [one for one in self.choice.candidates if one.plan.target in self.found and one.verdict != "failed"]
+        return [kind for one in able for kind in errors(one)]
 
     def _met(self, target: str, one: Resolution) -> list[str]:
         candidate = self._reported(one)
@@ -187,20 +198,18 @@ class Answer:
         nearest = one.candidates[0] if one.candidates else None
         lines = [f"{target}: no measured artefact meets {self.typed}"]
         for other in filter(self._refused, one.candidates):
-            kinds = ", ".join(_errors(other))
-            flags = " ".join(f"--allow {kind}" for kind in _errors(other))
+            kinds = ", ".join(errors(other))
+            flags = " ".join(f"--allow {kind}" for kind in errors(other))
             lines.append(f"  within the limits, but failed for {kinds}: {self._path(other)} ({other.id}): pack {flags}")
+        lost = next((other for other in one.candidates if one.forecast is None and other.plan == one.plan), None)
+        if lost is not None:
+            return [*lines, f"  measured, and met it: {self._path(lost)} ({lost.id}), but {GONE}: make it again"]
         if nearest is not None and nearest.artifact is not None and not self._refused(nearest):
             why = nearest.reason.removeprefix("nearest: ")  # said already
             lines.append(f"  nearest measured: {self._path(nearest)} ({nearest.id}): {why}")
         if one.plan is None or one.forecast is None:
-            if target in self.instead:
-                words = self.instead[target].words
-                return [*lines, f"  no plan that the run was allowed is forecast to meet it either; {words}"]
-            if more := self.unmeasured.get(target):
-                told = f"{' and '.join(more)} were not measured, for its own limits did not ask for them, and might"
-                return [*lines, f"  no plan of what the run measured is forecast to meet it either; {told}"]
-            return [*lines, "  no plan is forecast to meet it either"]
+            barred = self.instead[target].words if target in self.instead else ""
+            return [*lines, f"  {unforecast(target, barred, self.unmeasured, self.sharing)}"]
         wished = one.plan
         lines.append(f"  forecast plan {wished.id} (a forecast: nothing of it was made or measured):")
         lines += [f"    {line}" for line in forecast_figures(one.forecast, self._within).lines("forecast")]
@@ -213,7 +222,7 @@ class Answer:
     def _refused(self, one: Candidate) -> bool:
         """Say whether a file is within all limits, and failed for findings that may be allowed."""
         within = one.artifact is not None and all(check.met for check in checks(one, self.budget))
-        return within and one.verdict == "failed" and one.reason != GONE and bool(_errors(one))
+        return within and one.verdict == "failed" and one.reason != GONE and bool(errors(one))
 
     def _ships(self) -> bool:
         """Say whether the first candidate that meets the budget is what the run ships already."""
@@ -369,29 +378,19 @@ def resolve(out: Path, budget: str) -> Answer | Across:
 
 def _answer(out: Path, choice: Choice, limits: Budget, typed: str) -> Answer:
     """Return the answer of one model."""
-    candidates = [_there(one, out) for one in choice.severe()]
+    candidates = choice.severe()
     able = {target: TARGETS.type_of(target).precisions for target in {one.plan.target for one in candidates}}
     stores = {target: TARGETS.type_of(target).stores for target in able}
     mixer = Mixer(choice.graph, choice.profile, choice.weight_elements, able, choice.scope, stores=stores)
-    found = choosing.resolve(candidates, limits, mixer)
-    lacking = {target: one.candidates for target, one in found.items() if not one.met and one.plan is None}
+    told = answers(candidates, out, limits, mixer)
+    open_ = [target for target, one in told.found.items() if not one.met and one.plan is None]
+    lacking = {target: told.measured[target].candidates for target in open_}
+    elements = sum(choice.weight_elements.get(key, 0) for key in tied.calls(choice.graph, choice.weight_elements))
+    shared = {target: others for target, order in lacking.items() if (others := sharing(order, elements, limits))}
     more = {target: unmeasured(choice, order, limits) for target, order in lacking.items()}
-    return Answer(out, choice, limits, typed, found, instead(lacking, limits, mixer), more)
-
-
-def _there(candidate: Candidate, out: Path) -> Candidate:
-    """Return a candidate; as failed when its files are not those that were measured."""
-    files = candidate.artifact.files if candidate.artifact is not None else ()
-    if all((out / file.path).is_file() and digest.of_file(out / file.path) == file.sha256 for file in files):
-        return candidate
-    return replace(candidate, verdict="failed", reason=GONE)
+    return Answer(out, choice, limits, typed, told.found, instead(lacking, limits, mixer), more, shared)
 
 
 def _file(candidate: Candidate) -> str:
     """Return the path of a candidate's main file below the run's folder."""
     return candidate.artifact.files[0].path if candidate.artifact is not None else ""
-
-
-def _errors(candidate: Candidate) -> list[str]:
-    """Return the kinds of a candidate's errors, each once."""
-    return list(dict.fromkeys(one.kind for one in candidate.findings if one.severity == "error"))

@@ -25,7 +25,7 @@ from haversack.flow import floats
 from haversack.flow.ahead import apply_ahead
 from haversack.flow.barred import instead
 from haversack.flow.data import Data
-from haversack.flow.early import BEYOND, limits, narrowest
+from haversack.flow.early import BEYOND, beyond, limits, narrowest
 from haversack.flow.effort import DEFAULT, EFFORTS, FAST, effort
 from haversack.flow.effort import allowed as allowed_effort
 from haversack.flow.exports import judgeable
@@ -108,10 +108,19 @@ def limits_of(steps: Steps, budget: Budget, rules: Rules, fixed: Mapping[str, Pl
     """Return what is known of the limits before anything is made, one line each."""
 
     def least(scope: Scope) -> dict[str, Plan]:
-        found = narrowest(steps.model, steps.targets, scope)
-        return {name: fixed.get(name, plan) for name, plan in found.items()}
+        return _least(steps, scope, fixed)
 
     return limits(steps.model, budget, least, steps.metric.unit, runs=bool(steps.running), scope=rules.scope)
+
+
+def beyond_of(steps: Steps, budget: Budget, rules: Rules, fixed: Mapping[str, Plan], *, one: bool) -> tuple[str, ...]:
+    """Return the targets for which ``pack`` will miss the size, as ``early.beyond`` does."""
+    return beyond(steps.model, budget, _least(steps, rules.scope, fixed), one=one)
+
+
+def _least(steps: Steps, scope: Scope, fixed: Mapping[str, Plan]) -> dict[str, Plan]:
+    found = narrowest(steps.model, steps.targets, scope)
+    return {name: fixed.get(name, plan) for name, plan in found.items()}
 
 
 def tell_beyond(steps: Steps, budget: Budget, rules: Rules, fixed: Mapping[str, Plan]) -> None:

@@ -105,7 +105,7 @@ def _left(shop: Workshop, parts: Mapping[str, Part], whole: Whole, wishes: Wishe
         record,
         baseline=replace(record.baseline, stated=whole.stated),
         why=wishes.only.paragraph if wishes.only else "",
-        next_step=next_step(shop.out, best, wishes.budget, chosen_on, wishes.instead),
+        next_step=next_step(shop.out, best, wishes.budget, chosen_on, wishes.instead, wishes.command),
     )
     shop.tell(Event("pack", "start", "writing the report"))
     report.write(record, stage)

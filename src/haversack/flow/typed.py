@@ -49,10 +49,12 @@ def together(looks: Sequence[Callable[[], object]], next_step: str) -> None:
             look()
         except UsageError as error:
             found.append(error)
+    different = {(error.cause, *_faults(error)): error for error in reversed(found)}  # a file is looked at repeatedly
+    found = list(reversed(different.values()))
     if len(found) == 1:
         raise found[0]
     if found:
-        faults = tuple(fault for error in found for fault in _faults(error))
+        faults = tuple(dict.fromkeys(fault for error in found for fault in _faults(error)))
         raise UsageError(
             f"{len(faults)} of what was typed cannot be read",
             faults=faults,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
+from haversack.base.plan import WEIGHT_BITS
 from haversack.choose.options import COARSENED, PALETTE_BITS
 from haversack.choose.verdict import checks
 from haversack.flow.choice import Choice
@@ -52,6 +53,47 @@ def _told(choice: Choice, found: Sequence[Candidate], budget: Budget) -> Iterato
         and _else_met(found, budget, {"size", "download", "drop"})
     ):
         yield PALETTES
+
+
+def unforecast(target: str, barred: str, more: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str]]) -> str:
+    """Say that no plan is forecast to meet other limits, and what might meet them even so.
+
+    Args:
+        target: that misses them.
+        barred: what would meet them if the user allowed it, in words, or nothing.
+        more: target -> what ``unmeasured`` returned.
+        others: target -> what ``sharing`` returned.
+    """
+    either = "is forecast to meet it either"
+    if barred:
+        return f"no plan that the run was allowed {either}; {barred}"
+    if open_ := more.get(target):
+        told = f"{' and '.join(open_)} were not measured, for its own limits did not ask for them, and might"
+        return f"no plan of what the run measured {either}; {told}"
+    if shared := others.get(target):
+        told = f"one set of integers serves {' and '.join([target, *shared])}, and --target {target} alone might"
+        return f"no plan for all of them {either}; {told}"
+    return f"no plan {either}"
+
+
+def sharing(found: Sequence[Candidate], elements: int, budget: Budget) -> tuple[str, ...]:
+    """Return the other targets with which one shares its integers, where it might meet a limit on bytes without them.
+
+    Layers have just what all of them can have then, so that alone there may be more to choose from: it was not measured
+    and cannot be forecast. Every limit but those on bytes and on the drop must be met by something that was measured.
+
+    Args:
+        found: candidates of one target.
+        elements: of all weights.
+        budget: the other limits.
+    """
+    target = next((one.plan.target for one in found), "")
+    others = dict.fromkeys(name for one in found for name in one.plan.constrained_by if name != target)
+    limits = [limit for limit in (budget.size, budget.download) if limit is not None]
+    if not others or not limits or not _else_met(found, budget, {"size", "download", "drop"}):
+        return ()
+    fewest = min(WEIGHT_BITS[precision] for precision in TARGETS.type_of(target).precisions)
+    return tuple(others) if min(limits) >= elements * fewest / 8 else ()
 
 
 def _else_met(found: Sequence[Candidate], budget: Budget, but: set[str]) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from haversack.base.counted import counted
-from haversack.base.errors import EXIT_CONVERSION, EXIT_ENVIRONMENT, EXIT_MET, Fault, grouped
+from haversack.base.errors import EXIT_BUDGET_MISSED, EXIT_CONVERSION, EXIT_ENVIRONMENT, EXIT_MET, Fault, grouped
 from haversack.base.graph import Graph
 from haversack.base.model import Model
 
@@ -41,6 +41,9 @@ _BYTES = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bfloat16"
 REASONS = 8
 """At most so many lines say what a target cannot take."""
 _FACTORS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
+
+LOOSEN = "next: loosen the limit that cannot be met, or pack another model: pack would end with 3 and the best effort"
+"""After a look at a model for which nothing can meet a size."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Preflight:
         forecast_seconds, forecast_bytes: of the whole job; a forecast, not a measurement.
         timed: whether the forecast rests on a timing of this model.
         limits: what is known of the budget, one line each.
+        beyond: targets whose size nothing can meet.
         lengths: target -> what becomes of free lengths in its files, in words.
         score: how the float model scores on a first batch, in words.
         left_out: target -> why it is not tried, where the user asked for any; what it cannot take is in ``refusals``.
@@ -93,6 +97,7 @@ class Preflight:
     forecast_bytes: int
     timed: bool
     limits: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
     lengths: Mapping[str, str] = field(default_factory=dict, hash=False)
     score: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -113,8 +118,13 @@ class Preflight:
 
     @property
     def exit_code(self) -> int:
-        """What ``pack`` would end with here and now: 4 when a target is refused, 6 without the memory, else 0."""
-        return EXIT_CONVERSION if self.refused else EXIT_ENVIRONMENT if self.short else EXIT_MET
+        """What ``pack`` would end with here and now, as far as that is known.
+
+        4 when a target is refused, 6 without the memory, 3 when nothing can meet a size, else 0.
+        """
+        if self.refused or self.short:
+            return EXIT_CONVERSION if self.refused else EXIT_ENVIRONMENT
+        return EXIT_BUDGET_MISSED if self.beyond else EXIT_MET
 
     def lines(self) -> list[str]:
         """Return it as lines for a terminal."""
@@ -142,7 +152,8 @@ class Preflight:
                 f"  memory: {sized(self.available_bytes)}B are left ({self.available_by}): pack refuses to begin"
             )
         lines += [f"  budget: {line}" for line in self.limits]
-        return [*lines, *(f"  note: {line}" for line in self.notes)]
+        lines += [f"  note: {line}" for line in self.notes]
+        return [*lines, LOOSEN] if self.exit_code == EXIT_BUDGET_MISSED else lines
 
 
 @dataclass(frozen=True)
@@ -166,16 +177,24 @@ class Preflights:
 
     @property
     def exit_code(self) -> int:
-        """6 where one has not the memory, else 0: where a target takes none of them, the looking ends with an error."""
-        return EXIT_ENVIRONMENT if any(one.short for one in self.architectures.values()) else EXIT_MET
+        """6 where one has not the memory, 3 where none can meet the size for a target, else 0.
+
+        Where a target takes none of them, the looking ends with an error.
+        """
+        ones = self.architectures.values()
+        if any(one.short for one in ones):
+            return EXIT_ENVIRONMENT
+        beyond = set.intersection(*(set(one.beyond) for one in ones)) if ones else set()
+        return EXIT_BUDGET_MISSED if beyond else EXIT_MET
 
     def lines(self) -> list[str]:
         """Return it as lines for a terminal."""
-        lines = [line for one in self.architectures.values() for line in one.lines()]
+        lines = [line for one in self.architectures.values() for line in one.lines() if line != LOOSEN]
         lines += [f"{name} is left out: {' '.join(why.split())}" for name, why in self.lost.items()]
         many = counted(len(self.architectures), "architecture")
         lines.append(f"forecast of {many}: about {_seconds(self.forecast_seconds)}, one after the other")
-        return [*lines, *(f"note: {line}" for line in self.notes)]
+        lines += [f"note: {line}" for line in self.notes]
+        return [*lines, LOOSEN] if self.exit_code == EXIT_BUDGET_MISSED else lines
 
 
 def preflight(

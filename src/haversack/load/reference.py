@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from pathlib import Path
 
-from haversack.base.errors import JobError
+from haversack.base.errors import EnvironmentFault, JobError
 from haversack.load.place import Place
 from haversack.load.user_code import UserCode
 
@@ -15,13 +15,14 @@ def open_module(name: str) -> Place:
     """Import a module and return its names; the current folder counts as a place to import from.
 
     Raises:
+        EnvironmentFault: it imports a package that is not installed.
         JobError: there is no such module, it has a syntax error, or importing it raised.
     """
     here = Path.cwd()
     try:
         with UserCode(f"importing {name}", here):
             module = importlib.import_module(name)
-    except JobError as error:
+    except (JobError, EnvironmentFault) as error:
         cause = error.__cause__
         if isinstance(cause, ModuleNotFoundError) and f"{name}.".startswith(f"{cause.name}."):
             raise JobError(

@@ -10,10 +10,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from haversack.base.errors import HaversackError, JobError
+from haversack.base.errors import EnvironmentFault, HaversackError, JobError
 
 FOLLOWING, WIDTH = 3, 200
 """Where an error's first line ends in a colon, so many of the lines behind it are told, each of so many characters."""
+
+DISTRIBUTIONS = {
+    "Bio": "biopython",
+    "OpenSSL": "pyOpenSSL",
+    "PIL": "pillow",
+    "attr": "attrs",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python",
+    "dateutil": "python-dateutil",
+    "dotenv": "python-dotenv",
+    "fitz": "PyMuPDF",
+    "pkg_resources": "setuptools",
+    "serial": "pyserial",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "umap": "umap-learn",
+    "yaml": "pyyaml",
+}
+"""Module -> the distribution that has it, where the names differ."""
 
 
 class UserCode:
@@ -24,7 +43,8 @@ class UserCode:
         folder: the folder of the user's file; frames below it are his.
 
     Raises:
-        JobError: the code raised, or called ``sys.exit``; interrupts, lack of memory and our own errors pass.
+        EnvironmentFault: it imports a module that is not installed.
+        JobError: it raised anything else, or called ``sys.exit``; interrupts, lack of memory and our own errors pass.
     """
 
     def __init__(self, what: str, folder: Path) -> None:
@@ -48,10 +68,22 @@ class UserCode:
         if isinstance(error, FileNotFoundError) and error.filename:
             step = _where_it_may_be(str(error.filename), self.folder)
         if isinstance(error, ModuleNotFoundError):
-            step = f"install the package {error.name}, or put the module beside the job file"
+            raise _missing(error, cause, where, self.what) from error
         if isinstance(error, SystemExit):
             step = "keep what ends the program under: if __name__ == '__main__'"
         raise JobError(cause, where=where, tried=f"running {self.what}", next_step=step) from error
+
+
+def _missing(error: ModuleNotFoundError, cause: str, where: str, what: str) -> HaversackError:
+    """Return the error of a module that is not there: the machine's, unless it is a part of a package that is there."""
+    name = error.name or ""
+    top, dot, _ = name.partition(".")
+    tried = f"running {what}"
+    if dot:
+        step = f"look at the import: {top} is there, and has no module {name}"
+        return JobError(cause, where=where, tried=tried, next_step=step)
+    step = f"install the package {DISTRIBUTIONS.get(name, name)}, or put the module {name} beside the job file"
+    return EnvironmentFault(cause, where=where, tried=tried, next_step=step)
 
 
 def _traceback(where: str, what: str, folder: Path) -> str:

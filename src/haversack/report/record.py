@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from haversack.base.finding import Severity
 from haversack.base.plan import Plan
-from haversack.base.quality import Direction
+from haversack.base.quality import HALVES, Direction
 from haversack.report.activations import Activations
 from haversack.report.degraded import DegradedRecord
 from haversack.report.update import UpdateRecord
@@ -74,7 +74,7 @@ class Samples:
     calibration: int
     choosing: int
     reported: int
-    note: str = "One half of the evaluation set chose the plans; the figures here are from the untouched half."
+    note: str = HALVES
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class QualityRecord:
 
 @dataclass(frozen=True)
 class ParityRecord:
-    """Against float on the same inputs; ``reference_*`` against the reference, bit for bit (-1: not compared).
+    """Against float on both halves' inputs; ``reference_*`` against the reference, bit for bit (-1: not compared).
 
     ``layers`` maps tensor keys to the relative error of that tensor, worst first.
     """

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from haversack.base.plan import WIDTHS, LayerPlan, Plan, Step
 from haversack.compress.apply import apply
 from haversack.compress.plans import uniform
-from haversack.compress.prepare import by_outputs
+from haversack.compress.prepare import by_outputs, means
 from haversack.compress.prepare.by_outputs import FACTORS, Rows
 from haversack.compress.prepare.contract import PrepareContext
 from haversack.compress.prepare.gptq import Gptq
@@ -128,6 +128,9 @@ def test_rows_are_few_or_not(sizes, few):
     [
         ((), ""),
         ((np.nan,), ""),
+        ((1.0,), ""),
+        ((1.09,), ""),
+        ((1.1,), " (rounded by half of them, a layer loses 1.1 times as much on the other half)"),
         (
             (1.0, np.nan, 3.0),
             " (rounded by half of them, a layer loses 2.0 times as much on the other half)",
@@ -143,7 +146,9 @@ def test_what_few_samples_cost_is_told_in_figures(unseen, words):
     assert one.text == f"16 calibration samples to round by: give 80, or what fits these fits others less{words}"
 
 
-def test_fewer_samples_are_told_to_cost_more(folded):
+def test_fewer_samples_are_told_to_cost_more(folded, monkeypatch):
+    monkeypatch.setattr(means, "TOLD", 0.0)
+
     def told(count):
         found = []
         Gptq().apply(folded, PrepareContext(lambda: images(1, count=count), narrow(folded), tell=found.append))

@@ -52,6 +52,8 @@ def _values(encodings: Encodings, key: str) -> np.ndarray:
 
 FEW = 32
 """What learns from fewer samples tells so."""
+TOLD = 1.1
+"""From so many times as much on it is said what rounding loses on samples that it was not chosen by."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def tell_few(rows: int, wanted: Wanted, tell: Callable[[Finding], None], unseen:
         return
     known = [one for one in unseen if not math.isnan(one)]
     text = wanted.few(rows)
-    if known:
+    if known and np.median(known) >= TOLD:
         text += f" (rounded by half of them, a layer loses {np.median(known):.1f} times as much on the other half)"
     tell(Finding("few-samples", text))
 
