@@ -9,6 +9,7 @@ from typing import Literal
 
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
+from haversack.choose.pooling import pooled
 
 JUDGED_UNRUN = frozenset({"size", "download"})
 """Limits that a file is held against which no runtime here opens."""
@@ -166,11 +167,14 @@ def _misses(candidate: Candidate, budget: Budget) -> dict[str, float]:
 
 
 def judged(candidates: Sequence[Candidate], budget: Budget) -> list[Candidate]:
-    """Return the candidates, best first, each with its verdict and its reason.
+    """Return the candidates, best first, each with its verdict, its reason and the drop that it was judged by.
 
-    What failed and what was not made keeps the verdict and the reason it came with.
+    Drops are pooled where chance alone explains that what errs less lost more (``pooling``). What failed and what was
+    not made keeps the verdict and the reason it came with.
     """
-    order = ranked(candidates, budget)
+    kept = _within_by_pooling(candidates, budget)
+    order = ranked([kept.get(id(one), one) for one in candidates], budget)
+    measured = {kept[id(one)].id: one.drop.value for one in candidates if id(one) in kept and one.drop is not None}
     result = []
     for place, candidate in enumerate(order):
         missed = [check for check in checks(candidate, budget) if not check.met]
@@ -183,7 +187,27 @@ def judged(candidates: Sequence[Candidate], budget: Budget) -> list[Candidate]:
             result.append(replace(candidate, verdict="missed", reason=_words(missed)))
         else:
             result.append(replace(candidate, verdict="met", reason=_why_not(candidate, order[0], budget)))
-    return result
+    return [_with_pooling(one, measured.get(one.id)) for one in result]
+
+
+def _within_by_pooling(candidates: Sequence[Candidate], budget: Budget) -> dict[int, Candidate]:
+    """Return identity of a candidate -> it with its pooled drop, where that is within the limit and its own is not."""
+    most = math.inf if budget.drop is None else budget.drop
+    return {
+        id(one): other
+        for one, other in zip(candidates, pooled(candidates, loss), strict=True)
+        if one.drop is not None and other.drop is not None and other.drop.value <= most < one.drop.value
+    }
+
+
+def _with_pooling(candidate: Candidate, measured: float | None) -> Candidate:
+    """Return a candidate whose reason says so where pooling decided that it is within the allowed drop."""
+    if measured is None or candidate.drop is None:
+        return candidate
+    unit = candidate.quality.unit if candidate.quality is not None else ""
+    found, judged_by = (amount("drop", value, unit) for value in (measured, candidate.drop.value))
+    words = f"by itself its drop is {found} on the samples that choose, together with plans that err more {judged_by}"
+    return replace(candidate, reason=f"{candidate.reason}; {words}")
 
 
 def _words(missed: Sequence[Check]) -> str:
