@@ -60,7 +60,7 @@ CASES = [
     ("a syntax error", "def model(:\n", 2, ["job.py:1", "invalid syntax"]),
     ("a missing name", HEAD.replace("def calibration", "def callibration"), 2, ["calibration", "job.py"]),
     ("an error on import", HEAD + "raise OSError('no such disk')\n", 2, ["no such disk", r"job\.py:\d+"]),
-    ("a missing module", HEAD + "import nowhere_at_all\n", 2, ["nowhere_at_all"]),
+    ("a missing module", HEAD + "import nowhere_at_all\n", 6, ["nowhere_at_all"]),
     ("training mode", HEAD.replace("Net().eval()", "Net().train()"), 2, ["train", "eval()"]),
     ("no module", HEAD + "def model():\n    return 3\n", 2, ["model()", "int"]),
     ("a model that raises", HEAD + "def model():\n    raise ValueError('no weights')\n", 2, ["no weights", r"job\.py:\d+"]),

@@ -13,7 +13,7 @@ from haversack.base.job import Job
 from haversack.base.model import Port
 from haversack.base.plan import LayerPlan, Plan, Step
 from haversack.base.progress import silent
-from haversack.compress.prepare import equalize, means
+from haversack.compress.prepare import equalize, stages
 from haversack.flow import data as data_module
 from haversack.flow import profiling
 from haversack.flow import race as racing
@@ -141,7 +141,7 @@ def given(monkeypatch):
         lambda model, made, held, sink, **settings: tried(model, made, note("sensitivity", held), sink, **settings),
     )
     monkeypatch.setattr(racing, "rebatch", lambda model, rows, size: simulated(model, note("race", rows), size))
-    for module, stage in ((means, "rounding"), (equalize, "equalize")):
+    for module, stage in ((stages, "rounding"), (equalize, "equalize")):
         inner = module.rebatch
         monkeypatch.setattr(
             module,

@@ -279,10 +279,24 @@ def test_whatever_stands_in_a_file_is_read_back(model, tmp_path_factory, runtime
 def test_layers_are_timed_and_none_leaves_its_kernel(lowered):
     target, _, artifact, path = lowered
     seconds = target.layer_seconds(path, artifact, (X,), runs=3)
-    assert seconds[FIRST] > 0
+    assert min(seconds.values()) >= 0  # ExecuTorch's profiler counts whole microseconds, and these take less
     assert {FIRST, LAST, SMALL} <= set(seconds)
     assert target.unfused(path, artifact) == ()
     assert not [one for one in target.findings(path, artifact) if one.kind in ("fallback", "detour")]
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_layer_of_some_microseconds_is_timed(name, tmp_path):
+    from torch import nn
+
+    wide = np.ones((1, 2048), np.float32)
+    net = nn.Linear(2048, 1024).eval()
+    model = export(Job("wide", model=lambda: net, calibration=lambda: [(wide,)], evaluation=list, metric=""))
+    target = SHELF.build(name)
+    artifact = target.lower(model, encodings_of(model, target), tmp_path)
+    seconds = target.layer_seconds(tmp_path / artifact.files[0].path, artifact, (wide,), runs=5)
+    (key,) = [node.key for node in model.graph.nodes if node.op == "linear"]
+    assert seconds[key] > 1e-6
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
