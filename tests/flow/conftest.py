@@ -69,3 +69,10 @@ def steps_on(tmp_path):
             return Steps(shop, job, Data(job, None, metric), metric, targets, device, allow)
 
         yield begin
+
+
+@pytest.fixture
+def searched(packed, tmp_path):
+    """The folder of a finished search, to be spoiled."""
+    shutil.copytree(packed.out, tmp_path / "searched")
+    return tmp_path / "searched"

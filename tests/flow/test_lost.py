@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 import pytest
+from finished import smallest
 
 from haversack.base.finding import Finding
 from haversack.base.plan import Step
@@ -13,16 +13,6 @@ from haversack.flow import choice
 from haversack.flow.lost import GONE, answers, there
 from haversack.flow.request import read_plan
 from haversack.flow.resolve import resolve
-
-
-@pytest.fixture
-def searched(packed, tmp_path):
-    shutil.copytree(packed.out, tmp_path / "searched")
-    return tmp_path / "searched"
-
-
-def smallest(run):
-    return min((one for one in choice.read(run).candidates if one.artifact), key=lambda one: one.artifact.bytes)
 
 
 def spoil(run, one, how="missing") -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from finished import smallest
 
 from haversack.base.budget import parse
 from haversack.base.errors import EnvironmentFault, UsageError
@@ -25,18 +26,6 @@ def changed(run, change) -> None:
     """Write the run's choice with candidates changed."""
     found = choice.read(run)
     choice.write(replace(found, candidates=tuple(map(change, found.candidates))), run)
-
-
-@pytest.fixture
-def searched(packed, tmp_path):
-    import shutil
-
-    shutil.copytree(packed.out, tmp_path / "searched")
-    return tmp_path / "searched"
-
-
-def smallest(run):
-    return min((one for one in choice.read(run).candidates if one.artifact), key=lambda one: one.artifact.bytes)
 
 
 def test_a_measured_file_that_meets_it(packed):
