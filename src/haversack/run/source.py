@@ -109,7 +109,8 @@ def trusted(folder: Path, target: str) -> Bundle:
     try:
         with folders.opened(folder, _AGAIN) as inside:
             data = folders.whole(inside, MANIFEST, LARGEST_MANIFEST)
-            manifest = canonical.loads(data, Manifest, where=str(folder / MANIFEST), limit=LARGEST_MANIFEST)
+            where = str(folder / MANIFEST)
+            manifest = canonical.loads(data, Manifest, where=where, limit=LARGEST_MANIFEST, compared=True)
             small = [file for file in manifest.of(target) if file.role in content.SMALL]
             looked = [content.again(file, folders.whole(inside, file.name, file.bytes)) for file in small]
     except ValueError as error:

@@ -60,8 +60,13 @@ class Lengths:
 class Session(Protocol):
     """A file that is open in its runtime. Whatever runs it needs no torch."""
 
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """The file's inputs, in order."""
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """The file's outputs, in order."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return output name -> array for input name -> array, batch first, dtypes as the file has them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,16 @@ class LiteRTSession:
         for form in self._forms:
             form.arrange(places)
         self._single = self._plain() if len(self._forms) == 1 else None
-        self.inputs, self.outputs = (_ports(side, self._forms[0].free) for side in self._sides())
 
-    def _sides(self) -> tuple[Side, Side]:
-        return self._forms[0].inputs, self._forms[0].outputs
+    @cached_property
+    def inputs(self) -> tuple[Port, ...]:
+        """The file's inputs, in order."""
+        return _ports(self._forms[0].inputs, self._forms[0].free)
+
+    @cached_property
+    def outputs(self) -> tuple[Port, ...]:
+        """The file's outputs, in order."""
+        return _ports(self._forms[0].outputs, self._forms[0].free)
 
     def _places(self) -> tuple[list[str], list[str]]:
         """Return the names of inputs and outputs in the order in which the first signature's graph has them."""

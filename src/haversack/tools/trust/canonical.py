@@ -53,7 +53,8 @@ def loads(
         where: names the file in errors.
         limit: bytes that are looked at at all.
         formats: numbers that are read; None for a record without a number of its own.
-        compared: whether they have the digest of bytes that were found to be in canonical form before.
+        compared: whether they were found to be in canonical form before, as what is installed was: it is not asked of
+            them again.
 
     Raises:
         Refused: too long, no JSON, nested too deep, of another format, with unknown, missing or wrong fields (all

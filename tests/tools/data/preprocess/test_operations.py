@@ -111,6 +111,29 @@ def test_scale_computes_in_float32():
     assert operation("scale", factor=2.0, offset=-1.0)(raw)[0, :3].tolist() == [-1, 1, 3]
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "uint16", "int32", "int64", "uint64", "float16", "float64"])
+def test_scale_rounds_to_float32_before_it_multiplies(dtype):
+    most = int(np.iinfo(dtype).max) if dtype[0] in "ui" else 1
+    raw = np.array([[0, 1, min(100, most), most]], dtype)
+    wanted = raw.astype(np.float32) * np.float32(0.3) + np.float32(-7)
+    assert np.array_equal(operation("scale", factor=0.3, offset=-7.0)(raw), wanted)
+
+
+@pytest.mark.parametrize(
+    "raw, options",
+    [
+        (np.array([[200]], np.uint8), {"factor": 3e38}),
+        (np.array([[200]], np.uint8), {"factor": 1.0, "offset": 3.5e38}),
+        (np.array([[-(1 << 62)]]), {"factor": 3e20}),
+        (np.array([[np.inf]]), {}),
+        (np.array([[np.nan]], np.float32), {}),
+    ],
+)
+def test_scale_makes_nothing_that_is_not_finite_out_of_any_dtype(raw, options):
+    with np.errstate(over="ignore"), pytest.raises(JobError, match="NaN or infinite"):
+        operation("scale", **options)(raw)
+
+
 def test_normalize_channels_last_and_first_are_the_same():
     raw = np.random.default_rng(0).random((2, 4, 5, 3)).astype(np.float32)
     last = operation("normalize")(raw)

@@ -59,13 +59,17 @@ class Operation(abc.ABC):
         result = self._apply(plain)  # strides may decide in which order floats are added
         if len(result) != len(batch):
             raise JobError(f"{self.name} made {counted(len(result), 'row')} of {len(batch)}", where="preprocess")
-        if result.dtype.kind == "f" and not _finite(result):
+        if result.dtype.kind == "f" and not self._bounded(batch) and not _finite(result):
             raise JobError(f"{self.name} made NaN or infinite values", where="preprocess")
         return result
 
     @abc.abstractmethod
     def _apply(self, batch: np.ndarray) -> np.ndarray:
         """Return the batch after the operation; the argument is checked and must not be changed."""
+
+    def _bounded(self, batch: np.ndarray) -> bool:
+        """Say whether the result is finite whatever values of its dtype the batch holds; it is not looked at then."""
+        return False
 
     def _faults(self, batch: np.ndarray) -> list[str]:
         """Return what else is wrong with a batch of the right rank and dtype."""

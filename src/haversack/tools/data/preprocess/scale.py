@@ -10,6 +10,8 @@ import numpy as np
 
 from haversack.tools.data.preprocess.contract import Operation
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True)
 class Scale(Operation):
@@ -32,7 +34,10 @@ class Scale(Operation):
             raise ValueError("factor and offset must be finite")
 
     def _apply(self, batch: np.ndarray) -> np.ndarray:
-        found = batch.astype(np.float32)  # a copy, which nobody else has
-        found *= np.float32(self.factor)
+        found: np.ndarray = np.multiply(batch, np.float32(self.factor), dtype=np.float32, casting="same_kind")
         found += np.float32(self.offset)
         return found
+
+    def _bounded(self, batch: np.ndarray) -> bool:
+        most = 2.0 ** (8 * batch.itemsize)
+        return batch.dtype.kind in "biu" and most * abs(self.factor) + abs(self.offset) < _LARGEST
