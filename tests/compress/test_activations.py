@@ -13,6 +13,7 @@ from haversack.base.graph import Graph, Node, TensorSpec
 from haversack.base.profile import TensorStatistics
 from haversack.compress.activations import encode
 from haversack.compress.quantize.minmax import MinMax
+from haversack.tools.numerics.means import rounds_alike
 from haversack.tools.numerics.ties import is_tie_free
 
 SPEC = TensorSpec(("batch", 4, 3, 3), "float32")
@@ -180,6 +181,23 @@ def test_a_clamped_input_goes_down_to_its_ratio():
     assert findings == []
     assert is_tie_free(found[A].scale, found[S].scale)
     assert 5.9 < interval(found[A])[1] <= 6.0
+
+
+def test_a_mean_gets_the_nearest_scale_that_all_runtimes_round_alike():
+    mean = Ratio(A, S, multiple=32, count=480)
+    free, _ = made({A: (0, 6), S: (0, 0.573)}, Constraints())
+    found, findings = made({A: (0, 6), S: (0, 0.573)}, Constraints(ratios=(mean,)))
+    assert findings == []
+    assert not rounds_alike(float(free[A].scale), float(found[S].scale), 0, 480)
+    assert rounds_alike(float(found[A].scale), float(found[S].scale), 0, 480)
+    assert 1 < float(found[A].scale) / float(free[A].scale) < 1.01
+
+
+def test_a_mean_that_no_scale_fits_is_told():
+    constraints = Constraints(fixed={A: (1.0, 0), S: (1.0, 0)}, ratios=(Ratio(A, S, multiple=2, count=2),))
+    _, findings = made({A: (0, 255), S: (0, 255)}, constraints)
+    assert [(f.kind, f.layer) for f in findings] == [("rounding-ties", "s")]
+    assert "mean of 2 values" in findings[0].text
 
 
 def test_scales_settled_twice_are_told():

@@ -11,6 +11,7 @@ from haversack.compress.encode import encode
 from haversack.compress.plans import uniform
 from haversack.tools.graph.law import runs_in_integers
 from haversack.tools.graph.roles import Role, role, units
+from haversack.tools.numerics.means import rounds_alike
 from haversack.tools.numerics.ties import is_tie_free
 
 
@@ -38,7 +39,11 @@ def test_the_constraints_hold(int8):
     assert constraints.ratios
     for ratio in constraints.ratios:
         mine, theirs = encodings.affine(ratio.input), encodings.affine(ratio.output)
-        assert is_tie_free(mine.scale, theirs.scale, ratio.denominator, ratio.multiple)
+        if ratio.count:
+            assert rounds_alike(float(mine.scale), float(theirs.scale), int(mine.zero_point), ratio.count)
+        else:
+            assert is_tie_free(mine.scale, theirs.scale, ratio.denominator, ratio.multiple)
+    assert any(ratio.count for ratio in constraints.ratios)
 
 
 def test_weights_are_integers_within_127(folded, int8):

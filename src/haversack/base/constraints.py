@@ -12,12 +12,21 @@ class Ratio:
 
     With an odd denominator no sum of integers times such ratios lies half-way between two codes, so every
     runtime rounds it alike whatever its order of operations (an average over 2^p * odd values needs multiple 2^p).
+    Where it is known how many values a mean has, any odd denominator will do at which all runtimes are known to round
+    all its sums alike (``tools.numerics.means``).
+
+    Attributes:
+        input, output: tensor keys.
+        denominator: odd.
+        multiple: of k.
+        count: values of a mean; 0 for an add, and where it is not known.
     """
 
     input: str
     output: str
     denominator: int = 501
     multiple: int = 1
+    count: int = 0
 
 
 @dataclass(frozen=True)

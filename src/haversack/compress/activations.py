@@ -20,6 +20,7 @@ from haversack.compress.quantize.contract import Quantizer
 from haversack.compress.quantize.minmax import MinMax
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics.affine import MIDDLE, from_range, is_power, power_up
+from haversack.tools.numerics.means import candidates, rounds_alike
 from haversack.tools.numerics.ties import is_tie_free, tie_free
 
 CODES = 255
@@ -231,26 +232,36 @@ def _unshifted(made: Mapping[str, Affine]) -> list[Finding]:
 
 def _keep_ratio(source: _Group, target: _Group, ratio: Ratio, *, shifts: bool) -> list[Finding]:
     mine, theirs = _made(source), _made(target)
-    parts = ratio.denominator, ratio.multiple
-    held = is_tie_free(mine.scale, theirs.scale, *parts)
+    held = _alike(mine, theirs, ratio)
     if not held and not source.settled and source is not target:
-        wishes = [tie_free(mine.scale, theirs.scale, *parts, up=up) for up in (True, False)]
+        wishes = [wish for up in (True, False) for wish in _wishes(mine.scale, theirs.scale, ratio, up=up)]
         twice = mine.scale * np.float32(2.0)
-        if shifts and is_tie_free(twice, theirs.scale, *parts):  # a bit less, and a shift still
+        if shifts:  # a bit less, and a shift still
             wishes.insert(0, twice)
-        for wish in wishes:
-            encoding = _rescaled(source, wish)
-            if source.allows(encoding):
-                source.encoding, held = encoding, True
-                break
+        made = (_rescaled(source, wish) for wish in wishes)
+        found = next((one for one in made if source.allows(one) and _alike(one, theirs, ratio)), None)
+        source.encoding, held = found or mine, found is not None
     source.settled = target.settled = True
     if held:
         return []
-    text = (
-        f"the scale of {ratio.input} over that of {ratio.output} is no multiple of 1/{ratio.denominator}: "
-        "both are settled by other constraints"
-    )
-    return [Finding("rounding-ties", text, _place(ratio.output))]
+    wanted = f"{ratio.output} is a mean of {ratio.count} values, which a runtime may round otherwise"
+    if not ratio.count:
+        wanted = f"the scale of {ratio.input} over that of {ratio.output} is no multiple of 1/{ratio.denominator}"
+    return [Finding("rounding-ties", f"{wanted}: no other scale fits what else is demanded", _place(ratio.output))]
+
+
+def _alike(source: Affine, target: Affine, ratio: Ratio) -> bool:
+    """Say whether every runtime rounds alike what is added or averaged between two encodings."""
+    if not ratio.count:
+        return is_tie_free(source.scale, target.scale, ratio.denominator, ratio.multiple)
+    return rounds_alike(float(source.scale), float(target.scale), int(source.zero_point), ratio.count)
+
+
+def _wishes(scale: np.ndarray, target: np.ndarray, ratio: Ratio, *, up: bool) -> list[np.ndarray]:
+    """Return scales, float32 [], at which runtimes should round alike, the nearest first."""
+    if ratio.count:
+        return candidates(float(scale), float(target), ratio.multiple, up=up)
+    return [tie_free(scale, target, ratio.denominator, ratio.multiple, up=up)]
 
 
 def _made(group: _Group) -> Affine:

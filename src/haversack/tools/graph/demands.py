@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from haversack.base.constraints import Constraints, Ratio
@@ -76,14 +77,10 @@ def _flowing(unit: Unit) -> tuple[str, ...]:
 def _ratios(graph: Graph, unit: Unit) -> Iterator[Ratio]:
     """Yield the ratios of an add, or of a mean over 2^p * odd values (multiple 2^p; 1 where the size is free)."""
     kind = role(unit.head)
-    multiple = 1
+    values = 0
     if kind is Role.MEAN:
         sizes = graph.by_key[unit.head.inputs[0]].output.shape[2:]
-        if all(isinstance(size, int) for size in sizes):
-            values = 1
-            for size in sizes:
-                values *= int(size)
-            multiple = values & -values
+        values = math.prod(int(size) for size in sizes) if all(isinstance(size, int) for size in sizes) else 0
     if kind in (Role.ADD, Role.MEAN):
         for key in _flowing(unit):
-            yield Ratio(key, unit.out, multiple=multiple)
+            yield Ratio(key, unit.out, multiple=values & -values or 1, count=values)
