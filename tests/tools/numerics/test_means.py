@@ -64,7 +64,7 @@ def test_one_value_is_its_own_mean():
 def test_candidates_are_near_and_on_their_side(scale_out, ratio, multiple, up):
     wish = float(SINGLE(scale_out * ratio))
     found = [float(each) for each in candidates(wish, scale_out, multiple, up=up)]
-    assert found == sorted(found, reverse=not up)
+    assert found == sorted(found, key=lambda each: abs(each - wish))
     assert all(1 / MOST <= each / wish <= MOST for each in found)
     assert all(each >= wish * (1 - 1e-6) if up else each <= wish * (1 + 1e-6) for each in found)
 
