@@ -147,7 +147,7 @@ def _trained(job: Job, model: Model, batches: list[Sample], name: str) -> Mappin
         one.requires_grad_()
     optimizer = torch.optim.SGD(picked, RATES[name], momentum=MOMENTUM)
     torch.manual_seed(0)
-    labels = list(_labels(job))
+    labels = list(labels_of(job))
     for step in range(STEPS):
         pixels, wanted = batches[step % len(batches)][0], labels[step % len(batches)]
         loss = torch.nn.functional.cross_entropy(network(torch.from_numpy(pixels)), torch.from_numpy(wanted).long())
@@ -160,11 +160,12 @@ def _trained(job: Job, model: Model, batches: list[Sample], name: str) -> Mappin
     return {own: np.asarray(value, model.weights[own].dtype) for own, value in found.items() if own in model.weights}
 
 
-def _labels(job: Job) -> Iterator[np.ndarray]:
-    """Yield the labels of the calibration pictures, which the job knows and does not give."""
+def labels_of(job: Job) -> Iterator[np.ndarray]:
+    """Yield the labels of each calibration batch, int [rows], which the job knows and does not give."""
     source = runpy.run_path(job.source)
-    for _, labels in source["_batches"](source["_pictures"](calibrating=True)):
-        yield labels
+    wanted = np.repeat([label for _, label in source["_pictures"](calibrating=True)], source["VIEWS"])
+    for start in range(0, len(wanted), ROWS):
+        yield wanted[start : start + ROWS]
 
 
 def write(folder: Path, model: Model, made: Compressed) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from haversack.base.plan import Plan, Step
+from haversack.load import open_job
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = "tests/flow/tiny_job.py"
@@ -19,6 +20,7 @@ with pytest.MonkeyPatch.context() as patched:
     import ablation
     import accounting
     import artefacts
+    import delta_pairs
     import run
     import table
 
@@ -159,3 +161,16 @@ def test_every_part_of_the_page_is_kept_when_one_is_measured_anew():
     page = run.written({name: f"text of {name}" for name in run.PARTS})
     assert list(run.known(page)) == list(run.PARTS)
     assert {"ablation", "table"} <= set(run.PARTS)
+
+
+def test_labels_are_those_of_what_calibrates(monkeypatch):
+    """The job keeps them to itself: a batch of pictures and one of labels have the same rows."""
+    pictures = Path(os.environ.get("HAVERSACK_DATA", ROOT / ".." / "shared" / "data")) / "imagenet-sample"
+    if not pictures.is_dir():
+        (pytest.fail if os.environ.get("CI", "").lower() in {"1", "true"} else pytest.skip)(f"{pictures} is missing")
+    monkeypatch.setenv("HAVERSACK_IMAGES", "80")
+    job = open_job(str(ROOT / "examples" / "efficientnet_lite0.py"))
+    labels = list(delta_pairs.labels_of(job))
+    assert [len(each) for each in labels] == [len(pixels) for (pixels,) in job.calibration()]
+    assert (labels[0][::2] == labels[0][1::2]).all(), "two views of a picture show the same"
+    assert len(set(labels[0].tolist())) > 2
