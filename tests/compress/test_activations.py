@@ -14,6 +14,7 @@ from haversack.base.profile import TensorStatistics
 from haversack.compress.activations import encode
 from haversack.compress.quantize.minmax import MinMax
 from haversack.tools.numerics.means import rounds_alike
+from haversack.tools.numerics.reciprocals import EXACT, TRIED, error
 from haversack.tools.numerics.ties import is_tie_free
 
 SPEC = TensorSpec(("batch", 4, 3, 3), "float32")
@@ -245,3 +246,34 @@ def test_the_models_outputs_are_never_clipped():
     found, _ = encode(GRAPH, frozenset({A, P}), taken, Percentile(90.0), Constraints())
     assert interval(found[P]) == pytest.approx((-3.0, 3.0), abs=0.03)
     assert interval(found[A]) == pytest.approx((-1.0, 1.0), abs=0.03)
+
+
+X = out("x", "input")
+
+
+@pytest.mark.parametrize("span", [(-1.0, 3.0), (0.0, 0.777), (-123.4, 61.7)])
+def test_what_comes_in_as_float_may_be_divided_or_multiplied(span):
+    found, findings = made({X: span, A: span}, Constraints(ties=(frozenset({A}),)))
+    assert error(found[X].scale) <= EXACT < error(found[A].scale)
+    assert found[A].scale <= found[X].scale <= found[A].scale * (1 + TRIED * 2.0**-23)
+    assert found[X].zero_point == found[A].zero_point
+    assert findings == []
+
+
+@pytest.mark.parametrize(
+    "constraints",
+    [Constraints(bounds={X: (0.0, 3.0)}), Constraints(fixed={X: (3.0 / 255, 0)})],
+    ids=["bounded", "fixed"],
+)
+def test_a_bound_or_a_fixed_scale_comes_before_it(constraints):
+    found, _ = made({X: (0.0, 3.0)}, constraints)
+    assert float(found[X].scale) == pytest.approx(3.0 / 255, rel=2.0**-22)
+    assert error(found[X].scale) > EXACT
+
+
+def test_what_an_add_demands_of_an_input_comes_before_it():
+    graph = chain(node("x", "input"), node("s", "add", "x:input#0", "x:input#0"))
+    total = out("s", "add")
+    found, findings = made({X: (-1.0, 1.0), total: (-2.0, 2.1)}, Constraints(ratios=(Ratio(X, total),)), graph)
+    assert is_tie_free(found[X].scale, found[total].scale)
+    assert findings == []

@@ -21,6 +21,7 @@ from haversack.compress.quantize.minmax import MinMax
 from haversack.tools.graph.roles import Role, role
 from haversack.tools.numerics.affine import MIDDLE, from_range, is_power, power_up
 from haversack.tools.numerics.means import candidates, rounds_alike
+from haversack.tools.numerics.reciprocals import with_exact_reciprocal
 from haversack.tools.numerics.ties import is_tie_free, tie_free
 
 CODES = 255
@@ -65,8 +66,9 @@ def encode(
     Ties first (a group covers all its members; a tie that would break the bound of a clamp or a fixed scale is left
     out, and told), then bounds and fixed scales, then the ratios of adds and means from the outputs backwards, each
     adjusting its input's scale: upwards, or downwards where a clamp bounds it. A ratio between scales that are both
-    settled already is told as ``rounding-ties``. Where scales are to be powers of two they are rounded up to
-    one, before the ratios; what a clamp or a ratio makes another number is told as ``not-a-shift``.
+    settled already is told as ``rounding-ties``. What comes into the model as float has a scale that runtimes may
+    divide by, or multiply by the reciprocal of. Where scales are to be powers of two they are rounded up to one, before
+    the ratios; what a clamp or a ratio makes another number is told as ``not-a-shift``.
 
     Args:
         graph: the canonical graph.
@@ -87,8 +89,11 @@ def encode(
         if tie <= keys:  # what is joined or moved in float ties nothing
             findings += _tie(groups, sorted(tie))
     findings += _mixing(graph, groups, covered)
+    given = {f"{key}:out" for key in graph.inputs}
     for group in _distinct(groups):
-        group.encoding = _shifted(group, _grid(group)) if quantizer.shifts else _grid(group)
+        group.encoding = _divisible(group, _grid(group)) if group.keys & given else _grid(group)
+        if quantizer.shifts:
+            group.encoding = _shifted(group, group.encoding)
         group.settled = group.fixed is not None
     order = {node.out: index for index, node in enumerate(graph.nodes)}
     inside = [ratio for ratio in constraints.ratios if ratio.input in keys and ratio.output in keys]
@@ -211,6 +216,12 @@ def _rescaled(group: _Group, scale: np.ndarray) -> Affine:
 
 def _affine(scale: np.ndarray, zero: int) -> Affine:
     return Affine(8, signed=False, axis=None, scale=np.array(scale, np.float32), zero_point=np.array(zero, np.int32))
+
+
+def _divisible(group: _Group, encoding: Affine) -> Affine:
+    """Return a group's encoding with a scale that may as well be multiplied by, where the group allows it."""
+    found = _rescaled(group, with_exact_reciprocal(encoding.scale))
+    return encoding if group.fixed is not None or not group.allows(found) else found
 
 
 def _shifted(group: _Group, encoding: Affine) -> Affine:

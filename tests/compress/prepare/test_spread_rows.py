@@ -29,14 +29,18 @@ def dark(first):
     return [*black, *lit] if first else [*lit, *black]
 
 
-@pytest.mark.parametrize("part", [Gptq(samples=64), BiasCorrect(), BlockReconstruction(samples=64, epochs=2)])
-def test_the_order_of_samples_hardly_matters(folded, part):
+@pytest.mark.parametrize(
+    ("part", "apart"),
+    [(Gptq(samples=64), 1.3), (BiasCorrect(), 1.3), (BlockReconstruction(samples=64, epochs=2), 1.7)],
+)
+def test_the_order_of_samples_hardly_matters(folded, part, apart):
+    """Training alone makes blocks up to 1.34 apart (six other sets of pictures); the black ones alone, 2.1 to 3.7."""
     encodings, fresh, found = narrow(folded), images(2), []
     for first in (True, False):
         samples = dark(first)
         after = part.apply(folded, PrepareContext(lambda samples=samples: samples, encodings))
         found.append(error(after, stored(after, encodings), folded, fresh))
-    assert max(found) < 1.3 * min(found), "64 black pictures in front are no reason to fit these alone"
+    assert max(found) < apart * min(found), "64 black pictures in front are no reason to fit these alone"
 
 
 def numbered(rows, batch=8):
