@@ -71,6 +71,14 @@ def test_ctrl_c_is_exit_code_130_and_says_that_the_run_goes_on(interrupted):
     assert "Traceback" not in said
 
 
+def test_sigterm_is_exit_code_143_and_the_run_goes_on(packed, environment):
+    out = packed.out.parent / f"terminated-{os.getpid()}"
+    code, said = stopped(packed.command(out), out, environment, 12, signal.SIGTERM)
+    assert code == 143, said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+
+
 def test_it_was_killed_in_the_middle(interrupted):
     _, _, killed, _ = interrupted
     assert killed == [-signal.SIGKILL] * KILLS
@@ -98,6 +106,22 @@ def test_nothing_half_written_is_left(interrupted):
     out, *_ = interrupted
     assert list(out.rglob("*.part")) == []
     assert list((out / "best").rglob(".*")) == []
+
+
+def test_a_second_sigterm_ends_it_at_once():
+    script = """
+import os, signal
+from haversack.cli.process import Terminated, orderly
+try:
+    with orderly():
+        os.kill(os.getpid(), signal.SIGTERM)
+except Terminated:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("again")
+"""
+    with_handler = script.replace("    os.kill(os.getpid(), signal.SIGTERM)\n    print", "    print")
+    assert subprocess.run([sys.executable, "-c", with_handler], capture_output=True, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("imported", ["haversack.cli.process", "cyclopts", "haversack.flow.pack", "torch"])

@@ -108,6 +108,58 @@ def test_a_shape_that_no_memory_holds(shape):
         read(packed.getvalue())
 
 
+def told(text):
+    """Return a .npy file with this header."""
+    said = text.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(said).to_bytes(2, "little") + said + bytes(64)
+
+
+def zipped(method, flags=0, damage=0):
+    """Return an .npz whose one member is packed so, is said to be encrypted, or is damaged."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        archive.writestr("image.npy", npy(X))
+    data = bytearray(stream.getvalue())
+    local, central = data.index(b"PK\x03\x04"), data.index(b"PK\x01\x02")
+    data[local + 6] |= flags
+    data[central + 8] |= flags
+    for place in range(damage):
+        data[local + 39 + place] ^= 0xFF
+    return bytes(data)
+
+
+def unknown(method):
+    """Return an .npz that says to be packed in a way that nobody has."""
+    data = bytearray(zipped(zipfile.ZIP_STORED))
+    data[data.index(b"PK\x03\x04") + 8] = data[data.index(b"PK\x01\x02") + 10] = method
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        told("{'descr': '<f4', 'fortran_order': False, 'shape': (1,"),
+        told("{'descr': '<f4', 'fortran_order': False, 'shape': " + "'" * 3),
+        told("(" * 3000),
+        told("{'descr': '<q9', 'fortran_order': False, 'shape': ()}"),
+        told("{'descr': ('<f4', -1), 'fortran_order': False, 'shape': ()}"),
+        told("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}"),
+        told("{'descr': [['a', '<f4']], 'fortran_order': 1, 'shape': ('x',)}"),
+        told("  {\n 'descr'"),
+        zipped(zipfile.ZIP_DEFLATED, damage=9),
+        zipped(zipfile.ZIP_LZMA, damage=9),
+        zipped(zipfile.ZIP_BZIP2, damage=9),
+        zipped(zipfile.ZIP_STORED, damage=9),
+        zipped(zipfile.ZIP_DEFLATED, flags=1),
+        *map(unknown, (9, 97, 255)),
+    ],
+)
+def test_damaged_headers_and_archives_are_told_in_words(data):
+    with pytest.raises(UsageError, match="NumPy does not read it") as caught:
+        read(data)
+    assert (caught.value.where, caught.value.next_step) == ("input", "write it with numpy.save or numpy.savez")
+
+
 def test_a_picture_that_no_memory_holds():
     head = struct.pack(">IIBBBBB", 2 * 10**9, 2 * 10**9, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(9))), (b"IEND", b"")]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haversack.base.errors import UsageError, VerificationError
+from haversack.base.errors import EnvironmentFault, UsageError, VerificationError
 from haversack.base.graph import TensorSpec
 from haversack.base.model import Port
 from haversack.run.guard import Guard, TooSlow, Watch, look, within
@@ -89,14 +89,52 @@ def test_faults_in_a_row_set_it_aside(guard, events):
     assert calls == []
 
 
-def test_set_aside_without_one_before_says_what_to_do(guard):
-    for _ in range(3):
-        with pytest.raises(VerificationError):
+def test_without_one_before_it_is_never_set_aside(guard, events):
+    for _ in range(5):
+        with pytest.raises(VerificationError, match="NaN"):
             guard.call(bad)
+    assert guard.call(good) == "own"
+    assert (guard.state, told(events)) == ("closed", ["fault"] * 5)
+
+
+def test_set_aside_where_the_one_before_is_gone_says_what_to_do(guard):
+    def gone():
+        raise EnvironmentFault("there is no other model any more")
+
+    for _ in range(3):
+        with pytest.raises(VerificationError, match="NaN"):
+            guard.call(bad, gone)
     with pytest.raises(VerificationError) as caught:
-        guard.call(good)
+        guard.call(good, gone)
     assert "digits 1.3.0 is set aside after 3 faults in a row, and tried again in 10 s" in str(caught.value)
     assert "haversack client rollback" in caught.value.next_step
+
+
+@pytest.mark.parametrize("error", [VerificationError("3 values are NaN"), RuntimeError("Non-zero status code")])
+def test_an_input_that_both_fail_on_counts_against_neither(guard, clock, events, error):
+    def fails_too():
+        raise error
+
+    for _ in range(5):
+        with pytest.raises(VerificationError, match="2 of its 4 values are NaN"):
+            guard.call(bad, fails_too)
+    assert guard.state == "closed"
+    assert told(events) == ["input"] * 5
+    assert "the release before fails on the same input" in events[0].text
+    trip(guard)
+    clock.now += 11
+    with pytest.raises(VerificationError):
+        guard.call(bad, fails_too)
+    assert guard.call(good, before) == "own"  # the trial was given back
+
+
+def test_while_it_is_set_aside_callers_are_told_what_the_one_before_says_of_their_input(guard):
+    def unfit():
+        raise UsageError("the inputs do not fit")
+
+    trip(guard)
+    with pytest.raises(UsageError, match="do not fit"):
+        guard.call(good, unfit)
 
 
 def trip(guard):
@@ -356,8 +394,21 @@ class TestWithin:
 
 @pytest.mark.parametrize(
     "watch",
-    [{"faults": 0}, {"pause_seconds": 0}, {"pause_seconds": 9, "longest_pause_seconds": 8}, {"limit_seconds": -1}],
+    [
+        {"faults": 0},
+        {"pause_seconds": 0},
+        {"longest_pause_seconds": 8},
+        {"longest_pause_seconds": float("inf")},
+        *({"limit_seconds": limit} for limit in (-1, float("inf"), float("nan"), 1e12)),
+        {"faults": -1, "limit_seconds": -1},
+    ],
 )
 def test_a_watch_that_is_none(watch):
-    with pytest.raises(UsageError, match="faults >= 1"):
+    with pytest.raises(UsageError) as caught:
         Watch(**watch)
+    assert [fault.where for fault in caught.value.faults] == [*watch]
+    assert all(f"not {value}" in str(caught.value) for value in watch.values())
+
+
+def test_the_longest_limit_is_waited_for():
+    assert within(Watch(limit_seconds=86_400).limit_seconds * 10**9, lambda: 7, lambda: None) == 7

@@ -78,6 +78,7 @@ def test_an_answer_has_its_release_labels_and_time(model, images):
         (lambda model, x: model(picture=x), "picture: the model has no such input"),
         (lambda model, x: model(), "image: it is missing"),
         (lambda model, x: model(np.array([{}])), "image is no array of numbers"),
+        (lambda model, x: model([[1.0, 2.0], [3.0]]), "image is no array of numbers"),
         (lambda model, x: model(x[0]), "add the batch, x[None]"),
     ],
 )
@@ -319,6 +320,53 @@ class TestGuarded:
         with open_model(bundle, target=target) as model, pytest.raises(VerificationError, match="NaN or infinite"):
             model(images[:1])
 
+    @pytest.mark.parametrize("wait_seconds", [0.0, 60.0])
+    def test_one_that_hangs_for_good_is_set_aside(self, bundle, newer, target, images, monkeypatch, wait_seconds):
+        go, events, run = threading.Event(), [], Session.run
+
+        def hang(self, inputs):
+            if self.source.manifest.version == "1.1.0":
+                assert go.wait(60)
+            return run(self, inputs)
+
+        monkeypatch.setattr(Session, "run", hang)
+        serving = Serving(watch=Watch(limit_seconds=0.1, pause_seconds=0.2), wait_seconds=wait_seconds)
+        opens = {"previous": lambda: load(found(bundle, target)), "sink": events.append}
+        with Model(load(found(newer, target), serving, **opens)) as model:
+            began = time.monotonic()
+            assert [model(images[:1]).version for _ in range(4)] == ["1.0.0"] * 4
+            assert time.monotonic() - began < 20
+            told = [event for event in events if "guard" in event.data]
+            assert [event.data["guard"] for event in told] == ["fault", "fault", "fault", "tripped"]
+            assert "the call that has the session took longer than the limit" in told[2].text
+            go.set()
+            time.sleep(0.3)
+            assert model(images[:1]).version == "1.1.0"  # it came back to life
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    def test_what_is_not_finite_already_is_its_callers_fault(self, bundle, newer, target, images, monkeypatch, bad):
+        """The files hold integers, which hide it: the session lets it through as a float model does."""
+        events, opened, run = [], [], Session.run
+
+        def through(self, inputs):
+            outputs = run(self, inputs)
+            worse = not all(np.isfinite(array).all() for array in inputs.values())
+            return {name: np.full_like(array, bad) if worse else array for name, array in outputs.items()}
+
+        monkeypatch.setattr(Session, "run", through)
+        opens = {"previous": lambda: opened.append(1) or load(found(bundle, target)), "sink": events.append}
+        with Model(load(found(newer, target), Serving(watch=Watch(faults=1)), **opens)) as model:
+            wrong = images[:1].copy()
+            wrong[0, 0, 1, :3] = bad
+            calls = {"image": lambda: model(wrong), "image of sample 1": lambda: model.batch([images[:1], wrong])}
+            for place, call in calls.items():
+                with pytest.raises(UsageError, match="the inputs are not finite, and so the answer is not") as caught:
+                    call()
+                (fault,) = caught.value.faults
+                assert (fault.where, fault.cause) == (place, "3 of its 64 values are NaN or infinite")
+            assert model(images[:1]).version == "1.1.0"
+            assert [event for event in events if "guard" in event.data] == opened == []
+
     def test_a_call_that_hangs_is_answered_in_time_and_closed_late(self, bundle, newer, target, images, monkeypatch):
         go, closed = threading.Event(), []
         run, close = Session.run, Session.close
@@ -333,8 +381,7 @@ class TestGuarded:
         serving = Serving(watch=Watch(limit_seconds=0.1), wait_seconds=0.1)
         model = Model(load(found(newer, target), serving, previous=lambda: load(found(bundle, target))))
         assert model(images[:1]).version == "1.0.0"
-        with pytest.raises(Busy):  # its only session still runs
-            model(images[:1])
+        assert model(images[:1]).version == "1.0.0"  # its only session still runs
         model.close()
         assert closed == ["1.0.0"]
         go.set()

@@ -11,7 +11,7 @@ import pytest
 
 from haversack.base.errors import ConversionError, EnvironmentFault, UsageError
 from haversack.run.guard import within
-from haversack.run.pool import Busy, Place, Pool
+from haversack.run.pool import Busy, Hung, Place, Pool
 
 
 class Session:
@@ -51,6 +51,65 @@ def waits(condition):
 def waiting(pool):
     """How many calls wait."""
     return sum(place.lent is None for place in pool._places)
+
+
+def test_where_every_session_is_late_it_hangs(pool):
+    made = pool(size=2, waiting=2)
+    first, second = made.take(), made.take()
+    made.late(first)
+    with pytest.raises(Busy):  # one may still come back
+        made.take(seconds=0.01, patience=0.01)
+    made.late(second)
+    began = time.monotonic()
+    with pytest.raises(Hung, match="all 2 calls that have a session took longer than the limit"):
+        made.take(seconds=60, patience=0.05)
+    assert 0.05 <= time.monotonic() - began < 20
+    with pytest.raises(Hung):
+        made.take(seconds=0)
+    made.give(first)
+    assert made.take().session is not second.session
+
+
+def test_who_waits_already_is_told_that_it_hangs(pool):
+    made = pool()
+    lent, found = made.take(), []
+
+    def asks():
+        try:
+            made.take(seconds=60, patience=0.01)
+        except Hung as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=asks) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    waits(lambda: waiting(made) == 3)
+    made.late(lent)
+    for thread in threads:
+        thread.join(20)
+    assert len(found) == 3
+    assert waiting(made) == 0
+    made.give(lent)
+    assert made.take(seconds=0).session
+
+
+def test_who_waits_where_it_hangs_gets_the_session_that_comes_back(pool):
+    made = pool()
+    lent, found = made.take(), []
+    made.late(lent)
+    thread = threading.Thread(target=lambda: found.append(made.take(seconds=60, patience=30)))
+    thread.start()
+    waits(lambda: waiting(made) == 1)
+    made.give(lent)
+    thread.join(20)
+    assert [place.session for place in found] == [made.first]
+
+
+@pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan"), 1e12])
+def test_a_wait_that_no_clock_has(pool, opened, seconds):
+    with pytest.raises(UsageError, match="seconds from 0 to 86400"):
+        pool(seconds=seconds)
+    assert opened == []
 
 
 def test_all_are_opened_at_the_start_and_lent_once(pool, opened):

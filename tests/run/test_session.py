@@ -12,7 +12,7 @@ import pytest
 
 from haversack.base.errors import ConversionError, EnvironmentFault, Refused, UsageError
 from haversack.run import source as sources
-from haversack.run.session import Session, Setting, words
+from haversack.run.session import MOST_THREADS, Session, Setting, words
 from haversack.run.source import choose, found
 from haversack.targets.contract import SHELF
 from haversack.tools.data import interface
@@ -232,3 +232,11 @@ def test_ports_in_words(everywhere):
     session = opened(everywhere, "litert")
     assert words(session.inputs) == "image [n, 1, 8, 8] float32"
     assert words(session.outputs) == "scores [n, 4] float32"
+
+
+@pytest.mark.parametrize("threads", [0, -1, MOST_THREADS + 1, 3000])
+def test_threads_that_no_device_has(threads):
+    with pytest.raises(UsageError, match=f"{threads} threads of one call") as caught:
+        Setting(threads)
+    assert caught.value.next_step == f"give 1 to {MOST_THREADS}, or none for what was measured on this device"
+    assert Setting(MOST_THREADS).threads == MOST_THREADS

@@ -99,23 +99,25 @@ def overview() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code (DESIGN: 0 met, 2 usage, 3 budget missed, 4 to 7, 130)."""
+    """Run one command and return its exit code (DESIGN: 0 met, 2 usage, 3 budget missed, 4 to 7, 130, 143)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:  # whatever is imported below takes its time too
-        return _run(words)
-    except KeyboardInterrupt:
+        from haversack.cli import process
+
+        with process.orderly():
+            process.settle()
+            return _run(words)
+    except KeyboardInterrupt as stop:
         again = ""
         if words[:1] in (["pack"], ["finetune"]) and not {"--dry-run", "--help", "-h"} & set(words):
             again = f"; the same command goes on from where it was\n  next: {shlex.join(['haversack', *words])}"
         sys.stderr.write(f"haversack: stopped{again}\n")
-        return INTERRUPTED
+        return getattr(stop, "exit_code", INTERRUPTED)
 
 
 def _run(words: list[str]) -> int:
     from haversack.base.errors import HaversackError, UsageError
-    from haversack.cli import process
 
-    process.settle()
     if words in ([], ["--help"], ["-h"]):
         sys.stdout.write(overview())
         return 0

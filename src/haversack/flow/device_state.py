@@ -53,7 +53,9 @@ class LineState:
             unmeasured = f"1 thread; an update on an idle device measures which are best, or {tune}"
             told.append(f"  {self.setting}, as measured here" if self.setting else f"  {unmeasured}")
         if self.crashed:
-            told.append(f"  opening it took a process down {counted(self.crashed, 'time')}")
+            told.append(
+                f"  {counted(self.crashed, 'process', 'processes')} ended while it was opened or gave its first answer"
+            )
         for bad in self.quarantined:
             when = datetime.fromtimestamp(bad.time, UTC).strftime("%Y-%m-%d %H:%M UTC")
             told.append(f"  quarantined {bad.version} on {when}: {bad.reason}")

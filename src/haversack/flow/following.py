@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
+from haversack.base.counted import counted
 from haversack.base.errors import (
     ConversionError,
     EnvironmentFault,
@@ -120,7 +121,6 @@ class Follower:
                 self._failed = current
                 raise
             model.swap(loaded)
-            self._failed = None
             self._sink(Event("run", "done", f"{self._slots.folder.name} {model.version} answers from now on"))
 
     def wait(self, seconds: float) -> None:
@@ -159,6 +159,7 @@ class Follower:
 
     def _loaded(self) -> Loaded:
         """Return the release in use in memory, or the one before it where that cannot be."""
+        self._failed = None
         while True:
             with self._slots.held() as (installed, other):
                 try:
@@ -174,13 +175,14 @@ class Follower:
                 self._sink(
                     Event("run", "finding", f"{self._slots.folder.name} {text}", data={"instead": other.version})
                 )
+                self._failed = installed  # it stays in use on paper: it is not opened again for that
                 with self._slots.held():
                     return self._tried(other, None)
 
     def _tried(self, installed: Installed, other: Installed | None) -> Loaded:
         name, sequence = f"{self._slots.folder.name} {installed.version}", installed.sequence
         if (count := self._starts.crashed(sequence)) >= LOOP:
-            cause = f"it took a process down {count} times as it was opened"
+            cause = f"{counted(count, 'process', 'processes')} ended while it was opened or gave its first answer"
             if other is not None:
                 raise VerificationError(cause, where=name)
             self._sink(Event("run", "finding", f"{name}: {cause}; it is tried again: there is no other"))

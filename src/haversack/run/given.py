@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import lzma
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +20,11 @@ from haversack.run.session import words
 LARGEST = 1 << 30
 """Bytes of a file, and of all arrays in it together."""
 _KINDS = ".npy, .npz, .png or .jpg"
+_UNREAD = (
+    *(ValueError, TypeError, EOFError, OSError, MemoryError, OverflowError, KeyError, RuntimeError, SyntaxError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
+"""What NumPy and zipfile raise for damaged files: a header of .npy is Python's source to them, and is tokenized."""
 _MARKS = {"npy": b"\x93NUMPY", "npz": b"PK\x03\x04", "png": b"\x89PNG", "jpg": b"\xff\xd8"}
 
 
@@ -112,7 +121,7 @@ def _channels(port: Port) -> int:
 def _array(data: bytes, where: str) -> np.ndarray:
     try:
         found = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError, OverflowError) as error:
+    except _UNREAD as error:
         raise _unread(error, where) from error
     return np.asarray(found)
 
@@ -125,7 +134,7 @@ def _unpacked(data: bytes, where: str) -> dict[str, np.ndarray]:
             raise Refused(f"it unpacks to {size} bytes, and {LARGEST} are allowed", where=where)
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
-    except (ValueError, EOFError, OSError, MemoryError, OverflowError, KeyError, zipfile.BadZipFile) as error:
+    except _UNREAD as error:
         raise _unread(error, where) from error
 
 

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from haversack.base.counted import counted
-from haversack.base.errors import HaversackError, UsageError, VerificationError
+from haversack.base.errors import Fault, HaversackError, UsageError, VerificationError
 from haversack.base.model import Port
 from haversack.base.progress import Event, Sink, silent
 from haversack.run.pool import Busy
@@ -27,6 +27,8 @@ Arrays = Mapping[str, np.ndarray]
 Result = TypeVar("Result")
 Turn = Literal["own", "trial", "previous"]
 STAGE = "run"
+LONGEST = 86_400.0
+"""Seconds, a day: what a call or a pause may take at most."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,29 @@ class Watch:
     limit_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what can never be met.
+        """Refuse what can never be met, or no clock can wait for.
 
         Raises:
-            UsageError: with what it may be.
+            UsageError: with every field that cannot be, and what it may be.
         """
-        if self.faults < 1 or not 0 < self.pause_seconds <= self.longest_pause_seconds or not self.limit_seconds >= 0:
-            step = "faults >= 1, 0 < pause_seconds <= longest_pause_seconds, limit_seconds >= 0"
-            raise UsageError(f"a guard cannot have {self}", next_step=step)
+        pause, longest = self.pause_seconds, self.longest_pause_seconds
+        told = {
+            "faults": "" if self.faults >= 1 else "it must be at least 1",
+            "pause_seconds": "" if 0 < pause <= LONGEST else f"it must be above 0, and at most {LONGEST:g}",
+            "longest_pause_seconds": ""
+            if pause <= longest <= LONGEST
+            else f"it must be at least pause_seconds, and at most {LONGEST:g}",
+            "limit_seconds": ""
+            if 0 <= self.limit_seconds <= LONGEST
+            else f"it must be 0 for none, or up to {LONGEST:g}",
+        }
+        faults = tuple(Fault(name, f"{text}, not {getattr(self, name)}") for name, text in told.items() if text)
+        if faults:
+            raise UsageError("a guard cannot watch so", faults=faults, next_step="leave them out for the defaults")
+
+
+class NotFinite(VerificationError):
+    """An answer has NaN or infinities; whose fault that is, what was given can tell."""
 
 
 class TooSlow(VerificationError):
@@ -92,7 +109,8 @@ class Guard:
         Args:
             own: calls the model and looks at its answer (``look``). What its caller did wrong (``UsageError``) and a
                 call that was refused (``Busy``) are no faults of it.
-            instead: calls the model before; None where there is none.
+            instead: calls the model before; None where there is none: then no number of faults sets this one aside.
+                Where that fails on the same input as well, it counts against neither.
 
         Raises:
             VerificationError: its answer is wrong, or it is set aside, and nothing answers in its place.
@@ -100,19 +118,51 @@ class Guard:
         """
         turn = self._turn()
         if turn == "previous":
-            return _instead(instead, self._aside())
+            return self._answered_for(instead)
         try:
             answer = own()
         except (UsageError, Busy):
             self._abandoned(turn)
             raise
         except Exception as error:  # noqa: BLE001 - whatever a runtime raises: told, and raised where nothing else answers
-            self._failed(turn, error)
-            return _instead(instead, error)
+            return self._otherwise(turn, error, instead)
         except BaseException:
             self._abandoned(turn)
             raise
         self._passed(turn)
+        return answer
+
+    def _answered_for(self, instead: Callable[[], Result] | None) -> Result:
+        """Return what answers while the model is set aside."""
+        aside = self._aside()
+        if instead is None:
+            raise aside
+        try:
+            return instead()
+        except (UsageError, Busy):
+            raise
+        except HaversackError as other:
+            raise aside from other
+
+    def _otherwise(self, turn: Turn, error: Exception, instead: Callable[[], Result] | None) -> Result:
+        """Return what answers in place of a model that failed, and count that against it.
+
+        Where nothing answers, the model's own error is told.
+        """
+        if instead is None:
+            self._failed(turn, error, alone=True)
+            raise error
+        try:
+            answer = instead()
+        except Exception as other:
+            if isinstance(other, VerificationError) or not isinstance(other, HaversackError):
+                self._abandoned(turn)
+                text = f"{self.name}: {_words(error)}; the release before fails on the same input, which is left aside"
+                self._tell("finding", text, guard="input")
+            else:  # that one was not asked, or could not be
+                self._failed(turn, error)
+            raise error from other
+        self._failed(turn, error)
         return answer
 
     def _turn(self) -> Turn:
@@ -134,16 +184,17 @@ class Guard:
         if turn == "trial":
             self._tell("note", f"{self.name} answers well again", guard="recovered")
 
-    def _failed(self, turn: Turn, error: Exception) -> None:
+    def _failed(self, turn: Turn, error: Exception, *, alone: bool = False) -> None:
         with self._lock:
             self._in_a_row += 1
-            trips = turn == "trial" or (self._state == "closed" and self._in_a_row >= self.watch.faults)
+            enough = self._state == "closed" and self._in_a_row >= self.watch.faults
+            trips = not alone and (turn == "trial" or enough)
             if trips:
                 if turn == "trial":
                     self._pause = min(2 * self._pause, self.watch.longest_pause_seconds)
                 self._state, self._until = "open", self._clock() + self._pause
             row, pause = self._in_a_row, self._pause
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        cause = _words(error)
         self._tell("finding", f"{self.name}: {cause}", guard="fault", in_a_row=row)
         if trips:
             text = f"{self.name} is set aside after {counted(row, 'fault')} in a row, and tried again in {pause:g} s"
@@ -169,7 +220,7 @@ def look(ports: Sequence[Port], outputs: Arrays) -> None:
     """Make sure that outputs (by name, batch first) are a model's: their shapes and dtypes, and no NaN or infinity.
 
     Raises:
-        VerificationError: they are not.
+        VerificationError: they are not; ``NotFinite``, where it is for their values alone.
     """
     for port in ports:
         name, shape = port.name, port.spec.shape
@@ -184,7 +235,7 @@ def look(ports: Sequence[Port], outputs: Arrays) -> None:
             raise VerificationError(f"it is {array.dtype} {list(array.shape)}, not {told}", where=name)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = array.size - int(np.isfinite(array).sum())
-            raise VerificationError(f"{bad} of its {array.size} values are NaN or infinite", where=name)
+            raise NotFinite(f"{bad} of its {array.size} values are NaN or infinite", where=name)
 
 
 def within(
@@ -236,7 +287,7 @@ def within(
             after()
         raise
     try:
-        return future.result(seconds)
+        return future.result(min(seconds, threading.TIMEOUT_MAX))  # a batch has so many times the limit of a call
     except TimeoutError as error:
         if future.done():
             raise
@@ -256,11 +307,6 @@ def _start(run: Callable[[], None]) -> None:
         raise Busy("the system has no thread left for a call with a time limit", next_step=step) from error
 
 
-def _instead(instead: Callable[[], Result] | None, error: Exception) -> Result:
-    """Return what answers in a model's place; where nothing does, or that fails too, the model's own error is told."""
-    if instead is None:
-        raise error
-    try:
-        return instead()
-    except HaversackError as other:
-        raise error from other
+def _words(error: Exception) -> str:
+    """Return the first line of what an error says."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from haversack.base.errors import UsageError
+from haversack.base.errors import Fault, UsageError
 from haversack.base.model import Port
 from haversack.base.progress import Event, Sink, silent
 from haversack.run import batching
 from haversack.run.answer import Answer
-from haversack.run.guard import Guard, Watch, look, within
+from haversack.run.guard import Guard, NotFinite, TooSlow, Watch, look, within
 from haversack.run.pool import Place, Pool
 from haversack.run.preprocess import Preprocess
 from haversack.run.results import NONE, Bounds, Cache, key_of
@@ -135,7 +135,7 @@ class Loaded:
         """Return the answer to each of several raw inputs by name, batch first, in few calls.
 
         Raises:
-            UsageError: an input does not fit.
+            UsageError: an input does not fit, or is not finite and the answer is not for it.
             Busy: too many calls at once.
             VerificationError: the answer is wrong, and nothing answers in its place.
         """
@@ -173,14 +173,22 @@ class Loaded:
     def _computed(self, samples: Sequence[Arrays]) -> list[dict[str, np.ndarray]]:
         fed = [self._fed(sample) for sample in samples]
         place: Place[Session] = Place()
-        found = within(
-            self.serving.watch.limit_seconds * len(samples),
-            lambda: self._called(place.session, fed),
-            after=lambda: self._pool.give(place),
-            before=lambda: self._pool.take(place=place),
-        )
+        limit = self.serving.watch.limit_seconds
+        try:
+            found = within(
+                limit * len(samples),
+                lambda: self._called(place.session, fed),
+                after=lambda: self._pool.give(place),
+                before=lambda: self._pool.take(place=place, patience=limit),
+            )
+        except TooSlow:
+            self._pool.late(place)
+            raise
         for outputs in found:
-            look(self.outputs, outputs)
+            try:
+                look(self.outputs, outputs)
+            except NotFinite as error:
+                raise _refused(samples, error) or error from None
         return found
 
     def _fed(self, sample: Arrays) -> Arrays:
@@ -236,6 +244,23 @@ class _Before:
             self._closed = True
             if self._loaded is not None:
                 self._loaded.retire()
+
+
+def _refused(samples: Sequence[Arrays], error: NotFinite) -> UsageError | None:
+    """Return what to say of raw inputs that are not finite themselves, where an answer is not; None where they are.
+
+    It is looked at only now: it would take time of every call. One sample may spoil the answers of a whole batch.
+    """
+    faults = []
+    for number, sample in enumerate(samples):
+        for name, array in sample.items():
+            if bad := int((~np.isfinite(array)).sum()) if array.dtype.kind in "fc" else 0:
+                place = f"{name} of sample {number}" if len(samples) > 1 else name
+                faults.append(Fault(place, f"{bad} of its {array.size} values are NaN or infinite"))
+    if not faults:
+        return None
+    cause = f"the inputs are not finite, and so the answer is not ({error.where}: {error.cause})"
+    return UsageError(cause, faults=tuple(faults), next_step="give finite numbers")
 
 
 def _whole(port: Port, array: np.ndarray) -> bool:

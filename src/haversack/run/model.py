@@ -162,7 +162,13 @@ def _named(inputs: Sequence[Given], named: Mapping[str, Given], ports: Sequence[
     if len(inputs) > len(names) or twice:
         cause = f"{', '.join(twice)} is given twice" if twice else f"there are {counted(len(inputs), 'input')}"
         raise UsageError(f"the inputs do not fit: {cause}", next_step=f"give {words(ports)}")
-    found = {name: np.asarray(value) for name, value in {**dict(zip(names, inputs, strict=False)), **named}.items()}
-    if strange := sorted(name for name, array in found.items() if array.dtype.hasobject):
+    given = {**dict(zip(names, inputs, strict=False)), **named}
+    found, strange = {}, []
+    for name, value in given.items():
+        try:
+            found[name] = np.asarray(value)
+        except (ValueError, TypeError, OverflowError):  # lists of unlike lengths, and what else is no array
+            strange.append(name)
+    if strange := sorted({*strange, *(name for name, array in found.items() if array.dtype.hasobject)}):
         raise UsageError(f"{', '.join(strange)} is no array of numbers", next_step=f"give {words(ports)}")
     return found

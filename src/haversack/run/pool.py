@@ -3,6 +3,9 @@
 Calls are served in the order in which they came. All sessions are opened at the start: a slot's files may be replaced
 by another release while its model is still in use.
 
+A call that takes longer than its limit cannot be stopped, and keeps its session. Where all sessions are kept so,
+whoever waits is told soon that the model hangs, and not that it is busy.
+
 Who has which session is told by the places alone, and a call has its place before it has a session: Ctrl-C at any
 moment loses none.
 """
@@ -15,7 +18,10 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from haversack.base.counted import counted
-from haversack.base.errors import EnvironmentFault, UsageError
+from haversack.base.errors import EnvironmentFault, UsageError, VerificationError
+
+LONGEST = 86_400.0
+"""Seconds, a day: what a call may wait at most."""
 
 
 class Closing(Protocol):
@@ -32,16 +38,22 @@ class Busy(EnvironmentFault):
     """No session or thread is free, or too many calls wait already; the model is well, and may be called again."""
 
 
+class Hung(VerificationError):
+    """Every session is at a call that took longer than its limit, and none came back: the model hangs."""
+
+
 class Place(Generic[Lent]):
     """One call's: first in the line, then at a session.
 
     Attributes:
         lent: the session; None as long as it waits.
+        late: whether the call took longer than its limit, and goes on.
         waits: locked as long as there is none. A plain lock: Ctrl-C can leave an Event's own lock locked for ever.
     """
 
     def __init__(self) -> None:
         self.lent: Lent | None = None
+        self.late = False
         self.waits = threading.Lock()
         self.waits.acquire()
 
@@ -80,8 +92,8 @@ class Pool(Generic[Lent]):
         seconds: float = 60.0,
         shared: bool = False,
     ) -> None:
-        if size < 1 or waiting < 0 or not seconds >= 0:
-            step = "give size >= 1, waiting >= 0 and seconds >= 0"
+        if size < 1 or waiting < 0 or not 0 <= seconds <= LONGEST:
+            step = f"give size >= 1, waiting >= 0 and seconds from 0 to {LONGEST:g}"
             raise UsageError(f"a pool of {size}, with {waiting} waiting {seconds} seconds, is none", next_step=step)
         self._size, self._waiting, self._seconds = size, waiting, seconds
         self._lock = threading.Lock()
@@ -100,18 +112,21 @@ class Pool(Generic[Lent]):
         """One of the sessions, to be asked what does not call it."""
         return self._opened[0]
 
-    def take(self, seconds: float | None = None, place: Place[Lent] | None = None) -> Place[Lent]:
+    def take(
+        self, seconds: float | None = None, place: Place[Lent] | None = None, *, patience: float = 0.0
+    ) -> Place[Lent]:
         """Return a place that has a session, and must be given back.
 
         Args:
             seconds: how long to wait at most; None for the pool's own limit.
             place: a new one, which the caller gives back also where this raises or is interrupted; None to make one.
+            patience: how many seconds to wait at most where every session is at a call that is ``late``.
 
         Raises:
             Busy: too many wait already, or none became free in time.
+            Hung: every session is at a call that is late, and none came back.
             UsageError: the pool is closed.
         """
-        limit = self._seconds if seconds is None else seconds
         place = place or Place()
         try:
             with self._lock:
@@ -121,17 +136,41 @@ class Pool(Generic[Lent]):
                 if wait >= self._waiting:
                     raise self._refusal(f"and {counted(wait, 'call')} wait already, as many as may")
                 self._places.append(place)
-                self._serve()
-            began = time.monotonic()
-            place.waits.acquire(timeout=limit)
-            with self._lock:
-                self._serve()
-                if place.lent is None:
-                    raise self._refusal(f"and none became free in {time.monotonic() - began:.3g} s")
+            self._wait(place, self._seconds if seconds is None else seconds, patience)
         except BaseException:
             self.give(place)
             raise
         return place
+
+    def _wait(self, place: Place[Lent], seconds: float, patience: float) -> None:
+        """Wait until a place has a session; it is woken too when the last session is late."""
+        began, came = time.monotonic(), True
+        while True:
+            spent = time.monotonic() - began
+            with self._lock:
+                self._serve()
+                if place.lent is not None:
+                    return
+                hangs = self._hangs()
+                if hangs and (not came or spent >= seconds):
+                    raise self._hung()
+                if spent >= seconds:
+                    raise self._refusal(f"and none became free in {spent:.3g} s")
+            left = seconds - spent
+            came = place.waits.acquire(timeout=min(left, patience) if hangs else left)
+
+    def late(self, place: Place[Lent]) -> None:
+        """Note that a call takes longer than its limit; it keeps its session until it is given back."""
+        with self._lock:
+            place.late = True
+            for one in self._places[self._size :] if self._hangs() else []:
+                if one.waits.locked():
+                    one.waits.release()
+
+    def _hangs(self) -> bool:
+        """Say whether every session is at a call that is late."""
+        first = self._places[: self._size]
+        return len(first) == self._size and all(place.late for place in first)
 
     def give(self, place: Place[Lent]) -> None:
         """Give a session back: the call that waits longest gets it. Safe to call twice, or where none was lent."""
@@ -167,6 +206,11 @@ class Pool(Generic[Lent]):
     def _refusal(self, why: str) -> Busy:
         step = "call again later, from fewer threads at once, or open the model with more sessions (sessions=…)"
         return Busy(f"{self._busy()}, {why}", next_step=step)
+
+    def _hung(self) -> Hung:
+        calls = "the call that has the session" if self._size == 1 else f"all {self._size} calls that have a session"
+        step = "go back to the release before: haversack client rollback LINE"
+        return Hung(f"{calls} took longer than the limit and did not come back", next_step=step)
 
     def _busy(self) -> str:
         return "the session is busy" if self._size == 1 else f"all {self._size} sessions are busy"

@@ -6,6 +6,7 @@ what lies beside it. ExecuTorch's Python session takes torch tensors, so that it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,12 +24,26 @@ Arrays = Mapping[str, np.ndarray]
 """Input or output name -> array, batch first."""
 
 
+MOST_THREADS = max(64, os.cpu_count() or 1)
+"""Threads of one call: more than a device has cores only wait for each other, and thousands take minutes to start."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a device chooses: threads of one call, and a delegate of the runtime's, empty for its own choice."""
 
     threads: int = 1
     delegate: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what no device has.
+
+        Raises:
+            UsageError: less than one thread, or more than ``MOST_THREADS``.
+        """
+        if not 1 <= self.threads <= MOST_THREADS:
+            step = f"give 1 to {MOST_THREADS}, or none for what was measured on this device"
+            raise UsageError(f"{self.threads} threads of one call", where="threads", next_step=step)
 
     def __str__(self) -> str:
         threads = counted(self.threads, "thread")

@@ -180,18 +180,36 @@ def test_a_release_that_takes_its_process_down_is_set_aside(client, tmp_path, en
     for _ in range(LOOP):
         assert client.status().lines_held[0].pointer.current.version == "1.1.0"
         assert run_script(text, tmp_path / "home", environment) == -signal.SIGKILL
-    assert f"took a process down {LOOP} times" in "\n".join(client.status().lines())
+    assert f"{LOOP} processes ended while it was opened" in "\n".join(client.status().lines())
     with client.open("digits") as opened:
         assert says(opened) == 1.0
     (bad,) = client.status().lines_held[0].quarantined
     assert bad.version == "1.1.0"
-    assert f"took a process down {LOOP} times" in bad.reason
+    assert f"{LOOP} processes ended while it was opened" in bad.reason
     assert [event.data["rolled_back"] for event in client.told if event.kind == "finding"] == ["1.1.0"]
     assert client.update("digits").action == "quarantined"
     assert client.retry("digits") == ("1.1.0",)
     assert client.update("digits").installed.version == "1.1.0"
     with client.open("digits") as opened:
         assert says(opened) == 2.0
+
+
+@pytest.mark.parametrize("place", ["client.load", "session.Session.run"], ids=["opening", "answering"])
+def test_a_command_that_is_asked_to_end_leaves_no_mark(client, tmp_path, environment, place):
+    """Else three stops of a service in a bad moment would set a good release aside."""
+    np.save(tmp_path / "x.npy", np.asarray(X, np.float32))
+    text = f"""
+import os, signal, sys
+from haversack.cli import main
+from haversack.flow import client
+from haversack.run import session
+{place} = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(main(["run", "digits", {str(tmp_path / "x.npy")!r}, "--home", sys.argv[1]]))
+"""
+    for _ in range(LOOP):
+        assert run_script(text, tmp_path / "home", environment) == 143
+    assert marks(tmp_path / "home" / "lines" / "digits") == []
+    assert client.status().lines_held[0].crashed == 0
 
 
 def test_where_there_is_no_other_it_is_tried_all_the_same(tmp_path, environment):
@@ -205,7 +223,7 @@ def test_where_there_is_no_other_it_is_tried_all_the_same(tmp_path, environment)
     with client.open("digits") as opened:
         assert says(opened) == 1.0
     (finding,) = [event.text for event in told if event.kind == "finding"]
-    assert f"took a process down {LOOP} times" in finding
+    assert f"{LOOP} processes ended while it was opened" in finding
     assert marks(tmp_path / "home" / "lines" / "digits") == []
 
 
@@ -220,16 +238,24 @@ def test_a_first_answer_forgets_the_crashes(client, tmp_path, environment):
     assert marks(tmp_path / "home" / "lines" / "digits") == []
 
 
-def test_the_way_back_is_taken_where_it_cannot_be_written_down(client, tmp_path, environment, monkeypatch):
+def test_the_way_back_is_taken_where_it_cannot_be_written_down(shop, client, tmp_path, environment, monkeypatch):
     (tmp_path / "home" / "lines" / "digits" / "b" / "onnxruntime.onnx").write_bytes(b"nothing that a runtime opens")
 
     def full(*_, **__):
         raise EnvironmentFault("the disk is full")
 
     monkeypatch.setattr(Slots, "way_back", full)
+    monkeypatch.setattr(flow, "FOLLOW_SECONDS", 600.0)
     with client.open("digits") as opened:
+        (follower,) = client._followers
+        assert [follower.look() for _ in range(3)] == [True] * 3  # nothing is opened again for it
         assert says(opened) == 1.0
-    assert [event.data.get("instead") for event in client.told if event.kind == "finding"] == ["1.0.0"]
+        assert [event.data.get("instead") for event in client.told if event.kind == "finding"] == ["1.0.0"]
+        assert not any("from now on" in event.text for event in client.told)
+        monkeypatch.undo()
+        shop.publish("1.2.0", 3.0)
+        client.update("digits")
+        assert says(opened) == 3.0
 
 
 def test_a_fault_that_passes_is_tried_again(shop, client, tmp_path, monkeypatch):

@@ -56,7 +56,7 @@ def test_a_home_with_two_lines(home):
         "digits 1.1.0 (sequence 2) on litert, 1.25 ms a call",
         "  way back: 1.0.0",
         "  " + UNMEASURED.format("digits"),
-        "  opening it took a process down 1 time",
+        "  1 process ended while it was opened or gave its first answer",
     ]
     assert lines[4].startswith("  quarantined 1.2.0 on 20")
     assert lines[4].endswith(": it answers wrongly")
