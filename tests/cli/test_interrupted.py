@@ -108,6 +108,24 @@ def test_nothing_half_written_is_left(interrupted):
     assert list((out / "best").rglob(".*")) == []
 
 
+def test_sigterm_is_heard_while_a_call_does_not_return():
+    """As a runtime's: the main thread never comes back to Python, and other threads run."""
+    script = """
+import atexit, ctypes, os, signal, threading
+from haversack.cli import process
+process.GRACE_SECONDS = 0.2
+atexit.register(lambda: os.write(1, b"tidied"))
+libc = ctypes.CDLL(None)
+with process.orderly():
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    mutex = (ctypes.c_char * 256)()
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)  # for ever, whatever signal comes
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (143, b"tidied"), done.stderr
+
+
 def test_a_second_sigterm_ends_it_at_once():
     script = """
 import os, signal

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from haversack.base.errors import EXIT_REFUSED
 from haversack.cli.homes import HOME, again, leading_on
 from haversack.cli.terminal import clock, display, results, say, say_json
 
@@ -59,25 +60,28 @@ def client(
 
     with results(as_json=json), display() as sink, leading_on(home):
         device = Client(home, repository, root, device=_device(home, when, within, most, quota), sink=sink)
-        told, lines = _done(device, task, line, name, again(home))
+        code, told, lines = _done(device, task, line, name, again(home))
     if json:
         say_json(told)
     for text in () if json else lines:
         say(text)
-    return 0
+    return code
 
 
-def _done(device: Client, task: str, line: str | None, name: str | None, home: str) -> tuple[dict[str, Any], list[str]]:
-    if task == "update":
-        return _updated(device, _line(line, name, task), home)
+def _done(
+    device: Client, task: str, line: str | None, name: str | None, home: str
+) -> tuple[int, dict[str, Any], list[str]]:
+    """Return the exit code, and what is told: as data, and in lines."""
     if task == "status":
         state = device.status()
-        return state.data(), state.lines(home)
+        return EXIT_REFUSED if state.damaged else 0, state.data(), state.lines(home)
+    if task == "update":
+        return 0, *_updated(device, _line(line, name, task), home)
     if task == "rollback":
-        return _rolled_back(device, _line(line, name, task), home)
+        return 0, *_rolled_back(device, _line(line, name, task), home)
     if task == "retry":
-        return _retried(device, _line(line, name, task), home)
-    return _key(device, task, name)
+        return 0, *_retried(device, _line(line, name, task), home)
+    return 0, *_key(device, task, name)
 
 
 def _updated(device: Client, line: str, home: str) -> tuple[dict[str, Any], list[str]]:
@@ -88,11 +92,13 @@ def _updated(device: Client, line: str, home: str) -> tuple[dict[str, Any], list
 
 
 def _rolled_back(device: Client, line: str, home: str) -> tuple[dict[str, Any], list[str]]:
-    before = device.status().in_use(line)
+    from haversack.deliver.slots import Slots
+
     back = device.rollback(line)
     told = {"version": back.version, "sequence": back.sequence, "target": back.target}
-    again = f"{before} is not installed again, unless you type haversack client retry {line}{home}"
-    return told, [f"{line} {back.version} is in use", again]
+    aside = Slots(device.home.line(line)).set_aside()
+    again = f"{aside[-1].version} is not installed again, unless you type haversack client retry {line}{home}"
+    return told, [f"{line} {back.version} is in use", *([again] if aside else [])]
 
 
 def _retried(device: Client, line: str, home: str) -> tuple[dict[str, Any], list[str]]:
@@ -174,7 +180,7 @@ def _device(home: Path, when: str, within: float | None, most: str, quota: str) 
     fetched, held = _bytes("--most", most), _bytes("--quota", quota)
     runtimes = tuple(target for target in ACCEPTED if not lacks(target))
     return Device(
-        Home(home.expanduser()),
+        Home.at(home),
         runtimes,
         quota=held or QUOTA,
         when=conditions,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+GRACE_SECONDS = 5.0
 
 
 class Terminated(KeyboardInterrupt):
@@ -24,21 +27,40 @@ class Terminated(KeyboardInterrupt):
 def orderly() -> Iterator[None]:
     """Let SIGTERM raise ``Terminated`` meanwhile, once; a second one ends the process at once.
 
+    Python hears a signal between two steps of its own. Where a call of a runtime does not return, so that it is not
+    heard within ``GRACE_SECONDS``, what is to be done at the end is done from here, and the process ends.
+
     Signals come to the main thread; elsewhere this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    heard = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:
+        heard.set()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, end)
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    before, wakes = signal.signal(signal.SIGTERM, end), signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reads, heard), name="haversack-signals", daemon=True).start()
     try:
         yield
     finally:
+        signal.set_wakeup_fd(wakes)
         signal.signal(signal.SIGTERM, before)
+        os.close(writes)  # the thread ends
+
+
+def _watch(reads: int, heard: threading.Event) -> None:
+    """End the process after a SIGTERM that the main thread does not hear."""
+    with os.fdopen(reads, "rb", buffering=0) as stream:
+        while number := stream.read(1):
+            if number[0] == signal.SIGTERM and not heard.wait(GRACE_SECONDS):
+                atexit._run_exitfuncs()  # noqa: SLF001 - marks of what was at work go: nothing crashed
+                os._exit(Terminated.exit_code)
 
 
 def settle() -> None:

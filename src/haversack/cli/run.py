@@ -67,7 +67,7 @@ def run(
 
     data, suffix = _read(given), _checked(out, top)
     with results(as_json=json), leading_on(home):
-        opens = opener(model, home.expanduser(), target, threads, tune=tune)
+        opens = opener(model, home, target, threads, tune=tune)
         began = clock.perf_counter()
         with opens() as opened:
             opening = (clock.perf_counter() - began) * 1000
@@ -114,6 +114,7 @@ def opener(model: str, home: Path, target: str, threads: int, *, tune: bool = Fa
     from haversack.run.opening import load, setting_of
     from haversack.run.source import found
 
+    home = Home.at(home).folder
     with display() as sink:
         other = LINE.fullmatch(model) and not Path(model, MANIFEST).exists() and Home(home).line(model).is_dir()
         if Path(model).is_dir() and not other:  # a line's name may be that of a folder, which is no bundle

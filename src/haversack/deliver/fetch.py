@@ -20,6 +20,7 @@ from haversack.tools.store import atomic
 PART, TAG = ".part", ".tag"
 _TELL_SECONDS = 0.25
 _LONGEST_TAG = 256
+_WRONG = f"{GOES_ON}repeat later, and tell the publisher if it stays so"
 _BOUNDS = Bounds()
 
 
@@ -85,8 +86,8 @@ def fetch(
             _fill(wanted, part, patience, None)
         if not part.right():
             part.discard()
-            step = f"{GOES_ON}repeat later, and tell the publisher if it stays so"
-            raise Refused("what was fetched has another sha256 than the release says", where=wanted.url, next_step=step)
+            cause = "what was fetched has another sha256 than the release says"
+            raise Refused(cause, where=wanted.url, next_step=_WRONG)
         part.sync()
         return part.fetched()
 
@@ -139,7 +140,8 @@ class _Part:
         size = self.wanted.bytes
         if answer.total is not None and answer.total != size:
             kind = Refused if answer.total > size else EnvironmentFault
-            raise kind(f"the server says {answer.total} bytes, and the release {size}", where=self.wanted.url)
+            cause = f"the server says {answer.total} bytes, and the release {size}"
+            raise kind(cause, where=self.wanted.url, next_step=_WRONG)
         if answer.start and answer.tag != self.tag:
             raise NoSuchRange("the file changed on the server while it was fetched", where=self.wanted.url)
         if answer.start != self.length:
@@ -151,7 +153,7 @@ class _Part:
             self._first = self._first or self.patience.spent
             if self.length + len(piece) > size:
                 self.discard()
-                raise Refused(f"more than {size} bytes came", where=self.wanted.url)
+                raise Refused(f"more than {size} bytes came", where=self.wanted.url, next_step=_WRONG)
             self._add(piece)
             if most is not None and self.travelled >= most:
                 return

@@ -5,10 +5,12 @@ It lies beside the cache of metadata and not in it, so that a wiped cache opens 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from haversack.deliver import remembered
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 
@@ -58,7 +60,7 @@ class Floor:
             Refused: the file is damaged. It is not taken for an empty one: that would open the way back.
             EnvironmentFault: it cannot be read.
         """
-        return self._read().sequences.get(line, 0)
+        return self.read().sequences.get(line, 0)
 
     def time(self) -> float:
         """Return the newest time that was signed, in seconds since the epoch; 0 where none was.
@@ -66,7 +68,7 @@ class Floor:
         Raises:
             Refused, EnvironmentFault: as ``sequence``.
         """
-        return self._read().time
+        return self.read().time
 
     def lift(self, line: str, sequence: int, time: float) -> None:
         """Let neither be lower than this from now on; it is on the disk when this returns.
@@ -74,17 +76,17 @@ class Floor:
         Raises:
             Refused, EnvironmentFault: as ``sequence``, or it cannot be written.
         """
-        before = self._read()
+        before = self.read()
         sequences = {**before.sequences, line: max(sequence, before.sequences.get(line, 0))}
         after = Lowest(sequences=sequences, time=max(time, before.time))
         if after != before:
             atomic.write_bytes(self.path, canonical.dumps(after), atomic.HOME)
 
-    def _read(self) -> Lowest:
-        with atomic.told(self.path, "read the floor", atomic.HOME):
-            try:
-                with self.path.open("rb") as stream:
-                    data = stream.read(_LARGEST + 1)
-            except FileNotFoundError:
-                return Lowest()
-        return canonical.loads(data, Lowest, where=str(self.path), limit=_LARGEST)
+    def read(self) -> Lowest:
+        """Return all that it says.
+
+        Raises:
+            Refused, EnvironmentFault: as ``sequence``.
+        """
+        step = f"rm {shlex.quote(str(self.path))}, then update: an older release is taken once, if it was signed"
+        return remembered.read(self.path, Lowest(), limit=_LARGEST, doing="read the floor", next_step=step)

@@ -22,6 +22,19 @@ class Home:
 
     folder: Path
 
+    @classmethod
+    def at(cls, folder: str | Path) -> Home:
+        """Return the home in a folder, which may begin with ``~`` and is no other when the working folder changes.
+
+        Raises:
+            UsageError: there is no such person.
+        """
+        try:
+            return cls(Path(folder).expanduser().absolute())
+        except RuntimeError as error:
+            step = "name a folder, such as --home ~/.haversack"
+            raise UsageError(f"no home of a person: {error}", where=f"--home {folder}", next_step=step) from error
+
     @property
     def lock(self) -> Path:
         """Of whoever changes the home."""

@@ -25,7 +25,7 @@ def held(path: Path, *, shared: bool = False, wait_seconds: float = 0.0) -> Iter
         wait_seconds: for so long it is tried.
 
     Raises:
-        EnvironmentFault: another process holds it, or the file cannot be made.
+        EnvironmentFault: another process or thread holds it, or the file cannot be made or locked.
     """
     with atomic.told(path, "take the lock", "name another home with --home"):
         descriptor = _opened(path, shared=shared)
@@ -60,7 +60,11 @@ def _take(descriptor: int, path: Path, kind: int, wait_seconds: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= until:
                 step = "wait for it to end, then repeat the same command"
-                raise EnvironmentFault("another process works here", where=str(path), next_step=step) from None
+                raise EnvironmentFault(
+                    "another process or thread works here", where=str(path), next_step=step
+                ) from None
             time.sleep(_STEP_SECONDS)
+        except OSError as error:  # a disk over the network may have none
+            raise atomic.fault(error, path, "take the lock", "name a home on another disk with --home") from error
         else:
             return

@@ -42,11 +42,13 @@ class Patience:
         bounds: what it may cost.
         where: names it in errors.
         now: seconds of a clock that never goes back.
+        again_goes: what the same command does after it was given up.
     """
 
     bounds: Bounds
     where: str
     now: Callable[[], float] = time.monotonic
+    again_goes: str = "it goes on from where it was"
     _began: float = field(init=False)
     _window: float = field(init=False)
     _came: int = field(init=False, default=0)
@@ -93,4 +95,4 @@ class Patience:
         time.sleep(min(self.bounds.pause_seconds * 2 ** (attempt - 1), self.left()))
 
     def _over(self, cause: str) -> TooSlow:
-        return TooSlow(cause, where=self.where, next_step="repeat the same command: it goes on from where it was")
+        return TooSlow(cause, where=self.where, next_step=f"repeat the same command: {self.again_goes}")

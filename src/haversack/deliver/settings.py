@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from haversack.base.errors import UsageError
+from haversack.base.errors import Refused, UsageError
+from haversack.deliver import remembered
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 
@@ -27,13 +29,8 @@ def read(path: Path) -> Settings:
         Refused: the file is damaged.
         EnvironmentFault: it cannot be read.
     """
-    with atomic.told(path, "read the settings", atomic.HOME):
-        try:
-            with path.open("rb") as stream:
-                data = stream.read(_LARGEST + 1)
-        except FileNotFoundError:
-            return Settings()
-    return canonical.loads(data, Settings, where=str(path), limit=_LARGEST)
+    step = "name the repository once more, and it is written anew: haversack client update LINE --repository URL"
+    return remembered.read(path, Settings(), limit=_LARGEST, doing="read the settings", next_step=step)
 
 
 def repository(given: str | None, path: Path) -> str:
@@ -43,9 +40,10 @@ def repository(given: str | None, path: Path) -> str:
 
     Raises:
         UsageError: nothing was given.
-        Refused, EnvironmentFault: as ``read``, or it cannot be written.
+        Refused: nothing was given, and the file is damaged.
+        EnvironmentFault: it cannot be read or written.
     """
-    before = read(path)
+    before = read(path) if given is None else _before(path)
     if given is None:
         if not before.repository:
             step = "--repository https://…    (a folder on this machine will do as well)"
@@ -60,8 +58,15 @@ def remember(given: str, path: Path) -> None:
     """Let updates come from there from now on: what it offers was signed by whom this home believes.
 
     Raises:
-        Refused, EnvironmentFault: as ``read``, or it cannot be written.
+        EnvironmentFault: the file cannot be read or written.
     """
-    if given != read(path).repository:
+    if given != _before(path).repository:
         atomic.make_folder(path.parent, atomic.HOME)
         atomic.write_bytes(path, canonical.dumps(Settings(repository=given)), atomic.HOME)
+
+
+def _before(path: Path) -> Settings:
+    """Return what a home remembers; nothing where that is damaged: another address takes its place."""
+    with contextlib.suppress(Refused):
+        return read(path)
+    return Settings()

@@ -65,7 +65,7 @@ class Site:
             EnvironmentFault: the network failed, or it took too long.
             Refused: as ``transport.opened``.
         """
-        patience = Patience(self.bounds, self.url(path))
+        patience = Patience(self.bounds, self.url(path), again_goes="metadata are small, and begin anew")
         for attempt in range(1, self.bounds.attempts + 1):
             came = 0
             try:
@@ -96,5 +96,6 @@ class Site:
         for piece in self.fetch(path):
             data += piece
             if len(data) > limit:
-                raise Refused(f"more than {limit} bytes came", where=self.url(path))
+                step = f"{GOES_ON}ask the publisher, and look at --repository"
+                raise Refused(f"more than {limit} bytes came", where=self.url(path), next_step=step)
         return data

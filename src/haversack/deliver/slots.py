@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 from haversack.base.errors import EnvironmentFault, Refused
 from haversack.base.shelf import nearest
-from haversack.deliver import locking
+from haversack.deliver import locking, remembered
 from haversack.deliver.floor import LATEST
 from haversack.deliver.store import Store
 from haversack.tools.store import atomic
@@ -108,11 +108,24 @@ class Slots:
             Refused: the file is damaged; an update mends it.
             EnvironmentFault: it cannot be read.
         """
+        step = f"haversack client update {self.folder.name}    (finds out from what lies there, or installs anew)"
+        return self._read(CURRENT, Pointer(), step)
+
+    def written(self) -> int:
+        """Return when the pointer was written, in nanoseconds; 0 where there is none."""
         try:
-            return self._read(CURRENT, Pointer())
-        except Refused as error:
-            step = f"haversack client update {self.folder.name}    (installs its newest release anew)"
-            raise _with_step(error, step) from error
+            return (self.folder / CURRENT).stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def is_there(self) -> bool:
+        """Say whether anything of the line is.
+
+        Raises:
+            EnvironmentFault: the home cannot be read.
+        """
+        with atomic.told(self.folder, "look for a line", atomic.HOME):
+            return self.folder.is_dir()
 
     def path(self, installed: Installed) -> Path:
         """Return the folder of a slot."""
@@ -136,7 +149,7 @@ class Slots:
             EnvironmentFault: nothing is installed.
         """
         with contextlib.ExitStack() as stack:
-            if self.folder.is_dir():
+            if self.is_there():
                 stack.enter_context(locking.held(self._lock, shared=True, wait_seconds=_LOADING_SECONDS))
             pointer = self.pointer()
             if pointer.current is None:
@@ -146,7 +159,8 @@ class Slots:
     def nothing(self) -> EnvironmentFault:
         """Return what to say where nothing is installed, the nearest line that is among it."""
         name, lines = self.folder.name, self.folder.parent
-        names = sorted(path.name for path in lines.iterdir() if (path / CURRENT).exists()) if lines.is_dir() else []
+        with atomic.told(lines, "look for lines", atomic.HOME):
+            names = sorted(path.name for path in lines.iterdir() if (path / CURRENT).exists()) if lines.is_dir() else []
         step = f"haversack client update --line {name} --repository URL --root 1.root.json"
         if near := nearest(name, names):
             step = f"haversack client status    (installed: {', '.join(names)})"
@@ -189,6 +203,7 @@ class Slots:
             if current is not None and (current.sequence, current.target) == (sequence, target):
                 with atomic.told(self.path(current), "mend a slot", atomic.HOME):
                     _mend(self.path(current), staged)
+                self._write(CURRENT, pointer)  # who could not open it before looks again
                 return current
             installed = Installed(_free_slot(pointer), version, sequence, target, median_ms)
             if pointer.other is not None:
@@ -201,7 +216,7 @@ class Slots:
         return installed
 
     def way_back(self, reason: str, *, sequence: int = 0, damaged: bool = False) -> Installed:
-        """Use what lies in the other slot, and quarantine what was in use.
+        """Use what lies in the other slot, and quarantine what was in use; where that cannot be written, it is not.
 
         Args:
             reason: in words.
@@ -211,7 +226,7 @@ class Slots:
         Raises:
             EnvironmentFault: there is nothing to go back to; what is in use still is.
         """
-        if not self.folder.is_dir():
+        if not self.is_there():
             raise self.nothing()
         with self._alone():
             pointer = self.pointer()
@@ -221,9 +236,23 @@ class Slots:
                 step = "haversack client status    (says what there is)"
                 raise EnvironmentFault("there is no other model to go back to", where=self.folder.name, next_step=step)
             if not damaged:
-                self.quarantine(pointer.current.sequence, pointer.current.version, reason)
+                with contextlib.suppress(EnvironmentFault):  # a full disk keeps nobody from going back
+                    self.quarantine(pointer.current.sequence, pointer.current.version, reason)
             self._write(CURRENT, Pointer(current=pointer.other))
         return pointer.other
+
+    def rewrite(self, pointer: Pointer) -> Pointer:
+        """Put a pointer in the place of a damaged one, and return what holds then: somebody may have been quicker.
+
+        Raises:
+            EnvironmentFault: it cannot be written.
+        """
+        with self._alone():
+            try:
+                return self.pointer()
+            except Refused:
+                self._write(CURRENT, pointer)
+        return pointer
 
     def quarantined(self) -> tuple[Bad, ...]:
         """Return the releases that are not installed again, the newest last.
@@ -232,12 +261,10 @@ class Slots:
             Refused: the list is damaged; the next release that is set aside begins it anew, and so does ``pardon``.
             EnvironmentFault: it cannot be read.
         """
-        try:
-            return self._read(QUARANTINE, Quarantine()).releases
-        except Refused as error:
-            raise _with_step(error, f"haversack client retry {self.folder.name}    (begins the list anew)") from error
+        step = f"haversack client retry {self.folder.name}    (begins the list anew)"
+        return self._read(QUARANTINE, Quarantine(), step).releases
 
-    def _set_aside(self) -> tuple[Bad, ...]:
+    def set_aside(self) -> tuple[Bad, ...]:
         """Return the releases that were set aside; none where the list is damaged: it keeps nobody from going back."""
         with contextlib.suppress(Refused):
             return self.quarantined()
@@ -250,7 +277,7 @@ class Slots:
             EnvironmentFault: it cannot be written.
         """
         atomic.make_folder(self.folder, atomic.HOME)
-        others = [bad for bad in self._set_aside() if bad.sequence != sequence]
+        others = [bad for bad in self.set_aside() if bad.sequence != sequence]
         said = reason[:_LONGEST_REASON].encode(errors="replace").decode()  # a child may say half a surrogate pair
         bad = Bad(sequence, version, said, round(time.time(), 3))
         self._write(QUARANTINE, Quarantine(releases=(*others, bad)[-_MOST_QUARANTINED:]))
@@ -263,10 +290,10 @@ class Slots:
         Raises:
             EnvironmentFault: it cannot be read or written; all of them stay set aside.
         """
-        if not self.folder.is_dir():
+        if not self.is_there():
             return ()
         with self._alone():
-            found = self._set_aside()
+            found = self.set_aside()
             if (self.folder / QUARANTINE).exists():
                 self._write(QUARANTINE, Quarantine())
         return found
@@ -296,21 +323,12 @@ class Slots:
         except Refused:
             return Pointer()
 
-    def _read(self, name: str, absent: Record) -> Record:
-        path = self.folder / name
-        with atomic.told(path, "read what is installed", atomic.HOME):
-            try:
-                data = atomic.read(path, _LARGEST)
-            except FileNotFoundError:
-                return absent
-        return canonical.loads(data, type(absent), where=str(path), limit=_LARGEST)
+    def _read(self, name: str, absent: Record, next_step: str) -> Record:
+        doing = "read what is installed"
+        return remembered.read(self.folder / name, absent, limit=_LARGEST, doing=doing, next_step=next_step)
 
     def _write(self, name: str, record: object) -> None:
         atomic.write_bytes(self.folder / name, canonical.dumps(record), atomic.HOME)
-
-
-def _with_step(error: Refused, step: str) -> Refused:
-    return Refused(error.cause, where=error.where, faults=error.faults, tried=error.tried, next_step=step)
 
 
 def _clear(folder: Path) -> None:
@@ -322,6 +340,7 @@ def _clear(folder: Path) -> None:
 
 def _mend(slot: Path, staged: Path) -> None:
     names = sorted(path.name for path in staged.iterdir())
+    slot.mkdir(exist_ok=True)
     for name in names:
         (staged / name).replace(slot / name)
         (staged / name).unlink(missing_ok=True)  # of two links to one file rename leaves both

@@ -106,8 +106,13 @@ class Store:
             os.utime(path)
 
     def bytes(self) -> int:
-        """Return the size of all files."""
-        return sum(found.st_size for _, found in self._files())
+        """Return the size of all files.
+
+        Raises:
+            EnvironmentFault: they cannot be looked at.
+        """
+        with atomic.told(self.folder, "look at the store", atomic.HOME):
+            return sum(found.st_size for _, found in self._files())
 
     def make_room(self, needed: int, keep: frozenset[str]) -> int:
         """Remove files that no slot uses, the one used longest ago first, until so many bytes more fit.
@@ -154,7 +159,8 @@ class Store:
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for path in self.folder.glob("??/*"):
             if _NAME.fullmatch(path.name):
-                yield path, path.stat()
+                with contextlib.suppress(FileNotFoundError):  # an updater has just removed it
+                    yield path, path.stat()
 
 
 def _sha256(path: Path) -> str:

@@ -27,11 +27,16 @@ from haversack.deliver.proxy import Proxy
 from haversack.tools.store import atomic
 
 CHUNK_BYTES = 1 << 16
+MOST_BESIDE, MOST_TIMES = 1 << 20, 16
+"""Bytes that may come beside a file's own: headers, interim answers, marks of chunks, trailers. So many, and so many
+times as many as the file has; Python's reader takes them without end."""
+_ASK = "ask whoever runs the server"
+_LOOK = "look at what answers there (curl -I URL), and at --repository"
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _GONE = frozenset({403, 404, 410})
 """403 as well: so S3 answers for what is not there where listing is not allowed."""
-_PARTIAL, _NO_SUCH_RANGE, _LOGIN = 206, 416, 407
+_PARTIAL, _NO_SUCH_RANGE, _LOGIN, _UNKNOWN_CALLER = 206, 416, 407, 401
 _RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
 _STRONG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 
@@ -132,16 +137,17 @@ def _asked(url: str, patience: Patience, start: int, tag: str, stack: contextlib
         if tag:
             headers["If-Range"] = tag
     for _ in range(patience.bounds.redirects + 1):
-        response = _response(url, headers, patience, stack)
+        response, wire = _response(url, headers, patience, stack)
         if response.status not in _MOVED:
-            return _judged(url, response, start, patience)
+            return _judged(url, response, wire, start, patience)
         url = _moved(url, response.getheader("Location", ""))
-    raise Refused(f"more than {patience.bounds.redirects} redirects, one after the other", where=url[:200])
+    cause = f"more than {patience.bounds.redirects} redirects, one after the other"
+    raise Refused(cause, where=url[:200], next_step=_LOOK)
 
 
 def _response(
     url: str, headers: Mapping[str, str], patience: Patience, stack: contextlib.ExitStack
-) -> http.client.HTTPResponse:
+) -> tuple[http.client.HTTPResponse, _Wire]:
     parts = urlsplit(url)
     with _words(url, patience):
         connection, between = _connection(parts, patience.left()), proxy.of(parts)
@@ -152,11 +158,11 @@ def _response(
             connection.sock = _through(between, parts, patience, stack)
             if parts.scheme == "http":
                 target, headers = f"http://{parts.netloc.rpartition('@')[2]}{target}", {**headers, **between.headers}
-        wire = _Wire(connection.sock, patience)
+        wire = _Wire(connection.sock, patience, url)
         stack.callback(wire.hang_up)
         connection.sock = wire  # it has what http.client asks of a socket
         connection.request("GET", target, headers=dict(headers))
-        return connection.getresponse()
+        return connection.getresponse(), wire
 
 
 def _through(between: Proxy, parts: SplitResult, patience: Patience, stack: contextlib.ExitStack) -> socket.socket:
@@ -174,7 +180,7 @@ def _through(between: Proxy, parts: SplitResult, patience: Patience, stack: cont
     stack.callback(wire.close)
     if parts.scheme == "http":
         return wire
-    between.tunnel(_Wire(wire, patience), parts, refused)
+    between.tunnel(_Wire(wire, patience, f"the proxy {between.host}:{between.port}"), parts, refused)
     wire.settimeout(patience.left())
     return ssl.create_default_context().wrap_socket(wire, server_hostname=parts.hostname)
 
@@ -211,11 +217,12 @@ def _moved(url: str, location: str) -> str:
     except ValueError as error:
         raise Refused(f"it redirects to no URL: {error}", where=url[:200]) from error
     if not location or new not in {"http", "https"} or (old == "https" and new == "http"):
-        raise Refused(f"it redirects to {there[:100]!r}, which is not followed", where=url[:200])
+        step = f"from https to https only: {_ASK}, or name the address that it leads to with --repository"
+        raise Refused(f"it redirects to {there[:100]!r}, which is not followed", where=url[:200], next_step=step)
     return there
 
 
-def _judged(url: str, response: http.client.HTTPResponse, start: int, patience: Patience) -> Answer:
+def _judged(url: str, response: http.client.HTTPResponse, wire: _Wire, start: int, patience: Patience) -> Answer:
     status = response.status
     if status == _NO_SUCH_RANGE:
         raise NoSuchRange(f"the server has no byte {start}", where=url)
@@ -223,13 +230,18 @@ def _judged(url: str, response: http.client.HTTPResponse, start: int, patience: 
         raise Broken(f"the server is busy ({status} {response.reason})", where=url)
     if status in _GONE:
         raise Gone(f"the server does not give it ({status} {response.reason})", where=url)
+    if status == _UNKNOWN_CALLER:
+        step = "serve the repository without a login: what it holds is signed, and may be encrypted"
+        raise EnvironmentFault(f"the server does not give it ({status} {response.reason})", where=url, next_step=step)
     if status not in {200, _PARTIAL} or (status == _PARTIAL and not start):
-        raise EnvironmentFault(f"the server does not give it ({status} {response.reason})", where=url)
+        raise EnvironmentFault(f"the server does not give it ({status} {response.reason})", where=url, next_step=_LOOK)
     if (coding := response.getheader("Content-Encoding", "identity")) != "identity":
-        raise Refused(f"the server sends it coded ({coding[:40]}), which was not asked for", where=url)
+        step = f"{_ASK}, or the proxy before it, to compress nothing of the repository"
+        cause = f"the server sends it coded ({coding[:40]}), which was not asked for"
+        raise Refused(cause, where=url, next_step=step)
     tag = response.getheader("ETag", "")
     tag = tag if _STRONG.fullmatch(tag) else ""
-    chunks = _received(url, response, patience)
+    chunks = _received(url, response, patience, wire)
     if status == 200:  # also where a range was asked for: it is not granted, or the file is another
         return Answer(0, response.length, tag, chunks)
     found = _RANGE.fullmatch(response.getheader("Content-Range", ""))
@@ -238,22 +250,32 @@ def _judged(url: str, response: http.client.HTTPResponse, start: int, patience: 
     return Answer(start, None if found[3] == "*" else int(found[3]), tag, chunks)
 
 
-def _received(url: str, response: http.client.HTTPResponse, patience: Patience) -> Iterator[bytes]:
+def _received(url: str, response: http.client.HTTPResponse, patience: Patience, wire: _Wire) -> Iterator[bytes]:
     while True:
         with _words(url, patience):
             piece = response.read1(CHUNK_BYTES)
         if not piece:
             return
+        wire.brought(len(piece))
         yield piece
 
 
 class _Wire(io.RawIOBase):
-    """A connected socket that looks at the clock before it waits for bytes, those of headers included."""
+    """A connected socket that looks at the clock before it waits for bytes, those of headers included.
 
-    def __init__(self, sock: Any, patience: Patience) -> None:  # noqa: ANN401 - a socket, plain or of TLS
+    It gives no more than ``MOST_BESIDE`` bytes and ``MOST_TIMES`` those that were ``brought``.
+    """
+
+    def __init__(self, sock: Any, patience: Patience, where: str) -> None:  # noqa: ANN401 - a socket, plain or of TLS
         self._socket = sock
         self._patience = patience
+        self._where = where
+        self._left = MOST_BESIDE
         patience.again()
+
+    def brought(self, count: int) -> None:
+        """Count bytes of the file itself."""
+        self._left += MOST_TIMES * count
 
     def makefile(self, *_: object) -> io.BufferedReader:
         """Return a stream that reads from it."""
@@ -273,6 +295,9 @@ class _Wire(io.RawIOBase):
         self._socket.settimeout(self._patience.left())
         count: int = self._socket.recv_into(buffer)
         self._patience.came(count)
+        self._left -= count
+        if self._left < 0:
+            raise Refused("the server sends headers or marks of chunks without end", where=self._where, next_step=_LOOK)
         return count
 
     def close(self) -> None:

@@ -186,13 +186,13 @@ class Trusted:
             with atomic.told(self.cache, "keep metadata", atomic.HOME):
                 yield
         except exceptions.ExpiredMetadataError as error:
-            raise Expired(
-                f"the repository's metadata expired: {canonical.shown(str(error))}", where=where, next_step=step
-            ) from error
+            today = datetime.fromtimestamp(self.clock(), UTC).strftime("%Y-%m-%d %H:%M UTC")
+            cause = f"the repository's metadata expired: {canonical.shown(str(error))} (it is {today} on this device)"
+            clock = f"{GOES_ON}if the date is wrong, set the clock; else {step.removeprefix(GOES_ON)}"
+            raise Expired(cause, where=where, next_step=clock) from error
         except exceptions.DownloadLengthMismatchError as error:
-            raise Refused(
-                f"more bytes came than there should be: {canonical.shown(str(error))}", where=where
-            ) from error
+            cause = f"more bytes came than there should be: {canonical.shown(str(error))}"
+            raise Refused(cause, where=where, next_step=step) from error
         except exceptions.DownloadError as error:
             raise EnvironmentFault(
                 f"the repository cannot be read: {canonical.shown(str(error))}", where=where, next_step=step

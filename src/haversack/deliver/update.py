@@ -14,7 +14,7 @@ from typing import Literal, Protocol, TypeVar
 
 from haversack.base.bundle import LARGEST_MANIFEST, LINE, MANIFEST, Manifest
 from haversack.base.counted import counted
-from haversack.base.errors import EnvironmentFault, Fault, HaversackError, Refused, UsageError, VerificationError
+from haversack.base.errors import EnvironmentFault, Fault, HaversackError, Refused, VerificationError
 from haversack.base.progress import Event, Sink, silent
 from haversack.base.release import DELTAS, Blob, Release, ReleaseFile
 from haversack.deliver import bandwidth, conditions, locking, plan
@@ -24,8 +24,9 @@ from haversack.deliver.home import Home
 from haversack.deliver.patience import Bounds, TooSlow
 from haversack.deliver.rebuild import OPENED, Rebuilder
 from haversack.deliver.selftest import Trial, Verdict, trial_of, tried
-from haversack.deliver.slots import STAGED, Installed, Slots
+from haversack.deliver.slots import STAGED, Bad, Installed, Slots
 from haversack.deliver.store import QUOTA, Store
+from haversack.deliver.whole import damage, mended
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 
@@ -169,21 +170,24 @@ class _Update:
         )
 
     def _in_use(self) -> Installed | None:
-        """Return what is in use; None where nothing is, or where a damaged pointer does not tell: it comes anew then.
+        """Return what is in use; None where nothing is, or where neither the pointer nor the slots tell.
 
         What is older than the floor is no less refused: the source holds a release against that.
         """
+        damaged = f"{self.line}: what tells which release is in use is damaged"
         try:
-            return self.slots.pointer().current
+            anew = mended(self.slots)
         except Refused as error:
-            text = f"{self.line}: what tells which release is in use is damaged, the newest comes anew: {error.cause}"
-            self.sink(Event("deliver", "note", text))
+            self.sink(Event("deliver", "note", f"{damaged}, the newest comes anew: {error.cause}"))
             return None
+        if anew is not None and anew.current is not None:
+            self.sink(Event("deliver", "note", f"{damaged}; {anew.current.version} lies whole, and is"))
+        return self.slots.pointer().current
 
     def _afterwards(self) -> None:
         """Collect garbage and remember speeds: the new model is in use, and nothing of this changes that."""
         try:
-            for path in self.incoming.iterdir():
+            for path in self.incoming.glob("*"):  # none where the folder is gone
                 path.unlink(missing_ok=True)
             self.store.make_room(0, frozenset())
             bandwidth.write(self.past, self.device.home.speeds)
@@ -212,13 +216,26 @@ class _Update:
             text = f"what was set aside is not known any more, and may be tried once more: {error.cause}"
             self.sink(Event("deliver", "note", f"{self.line}: {text}"))
         if bad is not None:
-            return self._nothing("quarantined", f"{release.version} is set aside here: {bad.reason}")
+            return self._set_aside(release, bad)
         if self.before is None or release.sequence > self.before.sequence:
             return None
         if release.sequence == self.before.sequence:
             return self._nothing("current", f"{release.version} is the newest") if self._whole(self.before) else None
         where = f"{self.line} {release.version}"
         raise Refused(f"release {release.sequence} is older than {self.before.sequence}, which is in use", where=where)
+
+    def _set_aside(self, release: Release, bad: Bad) -> Outcome:
+        """Install nothing, as what is offered failed here before.
+
+        Raises:
+            EnvironmentFault: what is in use is damaged, so that this is no answer.
+        """
+        reason = f"{release.version} is set aside here: {bad.reason}"
+        if self.before is not None and (faults := damage(self.slots, self.before)):
+            cause = f"{self.before.version}, which is in use, is damaged, and the newest, {reason}"
+            step = f"haversack client retry {self.line}, then haversack client update {self.line}"
+            raise EnvironmentFault(cause, where=self.line, faults=faults, next_step=step)
+        return self._nothing("quarantined", reason)
 
     def _nothing(self, action: Action, reason: str) -> Outcome:
         self.sink(Event("deliver", "note", f"{self.line}: {reason}"))
@@ -248,7 +265,9 @@ class _Update:
         self._forget({blob.sha256 for file in release.files for blob in file.blobs})
         found = plan.plans(release, manifest, self._targets(), self.store, self.past)
         largest = max(found[0].blobs, key=lambda blob: blob.bytes, default=None)
-        if largest is not None and largest.bytes > bandwidth.PROBE_BYTES:
+        most = self.device.allowed.bytes  # where all ways take more, nothing is asked about the line
+        within = most is None or any(one.choice(self.past).bytes <= most for one in found)
+        if within and largest is not None and largest.bytes > bandwidth.PROBE_BYTES:
             self._timed("probe", lambda: self._fetch(largest, "the first bytes", most=bandwidth.PROBE_BYTES))
             found = plan.plans(release, manifest, self._targets(), self.store, self.past)
         by_target = {one.target: one for one in found}
@@ -326,13 +345,11 @@ class _Update:
 
     def _whole(self, installed: Installed) -> bool:
         """Say whether a slot holds what was put there; what a disk has damaged is told, and installed anew."""
-        try:
-            trial_of(self.slots.path(installed), installed.target)
-        except (Refused, UsageError) as error:
-            text = f"{self.line} {installed.version} is damaged and comes anew: {error.cause}"
+        faults = damage(self.slots, installed)
+        if faults:
+            text = f"{self.line} {installed.version} is damaged and comes anew: {faults[0]}"
             self.sink(Event("deliver", "note", text))
-            return False
-        return True
+        return not faults
 
     def _last(self) -> Trial | None:
         """Return the model in use, to be held against; None where there is none or it is damaged."""

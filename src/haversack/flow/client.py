@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,8 +10,8 @@ from pathlib import Path
 
 from haversack.base.errors import EnvironmentFault, Refused, VerificationError
 from haversack.base.progress import Event, Sink, silent
+from haversack.deliver import locking, settings
 from haversack.deliver import root as roots
-from haversack.deliver import settings
 from haversack.deliver.floor import Floor
 from haversack.deliver.home import GOES_ON, Home
 from haversack.deliver.offer import Offer
@@ -20,6 +21,7 @@ from haversack.deliver.slots import CURRENT, Installed, Pointer, Slots
 from haversack.deliver.starts import Starts
 from haversack.deliver.trial import ACCEPTED
 from haversack.deliver.update import Device, Outcome, Tried, update
+from haversack.deliver.whole import go_back
 from haversack.flow.device_state import State, state
 from haversack.flow.following import First, Follower
 from haversack.flow.tuned import Settled, settled
@@ -60,7 +62,7 @@ class Client:
         test: Tried = tried,
         tune: Settled | None = settled,
     ) -> None:
-        self.home = Home(Path(home).expanduser().absolute())
+        self.home = Home.at(home)
         self._repository = None if repository is None else Site.of(repository).root
         self._root = None if root is None else Path(root)
         runtimes = tuple(target for target in ACCEPTED if not lacks(target))
@@ -131,24 +133,46 @@ class Client:
         return model
 
     def status(self) -> State:
-        """Return what is installed, set aside and remembered.
+        """Return what is installed, set aside and remembered, and which files of the home are damaged.
 
         Raises:
-            Refused, EnvironmentFault: a file of the home is damaged, or cannot be read.
+            EnvironmentFault: the home cannot be read.
         """
         return state(self.home)
 
     def rollback(self, line: str, reason: str = "rolled back by hand") -> Installed:
         """Go back to the release before; the one in use is not installed again.
 
+        On a full disk what an update has fetched makes room for it.
+
         Raises:
-            EnvironmentFault: there is none, or it cannot be written.
+            EnvironmentFault: there is none that is whole, or it cannot be written.
+            Refused: the pointer is damaged.
         """
-        back = Slots(self.home.line(line)).way_back(reason)
+        slots = Slots(self.home.line(line))
+        left = slots.pointer().current
+        try:
+            back = go_back(slots, reason)
+        except EnvironmentFault:
+            if not self._freed():
+                raise
+            back = go_back(slots, reason)
         self._sink(Event("deliver", "done", f"{line}: back to {back.version}"))
+        if left is not None and left.sequence not in {bad.sequence for bad in slots.set_aside()}:
+            text = f"that {left.version} is set aside could not be written down: an update may install it again"
+            self._sink(Event("deliver", "note", f"{line}: {text}"))
         for follower in list(self._followers):
             follower.look()
         return back
+
+    def _freed(self) -> bool:
+        """Remove what an update has fetched so far, unless one is at work; say whether there was anything."""
+        with contextlib.suppress(EnvironmentFault, OSError), locking.held(self.home.lock):
+            parts = [path for path in self.home.incoming.glob("*/*") if path.is_file()]
+            for path in parts:
+                path.unlink(missing_ok=True)
+            return bool(parts)
+        return False
 
     def retry(self, line: str) -> tuple[str, ...]:
         """Let releases that were set aside be installed again by the next update; return their versions.
@@ -158,7 +182,7 @@ class Client:
             Refused, EnvironmentFault: a file of the home is damaged, or cannot be written; there is nothing of it here.
         """
         slots = Slots(self.home.line(line))
-        if not slots.folder.is_dir():
+        if not slots.is_there():
             raise slots.nothing()
         pardoned = slots.pardon()
         for bad in pardoned:

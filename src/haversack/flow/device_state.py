@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from haversack.base.bundle import LINE
 from haversack.base.counted import counted
-from haversack.base.errors import HaversackError
+from haversack.base.errors import Fault, HaversackError, Refused
 from haversack.base.recipe import unstructure
 from haversack.deliver import bandwidth, settings
-from haversack.deliver.floor import Floor
+from haversack.deliver.floor import Floor, Lowest
 from haversack.deliver.home import Home
 from haversack.deliver.slots import Bad, Pointer, Slots
 from haversack.deliver.starts import Starts
 from haversack.deliver.store import Store
 from haversack.run import tuning
 from haversack.run.source import found
+from haversack.tools.store import atomic
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class LineState:
         floor: the highest sequence that was offered.
         crashed: openings of what is in use that took their process down.
         setting: threads and delegate as they were measured here; empty where they were not.
+        damage: files of the line that are not what was written, and what to do.
     """
 
     line: str
@@ -39,12 +44,13 @@ class LineState:
     floor: int
     crashed: int
     setting: str = ""
+    damage: tuple[Fault, ...] = ()
 
     def lines(self, home: str = "") -> list[str]:
         """Return it for a terminal; ``home`` are the words that name the home in another command."""
         now, other = self.pointer.current, self.pointer.other
         if now is None:
-            told = [f"{self.line}: nothing is installed"]
+            told = [f"{self.line}: {'it is not known what is in use' if self.damage else 'nothing is installed'}"]
         else:
             speed = f", {now.median_ms:.3g} ms a call" if now.median_ms else ""
             told = [f"{self.line} {now.version} (sequence {now.sequence}) on {now.target}{speed}"]
@@ -61,7 +67,7 @@ class LineState:
             told.append(f"  quarantined {bad.version} on {when}: {bad.reason}")
         if self.quarantined:
             told.append(f"  an update leaves these out until you type haversack client retry {self.line}{home}")
-        return told
+        return [*told, *(f"  damaged: {fault}" for fault in self.damage)]
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class State:
         rate: bytes a second of the last transfers; None where nothing is known.
         newest_time: of signed metadata, seconds since the epoch; 0 where none were seen.
         enrolled: whether the device has a key.
+        damage: files beside the lines' that are not what was written, and what to do.
     """
 
     home: str
@@ -85,11 +92,12 @@ class State:
     rate: float | None
     newest_time: float
     enrolled: bool
+    damage: tuple[Fault, ...] = ()
 
-    def in_use(self, line: str) -> str:
-        """Return the version of a line that is in use; empty where none is."""
-        current = next((held.pointer.current for held in self.lines_held if held.line == line), None)
-        return current.version if current is not None else ""
+    @property
+    def damaged(self) -> bool:
+        """Whether any file is not what was written."""
+        return bool(self.damage) or any(held.damage for held in self.lines_held)
 
     def lines(self, home: str = "") -> list[str]:
         """Return it for a terminal; ``home`` are the words that name the home in another command."""
@@ -102,7 +110,7 @@ class State:
             told.append(f"metadata were signed {when}")
         if self.rate is not None:
             told.append(f"the last transfers came with {self.rate / 1e3:.0f} KB a second")
-        return told
+        return [*told, *(f"damaged: {fault}" for fault in self.damage)]
 
     def data(self) -> dict[str, Any]:
         """Return it as JSON-able data."""
@@ -112,29 +120,47 @@ class State:
 
 
 def state(home: Home) -> State:
-    """Return what a home holds.
+    """Return what a home holds; a file that is damaged is told, and keeps nothing else from being read.
 
     Raises:
-        Refused, EnvironmentFault: a file of it is damaged, or cannot be read.
+        EnvironmentFault: a file of it cannot be read.
     """
-    floor = Floor(home.floor)
-    folders = sorted(home.lines.iterdir()) if home.lines.is_dir() else []
+    floor, damage = Floor(home.floor), _Damage()
+    lowest = damage.but(floor.read, Lowest())
+    with atomic.told(home.lines, "look for lines", atomic.HOME):
+        folders = sorted(home.lines.iterdir()) if home.lines.is_dir() else []
     return State(
         home=str(home.folder),
-        repository=settings.read(home.settings).repository,
-        lines_held=tuple(_line(Slots(folder), floor, home) for folder in folders if LINE.fullmatch(folder.name)),
+        repository=damage.but(lambda: settings.read(home.settings), settings.Settings()).repository,
+        lines_held=tuple(_line(Slots(folder), lowest, home) for folder in folders if LINE.fullmatch(folder.name)),
         store_bytes=Store(home.store).bytes(),
         rate=bandwidth.read(home.speeds).rate(),
-        newest_time=floor.time(),
+        newest_time=lowest.time,
         enrolled=home.device_key.exists(),
+        damage=tuple(damage),
     )
 
 
-def _line(slots: Slots, floor: Floor, home: Home) -> LineState:
-    pointer = slots.pointer()
+class _Damage(list[Fault]):
+    """Files that are damaged, as they are found."""
+
+    def but(self, read: Callable[[], Record], instead: Record) -> Record:
+        """Return what is read; ``instead`` where that is damaged."""
+        try:
+            return read()
+        except Refused as error:
+            self.append(Fault(error.where, f"{error.cause}; next: {error.next_step}"))
+            return instead
+
+
+def _line(slots: Slots, lowest: Lowest, home: Home) -> LineState:
+    damage = _Damage()
+    none: tuple[Bad, ...] = ()
+    pointer = damage.but(slots.pointer, Pointer())
     crashed = Starts(slots.folder).crashed(pointer.current.sequence) if pointer.current is not None else 0
-    bad, offered = slots.quarantined(), floor.sequence(slots.folder.name)
-    return LineState(slots.folder.name, pointer, bad, offered, crashed, _setting(slots, home))
+    bad, offered = damage.but(slots.quarantined, none), lowest.sequences.get(slots.folder.name, 0)
+    setting = _setting(slots, home) if pointer.current is not None else ""
+    return LineState(slots.folder.name, pointer, bad, offered, crashed, setting, tuple(damage))
 
 
 def _setting(slots: Slots, home: Home) -> str:

@@ -33,6 +33,7 @@ from haversack.deliver.selftest import Verdict
 from haversack.deliver.slots import Installed, Slots
 from haversack.deliver.starts import LOOP, Starts
 from haversack.deliver.update import Tried
+from haversack.deliver.whole import damage, go_back, mended
 from haversack.run.loaded import Loaded
 from haversack.run.model import Model
 
@@ -59,7 +60,7 @@ class Follower:
         self._wake = threading.Event()
         self._suspect = self._told = ""
         self._now: Installed | None = None
-        self._failed: Installed | None = None
+        self._failed: tuple[Installed, int] | None = None
         self._model: weakref.ref[Model] | None = None
 
     def opened(self) -> Model:
@@ -71,11 +72,26 @@ class Follower:
         """
         with self._lock:
             began = time.perf_counter()
-            model = Model(self._loaded())
+            try:
+                loaded = self._loaded()
+            except Refused:
+                if not self._mended():
+                    raise
+                loaded = self._loaded()
+            model = Model(loaded)
             self._model = weakref.ref(model, lambda _: self._wake.set())
             text = f"{self._slots.folder.name} {model.version} is open"
             self._sink(Event("run", "done", text, data={"seconds": time.perf_counter() - began}))
             return model
+
+    def _mended(self) -> bool:
+        """Say whether it was the pointer that was damaged, and what lies whole is in use now."""
+        anew = mended(self._slots)
+        if anew is None or anew.current is None:
+            return False
+        text = f"what tells which release is in use was damaged; {anew.current.version} lies whole, and is"
+        self._sink(Event("run", "finding", f"{self._slots.folder.name}: {text}"))
+        return True
 
     def start(self, seconds: float) -> None:
         """Look every so many seconds, in a thread that ends with the model.
@@ -112,13 +128,13 @@ class Follower:
         _ = model.version  # raises where it was closed
         self._judge()
         current = self._slots.pointer().current
-        if current not in (self._now, self._failed):
+        if current is not None and current != self._now and (current, self._slots.written()) != self._failed:
             try:
                 loaded = self._loaded()
             except EnvironmentFault:  # as there may be no descriptor left: it is tried again
                 raise
             except HaversackError:
-                self._failed = current
+                self._failed = (current, self._slots.written())
                 raise
             model.swap(loaded)
             self._sink(Event("run", "done", f"{self._slots.folder.name} {model.version} answers from now on"))
@@ -175,7 +191,7 @@ class Follower:
                 self._sink(
                     Event("run", "finding", f"{self._slots.folder.name} {text}", data={"instead": other.version})
                 )
-                self._failed = installed  # it stays in use on paper: it is not opened again for that
+                self._failed = (installed, self._slots.written())  # on paper it stays in use: it is not opened again
                 with self._slots.held():
                     return self._tried(other, None)
 
@@ -188,8 +204,14 @@ class Follower:
             self._sink(Event("run", "finding", f"{name}: {cause}; it is tried again: there is no other"))
         before = partial(self._before, other) if other is not None else None
         first = partial(self._first, sequence)
-        with self._starts.marked(sequence):
-            loaded = self._load(self._slots.path(installed), installed.target, before, self._hear, first)
+        try:
+            with self._starts.marked(sequence):
+                loaded = self._load(self._slots.path(installed), installed.target, before, self._hear, first)
+        except (UsageError, EnvironmentFault, ConversionError) as error:  # as where a file is gone
+            if faults := damage(self._slots, installed):
+                step = f"haversack client update {self._slots.folder.name}    (fetches it again)"
+                raise Refused("it is not what was installed", where=name, faults=faults, next_step=step) from error
+            raise
         self._now = installed
         return loaded
 
@@ -209,12 +231,9 @@ class Follower:
 
     def _back(self, installed: Installed, reason: str) -> None:
         damaged = False
-        with contextlib.suppress(UsageError, EnvironmentFault):
-            try:
-                selftest.trial_of(self._slots.path(installed), installed.target)
-            except Refused:
-                damaged = True  # a disk lost something: the release itself may be good
-        back = self._slots.way_back(reason, sequence=installed.sequence, damaged=damaged)
+        with contextlib.suppress(EnvironmentFault):
+            damaged = bool(damage(self._slots, installed))  # a disk lost something: the release itself may be good
+        back = go_back(self._slots, reason, sequence=installed.sequence, damaged=damaged)
         text = f"{self._slots.folder.name} {installed.version} is set aside for {back.version}: {reason}"
         self._sink(Event("run", "finding", text, data={"rolled_back": installed.version, "to": back.version}))
 

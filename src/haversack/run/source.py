@@ -17,8 +17,6 @@ from haversack.tools.trust import canonical, content
 from haversack.tools.trust import folder as folders
 from haversack.tools.trust.bundle import Bundle, open_bundle
 
-_AGAIN = "haversack client update    fetches it again"
-
 
 @dataclass(frozen=True)
 class Source:
@@ -106,17 +104,18 @@ def trusted(folder: Path, target: str) -> Bundle:
         Refused: one of them is not as it must be.
         EnvironmentFault: it cannot be read.
     """
+    again = f"haversack client update {folder.parent.name}    (fetches it again)"
     try:
-        with folders.opened(folder, _AGAIN) as inside:
+        with folders.opened(folder, again) as inside:
             data = folders.whole(inside, MANIFEST, LARGEST_MANIFEST)
             where = str(folder / MANIFEST)
             manifest = canonical.loads(data, Manifest, where=where, limit=LARGEST_MANIFEST, compared=True)
             small = [file for file in manifest.of(target) if file.role in content.SMALL]
             looked = [content.again(file, folders.whole(inside, file.name, file.bytes)) for file in small]
     except ValueError as error:
-        raise Refused(str(error), where=str(folder), next_step=_AGAIN) from error
+        raise Refused(str(error), where=str(folder), next_step=again) from error
     if faults := tuple(fault for _, wrong in looked for fault in wrong):
-        raise Refused("it is not what was installed", where=str(folder), faults=faults, next_step=_AGAIN)
+        raise Refused("it is not what was installed", where=str(folder), faults=faults, next_step=again)
     held = {file.role: one for file, (one, _) in zip(small, looked, strict=True)}
     artifacts = {target: held["artifact"]} if "artifact" in held else {}
     return Bundle(

@@ -14,7 +14,7 @@ import pytest
 from marks import marks
 from shop import Shop, X, model, tried_here
 
-from haversack.base.errors import ConversionError, EnvironmentFault, Fault, UsageError, VerificationError
+from haversack.base.errors import EnvironmentFault, Fault, Refused, UsageError, VerificationError
 from haversack.deliver.selftest import Verdict
 from haversack.deliver.slots import Slots
 from haversack.deliver.starts import LOOP
@@ -313,7 +313,7 @@ def test_a_damaged_release_is_repaired_and_the_way_back_stays(client, tmp_path):
 def test_both_are_damaged(client, tmp_path):
     for slot in "ab":
         (tmp_path / "home" / "lines" / "digits" / slot / "onnxruntime.onnx").write_bytes(b"x")
-    with pytest.raises(ConversionError):
+    with pytest.raises(Refused, match="it is not what was installed"):
         client.open("digits")
 
 

@@ -245,7 +245,10 @@ def test_shared_and_single_locks_keep_each_other_out(tmp_path):
     path = tmp_path / "lock"
     with locking.held(path, shared=True), locking.held(path, shared=True):
         assert free(path)  # nobody holds it alone
-        with pytest.raises(EnvironmentFault, match="another process works here") as caught, locking.held(path):
+        with (
+            pytest.raises(EnvironmentFault, match="another process or thread works here") as caught,
+            locking.held(path),
+        ):
             raise AssertionError
         assert caught.value.where == str(path)
         assert "repeat" in caught.value.next_step
@@ -487,7 +490,7 @@ def test_what_is_no_root_is_neither_believed_nor_kept(tmp_path, data):
 def test_a_kept_root_that_was_emptied_is_told(tmp_path):
     place = tmp_path / "root.json"
     place.write_bytes(b"")
-    with pytest.raises(UsageError, match="no root metadata"):
+    with pytest.raises(Refused, match="no root metadata: the file is damaged"):
         root.kept(None, place)
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from marks import free, marks
+from tuf.api.metadata import Metadata, Root
 
 from haversack.base import digest
 from haversack.base.errors import EnvironmentFault, Refused, UsageError
@@ -160,7 +161,7 @@ def test_a_lock_is_held_by_one_and_ends_with_its_process(tmp_path, environment):
     with process.stdout:
         assert process.stdout.readline() == b"held\n"
         assert not free(path)
-        with pytest.raises(EnvironmentFault, match="another process works here"), locking.held(path):
+        with pytest.raises(EnvironmentFault, match="another process or thread works here"), locking.held(path):
             pass
         with pytest.raises(EnvironmentFault), locking.held(path, shared=True, wait_seconds=0.2):
             pass
@@ -296,10 +297,11 @@ def test_the_root_is_kept(tmp_path):
     given_.write_bytes(b"")
     with pytest.raises(UsageError, match="no root metadata"):
         root.kept(given_, place)
-    given_.write_bytes(b"one")
-    assert root.kept(given_, place) == b"one"
-    assert root.kept(None, place) == b"one"
-    given_.write_bytes(b"two")
+    one, two = (Metadata(Root(version=number)).to_bytes() for number in (1, 2))
+    given_.write_bytes(one)
+    assert root.kept(given_, place) == one
+    assert root.kept(None, place) == one
+    given_.write_bytes(two)
     with pytest.raises(Refused, match="other root metadata"):
         root.kept(given_, place)
 

@@ -83,8 +83,10 @@ def test_what_is_no_line_is_left_alone(home):
 def test_a_damaged_home_is_told(home):
     installed(home, "digits", "1.0.0", 1)
     (home.line("digits") / "current").write_text("x")
-    with pytest.raises(Refused, match="it is no JSON"):
-        state(home)
+    found = state(home)
+    assert found.damaged
+    assert found.lines()[0] == "digits: it is not known what is in use"
+    assert found.lines()[1].startswith(f"  damaged: {home.line('digits')}/current: it is no JSON")
 
 
 KEY = wrap.new_key()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -303,3 +304,56 @@ def test_any_text_is_refused_or_told(begin, rest):
         assert answer.total is None
     assert caught.value.exit_code in {6, 7}
     assert len(caught.value.where) <= 200
+
+
+def endless(begin, piece):
+    """Return the behaviour of a server that begins well and then sends the same for ever."""
+
+    def answer(request):
+        request.send(begin)
+        with contextlib.suppress(OSError):
+            while True:
+                request.send(piece * 1000)
+
+    return answer
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (CHUNKED + b"4\r\nabcd\r\n0\r\n", b"X-More: and more\r\n"),
+        (CHUNKED, b"1;" + b"x" * 60_000 + b"\r\na\r\n"),
+    ],
+    ids=["interim answers", "trailers", "marks of chunks"],
+)
+def test_what_comes_without_end_is_not_waited_for(serve, begin, piece):
+    server, began = serve(endless(begin, piece)), time.monotonic()
+    url = f"{server.url}/blob"
+    patience = Patience(Bounds(deadline_seconds=60, least_rate=1.0), url)
+    with pytest.raises(Refused) as caught, opened(url, patience) as answer:
+        for _ in answer.chunks:
+            pass
+    assert "without end" in caught.value.cause
+    assert "curl -I" in caught.value.next_step
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "step"),
+    [
+        ("401 Unauthorized", (), "without a login"),
+        ("204 No Content", (), "curl -I"),
+        ("302 Found", ("Location: ftp://elsewhere/x",), "--repository"),
+        ("302 Found", ("Location: /blob",), "--repository"),
+        ("200 OK", ("Content-Encoding: gzip",), "compress nothing"),
+    ],
+)
+def test_refusals_say_what_to_do(serve, ask, status, lines, step):
+    server = serve(says(status, "Content-Length: 0", *lines))
+    with pytest.raises((EnvironmentFault, Refused)) as caught:
+        ask(f"{server.url}/blob")
+    assert step in caught.value.next_step

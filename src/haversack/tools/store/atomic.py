@@ -27,6 +27,8 @@ _MEANINGS = {
     errno.EPERM: ("not permitted", "{instead}"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "{instead}"),
     errno.EISDIR: ("it is a folder, not a file", "move it away, or {instead}"),
+    errno.ENOLCK: ("the disk gives no locks", "{instead}"),
+    errno.ENOTSUP: ("the disk cannot do that", "{instead}"),
     errno.EIO: ("the disk reports an error", "look at the system's log (dmesg), and {instead}"),
 }
 
