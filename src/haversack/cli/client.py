@@ -140,6 +140,7 @@ def _words(done: Outcome) -> list[str]:
 
 def _key(device: Client, task: str, name: str | None) -> tuple[dict[str, Any], list[str]]:
     from haversack.base.errors import UsageError
+    from haversack.tools.store import atomic
     from haversack.tools.trust import wrap
 
     private = device.home.device_key
@@ -147,10 +148,11 @@ def _key(device: Client, task: str, name: str | None) -> tuple[dict[str, Any], l
     if task == "enrol":
         made = device.enrol(name or "device")
         lines = [f"{private} is this device's key and stays here", f"give {public} to the publisher"]
-    elif not private.exists():
-        raise UsageError("this device has no key", where=str(private), next_step="haversack client enrol")
     else:
-        known = wrap.device_of(public.read_bytes()).name if public.exists() else name or "device"
+        with atomic.told(private, "read the device's key", atomic.HOME):
+            if not private.exists():
+                raise UsageError("this device has no key", where=str(private), next_step="haversack client enrol")
+            known = wrap.device_of(public.read_bytes()).name if public.exists() else name or "device"
         made = wrap.public_half(wrap.read_private(private), known)
         lines = [made.line().rstrip()]
     return {"id": made.id, "name": made.name, "public": made.line().rstrip(), "file": str(public)}, lines

@@ -109,15 +109,19 @@ def opener(model: str, home: Path, target: str, threads: int, *, tune: bool = Fa
     from haversack.base.bundle import LINE, MANIFEST
     from haversack.base.errors import UsageError
     from haversack.deliver.home import Home
+    from haversack.deliver.slots import Slots
     from haversack.flow import tuned
     from haversack.run.model import Model
     from haversack.run.opening import load, setting_of
     from haversack.run.source import found
+    from haversack.tools.store import atomic
 
     home = Home.at(home).folder
     with display() as sink:
-        other = LINE.fullmatch(model) and not Path(model, MANIFEST).exists() and Home(home).line(model).is_dir()
-        if Path(model).is_dir() and not other:  # a line's name may be that of a folder, which is no bundle
+        with atomic.told(Path(model), "look for a bundle", "look at it from an account that may read it"):
+            folder, bundle = Path(model).is_dir(), Path(model, MANIFEST).exists()
+        line = not bundle and LINE.fullmatch(model) and Slots(Home(home).line(model)).is_there()
+        if folder and not line:  # a line's name may be that of a folder, which is no bundle
             source = found(Path(model), target)
             if tune:
                 tuned.tuned(source, home, again=True, sink=sink)

@@ -31,17 +31,19 @@ def release_key(release: Release, private: Path, kept: Path, small: Small) -> by
     """
     if release.encryption is None:
         return None
-    if not private.exists():
-        step = "haversack client enrol, and give the publisher the .pub file that it makes"
-        raise UsageError("the release is encrypted, and this device has no key", where=release.line, next_step=step)
+    with atomic.told(private, "read the device's key", atomic.HOME):
+        if not private.exists():
+            step = "haversack client enrol, and give the publisher the .pub file that it makes"
+            raise UsageError("the release is encrypted, and this device has no key", where=release.line, next_step=step)
     key, number = wrap.read_private(private), release.encryption.key_id
     device = wrap.public_half(key, "this-device")
     place = kept / f"{number}.hpke"
-    if place.is_file():
-        try:
-            return wrap.unwrap(place.read_bytes(), key, release.line, release.version, number)
-        except Refused:
-            place.unlink()
+    with atomic.told(place, "read a release's key", atomic.HOME):
+        if place.is_file():
+            try:
+                return wrap.unwrap(place.read_bytes(), key, release.line, release.version, number)
+            except Refused:
+                place.unlink()
     try:
         data = small(wrap.path(number, device), wrap.WRAPPED_BYTES)
     except Missing as error:

@@ -24,16 +24,12 @@ def kept(given: Path | None, place: Path, *, unused: bool = False) -> bytes:
         Refused: others were given before, or those that are kept are damaged.
         EnvironmentFault: the home cannot be read or written.
     """
-    before = _kept(place)
     if given is None:
-        if before is None:
+        if (known := read(place)) is None:
             step = "give it with --root; whoever publishes has it as KEYS/1.root.json"
             raise UsageError("no root metadata say whom to believe, and none are taken on trust", next_step=step)
-        if not _is_root(before):
-            step = f"give the publisher's once more, with --root KEYS/1.root.json: they take the place of {place}"
-            raise Refused("it is no root metadata: the file is damaged", where=str(place), next_step=step)
-        return before
-    data = _read(given)
+        return known
+    before, data = _kept(place), _read(given)
     if not _is_root(data):
         raise UsageError("it is no root metadata", where=str(given), next_step=_WHOSE)
     if before is not None and _is_root(before) and data != before and not unused:
@@ -42,6 +38,20 @@ def kept(given: Path | None, place: Path, *, unused: bool = False) -> bytes:
     if data != before:
         atomic.make_folder(place.parent, atomic.HOME)
         atomic.write_bytes(place, data, atomic.HOME)
+    return data
+
+
+def read(place: Path) -> bytes | None:
+    """Return the root metadata that a home keeps; None where it has none.
+
+    Raises:
+        Refused: the file is damaged.
+        EnvironmentFault: it cannot be read.
+    """
+    data = _kept(place)
+    if data is not None and not _is_root(data):
+        step = f"give the publisher's once more, with --root KEYS/1.root.json: they take the place of {place}"
+        raise Refused("it is no root metadata: the file is damaged", where=str(place), next_step=step)
     return data
 
 

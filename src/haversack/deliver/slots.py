@@ -23,6 +23,8 @@ from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 
 CURRENT, QUARANTINE, LOCK, STAGED = "current", "quarantine.json", "lock", "next"
+UNKNOWN = 0
+"""The sequence of a release of which only its slot tells: older than any that may be offered."""
 _LARGEST = 1 << 19
 """Of 64 reasons of 400 signs, each up to 12 bytes in canonical form."""
 _MOST_QUARANTINED = 64
@@ -37,7 +39,7 @@ class Installed:
 
     Attributes:
         slot: which.
-        version, sequence: of the release.
+        version, sequence: of the release; the sequence is ``UNKNOWN`` after a damaged pointer was written anew.
         target: the runtime that its files are for.
         median_ms: of a call, measured by the self-test; 0 where none was.
     """
@@ -81,6 +83,10 @@ class Bad:
         """
         if not 0 <= self.time < LATEST:
             raise ValueError(f"{self.time:g} is no time")
+
+    def names(self, sequence: int, version: str) -> bool:
+        """Say whether it is this release that is not installed again: by its version, where one sequence is unknown."""
+        return self.version == version if UNKNOWN in (self.sequence, sequence) else self.sequence == sequence
 
 
 @dataclass(frozen=True)
@@ -215,12 +221,12 @@ class Slots:
             self._write(CURRENT, Pointer(current=installed, other=current))
         return installed
 
-    def way_back(self, reason: str, *, sequence: int = 0, damaged: bool = False) -> Installed:
+    def way_back(self, reason: str, *, sequence: int | None = None, damaged: bool = False) -> Installed:
         """Use what lies in the other slot, and quarantine what was in use; where that cannot be written, it is not.
 
         Args:
             reason: in words.
-            sequence: of what was found bad; where that is in use no more, nothing is done. 0 for whatever is in use.
+            sequence: of what was found bad; where that is in use no more, nothing is done. None for whatever is.
             damaged: its bytes are not what was installed: it is not quarantined, an update brings it again.
 
         Raises:
@@ -230,7 +236,7 @@ class Slots:
             raise self.nothing()
         with self._alone():
             pointer = self.pointer()
-            if pointer.current is not None and sequence not in (0, pointer.current.sequence):
+            if pointer.current is not None and sequence not in (None, pointer.current.sequence):
                 return pointer.current
             if pointer.current is None or pointer.other is None:
                 step = "haversack client status    (says what there is)"
@@ -254,6 +260,20 @@ class Slots:
                 self._write(CURRENT, pointer)
         return pointer
 
+    def number(self, installed: Installed, sequence: int) -> Installed:
+        """Write down the sequence of what is in use, and return that with it: of a release whose slot alone told of it.
+
+        Raises:
+            Refused: the pointer is damaged.
+            EnvironmentFault: it cannot be written.
+        """
+        numbered = replace(installed, sequence=sequence)
+        with self._alone():
+            pointer = self.pointer()
+            if pointer.current == installed:
+                self._write(CURRENT, replace(pointer, current=numbered))
+        return numbered
+
     def quarantined(self) -> tuple[Bad, ...]:
         """Return the releases that are not installed again, the newest last.
 
@@ -270,6 +290,10 @@ class Slots:
             return self.quarantined()
         return ()
 
+    def is_set_aside(self, installed: Installed) -> bool:
+        """Say whether a release was set aside."""
+        return any(bad.names(installed.sequence, installed.version) for bad in self.set_aside())
+
     def quarantine(self, sequence: int, version: str, reason: str) -> None:
         """Remember never to install a release again.
 
@@ -277,7 +301,7 @@ class Slots:
             EnvironmentFault: it cannot be written.
         """
         atomic.make_folder(self.folder, atomic.HOME)
-        others = [bad for bad in self.set_aside() if bad.sequence != sequence]
+        others = [bad for bad in self.set_aside() if not bad.names(sequence, version)]
         said = reason[:_LONGEST_REASON].encode(errors="replace").decode()  # a child may say half a surrogate pair
         bad = Bad(sequence, version, said, round(time.time(), 3))
         self._write(QUARANTINE, Quarantine(releases=(*others, bad)[-_MOST_QUARANTINED:]))

@@ -38,8 +38,13 @@ class Store:
         return self.folder / sha256[:2] / sha256[2:]
 
     def has(self, sha256: str) -> bool:
-        """Say whether a file of this name is there (see ``sound`` for its content)."""
-        return self.path(sha256).is_file()
+        """Say whether a file of this name is there (see ``sound`` for its content).
+
+        Raises:
+            EnvironmentFault: the store cannot be read.
+        """
+        with atomic.told(self.path(sha256), "look at the store", atomic.HOME):
+            return self.path(sha256).is_file()
 
     def sound(self, sha256: str) -> bool:
         """Say whether a file is there and is what its name says; one that is not loses its name.

@@ -26,7 +26,7 @@ from haversack.deliver.rebuild import OPENED, Rebuilder
 from haversack.deliver.selftest import Trial, Verdict, trial_of, tried
 from haversack.deliver.slots import STAGED, Bad, Installed, Slots
 from haversack.deliver.store import QUOTA, Store
-from haversack.deliver.whole import damage, mended
+from haversack.deliver.whole import damage, mended, recognised, restored
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 
@@ -174,14 +174,13 @@ class _Update:
 
         What is older than the floor is no less refused: the source holds a release against that.
         """
-        damaged = f"{self.line}: what tells which release is in use is damaged"
         try:
-            anew = mended(self.slots)
+            if text := mended(self.slots):
+                self.sink(Event("deliver", "note", f"{self.line}: {text}"))
         except Refused as error:
-            self.sink(Event("deliver", "note", f"{damaged}, the newest comes anew: {error.cause}"))
+            text = f"{self.line}: what tells which release is in use is damaged, the newest comes anew: {error.cause}"
+            self.sink(Event("deliver", "note", text))
             return None
-        if anew is not None and anew.current is not None:
-            self.sink(Event("deliver", "note", f"{damaged}; {anew.current.version} lies whole, and is"))
         return self.slots.pointer().current
 
     def _afterwards(self) -> None:
@@ -209,8 +208,11 @@ class _Update:
                     Slots(folder.parent).remove_leftovers()
 
     def _nothing_new(self, release: Release) -> Outcome | None:
+        if self.before is not None:
+            self.before = recognised(self.slots, self.before, release)
         try:
-            bad = {one.sequence: one for one in self.slots.quarantined()}.get(release.sequence)
+            named = [one for one in self.slots.quarantined() if one.names(release.sequence, release.version)]
+            bad = named[-1] if named else None
         except Refused as error:  # a device without a person would never be updated again
             bad = None
             text = f"what was set aside is not known any more, and may be tried once more: {error.cause}"
@@ -231,7 +233,7 @@ class _Update:
             EnvironmentFault: what is in use is damaged, so that this is no answer.
         """
         reason = f"{release.version} is set aside here: {bad.reason}"
-        if self.before is not None and (faults := damage(self.slots, self.before)):
+        if self.before is not None and (faults := self._damage(self.before)):
             cause = f"{self.before.version}, which is in use, is damaged, and the newest, {reason}"
             step = f"haversack client retry {self.line}, then haversack client update {self.line}"
             raise EnvironmentFault(cause, where=self.line, faults=faults, next_step=step)
@@ -345,11 +347,20 @@ class _Update:
 
     def _whole(self, installed: Installed) -> bool:
         """Say whether a slot holds what was put there; what a disk has damaged is told, and installed anew."""
-        faults = damage(self.slots, installed)
+        faults = self._damage(installed)
         if faults:
             text = f"{self.line} {installed.version} is damaged and comes anew: {faults[0]}"
             self.sink(Event("deliver", "note", text))
         return not faults
+
+    def _damage(self, installed: Installed) -> tuple[Fault, ...]:
+        """Return what is wrong with what is in use, and cannot be put right from the store."""
+        faults = damage(self.slots, installed)
+        if faults and restored(self.slots, installed, self.store):
+            text = f"{self.line} {installed.version} was damaged, and is mended from the store: {faults[0]}"
+            self.sink(Event("deliver", "note", text))
+            return ()
+        return faults
 
     def _last(self) -> Trial | None:
         """Return the model in use, to be held against; None where there is none or it is damaged."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from haversack.base.bundle import VERSION
+from haversack.base import digest
+from haversack.base.bundle import LARGEST_MANIFEST, MANIFEST, VERSION, Manifest
 from haversack.base.errors import EnvironmentFault, Fault, Refused, UsageError
+from haversack.base.release import Release
+from haversack.deliver import plan
 from haversack.deliver.selftest import trial_of
-from haversack.deliver.slots import Installed, Pointer, Slots
+from haversack.deliver.slots import UNKNOWN, Installed, Pointer, Slots
+from haversack.deliver.starts import Starts
+from haversack.deliver.store import Store
 from haversack.deliver.trial import ACCEPTED
+from haversack.tools.store import atomic
+from haversack.tools.trust import canonical
 from haversack.tools.trust.bundle import open_bundle
-
-_UNKNOWN = 0
-"""The sequence of a release of which only its slot tells: older than any that may be offered."""
 
 
 def damage(slots: Slots, installed: Installed) -> tuple[Fault, ...]:
@@ -28,7 +32,7 @@ def damage(slots: Slots, installed: Installed) -> tuple[Fault, ...]:
     return ()
 
 
-def go_back(slots: Slots, reason: str, *, sequence: int = 0, damaged: bool = False) -> Installed:
+def go_back(slots: Slots, reason: str, *, sequence: int | None = None, damaged: bool = False) -> Installed:
     """Use what lies in the other slot, if that is whole, and quarantine what was in use; see ``Slots.way_back``.
 
     Raises:
@@ -41,36 +45,82 @@ def go_back(slots: Slots, reason: str, *, sequence: int = 0, damaged: bool = Fal
         step = f"haversack client update {line}    (a newer release; what is in use is the way back then)"
         cause = f"{other.version}, to which it would go back, is damaged"
         raise EnvironmentFault(cause, where=line, faults=faults, next_step=step)
-    return slots.way_back(reason, sequence=sequence, damaged=damaged)
+    back = slots.way_back(reason, sequence=sequence, damaged=damaged)
+    if back.sequence == UNKNOWN:  # what was in use may have been counted under the same number
+        Starts(slots.folder).forget(UNKNOWN)
+    return back
 
 
-def mended(slots: Slots) -> Pointer | None:
-    """Write a damaged pointer anew from the slots themselves, and return it; None where it is not damaged.
+def mended(slots: Slots) -> str:
+    """Write the pointer anew where it is damaged, or where a way back was begun and not ended; say so, or nothing.
 
-    The newest release that lies whole in a slot and was not set aside is in use then, and another one is the way back.
+    Where it is damaged, the newest release that lies whole in a slot and was not set aside is in use then, and another
+    one is the way back. A release in use that was set aside is one whose way back did not get to the pointer.
 
     Raises:
         Refused: it is damaged, and nothing lies whole.
         EnvironmentFault: the home cannot be read or written.
     """
     try:
-        slots.pointer()
+        pointer = slots.pointer()
     except Refused:
-        aside = {bad.version for bad in slots.set_aside()}
-        there = [one for one in (_lying(slots, "a"), _lying(slots, "b")) if one and one.version not in aside]
+        there = [one for one in (_lying(slots, "a"), _lying(slots, "b")) if one and not slots.is_set_aside(one)]
         there.sort(key=_age)
         if not there:
             raise
-        return slots.rewrite(Pointer(current=there[-1], other=there[0] if len(there) > 1 else None))
-    return None
+        anew = slots.rewrite(Pointer(current=there[-1], other=there[0] if len(there) > 1 else None))
+        version = anew.current.version if anew.current is not None else "nothing"
+        return f"what tells which release is in use was damaged; {version} lies whole, and is"
+    now, other = pointer.current, pointer.other
+    if now is None or other is None or not slots.is_set_aside(now) or slots.is_set_aside(other) or damage(slots, other):
+        return ""
+    back = slots.way_back("", sequence=now.sequence, damaged=True)  # it is on the list
+    return f"{now.version} was set aside, and the way back did not come to its end; {back.version} is in use"
+
+
+def restored(slots: Slots, installed: Installed, store: Store) -> bool:
+    """Put what the store has in place of the files of the release in use, which are damaged; say whether it had all.
+
+    Whoever calls it holds the lock of the home.
+
+    Raises:
+        EnvironmentFault: the home cannot be read or written.
+    """
+    path = slots.path(installed) / MANIFEST
+    try:
+        with atomic.told(path, "read the manifest", atomic.HOME):
+            data = atomic.read(path, LARGEST_MANIFEST)
+        manifest = canonical.loads(data, Manifest, where=str(path), limit=LARGEST_MANIFEST)
+    except (Refused, EnvironmentFault):  # it is what is damaged
+        return False
+    files = {MANIFEST: digest.of_bytes(data), **{file.name: file.sha256 for file in manifest.of(installed.target)}}
+    if not all(store.sound(sha256) for sha256 in files.values()):
+        return False
+    slots.stage(files, store)
+    slots.activate(installed.version, installed.sequence, installed.target, installed.median_ms)
+    return True
+
+
+def recognised(slots: Slots, installed: Installed, release: Release) -> Installed:
+    """Return what is in use with its sequence, where only its slot told of it and it is the release that is offered.
+
+    Raises:
+        EnvironmentFault: the home cannot be read or written.
+    """
+    path = slots.path(installed) / MANIFEST
+    with atomic.told(path, "read the manifest", atomic.HOME):
+        known = installed.sequence != UNKNOWN or installed.version != release.version or not path.is_file()
+        if known or digest.of_file(path) != plan.file_of(release, MANIFEST).sha256:
+            return installed
+    return slots.number(installed, release.sequence)
 
 
 def _lying(slots: Slots, slot: Literal["a", "b"]) -> Installed | None:
     """Return the release that lies whole in a slot; None where none does."""
     for target in ACCEPTED:
-        one = Installed(slot, "", _UNKNOWN, target)
+        one = Installed(slot, "", UNKNOWN, target)
         if not damage(slots, one):
-            return Installed(slot, open_bundle(slots.path(one), target).manifest.version, _UNKNOWN, target)
+            return Installed(slot, open_bundle(slots.path(one), target).manifest.version, UNKNOWN, target)
     return None
 
 

@@ -17,8 +17,9 @@ from haversack.deliver.home import GOES_ON, Home
 from haversack.deliver.offer import Offer
 from haversack.deliver.selftest import tried
 from haversack.deliver.site import Site
-from haversack.deliver.slots import CURRENT, Installed, Pointer, Slots
+from haversack.deliver.slots import Installed, Pointer, Slots
 from haversack.deliver.starts import Starts
+from haversack.deliver.store import Store
 from haversack.deliver.trial import ACCEPTED
 from haversack.deliver.update import Device, Outcome, Tried, update
 from haversack.deliver.whole import go_back
@@ -33,6 +34,8 @@ from haversack.tools.store import atomic
 from haversack.tools.trust import wrap
 
 DEFAULT_HOME = Path("~/.haversack")
+_ROOM = 1 << 20
+"""Bytes that are made free for the way back on a full disk: it takes two small files."""
 FOLLOW_SECONDS = 2.0
 """How often an open model looks whether another release is in use."""
 
@@ -87,7 +90,7 @@ class Client:
             settings.remember(repository, self.home.settings)
             raise
         except (Refused, EnvironmentFault) as error:
-            if not (self.home.line(line) / CURRENT).exists():
+            if not Slots(self.home.line(line)).written():
                 error.next_step = error.next_step.replace(GOES_ON, "")
             raise
         if outcome.action != "waiting":
@@ -153,26 +156,34 @@ class Client:
         left = slots.pointer().current
         try:
             back = go_back(slots, reason)
-        except EnvironmentFault:
-            if not self._freed():
+        except EnvironmentFault as error:
+            if not atomic.is_full(error):
                 raise
+            self._make_room()
             back = go_back(slots, reason)
         self._sink(Event("deliver", "done", f"{line}: back to {back.version}"))
-        if left is not None and left.sequence not in {bad.sequence for bad in slots.set_aside()}:
-            text = f"that {left.version} is set aside could not be written down: an update may install it again"
-            self._sink(Event("deliver", "note", f"{line}: {text}"))
+        if left is not None and not slots.is_set_aside(left):
+            self._set_aside(slots, left, reason)
         for follower in list(self._followers):
             follower.look()
         return back
 
-    def _freed(self) -> bool:
-        """Remove what an update has fetched so far, unless one is at work; say whether there was anything."""
+    def _set_aside(self, slots: Slots, left: Installed, reason: str) -> None:
+        """Write down what could not be, once more, with the room that can be made; what cannot be then is told."""
+        try:
+            self._make_room()
+            slots.quarantine(left.sequence, left.version, reason)
+        except EnvironmentFault as error:
+            cause = f"that {left.version} is set aside could not be written down ({error.cause})"
+            text = f"{slots.folder.name}: {cause}: an update may install it again"
+            self._sink(Event("deliver", "note", text))
+
+    def _make_room(self) -> None:
+        """Remove what updates fetched and no slot uses, unless one is at work."""
         with contextlib.suppress(EnvironmentFault, OSError), locking.held(self.home.lock):
-            parts = [path for path in self.home.incoming.glob("*/*") if path.is_file()]
-            for path in parts:
+            for path in [path for path in self.home.incoming.glob("*/*") if path.is_file()]:
                 path.unlink(missing_ok=True)
-            return bool(parts)
-        return False
+            Store(self.home.store, self.device.quota).make_room(_ROOM, frozenset())
 
     def retry(self, line: str) -> tuple[str, ...]:
         """Let releases that were set aside be installed again by the next update; return their versions.

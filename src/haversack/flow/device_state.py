@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,9 +10,9 @@ from typing import Any, TypeVar
 
 from haversack.base.bundle import LINE
 from haversack.base.counted import counted
-from haversack.base.errors import Fault, HaversackError, Refused
+from haversack.base.errors import EnvironmentFault, Fault, HaversackError, Refused
 from haversack.base.recipe import unstructure
-from haversack.deliver import bandwidth, settings
+from haversack.deliver import bandwidth, root, settings, whole
 from haversack.deliver.floor import Floor, Lowest
 from haversack.deliver.home import Home
 from haversack.deliver.slots import Bad, Pointer, Slots
@@ -127,8 +128,11 @@ def state(home: Home) -> State:
     """
     floor, damage = Floor(home.floor), _Damage()
     lowest = damage.but(floor.read, Lowest())
+    none: bytes | None = None
+    damage.but(lambda: root.read(home.root), none)
     with atomic.told(home.lines, "look for lines", atomic.HOME):
         folders = sorted(home.lines.iterdir()) if home.lines.is_dir() else []
+        enrolled = home.device_key.exists()
     return State(
         home=str(home.folder),
         repository=damage.but(lambda: settings.read(home.settings), settings.Settings()).repository,
@@ -136,7 +140,7 @@ def state(home: Home) -> State:
         store_bytes=Store(home.store).bytes(),
         rate=bandwidth.read(home.speeds).rate(),
         newest_time=lowest.time,
-        enrolled=home.device_key.exists(),
+        enrolled=enrolled,
         damage=tuple(damage),
     )
 
@@ -160,7 +164,25 @@ def _line(slots: Slots, lowest: Lowest, home: Home) -> LineState:
     crashed = Starts(slots.folder).crashed(pointer.current.sequence) if pointer.current is not None else 0
     bad, offered = damage.but(slots.quarantined, none), lowest.sequences.get(slots.folder.name, 0)
     setting = _setting(slots, home) if pointer.current is not None else ""
+    damage.extend(_slots(slots))
     return LineState(slots.folder.name, pointer, bad, offered, crashed, setting, tuple(damage))
+
+
+def _slots(slots: Slots) -> list[Fault]:
+    """Return what is wrong with the files of both slots, and what to do; nothing where they cannot be read now."""
+    newer = "where a newer release is offered: the one in use is the way back then"
+    step, found = f"haversack client update {slots.folder.name}", []
+    with contextlib.suppress(Refused, EnvironmentFault), slots.held() as (current, other):
+        for installed, when in ((current, "fetches it again"), *([(other, newer)] if other is not None else [])):
+            try:
+                faults = whole.damage(slots, installed)
+            except EnvironmentFault as error:
+                found.append(Fault(error.where, f"{error.cause}; next: {error.next_step}"))
+                continue
+            for fault in faults:
+                where = f"{slots.path(installed)}/{fault.where}"
+                found.append(Fault(where, f"{fault.cause}; next: {step}    ({when})"))
+    return found
 
 
 def _setting(slots: Slots, home: Home) -> str:

@@ -72,26 +72,18 @@ class Follower:
         """
         with self._lock:
             began = time.perf_counter()
-            try:
-                loaded = self._loaded()
-            except Refused:
-                if not self._mended():
-                    raise
-                loaded = self._loaded()
-            model = Model(loaded)
+            self._mend()
+            model = Model(self._loaded())
             self._model = weakref.ref(model, lambda _: self._wake.set())
             text = f"{self._slots.folder.name} {model.version} is open"
             self._sink(Event("run", "done", text, data={"seconds": time.perf_counter() - began}))
             return model
 
-    def _mended(self) -> bool:
-        """Say whether it was the pointer that was damaged, and what lies whole is in use now."""
-        anew = mended(self._slots)
-        if anew is None or anew.current is None:
-            return False
-        text = f"what tells which release is in use was damaged; {anew.current.version} lies whole, and is"
-        self._sink(Event("run", "finding", f"{self._slots.folder.name}: {text}"))
-        return True
+    def _mend(self) -> None:
+        """Put the pointer right where it is not; one that stays damaged is told by whoever reads it next."""
+        with contextlib.suppress(Refused, EnvironmentFault):
+            if text := mended(self._slots):
+                self._sink(Event("run", "finding", f"{self._slots.folder.name}: {text}"))
 
     def start(self, seconds: float) -> None:
         """Look every so many seconds, in a thread that ends with the model.
@@ -185,8 +177,8 @@ class Follower:
             try:
                 self._back(installed, wrong.cause)
             except EnvironmentFault as error:
-                if other is None:
-                    raise wrong from None
+                if other is None or damage(self._slots, other):
+                    raise wrong from error
                 text = f"{installed.version} cannot be opened: {wrong.cause}; that is not written down: {error.cause}"
                 self._sink(
                     Event("run", "finding", f"{self._slots.folder.name} {text}", data={"instead": other.version})

@@ -54,13 +54,15 @@ def shop(memory):
     made.publish("1.1.0", OLD)
     client.update("digits")
     made.publish("1.2.0", NEW)
+    copied(memory / "before", memory / "after")
+    assert Client(memory / "after", test=tried_here, tune=None).update("digits").action == "installed"
     return made
 
 
-def run(shim, memory, shop, environment, mode, *, before="before", first=1, step=1):
+def run(shim, memory, shop, environment, mode, *act, before="before", first=1, step=1):
     """Return what was told of every fault."""
     work = memory / f"work-{mode}-{before}-{first}"
-    words = [memory / before, work, shop.root, shop.site.root, mode, first, step]
+    words = [memory / before, work, shop.root, shop.site.root, mode, first, step, *act]
     words = [sys.executable, "-B", HERE / "updater.py", *words]
     env = {**environment, "LD_PRELOAD": str(shim), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(list(map(str, words)), env=env, capture_output=True, text=True, check=False)
@@ -111,6 +113,17 @@ def test_a_disk_that_is_full_from_every_call_on(shim, memory, shop, environment)
     assert len(failed) > 30
     assert {one["kind"] for one in failed} == {"EnvironmentFault"}
     assert all("the disk is full" in one["error"] for one in failed)
+
+
+@pytest.mark.parametrize("mode", ["kill", "tear", "full"])
+def test_a_way_back_that_is_stopped_at_every_call(shim, memory, shop, environment, mode):
+    """One moment decides: before it the newer release is in use, and after it that is not installed again."""
+    told = run(shim, memory, shop, environment, mode, "back", before="after")
+    assert len(told) > (1 if mode == "tear" else 5)
+    ends = [(one["then"], one["again"].get("action"), one["last"]) for one in told]
+    assert set(ends) == {(NEW, "current", NEW), (OLD, "quarantined", OLD)}
+    if mode != "full":  # one whose pointer alone could not be written says so, and comes to its end all the same
+        assert ends == sorted(ends, reverse=True)
 
 
 def test_a_small_disk(memory, shop, tmp_path):

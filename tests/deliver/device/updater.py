@@ -1,9 +1,10 @@
 """A warm process that forks an updater for every fault, and says what the home answers afterwards.
 
-    LD_PRELOAD=faults.so python updater.py HOME_BEFORE WORK ROOT REPOSITORY MODE FIRST STEP
+    LD_PRELOAD=faults.so python updater.py HOME_BEFORE WORK ROOT REPOSITORY MODE FIRST STEP [back]
 
-Prints one line of JSON for each fault: what ended the updater, what the model answers then, what a second update did
-and what the model answers then; the last line is of an updater that met no fault.
+With ``back`` it goes back instead of updating; the second is an update all the same. Prints one line of JSON for each
+fault: what ended the updater, what the model answers then, what a second update did and what the model answers then;
+the last line is of an updater that met no fault.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ def main():
     work.mkdir()
     home, whole = work / "home", False
     update, ask = partial(updated, home, root, repository), partial(answer, home)
+    act = partial(gone_back, home) if sys.argv[8:] == ["back"] else update
     while not whole:
         shutil.rmtree(home, ignore_errors=True)
         if before.is_dir():
             copied(before, home)
-        ended = forked(update, partial(faults.faults_arm, mode, at))
+        ended = forked(act, partial(faults.faults_arm, mode, at))
         whole = isinstance(ended, dict) and ended["count"] < at
         then, again, last = forked(lambda: (ask(), update(), ask()))
         told = {"at": at, "ended": ended, "then": then, "again": again, "last": last}
@@ -60,6 +62,17 @@ def updated(home, root, repository):
     try:
         client = Client(home, repository, root, test=tried_here, tune=None)
         return {"action": client.update("digits").action, **counted()}
+    except HaversackError as error:
+        return {"error": str(error), "kind": type(error).__name__, **counted()}
+
+
+def gone_back(home):
+    """Go back to the release before."""
+    from haversack.base.errors import HaversackError
+    from haversack.flow.client import Client
+
+    try:
+        return {"action": Client(home, tune=None).rollback("digits").version, **counted()}
     except HaversackError as error:
         return {"error": str(error), "kind": type(error).__name__, **counted()}
 

@@ -47,6 +47,11 @@ def fault(error: OSError, path: Path, doing: str, instead: str = OUT) -> Environ
     return EnvironmentFault(cause, where=str(path), tried=doing, next_step=next_step.replace("{instead}", instead))
 
 
+def is_full(error: EnvironmentFault) -> bool:
+    """Say whether it is for want of room on the disk."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def why(error: Exception) -> str:
     """Return why something could not be read: the system's own words, without error number and path, or the text."""
     words = (error.strerror if isinstance(error, OSError) else None) or str(error)
