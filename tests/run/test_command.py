@@ -81,6 +81,18 @@ def test_standard_input(bundle, image, home, capsys, monkeypatch):
     assert "tiny 1.0.0" in capsys.readouterr().out
 
 
+def test_no_standard_input(bundle, home, capsys, monkeypatch):
+    """As after ``<&-``."""
+    monkeypatch.setattr(verb.sys, "stdin", None)
+    assert main(["run", str(bundle), "-", "--home", str(home)]) == 2
+    assert "there is no standard input\n  next: name a file, or pipe one in" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_input(bundle, home, capsys):
+    assert main(["run", str(bundle), str(bundle), "--home", str(home)]) == 6
+    assert "Is a directory\n  next: name a file that may be read: .npy, .npz, .png or .jpg" in capsys.readouterr().err
+
+
 def test_time(bundle, image, home, capsys, monkeypatch):
     path, _ = image
     monkeypatch.setattr(verb, "TIMED_SECONDS", 0.05)

@@ -146,6 +146,8 @@ def unknown(method):
         told("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}"),
         told("{'descr': [['a', '<f4']], 'fortran_order': 1, 'shape': ('x',)}"),
         told("  {\n 'descr'"),
+        told(" " * 20_000),
+        told("{'descr': (b'',), 'fortran_order': False, 'shape': (1,)}"),
         zipped(zipfile.ZIP_DEFLATED, damage=9),
         zipped(zipfile.ZIP_LZMA, damage=9),
         zipped(zipfile.ZIP_BZIP2, damage=9),
@@ -158,6 +160,13 @@ def test_damaged_headers_and_archives_are_told_in_words(data):
     with pytest.raises(UsageError, match="NumPy does not read it") as caught:
         read(data)
     assert (caught.value.where, caught.value.next_step) == ("input", "write it with numpy.save or numpy.savez")
+    assert len(str(caught.value).splitlines()) == 2, "a cause and a next step"
+
+
+def test_what_numpy_warns_of_is_not_told_of_an_array_that_is_read(recwarn):
+    data = told("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 16L)}")  # as Python 2 wrote it
+    assert read(data)["image"].shape == (1, 16)
+    assert [str(one.message) for one in recwarn] == []
 
 
 def test_a_picture_that_no_memory_holds():
@@ -205,6 +214,25 @@ def picture(kind="PNG", mode="RGB", size=(5, 4), **more):
 COLOUR = Port("image", TensorSpec(("batch", 3, 8, 8), "float32"))
 
 
+GREY = (b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
+
+
+def png(*chunks):
+    """Return a .png of these chunks, each with its checksum."""
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, body in (*chunks, (b"IDAT", zlib.compress(bytes(9 * 8))), (b"IEND", b"")):
+        data += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return data
+
+
+def exif(entries, count=0):
+    """Return a .jpg of 8 x 8 pixels with these entries of EXIF data."""
+    stream = io.BytesIO()
+    head = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, count or len(entries) // 12)
+    Image.new("RGB", (8, 8)).save(stream, "JPEG", exif=head + entries + bytes(4 if entries else 0))
+    return stream.getvalue()
+
+
 class TestPictures:
     @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
     @pytest.mark.parametrize("port, channels", [(COLOUR, 3), (IMAGE, 1)])
@@ -231,6 +259,27 @@ class TestPictures:
     def test_a_broken_one(self):
         with pytest.raises(UsageError, match="it cannot be read as a picture"):
             read(picture()[:60], (COLOUR,), raw={"image": ()})
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            png((b"IHDR", b"")),
+            png(GREY, (b"tRNS", b"")),
+            png((b"IHDR", bytes(13))),
+            png(GREY, (b"zTXt", b"a\0\0" + zlib.compress(bytes(9**7)))),
+            exif(struct.pack(">HHII", 0x0100, 2, 4, 0x61626300) + struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)),
+        ],
+        ids=["no header", "no transparency", "no pixels", "a text that is a bomb", "a width of letters"],
+    )
+    def test_what_pillow_does_not_expect(self, data):
+        with pytest.raises(UsageError, match="it cannot be read as a picture") as caught:
+            read(data, (COLOUR,), raw={"image": ()})
+        assert caught.value.where == "input"
+        assert caught.value.next_step == "open it elsewhere and save it as .png or .jpg"
+
+    def test_what_pillow_warns_of_is_not_told_of_a_picture_that_is_read(self, recwarn):
+        assert read(exif(b"", count=3), (COLOUR,), raw={"image": ()})["image"].shape == (1, 8, 8, 3)
+        assert [str(one.message) for one in recwarn] == []
 
     def test_a_bomb(self, monkeypatch):
         monkeypatch.setattr(reading, "LARGEST", 16 * 50)

@@ -35,6 +35,13 @@ def model(bundle, target):
         yield opened
 
 
+class Graphed:
+    """As a tensor of torch that a gradient is asked of."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+
+
 def truth(folder, target, images):
     """What a release answers to each image: asked one by one, with nothing between."""
     session = Session(found(folder, target))
@@ -77,8 +84,10 @@ def test_an_answer_has_its_release_labels_and_time(model, images):
         (lambda model, x: model(x, image=x), "image is given twice"),
         (lambda model, x: model(picture=x), "picture: the model has no such input"),
         (lambda model, x: model(), "image: it is missing"),
-        (lambda model, x: model(np.array([{}])), "image is no array of numbers"),
-        (lambda model, x: model([[1.0, 2.0], [3.0]]), "image is no array of numbers"),
+        (lambda model, x: model(np.array([{}])), "image: it is no array of numbers, but of Python objects"),
+        (lambda model, x: model([[1.0, 2.0], [3.0]]), "image: it is no array of numbers: setting an array element"),
+        (lambda model, x: model(Graphed()), "image: it is no array of numbers: Can't call numpy"),
+        (lambda model, x: model({1: x, "picture": x}), "1: the model has no such input"),
         (lambda model, x: model(x[0]), "add the batch, x[None]"),
     ],
 )

@@ -87,9 +87,14 @@ def run(
 
 
 def _read(given: str) -> bytes:
+    from haversack.base.errors import UsageError
     from haversack.run import given as reading
 
-    return sys.stdin.buffer.read(reading.LARGEST + 1) if given == STDIN else reading.read(Path(given))
+    if given != STDIN:
+        return reading.read(Path(given))
+    if sys.stdin is None:  # as it is after <&-, or in a service without one
+        raise UsageError("there is no standard input", where=given, next_step="name a file, or pipe one in")
+    return sys.stdin.buffer.read(reading.LARGEST + 1)
 
 
 def opener(model: str, home: Path, target: str, threads: int, *, tune: bool = False) -> Callable[[], Model]:

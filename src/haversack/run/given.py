@@ -6,9 +6,11 @@ import io
 import lzma
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +23,11 @@ LARGEST = 1 << 30
 """Bytes of a file, and of all arrays in it together."""
 _KINDS = ".npy, .npz, .png or .jpg"
 _UNREAD = (
-    *(ValueError, TypeError, EOFError, OSError, MemoryError, OverflowError, KeyError, RuntimeError, SyntaxError),
-    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(ValueError, TypeError, EOFError, OSError, MemoryError, LookupError, ArithmeticError, RuntimeError, SyntaxError),
+    *(AttributeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
 )
-"""What NumPy and zipfile raise for damaged files: a header of .npy is Python's source to them, and is tokenized."""
+"""What NumPy, zipfile and Pillow raise for damaged files: a header of .npy is Python's source, and is tokenized."""
+_SAVE = "write it with numpy.save or numpy.savez"
 _MARKS = {"npy": b"\x93NUMPY", "npz": b"PK\x03\x04", "png": b"\x89PNG", "jpg": b"\xff\xd8"}
 
 
@@ -41,7 +44,8 @@ def read(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise UsageError("there is no such file", where=str(path), next_step=f"name a file: {_KINDS}") from error
     except OSError as error:
-        raise EnvironmentFault(error.strerror or str(error), where=str(path)) from error
+        step = f"name a file that may be read: {_KINDS}"
+        raise EnvironmentFault(error.strerror or str(error), where=str(path), next_step=step) from error
     return data
 
 
@@ -96,18 +100,20 @@ def picture(data: bytes, *, channels: int, where: str) -> np.ndarray:
         Refused: it has so many pixels that Pillow takes it for a bomb.
     """
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, ImageOps
     except ImportError as error:
         raise EnvironmentFault("reading a picture needs the package pillow", next_step="pip install pillow") from error
+    step = "open it elsewhere and save it as .png or .jpg"
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as opened:
+        with (
+            _told("it cannot be read as a picture", where, step),
+            Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as opened,
+        ):
             if opened.width * opened.height > LARGEST // 16:
                 raise Refused(f"it has {opened.width} x {opened.height} pixels", where=where)
             turned = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise Refused(f"it has too many pixels: {error}", where=where) from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UsageError(f"it cannot be read as a picture: {error}", where=where) from error
     found = np.asarray(turned, np.uint8)
     return found[None, :, :, None] if channels == 1 else found[None]
 
@@ -119,31 +125,37 @@ def _channels(port: Port) -> int:
 
 
 def _array(data: bytes, where: str) -> np.ndarray:
-    try:
-        found = np.load(io.BytesIO(data), allow_pickle=False)
-    except _UNREAD as error:
-        raise _unread(error, where) from error
-    return np.asarray(found)
+    with _told("NumPy does not read it", where, _SAVE):
+        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
 
 
 def _unpacked(data: bytes, where: str) -> dict[str, np.ndarray]:
-    try:
+    with _told("NumPy does not read it", where, _SAVE):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > LARGEST:
             raise Refused(f"it unpacks to {size} bytes, and {LARGEST} are allowed", where=where)
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
+
+
+@contextmanager
+def _told(cause: str, where: str, step: str) -> Iterator[None]:
+    """Tell what a library says of a damaged file in one error, and no warnings beside it or of what it reads.
+
+    Raises:
+        Refused: it holds a pickle.
+        UsageError: it is damaged otherwise.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except _UNREAD as error:
-        raise _unread(error, where) from error
-
-
-def _unread(error: Exception, where: str) -> UsageError | Refused:
-    if "pickle" in str(error):
-        return Refused("it holds Python objects, which would run code when read", where=where)
-    return UsageError(
-        f"NumPy does not read it: {error}", where=where, next_step="write it with numpy.save or numpy.savez"
-    )
+        if "allow_pickle=False" in str(error):  # what it says of long headers names the word too
+            raise Refused("it holds Python objects, which would run code when read", where=where) from error
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"{cause}: {why}", where=where, next_step=step) from error
 
 
 def _named(found: dict[str, np.ndarray], ports: Sequence[Port], where: str) -> dict[str, np.ndarray]:

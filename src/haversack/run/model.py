@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from haversack.base.counted import counted
-from haversack.base.errors import UsageError
+from haversack.base.errors import Fault, UsageError
 from haversack.base.model import Port
 from haversack.run.answer import Answer
 from haversack.run.loaded import Loaded
@@ -157,18 +157,24 @@ def _named(inputs: Sequence[Given], named: Mapping[str, Given], ports: Sequence[
     """Return the inputs of a call by name."""
     if len(inputs) == 1 and isinstance(inputs[0], Mapping):
         named, inputs = {**inputs[0], **named}, ()
+    named = {str(name): value for name, value in named.items()}
     names = [port.name for port in ports]
     twice = sorted({*names[: len(inputs)]} & {*named})
     if len(inputs) > len(names) or twice:
         cause = f"{', '.join(twice)} is given twice" if twice else f"there are {counted(len(inputs), 'input')}"
         raise UsageError(f"the inputs do not fit: {cause}", next_step=f"give {words(ports)}")
     given = {**dict(zip(names, inputs, strict=False)), **named}
-    found, strange = {}, []
+    found: dict[str, np.ndarray] = {}
+    faults = []
     for name, value in given.items():
         try:
             found[name] = np.asarray(value)
-        except (ValueError, TypeError, OverflowError):  # lists of unlike lengths, and what else is no array
-            strange.append(name)
-    if strange := sorted({*strange, *(name for name, array in found.items() if array.dtype.hasobject)}):
-        raise UsageError(f"{', '.join(strange)} is no array of numbers", next_step=f"give {words(ports)}")
+        except (ValueError, TypeError, OverflowError, RuntimeError) as error:  # unlike lengths; a tensor of a graph
+            why = str(error).partition("\n")[0]
+            faults.append(Fault(name, f"it is no array of numbers: {why}"))
+        else:
+            if found[name].dtype.hasobject:
+                faults.append(Fault(name, "it is no array of numbers, but of Python objects"))
+    if faults:
+        raise UsageError("the inputs do not fit", faults=tuple(faults), next_step=f"give {words(ports)}")
     return found
