@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ ENTRY = "haversack.deliver.trial:methods"
 GREETING = "hello"
 """What a worker is asked first, before it knows of any model."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_ASKED = (-signal.SIGTERM, -signal.SIGHUP)
+"""How a child ends that somebody asked to: systemd asks all processes of a service. No runtime does so to itself."""
 _NOTHING_TOLD, _MOST_TOLD, _LONGEST = -1.0, 1e15, 2000
 
 
@@ -150,7 +153,8 @@ def tried(trial: Trial, last: Trial | None = None, demands: Demands = _DEMANDS, 
         The verdict; a child that dies twice, hangs or cannot open the model is a fault of the model.
 
     Raises:
-        EnvironmentFault: no child comes up, or the runtime is not installed: nothing is said of the model.
+        EnvironmentFault: no child comes up, the runtime is not installed, or somebody stopped the child: nothing is
+            said of the model.
     """
     limits = demands.limits(trial.main.stat().st_size)
     try:
@@ -161,6 +165,9 @@ def tried(trial: Trial, last: Trial | None = None, demands: Demands = _DEMANDS, 
             raise EnvironmentFault(error.text or error.type, where=trial.target) from error
         return Verdict((_shown(trial.main.name, error.text or error.type),))
     except (WorkerCrashed, WorkerTimeout) as error:
+        if isinstance(error, WorkerCrashed) and error.returncode in _ASKED:
+            cause, step = f"the self-test was stopped: {error.cause}", "repeat the same command"
+            raise EnvironmentFault(cause, where=trial.target, next_step=step) from error
         faults = tuple(_shown(fault.where, fault.cause) for fault in error.faults)
         return Verdict((_shown(trial.main.name, error.cause), *faults))
     if not verdict.well or last is None or not demands.slowest:

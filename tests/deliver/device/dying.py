@@ -12,6 +12,14 @@ def crashing():
     return {"answer": lambda header, arrays: os.kill(os.getpid(), signal.SIGSEGV)}
 
 
+def ended_by_sigterm():
+    return {"answer": lambda header, arrays: os.kill(os.getpid(), signal.SIGTERM)}
+
+
+def ended_by_sighup():
+    return {"answer": lambda header, arrays: os.kill(os.getpid(), signal.SIGHUP)}
+
+
 def hanging():
     return {"answer": lambda header, arrays: time.sleep(60)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from dataclasses import replace
 from functools import partial
@@ -73,6 +74,14 @@ def test_a_child_that_spins_is_ended_by_the_kernel(good):
 def test_what_the_machine_lacks_says_nothing_of_the_model(good, name):
     with pytest.raises(EnvironmentFault):
         tried(good, None, SHORT, child(name))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_child_that_is_asked_to_end_says_nothing_of_the_model(good, number):
+    """As systemd asks all processes of a service, and its own may go on for a while."""
+    with pytest.raises(EnvironmentFault, match=f"the self-test was stopped: .*{number.name}") as caught:
+        tried(good, None, SHORT, child(f"ended_by_{number.name.lower()}"))
+    assert caught.value.next_step == "repeat the same command"
 
 
 def test_one_death_may_come_from_outside(good):
