@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haversack.base.errors import EnvironmentFault, UsageError, VerificationError
+from haversack.base.errors import ConversionError, EnvironmentFault, Refused, UsageError, VerificationError
 from haversack.base.graph import TensorSpec
 from haversack.base.model import Port
 from haversack.run.guard import Guard, TooSlow, Watch, look, within
@@ -97,17 +97,85 @@ def test_without_one_before_it_is_never_set_aside(guard, events):
     assert (guard.state, told(events)) == ("closed", ["fault"] * 5)
 
 
-def test_set_aside_where_the_one_before_is_gone_says_what_to_do(guard):
+@pytest.mark.parametrize(
+    "error",
+    [
+        EnvironmentFault("there is no other model any more"),
+        ConversionError("the runtime does not open it"),
+        Refused("it is not what was installed"),
+        Busy("all 2 sessions are busy"),
+    ],
+)
+def test_where_the_one_before_cannot_answer_it_is_not_set_aside(guard, events, error):
+    def gone():
+        raise error
+
+    for _ in range(5):
+        with pytest.raises(VerificationError, match="NaN"):
+            guard.call(bad, gone)
+    assert guard.call(good, gone) == "own"
+    assert (guard.state, told(events)) == ("closed", ["fault"] * 5)
+
+
+def test_set_aside_it_answers_where_the_one_before_cannot_any_more(guard, clock):
     def gone():
         raise EnvironmentFault("there is no other model any more")
 
-    for _ in range(3):
-        with pytest.raises(VerificationError, match="NaN"):
-            guard.call(bad, gone)
+    def busy():
+        raise Busy("all 2 sessions are busy")
+
+    trip(guard)
+    assert guard.call(good, gone) == "own"
+    with pytest.raises(VerificationError, match="NaN"):
+        guard.call(bad, gone)
+    with pytest.raises(Busy):  # it may be called again
+        guard.call(good, busy)
+    assert guard.state == "open"
+    clock.now += 11
+    with pytest.raises(VerificationError, match="NaN"):
+        guard.call(bad, gone)
+    assert guard.state == "open"
+    assert guard.call(good, before) == "previous"
+    clock.now += 21
+    assert guard.call(good, before) == "own"
+
+
+def test_set_aside_says_what_to_do_where_nothing_answers(guard):
+    def fails_too():
+        raise VerificationError("3 values are NaN")
+
+    trip(guard)
     with pytest.raises(VerificationError) as caught:
-        guard.call(good, gone)
+        guard.call(good, fails_too)
     assert "digits 1.3.0 is set aside after 3 faults in a row, and tried again in 10 s" in str(caught.value)
     assert "haversack client rollback" in caught.value.next_step
+    assert guard.call(good) == "own"  # nobody was named who would answer
+
+
+def test_a_sink_that_raises_stops_no_call_and_is_told_once(clock, caplog):
+    heard = []
+
+    def deaf(event):
+        heard.append(event)
+        raise OSError("the disk of the log is full")
+
+    guard = Guard("digits 1.3.0", Watch(faults=3, pause_seconds=10), sink=deaf, clock=clock)
+    trip(guard)
+    assert (guard.state, told(heard)) == ("open", ["fault", "fault", "fault", "tripped"])
+    clock.now += 11
+    assert guard.call(good, before) == "own"
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("haversack.run", "WARNING")
+    assert "the sink of events raises OSError: the disk of the log is full" in record.getMessage()
+    assert "2 of its 4 values are NaN or infinite" in record.getMessage()
+
+
+def test_ctrl_c_in_a_sink_is_not_kept(clock):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Guard("digits 1.3.0", sink=stop, clock=clock).call(bad, before)
 
 
 @pytest.mark.parametrize("error", [VerificationError("3 values are NaN"), RuntimeError("Non-zero status code")])

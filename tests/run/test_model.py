@@ -364,7 +364,8 @@ class TestGuarded:
 
         monkeypatch.setattr(Session, "run", through)
         opens = {"previous": lambda: opened.append(1) or load(found(bundle, target)), "sink": events.append}
-        with Model(load(found(newer, target), Serving(watch=Watch(faults=1)), **opens)) as model:
+        serving = Serving(watch=Watch(faults=1), results=Bounds(entries=5))
+        with Model(load(found(newer, target), serving, **opens)) as model:
             wrong = images[:1].copy()
             wrong[0, 0, 1, :3] = bad
             calls = {"image": lambda: model(wrong), "image of sample 1": lambda: model.batch([images[:1], wrong])}
@@ -373,6 +374,10 @@ class TestGuarded:
                     call()
                 (fault,) = caught.value.faults
                 assert (fault.where, fault.cause) == (place, "3 of its 64 values are NaN or infinite")
+            model(images[:1])  # its answer is kept: of the next two the second alone is computed
+            with pytest.raises(UsageError) as caught:
+                model.batch([images[:1], wrong])
+            assert [fault.where for fault in caught.value.faults] == ["image of sample 1"]
             assert model(images[:1]).version == "1.1.0"
             assert [event for event in events if "guard" in event.data] == opened == []
 

@@ -34,9 +34,12 @@ from haversack.deliver.slots import Installed, Slots
 from haversack.deliver.starts import LOOP, Starts
 from haversack.deliver.update import Tried
 from haversack.deliver.whole import damage, go_back, mended
+from haversack.run.guard import lasting
 from haversack.run.loaded import Loaded
 from haversack.run.model import Model
 
+_MOST_DOUBLED = 5
+"""So often the time between two looks is doubled: what the machine lacks may take a model's opening to find out."""
 First = Callable[[], AbstractContextManager[None]]
 """Makes what a call is computed in, until one has answered."""
 Load = Callable[[Path, str, Callable[[], Loaded] | None, Sink, First], Loaded]
@@ -54,11 +57,12 @@ class Follower:
     """
 
     def __init__(self, slots: Slots, load: Load, sink: Sink, test: Tried) -> None:
-        self._slots, self._load, self._sink, self._test = slots, load, sink, test
+        self._slots, self._load, self._sink, self._test = slots, load, lasting(sink), test
         self._starts = Starts(slots.folder)
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._suspect = self._told = ""
+        self._wrong = 0
         self._now: Installed | None = None
         self._failed: tuple[Installed, int] | None = None
         self._model: weakref.ref[Model] | None = None
@@ -96,7 +100,8 @@ class Follower:
     def look(self) -> bool:
         """Exchange the release, if another one is in use; say whether the model still lives.
 
-        Nothing that goes wrong here stops the model that answers: it is told, once, and tried again.
+        Nothing that goes wrong here stops the model that answers: it is told, once, and tried again, less and less
+        often.
         """
         model = self._model() if self._model is not None else None
         if model is None:
@@ -111,8 +116,9 @@ class Follower:
                 if text != self._told:
                     self._sink(Event("run", "note", text))
                 self._told = text
+                self._wrong += 1
             else:
-                self._told = ""
+                self._told, self._wrong = "", 0
         return True
 
     def _exchange(self, model: Model) -> None:
@@ -130,6 +136,10 @@ class Follower:
                 raise
             model.swap(loaded)
             self._sink(Event("run", "done", f"{self._slots.folder.name} {model.version} answers from now on"))
+
+    def pause(self, seconds: float) -> float:
+        """Return how long to wait for the next look: so long, or more where the last ones went wrong."""
+        return seconds * float(1 << min(self._wrong, _MOST_DOUBLED))
 
     def wait(self, seconds: float) -> None:
         """Wait so long, or until there is something to look at."""
@@ -243,4 +253,4 @@ def _begin(follower: Follower, seconds: float, name: str) -> None:
 def _follow(follower: Follower, seconds: float) -> None:
     """Look until the model is gone or closed; nothing here holds it in between."""
     while follower.look():
-        follower.wait(seconds)
+        follower.wait(follower.pause(seconds))

@@ -7,6 +7,7 @@ the time to the next.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ Arrays = Mapping[str, np.ndarray]
 Result = TypeVar("Result")
 Turn = Literal["own", "trial", "previous"]
 STAGE = "run"
+LOG = logging.getLogger("haversack.run")
 LONGEST = 86_400.0
 """Seconds, a day: what a call or a pause may take at most."""
 
@@ -91,7 +93,7 @@ class Guard:
         self, name: str, watch: Watch | None = None, *, sink: Sink = silent, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.name, self.watch = name, watch or Watch()
-        self._sink, self._clock = sink, clock
+        self._sink, self._clock = lasting(sink), clock
         self._lock = threading.Lock()
         self._in_a_row = 0
         self._pause = self.watch.pause_seconds
@@ -109,8 +111,8 @@ class Guard:
         Args:
             own: calls the model and looks at its answer (``look``). What its caller did wrong (``UsageError``) and a
                 call that was refused (``Busy``) are no faults of it.
-            instead: calls the model before; None where there is none: then no number of faults sets this one aside.
-                Where that fails on the same input as well, it counts against neither.
+            instead: calls the model before; None where there is none. Where that fails on the same input as well, it
+                counts against neither. Nothing sets a model aside at a call that nobody answers in its place.
 
         Raises:
             VerificationError: its answer is wrong, or it is set aside, and nothing answers in its place.
@@ -118,7 +120,7 @@ class Guard:
         """
         turn = self._turn()
         if turn == "previous":
-            return self._answered_for(instead)
+            return self._answered_for(own, instead)
         try:
             answer = own()
         except (UsageError, Busy):
@@ -132,17 +134,18 @@ class Guard:
         self._passed(turn)
         return answer
 
-    def _answered_for(self, instead: Callable[[], Result] | None) -> Result:
-        """Return what answers while the model is set aside."""
-        aside = self._aside()
+    def _answered_for(self, own: Callable[[], Result], instead: Callable[[], Result] | None) -> Result:
+        """Return what answers while the model is set aside: itself, where nothing else can be asked."""
         if instead is None:
-            raise aside
+            return own()
         try:
             return instead()
         except (UsageError, Busy):
             raise
-        except HaversackError as other:
-            raise aside from other
+        except VerificationError as other:
+            raise self._aside() from other
+        except HaversackError:  # it is not there any more, or cannot be opened
+            return own()
 
     def _otherwise(self, turn: Turn, error: Exception, instead: Callable[[], Result] | None) -> Result:
         """Return what answers in place of a model that failed, and count that against it.
@@ -160,7 +163,7 @@ class Guard:
                 text = f"{self.name}: {_words(error)}; the release before fails on the same input, which is left aside"
                 self._tell("finding", text, guard="input")
             else:  # that one was not asked, or could not be
-                self._failed(turn, error)
+                self._failed(turn, error, alone=True)
             raise error from other
         self._failed(turn, error)
         return answer
@@ -188,7 +191,7 @@ class Guard:
         with self._lock:
             self._in_a_row += 1
             enough = self._state == "closed" and self._in_a_row >= self.watch.faults
-            trips = not alone and (turn == "trial" or enough)
+            trips = turn == "trial" or (enough and not alone)
             if trips:
                 if turn == "trial":
                     self._pause = min(2 * self._pause, self.watch.longest_pause_seconds)
@@ -214,6 +217,29 @@ class Guard:
 
     def _tell(self, kind: str, text: str, **data: object) -> None:
         self._sink(Event(STAGE, kind, text, data={"release": self.name, **data}))
+
+
+class _Lasting:
+    """A sink that may raise, and stops nobody: neither a caller nor a thread that follows a line."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink, self._told = sink, False
+
+    def __call__(self, event: Event) -> None:
+        try:
+            self._sink(event)
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's sink raises: logged, once
+            if not self._told:
+                self._told = True
+                LOG.warning("the sink of events raises %s: %s (at: %s)", type(error).__name__, error, event.text)
+
+
+def lasting(sink: Sink) -> Sink:
+    """Return a sink that never raises: the first error of this one is logged (``haversack.run``), the next event comes.
+
+    Ctrl-C in it goes on.
+    """
+    return sink if isinstance(sink, _Lasting) else _Lasting(sink)
 
 
 def look(ports: Sequence[Port], outputs: Arrays) -> None:

@@ -15,7 +15,7 @@ from haversack.base.model import Port
 from haversack.base.progress import Event, Sink, silent
 from haversack.run import batching
 from haversack.run.answer import Answer
-from haversack.run.guard import Guard, NotFinite, TooSlow, Watch, look, within
+from haversack.run.guard import Guard, NotFinite, TooSlow, Watch, lasting, look, within
 from haversack.run.pool import Place, Pool
 from haversack.run.preprocess import Preprocess
 from haversack.run.results import NONE, Bounds, Cache, key_of
@@ -101,7 +101,7 @@ class Loaded:
         self.results = Cache(self.serving.results)
         self.guard = Guard(f"{source.manifest.name} {self.version}", self.serving.watch, sink=sink)
         self._before = _Before(previous) if previous is not None else None
-        self._sink, self._began, self._answered, self._until_first = sink, time.perf_counter(), False, first
+        self._sink, self._began, self._answered, self._until_first = lasting(sink), time.perf_counter(), False, first
         self._lock = threading.Lock()
         self._holders, self._retired = 0, False
 
@@ -161,7 +161,11 @@ class Loaded:
         known = [self.results.get(key) for key in keys]
         new = [index for index, outputs in enumerate(known) if outputs is None]
         if new:
-            for index, outputs in zip(new, self._computed([samples[index] for index in new]), strict=True):
+            try:
+                computed = self._computed([samples[index] for index in new])
+            except NotFinite as error:
+                raise _refused(samples, new, error) or error from None
+            for index, outputs in zip(new, computed, strict=True):
                 self.results.put(keys[index], outputs)
                 known[index] = outputs
         fresh = set(new)
@@ -185,10 +189,7 @@ class Loaded:
             self._pool.late(place)
             raise
         for outputs in found:
-            try:
-                look(self.outputs, outputs)
-            except NotFinite as error:
-                raise _refused(samples, error) or error from None
+            look(self.outputs, outputs)
         return found
 
     def _fed(self, sample: Arrays) -> Arrays:
@@ -246,14 +247,15 @@ class _Before:
                 self._loaded.retire()
 
 
-def _refused(samples: Sequence[Arrays], error: NotFinite) -> UsageError | None:
+def _refused(samples: Sequence[Arrays], asked: Sequence[int], error: NotFinite) -> UsageError | None:
     """Return what to say of raw inputs that are not finite themselves, where an answer is not; None where they are.
 
-    It is looked at only now: it would take time of every call. One sample may spoil the answers of a whole batch.
+    It is looked at only now: it would take time of every call. One sample may spoil the answers of a whole batch; those
+    whose answers were known are not ``asked``.
     """
     faults = []
-    for number, sample in enumerate(samples):
-        for name, array in sample.items():
+    for number in asked:
+        for name, array in samples[number].items():
             if bad := int((~np.isfinite(array)).sum()) if array.dtype.kind in "fc" else 0:
                 place = f"{name} of sample {number}" if len(samples) > 1 else name
                 faults.append(Fault(place, f"{bad} of its {array.size} values are NaN or infinite"))

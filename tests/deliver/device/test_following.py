@@ -280,6 +280,39 @@ def raising(*_, **__):
     raise EnvironmentFault("too many open files")
 
 
+def test_what_goes_wrong_is_tried_again_less_and_less_often(client, monkeypatch):
+    monkeypatch.setattr(flow, "FOLLOW_SECONDS", 600.0)
+    with client.open("digits"):
+        (follower,) = client._followers
+        pauses = []
+        with monkeypatch.context() as patch:
+            patch.setattr(Slots, "pointer", raising)
+            for _ in range(8):
+                assert follower.look()
+                pauses.append(follower.pause(2.0))
+        assert pauses == [4.0, 8.0, 16.0, 32.0, 64.0, 64.0, 64.0, 64.0]
+        assert follower.look()
+        assert follower.pause(2.0) == 2.0
+
+
+def test_a_sink_that_raises_ends_no_follower(shop, client, tmp_path, caplog):
+    heard = []
+
+    def deaf(event):
+        heard.append(event.text)
+        raise OSError("the disk of the log is full")
+
+    client._sink = deaf
+    with client.open("digits") as opened:
+        assert says(opened) == 2.0
+        for number in (2, 3):
+            shop.publish(f"1.{number}.0", 1.0 + number)
+            Client(tmp_path / "home", test=tried_here, tune=None).update("digits")
+            until(lambda: opened.version == f"1.{number}.0")  # noqa: B023 - it is called at once
+    assert "digits 1.3.0 answers from now on" in heard
+    assert [record.name for record in caplog.records].count("haversack.run") == 1
+
+
 def test_a_home_stays_where_it_was_named(client, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mine = Client("home", test=tried_here, tune=None)
