@@ -180,8 +180,8 @@ def _slots(slots: Slots) -> list[Fault]:
                 found.append(Fault(error.where, f"{error.cause}; next: {error.next_step}"))
                 continue
             for fault in faults:
-                where = f"{slots.path(installed)}/{fault.where}"
-                found.append(Fault(where, f"{fault.cause}; next: {step}    ({when})"))
+                where = slots.path(installed) / fault.where
+                found.append(Fault(str(where), f"{fault.cause}; next: {step}    ({when})"))
     return found
 
 

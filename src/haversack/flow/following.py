@@ -76,18 +76,25 @@ class Follower:
         """
         with self._lock:
             began = time.perf_counter()
-            self._mend()
-            model = Model(self._loaded())
+            try:
+                loaded = self._loaded()
+            except Refused:
+                if not self._mend():
+                    raise
+                loaded = self._loaded()
+            model = Model(loaded)
             self._model = weakref.ref(model, lambda _: self._wake.set())
             text = f"{self._slots.folder.name} {model.version} is open"
             self._sink(Event("run", "done", text, data={"seconds": time.perf_counter() - began}))
             return model
 
-    def _mend(self) -> None:
-        """Put the pointer right where it is not; one that stays damaged is told by whoever reads it next."""
+    def _mend(self) -> bool:
+        """Put the pointer right where it is not, and say whether that was done."""
         with contextlib.suppress(Refused, EnvironmentFault):
             if text := mended(self._slots):
                 self._sink(Event("run", "finding", f"{self._slots.folder.name}: {text}"))
+                return True
+        return False
 
     def start(self, seconds: float) -> None:
         """Look every so many seconds, in a thread that ends with the model.
@@ -177,13 +184,19 @@ class Follower:
 
     def _loaded(self) -> Loaded:
         """Return the release in use in memory, or the one before it where that cannot be."""
-        self._failed = None
+        self._failed, looked = None, False
         while True:
             with self._slots.held() as (installed, other):
+                begun = not looked and other is not None and self._slots.is_set_aside(installed)
                 try:
-                    return self._tried(installed, other)
+                    if not begun:
+                        return self._tried(installed, other)
                 except (ConversionError, Refused, VerificationError) as error:
                     wrong: HaversackError = error
+            if begun:  # whoever went back was killed amid it
+                looked = True
+                self._mend()
+                continue
             try:
                 self._back(installed, wrong.cause)
             except EnvironmentFault as error:

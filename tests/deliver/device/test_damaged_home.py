@@ -85,7 +85,7 @@ def test_what_the_only_slot_has_lost_comes_anew(shop, tmp_path, lost):
     with pytest.raises(Refused, match="it is not what was installed") as caught:
         client.open("digits")
     assert caught.value.next_step.startswith("haversack client update digits ")
-    assert client.update("digits").action == "installed"
+    assert client.update("digits").action in ("installed", "current")  # the store may still have what was lost
     assert asked(client) == 1.0
 
 
@@ -107,7 +107,7 @@ def test_a_damaged_pointer_is_found_out_from_the_slots_by_whoever_opens(client, 
 def test_and_by_an_update(shop, client, line, told):
     (line / "current").write_bytes(b"x")
     assert client.update("digits").installed.version == "1.1.0"
-    assert "is damaged; 1.1.0 lies whole, and is" in texts(told)
+    assert "is in use was damaged; 1.1.0 lies whole, and is" in texts(told)
     assert asked(client) == 2.0
     shop.publish("1.2.0", 3.0)
     assert client.update("digits").installed.version == "1.2.0"
@@ -177,6 +177,7 @@ def test_nobody_goes_back_to_a_damaged_release(shop, client, line):
 def test_where_the_release_in_use_is_damaged_and_the_newest_set_aside_an_update_says_both(client, line):
     client.rollback("digits", "too many sevens")
     spoil(line / "a")
+    shutil.rmtree(client.home.store)  # else it is mended from there
     with pytest.raises(EnvironmentFault, match="which is in use, is damaged, and the newest, 1.1.0 is set") as caught:
         client.update("digits")
     assert "too many sevens" in caught.value.cause
@@ -287,7 +288,7 @@ def test_a_full_disk_keeps_nobody_from_going_back(client, line, told, monkeypatc
     monkeypatch.setattr(Slots, "quarantine", full)
     assert client.rollback("digits").version == "1.0.0"
     assert asked(client) == 1.0
-    assert "that 1.1.0 is set aside could not be written down: an update may install it again" in texts(told)
+    assert "that 1.1.0 is set aside could not be written down (the disk is full): an update may" in texts(told)
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ def test_a_home_with_two_lines(home):
         pass
     (slots.folder / "starts" / "2-0").write_bytes(b"\0")  # as if its process had died
     found = state(home)
-    lines = found.lines()
+    lines = [text for text in found.lines() if "damaged" not in text]  # these releases have no files
     assert lines[:4] == [
         "digits 1.1.0 (sequence 2) on litert, 1.25 ms a call",
         "  way back: 1.0.0",
