@@ -106,6 +106,13 @@ def test_the_same_bundle_twice_changes_nothing(published):
     assert tree(published) == before
 
 
+def test_the_same_manifest_over_files_that_were_changed_is_refused(published):
+    path = published.folder / "bundles" / "digits-1.1.0.haversack" / "litert.tflite"
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(Refused):
+        published.publish("1.1.0")
+
+
 def test_a_version_with_other_content_is_refused(published):
     before = tree(published)
     shutil.rmtree(published.folder / "bundles" / "digits-1.0.0.haversack")

@@ -211,7 +211,7 @@ def _with_pooling(candidate: Candidate, measured: float | None) -> Candidate:
 
 
 def _words(missed: Sequence[Check]) -> str:
-    return "; ".join(f"{check} ({check.overshoot:.1%} over)" for check in missed)
+    return "; ".join(f"{check} ({check.overshoot:.1%} over)" if check.allowed else str(check) for check in missed)
 
 
 def _equal(candidate: Candidate) -> bool:

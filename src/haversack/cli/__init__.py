@@ -117,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     from haversack.base.errors import HaversackError, UsageError
+    from haversack.cli import process
 
     if words in ([], ["--help"], ["-h"]):
         sys.stdout.write(overview())
@@ -136,6 +137,10 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away (``| head``): nobody is left to tell
         return 0
+    except OSError as error:
+        if error.filename is not None or error.errno not in process.UNWRITTEN:
+            raise
+        return _failed(process.unwritten(error), words)
     return result if isinstance(result, int) else 0
 
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from haversack.base.errors import HaversackError
 
 GRACE_SECONDS = 5.0
+UNWRITTEN = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG})
+"""What a write to standard output may end in."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -64,5 +73,23 @@ def _watch(reads: int, heard: threading.Event) -> None:
 
 
 def settle() -> None:
-    """Let idle threads sleep, unless the environment says otherwise: spinning ones take the cores from others."""
+    """Let idle threads sleep, unless the environment says otherwise: spinning ones take the cores from others.
+
+    A standard output or error that was closed is written to nowhere.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def unwritten(error: OSError) -> HaversackError:
+    """Return what to say of a standard output that cannot be written to, which holds what it was given no longer."""
+    from haversack.base.errors import EnvironmentFault
+
+    sys.stdout = _nowhere()
+    step = "send it somewhere else, then repeat the same command"
+    return EnvironmentFault(f"standard output cannot be written: {error.strerror}", next_step=step)

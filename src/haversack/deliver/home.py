@@ -31,7 +31,7 @@ class Home:
         """
         try:
             return cls(Path(folder).expanduser().absolute())
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:  # ~nobody; a working folder that was removed
             step = "name a folder, such as --home ~/.haversack"
             raise UsageError(f"no home of a person: {error}", where=f"--home {folder}", next_step=step) from error
 

@@ -130,6 +130,8 @@ def publish(
     state = repository.start()
     if before := releases.find(repository, state, line, version):
         _check_same(before, manifest, encrypt=encrypt)
+        for _ in _contents(manifest, read):  # files that were changed since are not what was published
+            pass
         return Outcome(before, changed=False, enrolled=_wrap_more(repository, before, devices))
     repository, targets, new_key = _line_key(repository, state, line)
     bases = releases.newest(repository, state, line, BASES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +11,8 @@ from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 
 Record = TypeVar("Record")
+_NO_FILE = frozenset({errno.EISDIR, errno.ELOOP})
+"""What lies there is a folder, or a link to itself."""
 
 
 def read(path: Path, absent: Record, *, limit: int, doing: str, next_step: str) -> Record:
@@ -31,6 +34,10 @@ def read(path: Path, absent: Record, *, limit: int, doing: str, next_step: str) 
             data = atomic.read(path, limit)
         except FileNotFoundError:
             return absent
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            raise Refused(atomic.why(error), where=str(path), next_step=next_step) from error
     try:
         return canonical.loads(data, type(absent), where=str(path), limit=limit)
     except Refused as error:

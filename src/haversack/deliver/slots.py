@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from haversack.base.bundle import MANIFEST
 from haversack.base.errors import EnvironmentFault, Refused
 from haversack.base.shelf import nearest
 from haversack.deliver import locking, remembered
@@ -66,6 +67,9 @@ class Pointer:
     other: Installed | None = None
 
 
+_NONE = Pointer()
+
+
 @dataclass(frozen=True)
 class Bad:
     """A release that is not installed again: its sequence and version, why, and when (seconds since the epoch)."""
@@ -115,7 +119,14 @@ class Slots:
             EnvironmentFault: it cannot be read.
         """
         step = f"haversack client update {self.folder.name}    (finds out from what lies there, or installs anew)"
-        return self._read(CURRENT, Pointer(), step)
+        found = self._read(CURRENT, _NONE, step)
+        if found is _NONE and self.filled():
+            raise Refused("it is gone, and slots are filled", where=str(self.folder / CURRENT), next_step=step)
+        return found
+
+    def filled(self) -> bool:
+        """Say whether anything lies in a slot."""
+        return any((self.folder / slot / MANIFEST).exists() for slot in ("a", "b"))
 
     def written(self) -> int:
         """Return when the pointer was written, in nanoseconds; 0 where there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from haversack.base import digest
-from haversack.base.bundle import LARGEST_MANIFEST, MANIFEST, VERSION, Manifest
+from haversack.base.bundle import LARGEST_MANIFEST, MANIFEST, Manifest
 from haversack.base.errors import EnvironmentFault, Fault, Refused, UsageError
 from haversack.base.release import Release
 from haversack.deliver import plan
@@ -54,8 +54,8 @@ def go_back(slots: Slots, reason: str, *, sequence: int | None = None, damaged: 
 def mended(slots: Slots) -> str:
     """Write the pointer anew where it is damaged, or where a way back was begun and not ended; say so, or nothing.
 
-    Where it is damaged, the newest release that lies whole in a slot and was not set aside is in use then, and another
-    one is the way back. A release in use that was set aside is one whose way back did not get to the pointer.
+    Where it is damaged, what ``lying`` finds is in use then. A release in use that was set aside is one whose way back
+    did not get to the pointer.
 
     Raises:
         Refused: it is damaged, and nothing lies whole.
@@ -64,11 +64,10 @@ def mended(slots: Slots) -> str:
     try:
         pointer = slots.pointer()
     except Refused:
-        there = [one for one in (_lying(slots, "a"), _lying(slots, "b")) if one and not slots.is_set_aside(one)]
-        there.sort(key=_age)
-        if not there:
+        found = lying(slots)
+        if found.current is None:
             raise
-        anew = slots.rewrite(Pointer(current=there[-1], other=there[0] if len(there) > 1 else None))
+        anew = slots.rewrite(found)
         version = anew.current.version if anew.current is not None else "nothing"
         return f"what tells which release is in use was damaged; {version} lies whole, and is"
     now, other = pointer.current, pointer.other
@@ -115,6 +114,18 @@ def recognised(slots: Slots, installed: Installed, release: Release) -> Installe
     return slots.number(installed, release.sequence)
 
 
+def lying(slots: Slots) -> Pointer:
+    """Return what lies whole in slots and was not set aside: what was put there last is in use, the other the way back.
+
+    Raises:
+        EnvironmentFault: they cannot be read.
+    """
+    there = [one for one in (_lying(slots, "a"), _lying(slots, "b")) if one and not slots.is_set_aside(one)]
+    with atomic.told(slots.folder, "look at slots", atomic.HOME):
+        there.sort(key=lambda one: slots.path(one).stat().st_mtime_ns)
+    return Pointer(current=there[-1], other=there[0] if len(there) > 1 else None) if there else Pointer()
+
+
 def _lying(slots: Slots, slot: Literal["a", "b"]) -> Installed | None:
     """Return the release that lies whole in a slot; None where none does."""
     for target in ACCEPTED:
@@ -122,10 +133,3 @@ def _lying(slots: Slots, slot: Literal["a", "b"]) -> Installed | None:
         if not damage(slots, one):
             return Installed(slot, open_bundle(slots.path(one), target).manifest.version, UNKNOWN, target)
     return None
-
-
-def _age(installed: Installed) -> tuple[tuple[int, ...], bool, str]:
-    """Return what versions are ordered by: a pre-release comes before what it is one of."""
-    found = VERSION.fullmatch(installed.version)
-    assert found is not None, "a manifest has no other"
-    return tuple(int(found[place]) for place in (1, 2, 3)), not found[4], found[4] or ""

@@ -33,7 +33,7 @@ from haversack.deliver.selftest import Verdict
 from haversack.deliver.slots import Installed, Slots
 from haversack.deliver.starts import LOOP, Starts
 from haversack.deliver.update import Tried
-from haversack.deliver.whole import damage, go_back, mended
+from haversack.deliver.whole import damage, go_back, lying, mended
 from haversack.run.guard import lasting
 from haversack.run.loaded import Loaded
 from haversack.run.model import Model
@@ -78,15 +78,31 @@ class Follower:
             began = time.perf_counter()
             try:
                 loaded = self._loaded()
-            except Refused:
-                if not self._mend():
-                    raise
-                loaded = self._loaded()
+            except Refused as error:
+                loaded = self._anew(error)
             model = Model(loaded)
             self._model = weakref.ref(model, lambda _: self._wake.set())
             text = f"{self._slots.folder.name} {model.version} is open"
             self._sink(Event("run", "done", text, data={"seconds": time.perf_counter() - began}))
             return model
+
+    def _anew(self, wrong: Refused) -> Loaded:
+        """Return what lies whole where it is the pointer that is damaged; in a home that cannot be written, too.
+
+        Raises:
+            Refused: something else is damaged, or all is.
+        """
+        if self._mend():
+            return self._loaded()
+        try:
+            self._slots.pointer()
+        except Refused:
+            there = lying(self._slots)
+            if there.current is not None:
+                text = f"what tells which release is in use is damaged; {there.current.version} lies whole, and answers"
+                self._sink(Event("run", "finding", f"{self._slots.folder.name}: {text}"))
+                return self._tried(there.current, there.other)
+        raise wrong
 
     def _mend(self) -> bool:
         """Put the pointer right where it is not, and say whether that was done."""

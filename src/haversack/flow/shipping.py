@@ -130,7 +130,8 @@ def _named(to: Path, wish: Wish, faults: list[Fault]) -> tuple[str, str]:
         elif value and found and value != found[flag]:
             faults.append(Fault(f"--{flag}", f"{value!r}, and --out says {found[flag]!r}"))
         elif not value and not found:
-            cause = f"--out {to.name} tells none: name the folder NAME-VERSION.haversack, or say --{flag} {example}"
+            cause = f"--out {to.name} tells none: name it NAME-VERSION.haversack, as digits-1.3.0.haversack"
+            cause = f"{cause}, or say --{flag} {example}"
             faults.append(Fault(f"--{flag}", cause))
     return (wish.name or (found["name"] if found else "")), (wish.version or (found["version"] if found else ""))
 

@@ -8,6 +8,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 from commands import typed
@@ -104,6 +105,46 @@ def test_a_damaged_pointer_is_found_out_from_the_slots_by_whoever_opens(client, 
     assert asked(client) == 1.0
 
 
+def test_one_that_is_gone_too(client, line, told):
+    (line / "current").unlink()
+    assert client.status().damaged
+    assert asked(client) == 2.0
+    assert "1.1.0 lies whole, and is" in texts(told)
+    assert client.rollback("digits").version == "1.0.0"
+
+
+def test_one_that_is_a_link_to_itself_too(client, line):
+    (line / "current").unlink()
+    (line / "current").symlink_to("current")
+    assert asked(client) == 2.0
+    assert client.update("digits").action == "current"
+
+
+@pytest.mark.parametrize("what", ["a folder", "bytes"])
+def test_what_lies_whole_answers_where_no_pointer_can_be_written(client, line, told, monkeypatch, what):
+    (line / "current").unlink()
+    if what == "a folder":
+        (line / "current").mkdir()
+    else:
+        (line / "current").write_bytes(b"x")
+
+        def full(*_):
+            raise EnvironmentFault("the file system is read-only")
+
+        monkeypatch.setattr(Slots, "rewrite", full)
+    assert asked(client) == 2.0
+    assert asked(client) == 2.0
+    assert "is damaged; 1.1.0 lies whole, and answers" in texts(told)
+
+
+def test_what_was_put_there_last_is_in_use_whatever_its_version(shop, client, line):
+    for version, value in (("2.0.0-rc.9", 3.0), ("2.0.0-rc.10", 4.0), ("1.5.0", 5.0)):
+        shop.publish(version, value)
+        client.update("digits")
+        (line / "current").write_bytes(b"x")
+        assert asked(client) == value
+
+
 def test_and_by_an_update(shop, client, line, told):
     (line / "current").write_bytes(b"x")
     assert client.update("digits").installed.version == "1.1.0"
@@ -145,17 +186,6 @@ def test_where_nothing_lies_whole_the_newest_comes_anew(client, line, told):
     assert (done.action, done.installed.version, done.before) == ("installed", "1.1.0", None)
     assert "is damaged, the newest comes anew" in texts(told)
     assert asked(client) == 2.0
-
-
-def test_a_pre_release_is_older_than_its_release(shop, client, line):
-    shop.publish("1.1.1-rc.1", 3.0)
-    client.update("digits")
-    (line / "current").write_bytes(b"x")
-    assert asked(client) == 3.0
-    shop.publish("1.1.1", 4.0)
-    client.update("digits")
-    (line / "current").write_bytes(b"x")
-    assert asked(client) == 4.0
 
 
 def test_nobody_goes_back_to_a_damaged_release(shop, client, line):
@@ -369,3 +399,13 @@ def test_a_home_that_may_not_be_read_is_told(client, monkeypatch):
             for act in acts:
                 with pytest.raises(EnvironmentFault, match="permission denied"):
                     act()
+
+
+@pytest.mark.parametrize("words", [("client", "status"), ("client", "status", "--json")])
+@pytest.mark.parametrize(("out", "code"), [(">/dev/full", 6), (">&-", 0)])
+def test_a_result_that_cannot_be_written_is_told(client, environment, words, out, code):
+    command = f"{sys.executable} -m haversack.cli {' '.join(words)} --home {client.home.folder} {out}"
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert ("standard output cannot be written: No space left on device" in done.stderr) == (code == 6)
+    assert "Traceback" not in done.stderr
