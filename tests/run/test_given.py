@@ -87,7 +87,7 @@ def test_what_cannot_be_read(data, ports, cause, step):
 
 @pytest.mark.parametrize("data", [npy(np.array([{}])), npz(image=np.array([{}]))])
 def test_objects_are_refused(data):
-    with pytest.raises(Refused, match="it holds Python objects"):
+    with pytest.raises(Refused, match=r"it holds Python objects, .*\n  next: save an array of numbers: numpy.save"):
         read(data)
 
 
@@ -175,7 +175,7 @@ def test_a_picture_that_no_memory_holds():
     data = b"\x89PNG\r\n\x1a\n"
     for kind, body in chunks:
         data += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    with pytest.raises(Refused, match="it has too many pixels"):
+    with pytest.raises(Refused, match=r"it has too many pixels(.|\n)*next: make the picture smaller"):
         reading.picture(data, channels=1, where="input")
 
 
@@ -188,9 +188,9 @@ def test_an_archive_that_unpacks_to_too_much(monkeypatch):
     data = npz(packed=True, image=np.zeros((1, 1, 200, 200), np.float32))
     monkeypatch.setattr(reading, "LARGEST", 100_000)
     assert len(data) < 10_000
-    with pytest.raises(Refused, match="it unpacks to 160128 bytes"):
+    with pytest.raises(Refused, match=r"it unpacks to 160128 bytes.*\n  next: give fewer rows at once"):
         read(data)
-    with pytest.raises(Refused, match="more than 100000 bytes"):
+    with pytest.raises(Refused, match=r"more than 100000 bytes\n  next: give fewer rows at once"):
         read(b"\x93NUMPY" + bytes(200_000))
 
 
@@ -283,7 +283,7 @@ class TestPictures:
 
     def test_a_bomb(self, monkeypatch):
         monkeypatch.setattr(reading, "LARGEST", 16 * 50)
-        with pytest.raises(Refused, match="it has 9 x 9 pixels"):
+        with pytest.raises(Refused, match=r"it has 9 x 9 pixels\n  next: make the picture smaller"):
             reading.picture(picture(size=(9, 9)), channels=3, where="input")
 
     def test_without_pillow(self, monkeypatch):

@@ -27,6 +27,7 @@ _UNREAD = (
     *(AttributeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
 )
 """What NumPy, zipfile and Pillow raise for damaged files: a header of .npy is Python's source, and is tokenized."""
+_FEWER, _SMALLER = "give fewer rows at once", "make the picture smaller"
 _SAVE = "write it with numpy.save or numpy.savez"
 _MARKS = {"npy": b"\x93NUMPY", "npz": b"PK\x03\x04", "png": b"\x89PNG", "jpg": b"\xff\xd8"}
 
@@ -68,7 +69,7 @@ def arrays(
     """
     kind = next((name for name, mark in _MARKS.items() if data.startswith(mark)), "")
     if len(data) > LARGEST:
-        raise Refused(f"it has more than {LARGEST} bytes", where=where)
+        raise Refused(f"it has more than {LARGEST} bytes", where=where, next_step=_FEWER)
     if not kind:
         raise UsageError(f"it is no {_KINDS} file", where=where, next_step=f"give {words(ports)} as an .npz, by name")
     if kind == "npz":
@@ -110,10 +111,10 @@ def picture(data: bytes, *, channels: int, where: str) -> np.ndarray:
             Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as opened,
         ):
             if opened.width * opened.height > LARGEST // 16:
-                raise Refused(f"it has {opened.width} x {opened.height} pixels", where=where)
+                raise Refused(f"it has {opened.width} x {opened.height} pixels", where=where, next_step=_SMALLER)
             turned = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
     except Image.DecompressionBombError as error:
-        raise Refused(f"it has too many pixels: {error}", where=where) from error
+        raise Refused(f"it has too many pixels: {error}", where=where, next_step=_SMALLER) from error
     found = np.asarray(turned, np.uint8)
     return found[None, :, :, None] if channels == 1 else found[None]
 
@@ -134,7 +135,7 @@ def _unpacked(data: bytes, where: str) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > LARGEST:
-            raise Refused(f"it unpacks to {size} bytes, and {LARGEST} are allowed", where=where)
+            raise Refused(f"it unpacks to {size} bytes, and {LARGEST} are allowed", where=where, next_step=_FEWER)
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
 
@@ -153,7 +154,8 @@ def _told(cause: str, where: str, step: str) -> Iterator[None]:
             yield
     except _UNREAD as error:
         if "allow_pickle=False" in str(error):  # what it says of long headers names the word too
-            raise Refused("it holds Python objects, which would run code when read", where=where) from error
+            cause, numbers = "it holds Python objects, which would run code when read", "save an array of numbers"
+            raise Refused(cause, where=where, next_step=f"{numbers}: numpy.save('input.npy', x)") from error
         why = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"{cause}: {why}", where=where, next_step=step) from error
 
