@@ -85,7 +85,7 @@ def test_a_plan_of_little_error_does_not_give_way_to_a_lucky_one(make):
 
 def test_a_limit_of_nothing_is_missed_by_no_share(make):
     (one,) = judged([make("any", size=3_000_000, error=0.2, drop=0.003)], replace(LUCK, drop=0.0))
-    assert (one.verdict, one.reason) == ("missed", "drop is 0.30 pt, allowed is 0.00 pt")
+    assert (one.verdict, one.reason) == ("missed", "nearest: drop is 0.30 pt, allowed is 0.00 pt")
 
 
 def test_a_plan_within_the_limit_stays_there(make):

@@ -92,9 +92,9 @@ def answer(home):
 
     slots = Slots(home / "lines" / "digits")
     try:
-        if other := slots.pointer().other:
-            trial_of(slots.path(other), other.target)
         with Client(home).open("digits", follow=False) as model:
+            if other := slots.pointer().other:
+                trial_of(slots.path(other), other.target)
             return round(float(np.asarray(model(np.ones((1, 4), np.float32)))[0, 0]), 3)
     except HaversackError as error:
         return str(error)
