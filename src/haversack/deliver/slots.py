@@ -125,8 +125,13 @@ class Slots:
         return found
 
     def filled(self) -> bool:
-        """Say whether anything lies in a slot."""
-        return any((self.folder / slot / MANIFEST).exists() for slot in ("a", "b"))
+        """Say whether anything lies in a slot.
+
+        Raises:
+            EnvironmentFault: the slots cannot be read.
+        """
+        with atomic.told(self.folder, "look at slots", atomic.HOME):
+            return any((self.folder / slot / MANIFEST).exists() for slot in ("a", "b"))
 
     def written(self) -> int:
         """Return when the pointer was written, in nanoseconds; 0 where there is none."""
