@@ -166,3 +166,42 @@ sys.exit(main({packed.command(tmp_path / "out")[3:]}))
     assert str(tmp_path / "out") in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_forked_child_hears_sigterm_as_ever():
+    """As the workers of a pool that a job makes, which ends them so: neither they nor their parent hear it as ours."""
+    script = """
+import os, signal, time
+from haversack.cli import process
+process.GRACE_SECONDS = 0.3
+with process.orderly():
+    child = os.fork()
+    if not child:
+        time.sleep(30)
+    time.sleep(0.3)
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    time.sleep(1.0)
+print("went on", os.WTERMSIG(status) == signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on True\n", "")
+
+
+def test_a_second_sigterm_is_heard_while_a_call_does_not_return():
+    script = """
+import ctypes, os, signal, threading
+from haversack.cli import process
+process.GRACE_SECONDS = 30.0
+mutex = (ctypes.c_char * 256)()
+libc = ctypes.CDLL(None)
+with process.orderly():
+    for seconds in (0.3, 0.6):
+        threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)  # for ever
+"""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
+    assert done.returncode == 143
+    assert time.monotonic() - began < 20

@@ -309,6 +309,18 @@ def test_an_interrupted_trial_is_given_back(guard, clock):
     assert guard.call(good, before) == "own"
 
 
+def test_a_trial_that_is_interrupted_at_the_one_before_is_given_back(guard, clock):
+    trip(guard)
+    clock.now += 11
+
+    def stopped():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        guard.call(bad, stopped)
+    assert guard.call(good, before) == "own"
+
+
 def test_errors_of_a_runtime_are_faults(guard, events):
     def died():
         raise RuntimeError("Non-zero status code\nmore of it")

@@ -104,8 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:  # whatever is imported below takes its time too
         from haversack.cli import process
 
+        process.settle()
         with process.orderly():
-            process.settle()
             return _run(words)
     except KeyboardInterrupt as stop:
         again = ""

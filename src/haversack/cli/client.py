@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from haversack.base.errors import EXIT_REFUSED
-from haversack.cli.homes import HOME, again, leading_on
+from haversack.cli.homes import HOME, again, homed, leading_on
 from haversack.cli.terminal import clock, display, results, say, say_json
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def client(
     if json:
         say_json(told)
     for text in () if json else lines:
-        say(text)
+        say(homed(text, home))
     return code
 
 

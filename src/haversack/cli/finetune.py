@@ -26,7 +26,8 @@ def finetune(
 ) -> int:
     """Teach a release new data by a small delta: the layers that pay most for its bytes, on the encodings it has.
 
-    Exit codes: 0 met, 2 usage (no update is that small among it), 4, 5, 6, 7 as pack, 130 interrupted.
+    Exit codes: 0 met, 2 usage (no update is that small among it), 4, 5, 6, 7 as pack, 130 interrupted,
+    143 asked to end.
 
     Parameters
     ----------

@@ -34,7 +34,8 @@ def pack(
 ) -> int:
     """Fit a model into its budgets, verified and measured on the artefact itself.
 
-    Exit codes: 0 met, 2 usage, 3 missed, 4 not converted, 5 not verified, 6 environment, 7 refused, 130 interrupted.
+    Exit codes: 0 met, 2 usage, 3 missed, 4 not converted, 5 not verified, 6 environment, 7 refused, 130 interrupted,
+    143 asked to end.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import errno
 import os
+import select
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from haversack.base.errors import HaversackError
@@ -39,7 +40,7 @@ def orderly() -> Iterator[None]:
     Python hears a signal between two steps of its own. Where a call of a runtime does not return, so that it is not
     heard within ``GRACE_SECONDS``, what is to be done at the end is done from here, and the process ends.
 
-    Signals come to the main thread; elsewhere this does nothing.
+    Signals come to the main thread; elsewhere this does nothing. A forked child hears them as if this were not.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -51,32 +52,78 @@ def orderly() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise Terminated
 
-    reads, writes = os.pipe()
+    _heard_before.append(signal.signal(signal.SIGTERM, end))
+    try:
+        with _watched(heard):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, _heard_before.pop())
+
+
+_heard_before: list[Any] = []
+"""What heard SIGTERM before ``orderly``, as it nests."""
+
+
+def _forked() -> None:
+    """Let a child of ``orderly`` hear SIGTERM as its parent did before: a pool of a job's ends its workers so."""
+    if _heard_before:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, _heard_before[0])
+        _heard_before.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+@contextmanager
+def _watched(heard: threading.Event) -> Iterator[None]:
+    """Look meanwhile whether a SIGTERM is heard; where there is no descriptor or thread left for that, nobody looks."""
+    try:
+        reads, writes = os.pipe()
+    except OSError:
+        yield
+        return
+    try:
+        threading.Thread(target=_watch, args=(reads, heard), name="haversack-signals", daemon=True).start()
+    except RuntimeError:
+        os.close(reads)
+        os.close(writes)
+        yield
+        return
     os.set_blocking(writes, False)
-    before, wakes = signal.signal(signal.SIGTERM, end), signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(reads, heard), name="haversack-signals", daemon=True).start()
+    wakes = signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(wakes)
-        signal.signal(signal.SIGTERM, before)
         os.close(writes)  # the thread ends
 
 
 def _watch(reads: int, heard: threading.Event) -> None:
-    """End the process after a SIGTERM that the main thread does not hear."""
+    """End the process after a SIGTERM that the main thread does not hear, or a second one."""
     with os.fdopen(reads, "rb", buffering=0) as stream:
         while number := stream.read(1):
-            if number[0] == signal.SIGTERM and not heard.wait(GRACE_SECONDS):
-                atexit._run_exitfuncs()  # noqa: SLF001 - marks of what was at work go: nothing crashed
+            if number[0] != signal.SIGTERM:
+                continue
+            again, _, _ = select.select([stream], [], [], GRACE_SECONDS)
+            if not heard.is_set() and (not again or stream.read(1)):
+                # Marks of what was at work go: nothing crashed. What hangs there too is not waited for.
+                tidy = threading.Thread(target=atexit._run_exitfuncs, daemon=True)  # noqa: SLF001 - no public name
+                tidy.start()
+                tidy.join(GRACE_SECONDS)
                 os._exit(Terminated.exit_code)
 
 
 def settle() -> None:
     """Let idle threads sleep, unless the environment says otherwise: spinning ones take the cores from others.
 
-    A standard output or error that was closed is written to nowhere.
+    A standard stream that was closed is one of nowhere: else the next file that is opened would be taken for it.
     """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()

@@ -308,8 +308,9 @@ class Slots:
 
     def is_set_aside(self, installed: Installed) -> bool:
         """Say whether a release was set aside."""
-        if not (self.folder / QUARANTINE).exists():  # mostly: an opening reads no file for it
-            return False
+        with atomic.told(self.folder, "look at what was set aside", atomic.HOME):
+            if not (self.folder / QUARANTINE).exists():  # mostly: an opening reads no file for it
+                return False
         return any(bad.names(installed.sequence, installed.version) for bad in self.set_aside())
 
     def quarantine(self, sequence: int, version: str, reason: str) -> None:

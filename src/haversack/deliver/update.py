@@ -26,7 +26,7 @@ from haversack.deliver.rebuild import OPENED, Rebuilder
 from haversack.deliver.selftest import Trial, Verdict, trial_of, tried
 from haversack.deliver.slots import STAGED, Bad, Installed, Slots
 from haversack.deliver.store import QUOTA, Store
-from haversack.deliver.whole import damage, mended, recognised, restored
+from haversack.deliver.whole import damage, go_back, mended, recognised, restored
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 
@@ -220,11 +220,20 @@ class _Update:
         if bad is not None:
             return self._set_aside(release, bad)
         if self.before is None or release.sequence > self.before.sequence:
+            self._step_back()
             return None
         if release.sequence == self.before.sequence:
             return self._nothing("current", f"{release.version} is the newest") if self._whole(self.before) else None
         where = f"{self.line} {release.version}"
         raise Refused(f"release {release.sequence} is older than {self.before.sequence}, which is in use", where=where)
+
+    def _step_back(self) -> None:
+        """Use the release before where the one in use is damaged: the new one takes the damaged slot then."""
+        if self.before is None or not self._damage(self.before):
+            return
+        with contextlib.suppress(EnvironmentFault):  # there is none that is whole
+            go_back(self.slots, "", sequence=self.before.sequence, damaged=True)
+            self.before = self.slots.pointer().current
 
     def _set_aside(self, release: Release, bad: Bad) -> Outcome:
         """Install nothing, as what is offered failed here before.

@@ -153,14 +153,18 @@ class Client:
             Refused: the pointer is damaged.
         """
         slots = Slots(self.home.line(line))
-        left = slots.pointer().current
+        left, other = (pointer := slots.pointer()).current, pointer.other
+        sequence = left.sequence if left is not None else None
         try:
-            back = go_back(slots, reason)
+            back = go_back(slots, reason, sequence=sequence)
         except EnvironmentFault as error:
             if not atomic.is_full(error):
                 raise
             self._make_room()
-            back = go_back(slots, reason)
+            back = go_back(slots, reason, sequence=sequence)
+        if other is not None and back != other:
+            cause, step = f"an update came first: {back.version} is in use now", "repeat the same command to go back"
+            raise EnvironmentFault(cause, where=line, next_step=step)
         self._sink(Event("deliver", "done", f"{line}: back to {back.version}"))
         if left is not None and not slots.is_set_aside(left):
             self._set_aside(slots, left, reason)

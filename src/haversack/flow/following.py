@@ -148,14 +148,14 @@ class Follower:
         """Let the release that is in use answer, unless it does, or could not be opened before."""
         _ = model.version  # raises where it was closed
         self._judge()
-        current = self._slots.pointer().current
-        if current is not None and current != self._now and (current, self._slots.written()) != self._failed:
+        written, current = self._slots.written(), self._slots.pointer().current
+        if current is not None and current != self._now and (current, written) != self._failed:
             try:
                 loaded = self._loaded()
             except EnvironmentFault:  # as there may be no descriptor left: it is tried again
                 raise
             except HaversackError:
-                self._failed = (current, self._slots.written())
+                self._failed = (current, written)
                 raise
             model.swap(loaded)
             self._sink(Event("run", "done", f"{self._slots.folder.name} {model.version} answers from now on"))
@@ -202,6 +202,7 @@ class Follower:
         """Return the release in use in memory, or the one before it where that cannot be."""
         self._failed, looked = None, False
         while True:
+            written = self._slots.written()
             with self._slots.held() as (installed, other):
                 begun = not looked and other is not None and self._slots.is_set_aside(installed)
                 try:
@@ -222,7 +223,7 @@ class Follower:
                 self._sink(
                     Event("run", "finding", f"{self._slots.folder.name} {text}", data={"instead": other.version})
                 )
-                self._failed = (installed, self._slots.written())  # on paper it stays in use: it is not opened again
+                self._failed = (installed, written)  # on paper it stays in use: it is not opened again
                 with self._slots.held():
                     return self._tried(other, None)
 
@@ -266,6 +267,8 @@ class Follower:
             damaged = bool(damage(self._slots, installed))  # a disk lost something: the release itself may be good
         back = go_back(self._slots, reason, sequence=installed.sequence, damaged=damaged)
         text = f"{self._slots.folder.name} {installed.version} is set aside for {back.version}: {reason}"
+        if not damaged and not self._slots.is_set_aside(installed):
+            text = f"{text}; that could not be written down: an update may install it again"
         self._sink(Event("run", "finding", text, data={"rolled_back": installed.version, "to": back.version}))
 
 

@@ -106,7 +106,8 @@ def rounding(model: Model, step: Step | None, rows: int) -> int:
     """Return the bytes that rounding the weights of static plans takes at the most: activations and second moments.
 
     Args:
-        model: the float model; nothing is rounded so where most of it is linear layers.
+        model: the float model. Where most of it is linear layers nothing is counted: static plans of these, if they are
+            made at all, come last, and their rounding is bounded by the part's own ``megabytes``.
         step: what rounds, or None.
         rows: of calibration samples.
     """

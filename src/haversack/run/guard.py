@@ -165,6 +165,9 @@ class Guard:
             else:  # that one was not asked, or could not be
                 self._failed(turn, error, alone=True)
             raise error from other
+        except BaseException:
+            self._abandoned(turn)
+            raise
         self._failed(turn, error)
         return answer
 

@@ -90,6 +90,37 @@ def test_what_the_only_slot_has_lost_comes_anew(shop, tmp_path, lost):
     assert asked(client) == 1.0
 
 
+def test_a_new_release_takes_the_slot_that_is_damaged(shop, client, line):
+    """Else the release before, which is whole, would be cleared for it, and the way back lead to the damaged one."""
+    spoil(line / "b")
+    shutil.rmtree(client.home.store)
+    shop.publish("1.2.0", 3.0)
+    done = client.update("digits")
+    assert (done.installed.version, done.installed.slot, done.before.version) == ("1.2.0", "b", "1.0.0")
+    assert client.rollback("digits").version == "1.0.0"
+    assert asked(client) == 1.0
+
+
+def test_an_update_that_comes_before_a_way_back_is_not_gone_back_from(shop, client, monkeypatch):
+    shop.publish("1.2.0", 3.0)
+    pointer, ahead = Slots.pointer, []
+
+    def late(self):
+        found = pointer(self)
+        if not ahead:
+            ahead.append(True)
+            Client(client.home.folder, test=tried_here, tune=None).update("digits")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Slots, "pointer", late)
+        with pytest.raises(EnvironmentFault, match=r"an update came first: 1\.2\.0 is in use now"):
+            client.rollback("digits")
+    assert asked(client) == 3.0
+    assert client.status().lines_held[0].quarantined == ()
+    assert client.rollback("digits").version == "1.1.0"
+
+
 def texts(told):
     return "\n".join(event.text for event in told)
 
@@ -227,6 +258,8 @@ def test_every_file_is_told_and_keeps_no_other_from_being_told(shop, client, nam
     done = typed("client", "status", "--home", client.home.folder)
     assert done.code == 7
     assert f"damaged: {path}: " in done.out
+    commands = [text for text in done.out.splitlines() if "; next: haversack client" in text]
+    assert all(f" --home {client.home.folder}" in text for text in commands)
     assert "; next: " in done.out
     assert "words 1.0.0 (sequence 1)" in done.out
     assert ("digits 1.1.0" in done.out) == (path.name != "current")
