@@ -37,7 +37,8 @@ def read(path: Path, absent: Record, *, limit: int, doing: str, next_step: str) 
         except OSError as error:
             if error.errno not in _NO_FILE:
                 raise
-            raise Refused(atomic.why(error), where=str(path), next_step=next_step) from error
+            step = f"move it away, then {next_step}"  # no file takes the place of a folder
+            raise Refused(atomic.why(error), where=str(path), next_step=step) from error
     try:
         return canonical.loads(data, type(absent), where=str(path), limit=limit)
     except Refused as error:

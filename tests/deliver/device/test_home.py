@@ -183,9 +183,10 @@ def test_spoiled_records_of_a_line_are_told_with_their_place(installed, name, sp
     else:
         changed = {"cut": data[:-2], "flip": data.replace(b'"format":1', b'"format":2'), "grow": data + b" "}
         path.write_bytes(changed[spoil])
-    with pytest.raises(EnvironmentFault if spoil == "folder" else Refused) as caught:
+    with pytest.raises(Refused) as caught:
         installed.pointer() if name == "current" else installed.quarantined()
     assert str(path) in caught.value.where
+    assert caught.value.next_step.startswith("move it away, then haversack client ") == (spoil == "folder")
 
 
 @hypothesis_settings(max_examples=20)
@@ -425,10 +426,18 @@ def test_spoiled_records_of_a_home_are_refused(tmp_path, name, data):
     assert str(tmp_path / name) in caught.value.where
 
 
-def test_records_that_cannot_be_read_are_the_machines_fault(tmp_path):
+def test_a_folder_in_the_place_of_a_record_is_to_be_moved_away(tmp_path):
     for act in (settings.read, lambda path: Floor(path).time(), lambda path: Floor(path).lift("digits", 1, 1.0)):
-        with pytest.raises(EnvironmentFault, match="folder, not a file") as caught:
+        with pytest.raises(Refused, match="is a directory") as caught:
             act(tmp_path)
+        assert caught.value.next_step.startswith("move it away, then ")
+
+
+def test_records_that_cannot_be_read_are_the_machines_fault(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for act in (settings.read, lambda path: Floor(path).time(), lambda path: Floor(path).lift("digits", 1, 1.0)):
+        with pytest.raises(EnvironmentFault, match="a part of the path is a file") as caught:
+            act(tmp_path / "file" / "record")
         assert "--home" in caught.value.next_step
 
 
