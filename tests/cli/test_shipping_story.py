@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -182,16 +183,22 @@ def test_a_version_is_never_published_with_other_content(device):
     assert "give the bundle a new version" in done.json["error"]["next"]
 
 
-@pytest.mark.parametrize("verb", ["run", "rollback", "status"])
-def test_a_damaged_pointer_is_refused_and_an_update_mends_it(device, verb):
+def test_a_damaged_pointer_is_told_and_found_out_by_whoever_runs_the_model(device):
     place = device / "home" / "lines" / "digits" / "current"
+    version = json.loads(place.read_text())["current"]["version"]
     place.write_text('{"format": 1')
-    words = {"run": ("run", "digits", "x.npy"), "status": ("client", "status")}
-    done = typed(*words.get(verb, ("client", verb, "digits")), "--home", "home", "--json")
+    done = typed("client", "rollback", "digits", "--home", "home", "--json")
     assert done.code == done.json["exit_code"] == 7
     assert place.name in done.err
     assert "haversack client update digits" in done.json["error"]["next"]
+    state = typed("client", "status", "--home", "home", "--json")
+    assert state.code == 7
+    assert place.name in state.json["lines"][0]["damage"][0]["where"]
     assert place.read_text() == '{"format": 1'
+    ran = typed("run", "digits", "x.npy", "--home", "home", "--json")
+    assert (ran.code, ran.json["version"]) == (0, version)
+    assert json.loads(place.read_text())["current"]["version"] == version
+    assert typed("client", "status", "--home", "home").code == 0
     aside = typed("client", "update", "digits", *HERE)
     assert "haversack client retry digits" in aside.out  # the newest was rolled back in this story
     assert typed("client", "retry", "digits", "--home", "home").code == 0

@@ -264,7 +264,7 @@ def test_every_fault_of_a_wish_is_told_at_once(run, tmp_path):
 @pytest.mark.parametrize(
     "folder, wish, said",
     [
-        ("digits", Wish(), "name the folder NAME-VERSION.haversack"),
+        ("digits", Wish(), "name it NAME-VERSION.haversack, as digits-1.3.0.haversack"),
         ("digits", Wish("digits"), "--version: --out digits tells none"),
         (NAME, Wish("letters"), "'letters', and --out says 'digits'"),
         (NAME, Wish(version="2.0.0"), "'2.0.0', and --out says '1.3.0'"),
