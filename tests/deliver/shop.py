@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +17,12 @@ from haversack.base.candidate import Artifact, ArtifactFile
 from haversack.base.errors import Fault, HaversackError
 from haversack.base.graph import TensorSpec
 from haversack.base.model import Port
+from haversack.base.progress import Event
 from haversack.deliver import publishing
 from haversack.deliver import trial as child
 from haversack.deliver.metadata import first_root
 from haversack.deliver.selftest import Trial, Verdict
+from haversack.flow.client import Client
 from haversack.tools.codec import bsdiff
 from haversack.tools.data import golden_file
 from haversack.tools.data.golden_file import Golden
@@ -139,6 +141,24 @@ def tried_here(trial: Trial, last: Trial | None) -> Verdict:
     except HaversackError as error:
         return Verdict((Fault(error.where, error.cause),))
     return Verdict(tuple(Fault(*fault) for fault in told["faults"]), told["vectors"], told["median_ms"])
+
+
+def asked(client: Client) -> float:
+    """Return what the model in use of a device answers first."""
+    with client.open("digits", follow=False) as opened_:
+        return round(float(opened_(X)["y"][0, 0]), 3)
+
+
+def spoil(path: Path) -> None:
+    """Damage a file of a slot without touching the store: its name is given to other bytes."""
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def texts(told: Sequence[Event]) -> str:
+    """Return all that was told, a line each."""
+    return "\n".join(event.text for event in told)
 
 
 def copied(source: Path, target: Path) -> None:

@@ -297,27 +297,16 @@ def test_what_is_no_fault_of_the_model(guard, clock, events, error):
     assert guard.call(good, before) == "own"  # the trial was given back
 
 
-def test_an_interrupted_trial_is_given_back(guard, clock):
+def stopped():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("calls", [(stopped, before), (bad, stopped)], ids=["at the model", "at the one before"])
+def test_an_interrupted_trial_is_given_back(guard, clock, calls):
     trip(guard)
     clock.now += 11
-
-    def stopped():
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        guard.call(stopped, before)
-    assert guard.call(good, before) == "own"
-
-
-def test_a_trial_that_is_interrupted_at_the_one_before_is_given_back(guard, clock):
-    trip(guard)
-    clock.now += 11
-
-    def stopped():
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        guard.call(bad, stopped)
+        guard.call(*calls)
     assert guard.call(good, before) == "own"
 
 

@@ -94,11 +94,14 @@ def _updated(device: Client, line: str, home: str) -> tuple[dict[str, Any], list
 def _rolled_back(device: Client, line: str, home: str) -> tuple[dict[str, Any], list[str]]:
     from haversack.deliver.slots import Slots
 
+    slots = Slots(device.home.line(line))
+    left = slots.pointer().current
     back = device.rollback(line)
     told = {"version": back.version, "sequence": back.sequence, "target": back.target}
-    aside = Slots(device.home.line(line)).set_aside()
-    again = f"{aside[-1].version} is not installed again, unless you type haversack client retry {line}{home}"
-    return told, [f"{line} {back.version} is in use", *([again] if aside else [])]
+    lines = [f"{line} {back.version} is in use"]
+    if left is not None and slots.is_set_aside(left):  # a full disk may not have taken that
+        lines.append(f"{left.version} is not installed again, unless you type haversack client retry {line}{home}")
+    return told, lines
 
 
 def _retried(device: Client, line: str, home: str) -> tuple[dict[str, Any], list[str]]:

@@ -13,10 +13,11 @@ import threading
 from dataclasses import dataclass, field
 
 import pytest
-from shop import Shop
+from shop import Shop, tried_here
 
 from haversack.deliver.fetch import Wanted
 from haversack.deliver.patience import Bounds
+from haversack.flow.client import Client
 
 QUICK = Bounds(deadline_seconds=5.0, least_rate=1000.0, rate_seconds=0.5, attempts=3, pause_seconds=0.01)
 
@@ -194,3 +195,26 @@ def shop(tmp_path):
     made = Shop.create(tmp_path)
     made.publish("1.0.0", 1.0)
     return made
+
+
+@pytest.fixture
+def told():
+    """What the device of ``updated`` is told, from then on."""
+    return []
+
+
+@pytest.fixture
+def updated(shop, tmp_path, told):
+    """A device with release 1.0.0, and 1.1.0 in use, which answers 2 first."""
+    made = Client(tmp_path / "home", shop.url, shop.root, test=tried_here, tune=None, sink=told.append)
+    made.update("digits")
+    shop.publish("1.1.0", 2.0)
+    made.update("digits")
+    told.clear()
+    return made
+
+
+@pytest.fixture
+def line(updated):
+    """The folder of its line."""
+    return updated.home.line("digits")

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 from commands import typed
-from shop import X, tried_here
+from shop import asked, spoil, texts, tried_here
 
 from haversack.base.errors import EnvironmentFault, Refused, UsageError
 from haversack.deliver import locking, settings
@@ -26,37 +26,8 @@ DAMAGED = [b"", b"x", b"\xff" * 10, b'{"a":1}\n', b"[]\n", b"[" * 100_000, b'{"f
 
 
 @pytest.fixture
-def told():
-    return []
-
-
-@pytest.fixture
-def client(shop, tmp_path, told):
-    """A device with release 1.0.0, and 1.1.0 in use."""
-    made = Client(tmp_path / "home", shop.url, shop.root, test=tried_here, tune=None, sink=told.append)
-    made.update("digits")
-    shop.publish("1.1.0", 2.0)
-    made.update("digits")
-    told.clear()
-    return made
-
-
-@pytest.fixture
-def line(client):
-    return client.home.line("digits")
-
-
-def asked(client):
-    with client.open("digits", follow=False) as opened:
-        return round(float(opened(X)["y"][0, 0]), 3)
-
-
-def spoil(folder):
-    """Damage a slot without touching the store: the file's name is given to other bytes."""
-    path = folder / "onnxruntime.onnx"
-    data = path.read_bytes()
-    path.unlink()
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+def client(updated):
+    return updated
 
 
 LOST = {
@@ -92,7 +63,7 @@ def test_what_the_only_slot_has_lost_comes_anew(shop, tmp_path, lost):
 
 def test_a_new_release_takes_the_slot_that_is_damaged(shop, client, line):
     """Else the release before, which is whole, would be cleared for it, and the way back lead to the damaged one."""
-    spoil(line / "b")
+    spoil(line / "b" / "onnxruntime.onnx")
     shutil.rmtree(client.home.store)
     shop.publish("1.2.0", 3.0)
     done = client.update("digits")
@@ -119,10 +90,6 @@ def test_an_update_that_comes_before_a_way_back_is_not_gone_back_from(shop, clie
     assert asked(client) == 3.0
     assert client.status().lines_held[0].quarantined == ()
     assert client.rollback("digits").version == "1.1.0"
-
-
-def texts(told):
-    return "\n".join(event.text for event in told)
 
 
 @pytest.mark.parametrize("content", DAMAGED[:-1])
@@ -198,7 +165,7 @@ def test_what_was_set_aside_is_not_used_again_for_it(client, line):
 
 def test_nor_is_what_is_damaged_itself(client, line):
     (line / "current").write_bytes(b"x")
-    spoil(line / "b")
+    spoil(line / "b" / "onnxruntime.onnx")
     assert asked(client) == 1.0
     pointer = client.status().lines_held[0].pointer
     assert (pointer.current.version, pointer.other) == ("1.0.0", None)
@@ -208,8 +175,8 @@ def test_nor_is_what_is_damaged_itself(client, line):
 
 def test_where_nothing_lies_whole_the_newest_comes_anew(client, line, told):
     (line / "current").write_bytes(b"x")
-    spoil(line / "a")
-    spoil(line / "b")
+    spoil(line / "a" / "onnxruntime.onnx")
+    spoil(line / "b" / "onnxruntime.onnx")
     with pytest.raises(Refused) as caught:
         client.open("digits")
     assert caught.value.next_step.startswith("haversack client update digits ")
@@ -220,7 +187,7 @@ def test_where_nothing_lies_whole_the_newest_comes_anew(client, line, told):
 
 
 def test_nobody_goes_back_to_a_damaged_release(shop, client, line):
-    spoil(line / "a")
+    spoil(line / "a" / "onnxruntime.onnx")
     before = (line / "current").read_bytes()
     with pytest.raises(EnvironmentFault, match=r"1\.0\.0, to which it would go back, is damaged") as caught:
         client.rollback("digits")
@@ -237,7 +204,7 @@ def test_nobody_goes_back_to_a_damaged_release(shop, client, line):
 
 def test_where_the_release_in_use_is_damaged_and_the_newest_set_aside_an_update_says_both(client, line):
     client.rollback("digits", "too many sevens")
-    spoil(line / "a")
+    spoil(line / "a" / "onnxruntime.onnx")
     shutil.rmtree(client.home.store)  # else it is mended from there
     with pytest.raises(EnvironmentFault, match="which is in use, is damaged, and the newest, 1.1.0 is set") as caught:
         client.update("digits")

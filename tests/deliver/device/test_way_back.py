@@ -12,33 +12,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from shop import X, tried_here
+from shop import X, asked, spoil, texts
 
 from haversack.base.errors import EnvironmentFault, HaversackError
 from haversack.deliver import whole
 from haversack.deliver.slots import UNKNOWN, Bad, Slots
-from haversack.flow.client import Client
 
 
 @pytest.fixture
-def told():
-    return []
-
-
-@pytest.fixture
-def client(shop, tmp_path, told):
-    """A device with release 1.0.0, and 1.1.0 in use."""
-    made = Client(tmp_path / "home", shop.url, shop.root, test=tried_here, tune=None, sink=told.append)
-    made.update("digits")
-    shop.publish("1.1.0", 2.0)
-    made.update("digits")
-    told.clear()
-    return made
-
-
-@pytest.fixture
-def line(client):
-    return client.home.line("digits")
+def client(updated):
+    return updated
 
 
 @pytest.fixture
@@ -47,24 +30,8 @@ def lost(line):
     (line / "current").write_bytes(b"x")
 
 
-def asked(client):
-    with client.open("digits", follow=False) as opened:
-        return round(float(opened(X)["y"][0, 0]), 3)
-
-
 def state(client):
     return client.status().lines_held[0]
-
-
-def spoil(path):
-    """Damage a file of a slot without touching the store: its name is given to other bytes."""
-    data = path.read_bytes()
-    path.unlink()
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-
-
-def texts(told):
-    return "\n".join(event.text for event in told)
 
 
 @pytest.mark.usefixtures("lost")
