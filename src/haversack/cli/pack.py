@@ -34,8 +34,7 @@ def pack(
 ) -> int:
     """Fit a model into its budgets, verified and measured on the artefact itself.
 
-    Exit codes: 0 met, 2 usage, 3 missed, 4 not converted, 5 not verified, 6 environment, 7 refused, 130 interrupted,
-    143 asked to end.
+    Exit: 0 met, 2 usage, 3 missed, 4 not converted, 5 not verified, 6 environment, 7 refused, 130 or 143 interrupted.
 
     Parameters
     ----------
