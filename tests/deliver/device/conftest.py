@@ -77,6 +77,7 @@ class Server:
     requests: list[Request] = field(default_factory=list)
     script: list = field(default_factory=list)
     stopped: bool = False
+    answering: list[threading.Thread] = field(default_factory=list)
 
     def __post_init__(self):
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -96,7 +97,8 @@ class Server:
         while not self.stopped:
             with contextlib.suppress(OSError):
                 connection, _ = self.socket.accept()
-                threading.Thread(target=self._one, args=(connection,), daemon=True).start()
+                self.answering.append(threading.Thread(target=self._one, args=(connection,), daemon=True))
+                self.answering[-1].start()
 
     def _one(self, connection):
         with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as stack:
@@ -118,7 +120,9 @@ class Server:
     def stop(self):
         self.stopped = True
         self.socket.close()
-        self.thread.join()
+        for thread in (self.thread, *self.answering):
+            thread.join(10)
+            assert not thread.is_alive(), "a server answers for ever, and slows all tests after this one"
 
 
 @pytest.fixture

@@ -311,9 +311,8 @@ def endless(begin, piece):
 
     def answer(request):
         request.send(begin)
-        with contextlib.suppress(OSError):
-            while True:
-                request.send(piece * 1000)
+        while request.send(piece * 1000):
+            pass
 
     return answer
 
