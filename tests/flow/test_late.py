@@ -16,6 +16,7 @@ from haversack.base.job import Job
 from haversack.base.plan import STATIC, LayerPlan, Plan
 from haversack.base.quality import Drop
 from haversack.choose.options import grouped
+from haversack.flow import room
 from haversack.flow.data import Data
 from haversack.flow.effort import EFFORTS, FAST
 from haversack.flow.late import late, widened
@@ -119,6 +120,20 @@ def test_where_8_bits_are_hopeless_a_plan_of_fewer_comes_in_their_place(opened):
 
 def test_a_network_of_convolutions_has_them_from_the_start(opened):
     assert late(opened(convolutional), {HERE: [candidate(WIDE, 36_000)]}, Budget(size=100), {}, Rules()) == {}
+
+
+def test_where_memory_is_short_they_are_not_tried_and_that_is_told(opened, told, monkeypatch):
+    steps, missed, budget = opened(spend="default"), candidate(WIDE, 36_000), Budget(size=34_000)
+    asked = steps, {HERE: [missed]}, budget, {}, Rules()
+    needs = 10 * 8 * 256**2
+    assert room.rounding(steps.model, steps.spend.rounding, 32) > needs
+    assert room.rounding_first(steps.model, steps.spend.rounding, 32) == 0
+    monkeypatch.setattr(room, "left", lambda: room.Room(needs, "the limit of a group"))
+    assert late(*asked) == {}
+    assert "onnxruntime: fixed scales are not tried: rounding is forecast to need 5" in told[-1].text
+    assert told[-1].text.endswith("MB are left (the limit of a group)")
+    monkeypatch.setattr(room, "left", lambda: None)
+    assert set(late(*asked)) == {HERE}
 
 
 @pytest.mark.parametrize(("fixed", "without", "wanted"), [

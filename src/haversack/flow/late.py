@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from haversack.base.budget import Budget
 from haversack.base.candidate import Candidate
 from haversack.base.plan import STATIC, WEIGHT_BITS, Plan
 from haversack.base.profile import Profile
+from haversack.base.progress import Event
 from haversack.base.recipe import structure, unstructure
 from haversack.choose.best import Ask
 from haversack.choose.forecast import hopeless, overshoot
 from haversack.choose.verdict import checks
+from haversack.flow import room
 from haversack.flow.effort import allowed
 from haversack.flow.profiling import Looking
 from haversack.flow.proposals import mostly_linear, proposals, smaller
 from haversack.flow.rules import Rules
 from haversack.flow.squeeze import narrowable
 from haversack.flow.steps import Steps
+from haversack.load.forecast import sized
 
 BY_BYTES = frozenset({"size", "download", "drop"})
 """Limits that weights of other widths may meet."""
@@ -34,7 +37,8 @@ def late(
     Static weights have more widths, and are rounded by outputs; but activations with fixed scales lose more in most
     transformers, and rounding takes long. So this comes last, and only where a plan is not hopeless. It comes, too,
     where few bits leave much of the bytes unused: one layer holds most of the weights then, 8 bits are too many for
-    it, and there is a width between. The knapsack fills what is allowed where layers are many.
+    it, and there is a width between. The knapsack fills what is allowed where layers are many. Where rounding them is
+    forecast to need more memory than is left, they are not tried, and that is told.
 
     Args:
         steps: of the run.
@@ -58,7 +62,18 @@ def late(
         plans = [one for one in plans if not cannot(one)]
         if plans:
             asked[name] = Ask(plans[:1], budget, fallbacks=plans[1:], hopeless=cannot, overshoot=over)
-    return asked
+    return asked if asked and _has_room(steps, asked, rules) else {}
+
+
+def _has_room(steps: Steps, asked: Collection[str], rules: Rules) -> bool:
+    """Say whether memory is left to round such plans; tell where it is not."""
+    step = allowed(steps.spend, rules.scope.without).rounding
+    needed, free = room.rounding(steps.model, step, steps.data.counts()[0]), room.left()
+    if free is None or needed <= free.bytes:
+        return True
+    text = f"rounding is forecast to need {sized(needed)}B of memory, and {sized(free.bytes)}B are left ({free.limit})"
+    steps.shop.tell(Event("choose", "note", f"{', '.join(asked)}: fixed scales are not tried: {text}"))
+    return False
 
 
 def widened(steps: Steps) -> Profile:

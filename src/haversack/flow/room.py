@@ -106,12 +106,11 @@ def rounding(model: Model, step: Step | None, rows: int) -> int:
     """Return the bytes that rounding the weights of static plans takes at the most: activations and second moments.
 
     Args:
-        model: the float model. Where most of it is linear layers nothing is counted: static plans of these, if they are
-            made at all, come last, and their rounding is bounded by the part's own ``megabytes``.
+        model: the float model.
         step: what rounds, or None.
         rows: of calibration samples.
     """
-    if step is None or mostly_linear(model.graph):
+    if step is None:
         return 0
     part = PREPARE.build(step.part, step.settings)
     held = min(rows, part.samples) * peak_bytes(model.graph) * SIDE_BY_SIDE
@@ -121,6 +120,14 @@ def rounding(model: Model, step: Step | None, rows: int) -> int:
             shape, groups = model.weights[str(node.weight)].shape, int(node.attributes.get("groups", 1))
             squares = max(squares, groups * math.prod(shape[1:]) ** 2)
     return int(min(held, part.megabytes * 1e6)) + MOMENTS * _DOUBLE * squares
+
+
+def rounding_first(model: Model, step: Step | None, rows: int) -> int:
+    """Return what ``rounding`` takes of the plans that a run begins with, in bytes; none where most layers are linear.
+
+    Static plans of such models come last, if at all (``late``), and only where there is room for them then.
+    """
+    return 0 if mostly_linear(model.graph) else rounding(model, step, rows)
 
 
 def refuse(found: Preflight, what: str = "the run") -> None:
