@@ -127,7 +127,7 @@ def test_where_memory_is_short_they_are_not_tried_and_that_is_told(opened, told,
     asked = steps, {HERE: [missed]}, budget, {}, Rules()
     needs = 10 * 8 * 256**2
     assert room.rounding(steps.model, steps.spend.rounding, 32) > needs
-    assert room.rounding_first(steps.model, steps.spend.rounding, 32) == 0
+    assert room.ahead(steps.model, steps.data, (32, 32), steps.spend.rounding)[1] == 0
     monkeypatch.setattr(room, "left", lambda: room.Room(needs, "the limit of a group"))
     assert late(*asked) == {}
     assert "onnxruntime: fixed scales are not tried: rounding is forecast to need 5" in told[-1].text

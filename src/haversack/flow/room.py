@@ -122,12 +122,17 @@ def rounding(model: Model, step: Step | None, rows: int) -> int:
     return int(min(held, part.megabytes * 1e6)) + MOMENTS * _DOUBLE * squares
 
 
-def rounding_first(model: Model, step: Step | None, rows: int) -> int:
-    """Return what ``rounding`` takes of the plans that a run begins with, in bytes; none where most layers are linear.
+def ahead(model: Model, data: Data, counts: tuple[int, int], step: Step | None) -> tuple[int, int]:
+    """Return the bytes that a run keeps of data and outputs, and what rounding takes of the plans it begins with.
 
-    Static plans of such models come last, if at all (``late``), and only where there is room for them then.
+    Where most layers are linear the latter is nothing: static plans of such models come last, if at all (``late``), and
+    only where there is room for them then.
+
+    Args:
+        model, data, counts: as ``kept`` takes them.
+        step: what rounds, or None.
     """
-    return 0 if mostly_linear(model.graph) else rounding(model, step, rows)
+    return kept(model, data, counts), 0 if mostly_linear(model.graph) else rounding(model, step, counts[0])
 
 
 def refuse(found: Preflight, what: str = "the run") -> None:

@@ -218,10 +218,7 @@ class Steps:
             return (time.monotonic() - start) / len(batch[0])
 
         degraded = len(self.job.degraded) * (1 + len(self.running))
-        memory = (
-            room.kept(self.model, self.data, counts),
-            room.rounding_first(self.model, self.spend.rounding, counts[0]),
-        )
+        memory = room.ahead(self.model, self.data, counts, self.spend.rounding)
         work = early.work(self.model, counts, plans, len(batch[0]), self.spend, degraded, memory)
         found = room.beside(preflight(self.model, self.refusals, work), left)
         if not found.short:
