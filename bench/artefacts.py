@@ -101,6 +101,11 @@ class Artefacts:
         """How many are scored."""
         return len(self.steps.baseline.rows)
 
+    @property
+    def calibration(self) -> int:
+        """How many calibrate."""
+        return self.steps.data.counts()[0]
+
     def of_float(self) -> Figures:
         """Return the float artefact's own figures."""
         artifact = self.steps.floats[TARGET].artifact

@@ -83,6 +83,9 @@ def test_a_network_of_4_bits_that_loses_too_much_is_missed(tiny, monkeypatch):
     (told,) = ablation._table("title", tiny, [(words, None), ("A, another", None)]).missed
     assert told == "1x1 convolutions and head of 4 bits: 1.00 pt are lost, not 0.3"
     assert not ablation._table("title", tiny, [("A, another", None)]).missed
+    monkeypatch.setattr(type(tiny), "made", lambda self, plan: replace(worse, cpu_seconds=61.0))
+    (told,) = ablation._table("title", tiny, [(ablation.OURS, None), ("A, another", None)]).missed
+    assert told == "A, `gptq` (`--effort default`): 61 CPU s, not 60"
 
 
 def test_water_fills_as_many_bytes_as_one_factor(tiny):
