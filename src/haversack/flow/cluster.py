@@ -24,6 +24,7 @@ from haversack.base.progress import Event, Sink
 from haversack.base.spread import Result, Shared, Spread, Task, here
 from haversack.flow import far, parcels
 from haversack.flow.cluster_address import Address, check, parsed, unreachable
+from haversack.flow.last_word import last_word
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -33,6 +34,11 @@ RAYS_TRIES, OUR_TRIES = 2, 2
 """A task whose worker died is tried again so often by Ray, and so often we hand it to Ray, before it counts as lost."""
 LONGEST, SHORT = 18, "/tmp"  # noqa: S108 - a folder of our own is made in it
 """Bytes of the name of a folder for passing files that leave room for the paths of Ray's sockets, and one that does."""
+
+LOST = (
+    "error: haversack ended without a word of its own: it was killed, or Ray ended it as the raylet of this machine is "
+    "gone\n  next: the same command goes on with what was kept; without --ray it needs no cluster"
+)
 
 
 @contextmanager
@@ -55,6 +61,7 @@ def spreading(text: str, sink: Sink) -> Iterator[Spread]:
     sink(Event("pack", "start", f"a Ray cluster: {address}"))
     with ExitStack() as stack:
         threads = _threads()
+        stack.enter_context(last_word(LOST))
         stack.enter_context(_surroundings(local=not address.host))
         _join(stack, address, threads)
         cluster = Cluster(threads)
