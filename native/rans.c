@@ -29,7 +29,7 @@ struct models {
 };
 
 /* Which revision of these functions this is. */
-EXPORT uint32_t haversack_revision(void) { return 1; }
+EXPORT uint32_t haversack_revision(void) { return 2; }
 
 static int fit(struct models models, uint64_t count, uint64_t tables, uint64_t *where) {
     uint64_t sum = 0;
@@ -80,12 +80,14 @@ EXPORT int32_t haversack_rans_tables(const uint16_t *frequencies, uint64_t table
  *
  * states [lanes], and lane, that of the next symbol, and read, the words read so far, are where the stream stands:
  * they are moved on. words is [2 * held] bytes; frequencies and starts [256 * tables], symbols [16384 * tables] as
- * prepared. Where it returns WORDS, `where` is the symbol, from 0, for which no word is left; MODEL: the model. */
+ * prepared. Where `coded` is not NULL, symbols of tables that have but one take no lane and no bits, and `coded` gets the
+ * number of all others. Where it returns WORDS, `where` is the symbol, from 0, for which no word is left; MODEL: the
+ * model. */
 EXPORT int32_t haversack_rans_decode(uint32_t *states, uint32_t lanes, uint32_t *lane, const uint8_t *words,
                                      uint64_t held, uint64_t *read, const uint8_t *of_runs, const uint64_t *lengths,
                                      uint64_t runs, const uint16_t *frequencies, const uint16_t *starts,
                                      const uint8_t *symbols, uint64_t tables, uint8_t *found, uint64_t count,
-                                     uint64_t *where) {
+                                     uint64_t *coded, uint64_t *where) {
     struct models models = {of_runs, lengths, runs};
     if (!symbols || !lanes || lanes > MOST_LANES || *lane >= lanes || *read > held || tables > MOST_TABLES) {
         return ARGUMENTS;
@@ -95,12 +97,18 @@ EXPORT int32_t haversack_rans_decode(uint32_t *states, uint32_t lanes, uint32_t 
         return fault;
     }
     uint32_t at = *lane;
-    uint64_t next = *read, done = 0;
+    uint64_t next = *read, done = 0, certain = 0;
     for (uint64_t run = 0; run < runs; run++) {
         const uint16_t *frequency = frequencies + 256 * (size_t)of_runs[run];
         const uint16_t *start = starts + 256 * (size_t)of_runs[run];
         const uint8_t *symbol = symbols + TOTAL * (size_t)of_runs[run];
-        for (uint64_t stop = done + (lengths ? lengths[run] : 1); done < stop; done++) {
+        uint64_t stop = done + (lengths ? lengths[run] : 1);
+        if (coded && frequency[symbol[0]] == TOTAL) {
+            for (certain += stop - done; done < stop; done++) {
+                found[done] = symbol[0];
+            }
+        }
+        for (; done < stop; done++) {
             uint32_t state = states[at], slot = state & (TOTAL - 1);
             uint8_t value = symbol[slot];
             state = (uint32_t)frequency[value] * (state >> PRECISION) + slot - start[value];
@@ -119,6 +127,9 @@ EXPORT int32_t haversack_rans_decode(uint32_t *states, uint32_t lanes, uint32_t 
     }
     *lane = at;
     *read = next;
+    if (coded) {
+        *coded = count - certain;
+    }
     return DONE;
 }
 

@@ -56,6 +56,33 @@ def test_the_same_bytes(library, drawn):
     assert decoded == [[symbols.tolist()]] * 2
 
 
+@given(st.integers(0, 1 << 20), st.integers(0, 300), st.integers(1, 40))
+def test_the_same_without_what_is_certain(library, seed, count, lanes):
+    drawn = np.random.default_rng(seed)
+    models = drawn.integers(0, 4, count).astype(np.uint16)
+    symbols = np.where(models < 2, 7 * models, drawn.integers(0, 3, count)).astype(np.uint8)
+    counts = np.zeros((4, 256), np.int64)
+    counts[[0, 1], [0, 7]] = 1
+    counts[2:, :3] = drawn.integers(1, 90, (2, 3))
+    frequencies = tables.to_frequencies(tables.to_levels(counts))
+    states, words = rans.encode(symbols[models > 1], models[models > 1], frequencies, lanes)
+
+    def taken():
+        decoder = rans.Decoder(states, words, frequencies, uncertain=True)
+        found = [decoder.take(part) for part in np.array_split(models, 2)]
+        decoder.finish()
+        return [np.concatenate(found), np.array(decoder.coded)]
+
+    assert both(library, taken) == [[symbols.tolist(), int((models > 1).sum())]] * 2
+
+    def cut():
+        return [rans.Decoder(states, words[:-1], frequencies, uncertain=True).take(models)]
+
+    in_numpy, in_c = both(library, cut) if len(words) else ("", "")
+    assert in_numpy == in_c
+    assert "the words end at symbol" in in_c or not len(words)
+
+
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     drawn_streams,

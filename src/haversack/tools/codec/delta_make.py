@@ -292,7 +292,7 @@ def _coded(group: Sequence[_Draft], frequencies: np.ndarray) -> tuple[Block, byt
         fields = [one.field for one in coded if one.field is not None]
         symbols = np.concatenate([field.coded() for field in fields])
         models = np.concatenate([_models(one) for one in coded])
-        told = delta.certain(models, frequencies)[1]
+        told = rans.certain(models, frequencies)[1]
         symbols, models = symbols[~told], models[~told]
         if symbols.size:
             lanes = min(max(len(symbols) // _LANE, 1), rans.MOST_LANES)

@@ -16,7 +16,7 @@ import numpy as np
 SWITCH = "HAVERSACK_NATIVE"
 PLACE = Path(__file__).with_name("_native.so")
 """Where a build puts the library."""
-REVISION = 1
+REVISION = 2
 """Of the functions that are called here; a library of another revision is left alone."""
 
 _NO_WORD = 4
@@ -31,7 +31,7 @@ _KINDS = {
 _SIGNATURES = {
     "haversack_rans_tables": "buffer count buffer buffer",
     "haversack_rans_decode": "buffer lanes lane buffer count counted buffer buffer count"
-    " buffer buffer buffer count buffer count counted",
+    " buffer buffer buffer count buffer count counted counted",
     "haversack_rans_encode": "buffer lanes buffer count buffer buffer count buffer buffer count"
     " buffer count counted counted",
 }
@@ -77,8 +77,10 @@ class Tables:
         read: int,
         models: np.ndarray,
         lengths: np.ndarray | None,
-    ) -> tuple[np.ndarray, int, int]:
-        """Return the next symbols, uint8 [count], the lane of the one behind them, and how many words are read.
+        *,
+        uncertain: bool = False,
+    ) -> tuple[np.ndarray, int, int, int]:
+        """Return the next symbols, uint8 [count], the lane of the one behind them, words that are read, symbols coded.
 
         Args:
             states: uint32 [lanes], moved on.
@@ -87,6 +89,7 @@ class Tables:
             read: so many of them are read already.
             models: uint8 [runs]: the table of each run of symbols.
             lengths: uint64 [runs]: how many symbols each has; without them, one.
+            uncertain: whether symbols of tables that have but one are not in the stream; else all are coded.
 
         Raises:
             NoWordError: the words end.
@@ -95,15 +98,17 @@ class Tables:
         count = len(models) if lengths is None else int(lengths.sum())
         found = np.empty(count, np.uint8)
         at, taken, where = ctypes.c_uint32(lane), ctypes.c_uint64(read), ctypes.c_uint64()
+        coded = ctypes.c_uint64(count)
         fault = self._opened.haversack_rans_decode(
             *(_at(states, np.uint32), len(states), ctypes.byref(at)),
             *(_at(words, np.dtype("<u2")), len(words), ctypes.byref(taken)),
             *(_at(models), _at(lengths, np.uint64), len(models)),
             *(_at(self._frequencies, np.uint16), _at(self._starts, np.uint16), _at(self._symbols)),
-            *(len(self._frequencies), _at(found), count, ctypes.byref(where)),
+            *(len(self._frequencies), _at(found), count),
+            *(ctypes.byref(coded) if uncertain else None, ctypes.byref(where)),
         )
         _told(fault, where.value)
-        return found, at.value, taken.value
+        return found, at.value, taken.value, coded.value
 
     def encode(
         self, states: np.ndarray, symbols: np.ndarray, models: np.ndarray, lengths: np.ndarray | None

@@ -92,6 +92,21 @@ def decode(
     return found
 
 
+def certain(models: np.ndarray, frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the symbols of tables that have but one, uint8 [count], and which these are, bool [count].
+
+    Args:
+        models: the table of each symbol, integers [count].
+        frequencies: integers [tables, 256].
+    """
+    if not len(frequencies):
+        return np.zeros(0, np.uint8), np.zeros(0, bool)
+    symbols = frequencies.argmax(axis=1)
+    alone = frequencies[np.arange(len(frequencies)), symbols] == TOTAL
+    both = (symbols | alone << 8).astype(np.uint16)[models]  # one look-up for the two
+    return both.astype(np.uint8), both > 0xFF
+
+
 class Decoder:
     """A stream of which symbols are taken in as many calls as one likes, so that nobody holds all of them.
 
@@ -99,17 +114,24 @@ class Decoder:
         states: uint32 [lanes], as ``encode`` returned them.
         words: uint16 [words], likewise.
         frequencies: integers [tables, 256]; each row adds up to 2^14.
+        uncertain: whether symbols of tables that have but one (``certain``) are not in the stream: they take no lane.
+
+    Attributes:
+        coded: how many symbols were taken from the stream.
 
     Raises:
         ValueError: a state is not one, or a row has another sum.
     """
 
-    def __init__(self, states: np.ndarray, words: np.ndarray, frequencies: np.ndarray) -> None:
+    def __init__(
+        self, states: np.ndarray, words: np.ndarray, frequencies: np.ndarray, *, uncertain: bool = False
+    ) -> None:
         _check(frequencies, len(states))
         if states.min() < _LOWEST:
             raise ValueError("a state is below 2^16")
         self._states, self._words = states.astype(np.uint32), np.ascontiguousarray(words, "<u2")
-        self._count, self._lane, self._read, self._taken = len(frequencies), 0, 0, 0
+        self._frequencies, self._uncertain = frequencies, uncertain
+        self._lane, self._read, self._taken, self.coded = 0, 0, 0, 0
         library = native.library()
         self._native = native.Tables(library, frequencies, slots=True) if library else None
         self._slots = None if library else _slots(frequencies)
@@ -124,17 +146,19 @@ class Decoder:
         Raises:
             ValueError: the words end too early, or a model is no table.
         """
-        models, lengths = _runs(models, lengths, self._count)
+        models, lengths = _runs(models, lengths, len(self._frequencies))
         try:
             if self._native is not None:
-                found, self._lane, self._read = self._native.decode(
-                    self._states, self._lane, self._words, self._read, models, lengths
+                found, self._lane, self._read, coded = self._native.decode(
+                    self._states, self._lane, self._words, self._read, models, lengths, uncertain=self._uncertain
                 )
             else:
-                found = self._decoded(models if lengths is None else np.repeat(models, lengths.astype(np.int64)))
+                each = models if lengths is None else np.repeat(models, lengths.astype(np.int64))
+                found, coded = self._without_certain(each) if self._uncertain else (self._decoded(each), len(each))
         except native.NoWordError as error:
             raise native.NoWordError(self._taken + error.symbol) from None
         self._taken += len(found)
+        self.coded += coded
         return found
 
     def finish(self) -> None:
@@ -148,6 +172,16 @@ class Decoder:
             raise ValueError(message)
         if (self._states != _LOWEST).any():
             raise ValueError("the last states are not 2^16, from which every encoder starts")
+
+    def _without_certain(self, models: np.ndarray) -> tuple[np.ndarray, int]:
+        """Return the next symbols, uint8 [count], and how many of them are in the stream."""
+        found, told = certain(models, self._frequencies)
+        places = np.flatnonzero(~told)
+        try:
+            found[places] = self._decoded(models[places])
+        except native.NoWordError as error:
+            raise native.NoWordError(int(places[error.symbol])) from None
+        return found, len(places)
 
     def _decoded(self, models: np.ndarray) -> np.ndarray:
         of_slot, share, rest = self._slots  # type: ignore[misc]  # there where the library is not
