@@ -14,6 +14,7 @@ from haversack.choose.knapsack import Limit, solve
 from haversack.choose.options import CLIPPED, FULL, QUANTIZERS, Option, options
 from haversack.compress.plans import uniform
 from haversack.flow.effort import EFFORTS
+from haversack.tools.graph.roles import Role, role
 
 LITE0, MINILM = "examples/efficientnet_lite0.py", "examples/minilm.py"
 PAIRS = "750"
@@ -23,6 +24,8 @@ FAST, DEFAULT, HIGH = (EFFORTS[name].rounding for name in ("fast", "default", "h
 SOFT, BLOCKS = Step("adaround"), Step("block_reconstruction", {"samples": 128})
 TIGHT = Step("gptq", {"megabytes": 50.0})
 EVENED = Step("equalize", {"samples": 32})
+ROWS = 8
+"""Rows of a weight that share a palette."""
 Kind = tuple[str, Step, Step]
 """What a row says of few bits, what sets their scales, and what rounds them."""
 FOUR: Sequence[Kind] = (
@@ -90,10 +93,18 @@ def static(made: Artefacts) -> Iterator[tuple[str, Plan]]:
 
 
 def _palettes(made: Artefacts) -> Recipes:
-    """Yield recipes of palettes, which compute in float."""
-    for part, bits in (("kmeans", 6), ("kmeans", 4), ("log", 4)):
-        layers = _layers(made, "palette", Step(part, {"bits": bits}))
-        yield f"palettes of {bits} bits, `{part}`, `bias_correct`, float arithmetic", _after(_plan(layers), FAST)
+    """Yield recipes of palettes, which compute in float: one for a weight, or one for each eight rows of a layer's."""
+    able = {node.key: int(made.weights[node.weight].shape[0]) for node in made.graph.nodes if node.weight}
+    tables = {node.key for node in made.graph.nodes if role(node) is Role.EMBEDDING}
+    for part, bits, group in (("kmeans", 6, 0), ("kmeans", 6, ROWS), ("kmeans", 4, ROWS), ("log", 4, ROWS)):
+        layers = {
+            key: replace(one, weights=Step(part, {"bits": bits, **({"group": group} if group else {})}))
+            if key not in tables and able[key] % ROWS == 0
+            else one
+            for key, one in _layers(made, "palette", Step(part, {"bits": bits})).items()
+        }
+        words = f", one for {group} rows" if group else ""
+        yield f"palettes of {bits} bits, `{part}`{words}, `bias_correct`, float arithmetic", _after(_plan(layers), FAST)
 
 
 def _narrow(
