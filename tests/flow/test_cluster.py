@@ -300,3 +300,26 @@ with spreading({address!r}, lambda event: print(event.text)) as spread:
         "[0, 1, 4]",
     ], done.stderr
     assert next(cluster(spread_work.squared, (str(tmp_path), 1), [3])) == 9
+
+
+def test_a_run_that_is_asked_to_end_does_so_in_order(cluster):
+    """Ray's handler of SIGTERM aborts the process; what waits for a task hears it as Ctrl-C."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    script = f"""
+import os, signal, sys, threading
+from haversack.cli.process import Terminated, orderly
+from haversack.flow.cluster import spreading
+import spread_work
+try:
+    with orderly(), spreading({address!r}, lambda event: None) as spread:
+        threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        list(spread(spread_work.slow, 60.0, range(1)))
+except Terminated as stop:
+    print("in order")
+    sys.exit(stop.exit_code)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert (done.returncode, done.stdout) == (143, "in order\n"), done.stderr

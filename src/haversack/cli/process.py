@@ -56,6 +56,10 @@ def orderly() -> Iterator[None]:
     try:
         with _watched(heard):
             yield
+    except KeyboardInterrupt as stop:
+        if heard.is_set() and not isinstance(stop, Terminated):
+            raise Terminated from stop  # a library that was waiting made it a plain one
+        raise
     finally:
         signal.signal(signal.SIGTERM, _heard_before.pop())
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -134,9 +134,10 @@ def _join(stack: ExitStack, address: Address, threads: int) -> None:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         count = address.workers * threads
         quiet |= {"address": "local", "num_cpus": count, "num_gpus": 0, "include_dashboard": False, "_temp_dir": folder}
-    heard = signal.getsignal(signal.SIGTERM)  # Ray sets a handler of its own
-    if threading.current_thread() is threading.main_thread():
-        stack.callback(signal.signal, signal.SIGTERM, heard)
+    hear = partial(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    ours = threading.current_thread() is threading.main_thread()
+    if ours:
+        stack.callback(hear)
     stack.callback(ray.shutdown)
     # What a cluster tells its driver (a worker that died) Ray prints to standard output, where a run's JSON may be;
     # we tell what follows. Variables that forbid it are read as Ray is imported, which may have been before us.
@@ -146,6 +147,8 @@ def _join(stack: ExitStack, address: Address, threads: int) -> None:
     except Exception as error:  # among others a plain one, where its processes do not come up in time
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise unreachable(address, lines[0] if lines else type(error).__name__, "ray.init") from error
+    if ours:
+        hear()  # Ray sets handlers of its own, one of which aborts the process
 
 
 def _passing() -> str:

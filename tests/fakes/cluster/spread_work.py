@@ -76,3 +76,9 @@ def threads(shared, task):
     import torch
 
     return torch.get_num_threads(), os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"]
+
+
+def slow(shared, task):
+    """Take so many seconds."""
+    time.sleep(shared)
+    return task
