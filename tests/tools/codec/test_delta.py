@@ -249,6 +249,20 @@ def test_silent_rows_cost_nothing():
     assert len(patch) < delta.HEADER.size + 10 * 500 * 2.81 / 8 * 1.1 + 250
 
 
+def test_a_few_words_here_and_there_cost_their_places():
+    """As after a calibration with other pictures: nine words of a tensor, each alone, and no class of any row."""
+    random = np.random.default_rng(0)
+    old = random.integers(-100, 100, (1000, 500)).astype(np.int8)
+    new = old.copy()
+    new.reshape(-1)[np.arange(9) * 50_000 + 77] += 1
+    hint = [Stored("w", 0, old.size, "int8", old.shape)]
+    patch = delta_make.make(old.tobytes(), new.tobytes(), hint, hint)
+    assert delta.apply(old.tobytes(), patch, limit=LIMIT) == new.tobytes()
+    assert delta.header(patch).classes == (0, 0)
+    assert len(patch) < delta.HEADER.size + 9 * 15
+    assert len(patch) < len(bsdiff.make(old.tobytes(), new.tobytes()))
+
+
 def moved(old, steps):
     hint = [Stored("w", 0, old.size, "int8", old.shape)]
     new = (old + steps).astype(np.int8)

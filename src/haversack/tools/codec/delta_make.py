@@ -41,7 +41,10 @@ _SOURCES = 256
 """So many kept segments back a product is looked for."""
 _APART = 1e-5
 """So far from one number, in parts, may the factors of a product's words be."""
-_EQUAL = 2048
+_EQUAL = 64
+"""So many equal bytes end a segment: what tells of another one takes a few bytes."""
+_FEW = 1000
+"""Where not one byte in so many changed, rows and columns have no classes: telling them would take more."""
 _LANE = 1 << 14
 """So many symbols are worth a lane, which costs four bytes."""
 _WIDE = -1
@@ -99,9 +102,16 @@ def make(old: bytes, new: bytes, old_tensors: Sequence[Stored] = (), new_tensors
 
 
 def _plain(old: np.ndarray, new: np.ndarray, link: Link) -> Link:
-    """Return a link without its kind of words where nothing changed: it may be one with its neighbours."""
-    equal = np.array_equal(old[link.old : link.old + link.length], new[link.new : link.new + link.length])
-    return replace(link, kind=BYTES, columns=0) if link.old >= 0 and equal else link
+    """Return a link without its kind of words where nothing changed, and without its columns where hardly anything.
+
+    The former may be one with its neighbours.
+    """
+    if link.old < 0:
+        return link
+    changed = np.count_nonzero(old[link.old : link.old + link.length] != new[link.new : link.new + link.length])
+    if not changed:
+        return replace(link, kind=BYTES, columns=0)
+    return replace(link, columns=0) if changed * _FEW < link.length else link
 
 
 def _joined(drafts: Iterable[_Draft]) -> list[_Draft]:
