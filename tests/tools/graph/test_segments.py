@@ -96,7 +96,20 @@ class Pair(nn.Module):
         return self.out(torch.relu(self.one(x) + self.two(y)))
 
 
+class Masked(nn.Module):
+    """What is true and false flows in beside numbers, as the mask of an attention does."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        y = self.one(x)
+        return self.two(torch.where(y.sum(dim=1, keepdim=True) > 0, y, torch.zeros_like(y)))
+
+
 NETS = {
+    "masked": (Masked, [(6,)], ["one"], 1),
     "residual": (Residual, [(3, 6, 6)], ["stem", "head"], 2),
     "two outputs": (Forked, [(6,)], ["stem"], 1),
     "uncut": (Uncut, [(6,)], [], 0),

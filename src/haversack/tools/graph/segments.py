@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from haversack.base.encodings import Affine, Encodings
+from haversack.base.encodings import Affine, Dynamic, Encodings
 from haversack.base.graph import Node
 from haversack.base.model import Model, Sample
 from haversack.tools.graph.simulate import Simulator, arriving, rounded
@@ -55,8 +55,10 @@ def encoded(encodings: Encodings, constants: Mapping[str, torch.Tensor]) -> Hook
         return through(value, encoding) if isinstance(encoding, Affine) else value
 
     def arrives(node: Node, value: Any) -> Any:  # noqa: ANN401 - tensors, and sizes
-        read = arriving(encodings, node, value.detach()) if hasattr(value, "detach") else value
-        return read if not hasattr(value, "detach") or read.dtype != value.dtype else value + (read - value).detach()
+        if not isinstance(encodings.tensors.get(f"{node.key}:in"), Dynamic) or not hasattr(value, "detach"):
+            return value
+        read = arriving(encodings, node, value.detach())
+        return value + (read - value).detach() if value.is_floating_point() else read
 
     return Hooks(constants.get, leaves, arrives)
 
