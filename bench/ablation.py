@@ -22,7 +22,6 @@ PAIRS = "750"
 MINMAX, MSE = Step("minmax"), FULL
 FAST, DEFAULT, HIGH = (EFFORTS[name].rounding for name in ("fast", "default", "high"))
 SOFT, BLOCKS = Step("adaround"), Step("block_reconstruction", {"samples": 128})
-MORE = Step("gptq", {"samples": 512, "megabytes": 2000.0})
 TIGHT = Step("gptq", {"megabytes": 50.0})
 EVENED = Step("equalize", {"samples": 32})
 ROWS = 8
@@ -33,14 +32,13 @@ FOUR: Sequence[Kind] = (
     ("minmax scales, `bias_correct`", MINMAX, FAST),
     ("clipped scales, `bias_correct`", CLIPPED, FAST),
     ("clipped scales, `gptq`", CLIPPED, DEFAULT),
-    ("clipped scales, `gptq` on all samples", CLIPPED, MORE),
+    ("clipped scales, `gptq` on all samples", CLIPPED, HIGH),
     ("clipped scales, `adaround`", CLIPPED, SOFT),
-    ("clipped scales, `adaround` on all samples", CLIPPED, HIGH),
     ("clipped scales, `block_reconstruction`", CLIPPED, BLOCKS),
 )
 OTHERS = (7, 6, 5, 3, 2, 1)
 """Bits of a weight that only some layers of some runtimes can have; of two bits three codes are used, of one two."""
-POINTWISE, HELD, MOST = "1x1 convolutions and head of 4 bits", "`adaround` on all samples", 0.003
+POINTWISE, HELD, MOST = "1x1 convolutions and head of 4 bits", "`gptq` on all samples", 0.003
 """Such a network, the row of it that is held to something, and what of top-1 it may lose: 86 % are left of 86.3 %."""
 OURS, MOST_SECONDS = "A, `gptq` (`--effort default`)", 60.0
 """The row of the default effort, and the CPU seconds that compressing may take."""
@@ -76,11 +74,10 @@ def static(made: Artefacts) -> Iterator[tuple[str, Plan]]:
     yield "A, `equalize`, `bias_correct`", _after(best, Step("equalize"), FAST)
     yield OURS, ours
     yield "A, `gptq` in 50 MB: rows join as early layers let go of them", _after(best, TIGHT)
-    yield f"A, `gptq` on all {made.calibration} samples", _after(best, MORE)
+    yield f"A, `gptq` on all {made.calibration} samples (`--effort high`)", _after(best, HIGH)
     yield "A, `equalize`, `gptq`", _after(best, EVENED, DEFAULT)
     yield "`power_of_two` ranges and scales, `gptq`", _after(_plan(_layers(made, "int8", shifts), shifts), DEFAULT)
     yield "A, `adaround`", _after(best, SOFT)
-    yield f"A, `adaround` on all {made.calibration} samples (`--effort high`)", _after(best, HIGH)
     yield "A, `block_reconstruction`", _after(best, BLOCKS)
     yield "`minmax` ranges, `minmax` scales, `gptq`", _after(_plan(minmax), DEFAULT)
     for words, plan in _coarser(made, ours, COARSER[LITE0]):

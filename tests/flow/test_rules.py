@@ -155,12 +155,10 @@ def test_a_forbidden_quantizer_gives_way_to_the_plain_one():
 @pytest.mark.parametrize(
     ("level", "without", "part"),
     [
-        ("high", (), "adaround"),
-        ("high", ("gptq",), "adaround"),
-        ("high", ("adaround",), "gptq"),
+        ("high", (), "gptq"),
         ("highest", (), "block_reconstruction"),
-        ("highest", ("block_reconstruction",), "adaround"),
-        ("highest", ("block_reconstruction", "adaround", "gptq"), "bias_correct"),
+        ("highest", ("block_reconstruction",), "gptq"),
+        ("highest", ("block_reconstruction", "gptq"), "bias_correct"),
         ("default", ("gptq",), "bias_correct"),
         ("default", ("bias_correct",), "gptq"),
         ("fast", ("bias_correct",), None),

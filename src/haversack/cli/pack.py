@@ -59,7 +59,7 @@ def pack(
     device:
         Where artefacts are opened, run and timed: local, ssh:[user@]host[:port] or adb:[serial].
     effort:
-        Rounding: fast (means only), default (by layers' outputs), high (trained by layer), highest (by block).
+        Rounding may cost: fast (means only), default (by layers' outputs), high (on more samples), highest (trained).
     degraded:
         Also score what ships on inputs made worse: blur, noise:level=0.2; repeat for more. none: not the job's either.
     layer:

@@ -33,7 +33,7 @@ DEFAULT, FAST = "default", "fast"
 EFFORTS: Mapping[str, Effort] = {
     FAST: Effort(Step("bias_correct"), "bias corrected", 300, rows=4),
     DEFAULT: Effort(Step("gptq"), "rounded by outputs", 1000),
-    "high": Effort(Step("adaround", {"samples": 512, "megabytes": 2000.0}), "roundings trained layer by layer", 4000),
+    "high": Effort(Step("gptq", {"samples": 512, "megabytes": 2000.0}), "rounded by outputs of more samples", 3000),
     "highest": Effort(
         Step("block_reconstruction", {"samples": 512, "megabytes": 2000.0}), "trained block by block", 30000
     ),
