@@ -8,22 +8,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from accounting import ROOT
 from shown import BINS, Numbers, lite0, minilm, short, tiles
 
-from haversack import load
+from haversack import load, metrics
 from haversack.base.encodings import Codebook, Encodings
 from haversack.base.graph import Node
-from haversack.base.job import Job
 from haversack.base.model import Model, Sample
 from haversack.base.plan import WIDTHS, Plan, Precision, Step
 from haversack.compress.apply import Compressed, apply
 from haversack.compress.plans import uniform
+from haversack.compress.prepare.contract import SHELF as PREPARE
+from haversack.compress.prepare.contract import PrepareContext
 from haversack.compress.prepare.means import mean_output, operation
 from haversack.compress.prepare.moments import Moments, moments
 from haversack.compress.quantize.contract import SHELF as QUANTIZE
+from haversack.flow.data import Data
 from haversack.profile.ranges import ranges
 from haversack.targets.contract import SHELF as TARGETS
-from haversack.targets.reference import Reference
 from haversack.tools.graph.execute import Executor
 from haversack.tools.graph.simulate import Arrival, Simulator
 from haversack.tools.numerics import palette, planes
@@ -37,18 +39,17 @@ if TYPE_CHECKING:
 EXPANDING = "_blocks.3._expand_conv:conv2d#0"
 """A convolution of EfficientNet-Lite0 whose outputs' means are shown, and which is refitted."""
 BETAS = (20.0, 6.0, 2.0)
-PATCH, ROWS, MOST = 4, 600, 7
-"""Pixels on a side of what rows of made-up weights read, how many rows, and their largest code."""
-SIDE, SEEN = 32, 384
-"""Pixels on a side of the pieces that a small network reads, and how many of them are learnt from."""
-BITS = (8, 4, 3, 2)
-PARTS = ("bias_correct", "gptq", "adaround", "block_reconstruction")
+PATCH, ROWS, TERNARY, MOST = 4, 600, 1, 7
+"""Pixels on a side of what rows of made-up weights read, how many rows; the largest code of two and of four bits."""
+DIGITS = ROOT / "examples" / "digits.py"
+BITS = (4, 3, 2)
+PARTS = ("gptq", "adaround", "block_reconstruction")
 
 
 def means() -> Numbers:
     """Return the mean error of each channel of a convolution in 4 bits, on photographs that the correction did not see.
 
-    In units of the channel's own spread, without a correction and with one.
+    In units of the channel's own spread, without a correction and with one; of every other channel.
     """
     import torch
 
@@ -62,7 +63,7 @@ def means() -> Numbers:
     left = mean_output(node, few, [judged]) - mean_output(node, weight, [judged])
     whole = operation(node, torch.from_numpy(weight))(judged)
     spread = whole.transpose(0, 1).reshape(len(weight), -1).std(dim=1).numpy()
-    order = np.argsort(left / spread)
+    order = np.argsort(left / spread)[::2]
     return {"before": short((left / spread)[order]), "after": short(((left - off) / spread)[order])}
 
 
@@ -98,9 +99,9 @@ def refit() -> Numbers:
 
 
 def soft() -> Numbers:
-    """Return what is paid for roundings that are undecided, and how much three ways of rounding lose.
+    """Return what is paid for roundings that are undecided, and how much rows lose by them, relative to gptq.
 
-    Made-up rows of weights of 4 bits read pieces of photographs, four pixels by four.
+    Made-up rows of ternary weights read pieces of photographs, four pixels by four.
     """
     import torch
 
@@ -110,29 +111,34 @@ def soft() -> Numbers:
     grey = tiles().mean(axis=3)[:, ::2, ::2] / 255.0
     pieces = np.lib.stride_tricks.sliding_window_view(grey, (PATCH, PATCH), axis=(1, 2))[:, ::3, ::3]
     hessian = np.cov(pieces.reshape(-1, PATCH * PATCH).T)[None]
-    weight = np.random.default_rng(0).uniform(-MOST, MOST, (1, ROWS, PATCH * PATCH))
+    weight = np.random.default_rng(0).uniform(-1.5, 1.5, (1, ROWS, PATCH * PATCH))
     scale = np.ones((1, ROWS), np.float32)
-    gptq = compensated(weight, hessian, scale, MOST)
-    ways = (np.rint(weight), gptq, softly_rounded(weight, hessian, scale, MOST, gptq))
-    lost = [np.einsum("rn,nm,rm->r", off, hessian[0], off) for off in (weight[0] - way[0] for way in ways)]
+    gptq = compensated(weight, hessian, scale, TERNARY)
+    trained = softly_rounded(weight, hessian, scale, TERNARY, gptq)
+    lost = [np.einsum("rn,nm,rm->r", off, hessian[0], off) for off in (weight[0] - way[0] for way in (gptq, trained))]
     shares = np.linspace(0.0, 1.0, 21)
     return {
         "fractions": short(fractions),
         "paid": {key: short(value) for key, value in paid.items()},
         "shares": short(shares),
-        "lost": [short(np.quantile(one / lost[0].mean(), shares)) for one in lost],
+        "ratio": short(np.quantile(lost[1] / lost[0], shares)),
     }
 
 
 def blocks() -> Numbers:
-    """Return the relative error of a small network's outputs on unseen photographs, by bits of a weight and part."""
-    model, (seen, judged) = _small()
-    wanted = Executor(model).run(judged)[0]
+    """Return the relative error of the digits' network on unseen ones, by bits of a weight and part."""
+    job = load.open_job(str(DIGITS))
+    data = Data(job, None, metrics.resolve(job.metric))
+    model = load.export(data.prepared_job(), batch=data.look())
+    data.expect(model.inputs)
+    seen = list(data.whole())
+    folded = PREPARE.build("fold_norm").apply(model, PrepareContext(lambda: seen))
+    judged = [inputs for inputs, _ in data.evaluation()]
+    wanted = np.concatenate([Executor(folded).run(batch)[0] for batch in judged])
     found = {}
     for part in PARTS:
-        settings = {"epochs": 60} if part == "block_reconstruction" else {}
-        made = [_encoded(model, WIDTHS[bits], (Step("fold_norm"), Step(part, settings)), [seen]) for bits in BITS]
-        outputs = [Reference().run(one.model, one.encodings, judged)[0] for one in made]
+        made = [_encoded(folded, WIDTHS[bits], (Step("fold_norm"), Step(part)), seen) for bits in BITS]
+        outputs = [np.concatenate([out for (out,) in Simulator(one.model).run(one.encodings, judged)]) for one in made]
         found[part] = short([float(np.linalg.norm(one - wanted) / np.linalg.norm(wanted)) for one in outputs])
     return {"bits": list(BITS), "errors": found}
 
@@ -208,37 +214,6 @@ def _lost(rows: np.ndarray, damping: float, fitted: Moments, seen: Moments, own:
     made = refitted(rows, fitted.hessian, fitted.cross, damping=damping)
     error = (made @ seen.hessian - 2.0 * (rows @ seen.cross)) * made + (rows @ own.hessian) * rows
     return float(error.sum())
-
-
-def _small() -> tuple[Model, tuple[Sample, Sample]]:
-    """Return a network of made-up weights with one residual, and two sets of pieces of photographs."""
-    import torch
-    from torch import nn
-
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.middle, self.last = (
-                nn.Conv2d(3, 16, 3, 2),
-                nn.Conv2d(16, 16, 3, 1, 1),
-                nn.Conv2d(16, 32, 3, 2),
-            )
-            self.head = nn.Linear(32, 10)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = torch.relu(self.first(x))
-            x = torch.relu(x + self.middle(x))
-            return self.head(torch.relu(self.last(x)).mean((2, 3)))
-
-    torch.manual_seed(0)
-    network = Net().eval()
-    scaled = tiles().astype(np.float32).transpose(0, 3, 1, 2) / 127.5 - 1
-    pieces = np.concatenate(
-        [scaled[:, :, y : y + SIDE, x : x + SIDE] for y in range(0, 193, SIDE) for x in range(0, 193, SIDE)]
-    )
-    order = np.random.default_rng(0).permutation(len(pieces))
-    seen, judged = ((np.ascontiguousarray(pieces[part]),) for part in (order[:SEEN], order[SEEN:]))
-    return load.export(Job("small", lambda: network, lambda: [seen], list, ""), batch=seen), (seen, judged)
 
 
 def _histogram(weight: np.ndarray) -> Numbers:

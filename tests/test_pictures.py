@@ -18,8 +18,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN = re.compile(r"!\[(?P<words>[^\]]*)\]\((?P<path>[^)\s]+)\)")
 SVG = "{http://www.w3.org/2000/svg}"
 MOST_BYTES = 60_000
-SLOW = {"water"}
-"""What takes half a minute to measure: what it holds is judged by itself."""
+SLOW = {"water", "refit", "blocks"}
+"""What takes half a minute to measure, or is trained: what it holds is judged by itself."""
 
 with pytest.MonkeyPatch.context() as patched:
     patched.syspath_prepend(ROOT / "bench")
@@ -160,6 +160,30 @@ def test_compensation_lands_nearer_than_rounding_to_nearest():
     assert numbers["path"][-1] == numbers["compensated"]
 
 
+def test_a_refit_gains_on_both_halves_and_most_at_the_damping_that_is_marked():
+    numbers = pictures.held(IMAGES / "refit.svg")
+    fitted, judged = np.array(numbers["fitted"]), np.array(numbers["judged"])
+    assert (np.diff(fitted) >= -1e-9).all(), "less damping always gains where it fits"
+    assert (judged >= fitted - 1e-3).all()
+    assert 0 < judged.argmin() < len(judged) - 1
+    assert judged.min() < judged[0]
+    assert judged.min() < 1
+
+
+def test_blocks_lose_least_at_every_width():
+    errors = pictures.held(IMAGES / "blocks.svg")["errors"]
+    assert all(np.array(errors["block_reconstruction"]) < np.minimum(errors["gptq"], errors["adaround"]))
+    assert all(np.diff(found).min() > 0 for found in errors.values()), "fewer bits lose more"
+
+
+def test_trained_roundings_and_corrected_means_lose_less():
+    ratios = np.array(pictures.held(IMAGES / "soft.svg")["ratio"])
+    assert np.median(ratios) <= 1
+    assert (ratios < 0.99).mean() > 0.3
+    means = pictures.held(IMAGES / "means.svg")
+    assert np.square(means["after"]).sum() < 0.5 * np.square(means["before"]).sum()
+
+
 def test_the_range_of_least_error_is_where_the_curve_is_lowest():
     numbers = pictures.held(IMAGES / "clip.svg")
     both = np.add(numbers["rounding"], numbers["saturation"])
@@ -191,7 +215,7 @@ def test_an_ellipse_is_where_the_error_is_one_and_the_same(a, b, correlation, lo
 )
 def test_numbers_and_words_survive_what_an_svg_is_written_in(numbers):
     words = "a < b & \"c\" > 'd' </desc>"
-    made = pictures.dressed('<svg width="1" xmlns="http://www.w3.org/2000/svg"><g/></svg>', words, words, numbers)
+    made = drawing.dressed('<svg width="1" xmlns="http://www.w3.org/2000/svg"><g/></svg>', words, words, numbers)
     root = ET.fromstring(made)  # noqa: S314 - our own
     assert root.findtext(f"{SVG}title") == root.findtext(f"{SVG}desc") == words
     assert root.find(f"{SVG}g") is not None
@@ -201,7 +225,7 @@ def test_numbers_and_words_survive_what_an_svg_is_written_in(numbers):
 def test_numbers_are_read_back_as_they_were_written(tmp_path, numbers):
     path = tmp_path / "made.svg"
     path.write_text(
-        pictures.dressed('<svg xmlns="http://www.w3.org/2000/svg"></svg>', "t", "d", numbers), encoding="utf-8"
+        drawing.dressed('<svg xmlns="http://www.w3.org/2000/svg"></svg>', "t", "d", numbers), encoding="utf-8"
     )
     assert pictures.held(path) == numbers
 
