@@ -263,6 +263,16 @@ def test_a_few_words_here_and_there_cost_their_places():
     assert len(patch) < len(bsdiff.make(old.tobytes(), new.tobytes()))
 
 
+def test_changes_all_over_a_file_leave_room_in_the_plan():
+    """Every seventieth byte changed: cut at each, the plan of a file of fifty million would be more than one may be."""
+    old = np.random.default_rng(0).integers(0, 256, 8_000_000, np.uint8)
+    new = old.copy()
+    new[::70] += 1
+    patch = delta_make.make(old.tobytes(), new.tobytes())
+    assert delta.header(patch).plan[0] < delta_plan.MOST_PLAN / 16
+    assert delta.apply(old.tobytes(), patch, limit=len(new)) == new.tobytes()
+
+
 def moved(old, steps):
     hint = [Stored("w", 0, old.size, "int8", old.shape)]
     new = (old + steps).astype(np.int8)

@@ -41,8 +41,9 @@ _SOURCES = 256
 """So many kept segments back a product is looked for."""
 _APART = 1e-5
 """So far from one number, in parts, may the factors of a product's words be."""
-_EQUAL = 64
-"""So many equal bytes end a segment: what tells of another one takes a few bytes."""
+_EQUAL, _CUTS = 64, 1 << 14
+"""So many equal bytes end a segment, or more where a file would have more than so many cuts: what tells of a segment
+takes a few bytes, and a plan has room for some hundred thousand."""
 _FEW = 1000
 """Where not one byte in so many changed, rows and columns have no classes: telling them would take more."""
 _LANE = 1 << 14
@@ -83,7 +84,8 @@ def make(old: bytes, new: bytes, old_tensors: Sequence[Stored] = (), new_tensors
     links = delta_match.links(old, new, old_tensors, new_tensors)
     found = delta_match.merged(_plain(before, after, link) for link in links)
     kept = delta.Kept()
-    drafts = _joined(draft for link in found for draft in _drafts(before, after, link, kept))
+    equal = max(_EQUAL, len(new) // _CUTS)
+    drafts = _joined(draft for link in found for draft in _drafts(before, after, link, kept, equal))
     levels = _tables(drafts)
     frequencies = tables.to_frequencies(levels)
     parts, blocks, classes = [], [], []
@@ -128,8 +130,8 @@ def _joined(drafts: Iterable[_Draft]) -> list[_Draft]:
     return kept
 
 
-def _drafts(old: np.ndarray, new: np.ndarray, link: Link, kept: delta.Kept) -> Iterator[_Draft]:
-    """Yield the segments of a link."""
+def _drafts(old: np.ndarray, new: np.ndarray, link: Link, kept: delta.Kept, most: int) -> Iterator[_Draft]:
+    """Yield the segments of a link, which so many equal bytes end."""
     after = new[link.new : link.new + link.length]
     if link.old < 0:
         for low in range(0, link.length, MOST_WRITTEN):
@@ -143,7 +145,7 @@ def _drafts(old: np.ndarray, new: np.ndarray, link: Link, kept: delta.Kept) -> I
     if link.columns or link.kind != BYTES:
         yield from _residuals(before, after, link, kept)
         return
-    for start, end, equal in delta_match.same(before, after, _EQUAL):
+    for start, end, equal in delta_match.same(before, after, most):
         if equal:
             yield _Draft(Segment(COPIED, end - start, link.old + start))
         else:
