@@ -303,7 +303,8 @@ def state() -> Target:
     from haversack.base.errors import UsageError
     from haversack.deliver import bandwidth, settings
     from haversack.deliver.floor import Floor, Lowest
-    from haversack.deliver.slots import CURRENT, QUARANTINE, Bad, Installed, Pointer, Quarantine, Slots
+    from haversack.deliver.quarantine import Bad, Quarantine
+    from haversack.deliver.slots import CURRENT, QUARANTINE, Installed, Pointer, Slots
     from haversack.flow.device_state import LineState
     from haversack.run import tuning
     from haversack.tools.trust import canonical, wrap

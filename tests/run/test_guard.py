@@ -196,13 +196,20 @@ def test_an_input_that_both_fail_on_counts_against_neither(guard, clock, events,
     assert guard.call(good, before) == "own"  # the trial was given back
 
 
-def test_while_it_is_set_aside_callers_are_told_what_the_one_before_says_of_their_input(guard):
-    def unfit():
-        raise UsageError("the inputs do not fit")
+def test_set_aside_it_answers_what_only_it_takes(guard):
+    """A release may take an input that the one before did not have; what neither takes its own words are about."""
+
+    def unfit(words):
+        def call():
+            raise UsageError(words)
+
+        return call
 
     trip(guard)
-    with pytest.raises(UsageError, match="do not fit"):
-        guard.call(good, unfit)
+    assert guard.call(good, unfit("the inputs do not fit 1.2.0")) == "own"
+    with pytest.raises(UsageError, match=r"do not fit 1\.3\.0"):
+        guard.call(unfit("the inputs do not fit 1.3.0"), unfit("the inputs do not fit 1.2.0"))
+    assert guard.state == "open"
 
 
 def trip(guard):

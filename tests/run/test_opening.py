@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 
 import haversack
 from haversack.base import recipe
-from haversack.base.errors import Refused
+from haversack.base.errors import Refused, VerificationError
 from haversack.run import opening
 from haversack.run.opening import load, open_model, ready
 from haversack.run.source import found
@@ -91,6 +92,33 @@ def test_the_first_answer_is_told_once(bundle):
     (first,) = [event for event in events if event.data.get("first_answer")]
     assert first.text.endswith(" 1.0.0 gave its first answer")
     assert first.data["seconds"] > 0
+
+
+def test_an_answer_of_the_release_before_is_no_first_answer(bundle, monkeypatch):
+    """What ends with the first answer, marks of crashes among it, waits for the release's own."""
+    events, trials = [], []
+
+    @contextlib.contextmanager
+    def first():
+        trials.append("begun")
+        yield
+        trials.append("answered")
+
+    before = load(found(bundle, "litert"))
+    loaded = load(found(bundle, "onnxruntime"), previous=lambda: before, sink=events.append, first=first)
+    given = [{loaded.inputs[0].name: np.ones((1, 1, 8, 8), np.float32)}]
+    monkeypatch.setattr(loaded, "_computed", failing)
+    loaded.answers(given)
+    assert (trials, [event for event in events if event.data.get("first_answer")]) == (["begun"], [])
+    monkeypatch.undo()
+    loaded.answers(given)
+    assert trials == ["begun", "begun", "answered"]
+    assert len([event for event in events if event.data.get("first_answer")]) == 1
+    loaded.retire()
+
+
+def failing(_):
+    raise VerificationError("2 values are NaN")
 
 
 def test_only_what_was_tried_is_opened_as_proven(bundle, monkeypatch):

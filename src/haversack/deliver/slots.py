@@ -8,7 +8,6 @@ that one that fails costs no way back.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,18 +17,14 @@ from haversack.base.bundle import MANIFEST
 from haversack.base.errors import EnvironmentFault, Refused
 from haversack.base.shelf import nearest
 from haversack.deliver import locking, remembered
-from haversack.deliver.floor import LATEST
+from haversack.deliver.quarantine import Bad, Quarantine
 from haversack.deliver.store import Store
 from haversack.tools.store import atomic
 from haversack.tools.trust import canonical
 
 CURRENT, QUARANTINE, LOCK, STAGED = "current", "quarantine.json", "lock", "next"
-UNKNOWN = 0
-"""The sequence of a release of which only its slot tells: older than any that may be offered."""
 _LARGEST = 1 << 19
 """Of 64 reasons of 400 signs, each up to 12 bytes in canonical form."""
-_MOST_QUARANTINED = 64
-_LONGEST_REASON = 400
 _LOADING_SECONDS = 120.0
 Record = TypeVar("Record")
 
@@ -68,37 +63,6 @@ class Pointer:
 
 
 _NONE = Pointer()
-
-
-@dataclass(frozen=True)
-class Bad:
-    """A release that is not installed again: its sequence and version, why, and when (seconds since the epoch)."""
-
-    sequence: int
-    version: str
-    reason: str
-    time: float
-
-    def __post_init__(self) -> None:
-        """Refuse a time that no calendar has.
-
-        Raises:
-            ValueError: it is before 1970, or after the year 9999.
-        """
-        if not 0 <= self.time < LATEST:
-            raise ValueError(f"{self.time:g} is no time")
-
-    def names(self, sequence: int, version: str) -> bool:
-        """Say whether it is this release that is not installed again: by its version, where one sequence is unknown."""
-        return self.version == version if UNKNOWN in (self.sequence, sequence) else self.sequence == sequence
-
-
-@dataclass(frozen=True)
-class Quarantine:
-    """What ``quarantine.json`` says; format 1."""
-
-    format: int = 1
-    releases: tuple[Bad, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -259,7 +223,7 @@ class Slots:
                 raise EnvironmentFault("there is no other model to go back to", where=self.folder.name, next_step=step)
             if not damaged:
                 with contextlib.suppress(EnvironmentFault):  # a full disk keeps nobody from going back
-                    self.quarantine(pointer.current.sequence, pointer.current.version, reason)
+                    self._quarantine(pointer.current.sequence, pointer.current.version, reason)
             self._write(CURRENT, Pointer(current=pointer.other))
         return pointer.other
 
@@ -320,10 +284,12 @@ class Slots:
             EnvironmentFault: it cannot be written.
         """
         atomic.make_folder(self.folder, atomic.HOME)
-        others = [bad for bad in self.set_aside() if not bad.names(sequence, version)]
-        said = reason[:_LONGEST_REASON].encode(errors="replace").decode()  # a child may say half a surrogate pair
-        bad = Bad(sequence, version, said, round(time.time(), 3))
-        self._write(QUARANTINE, Quarantine(releases=(*others, bad)[-_MOST_QUARANTINED:]))
+        with self._alone():
+            self._quarantine(sequence, version, reason)
+
+    def _quarantine(self, sequence: int, version: str, reason: str) -> None:
+        """Do so, the line's lock held: a process that goes back and one that updates may set releases aside at once."""
+        self._write(QUARANTINE, Quarantine(releases=self.set_aside()).with_one(sequence, version, reason))
 
     def pardon(self) -> tuple[Bad, ...]:
         """Forget every release that was set aside, so that an update tries it again; return them.

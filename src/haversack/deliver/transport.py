@@ -35,6 +35,7 @@ _LOOK = "look at what answers there (curl -I URL), and at --repository"
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _GONE = frozenset({403, 404, 410})
+_LONGEST_REASON = 60
 """403 as well: so S3 answers for what is not there where listing is not allowed."""
 _PARTIAL, _NO_SUCH_RANGE, _LOGIN, _UNKNOWN_CALLER = 206, 416, 407, 401
 _RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
@@ -171,10 +172,11 @@ def _through(between: Proxy, parts: SplitResult, patience: Patience, stack: cont
     def refused(status: int, reason: str) -> EnvironmentFault:
         where = f"the proxy {between.host}:{between.port}"
         if status in _BUSY:
-            return Broken(f"it is busy ({status} {reason})", where=where)
+            return Broken(f"it is busy ({_said(status, reason)})", where=where)
         login = "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
         step = login if status == _LOGIN else "ask whoever runs it, or set NO_PROXY"
-        return EnvironmentFault(f"it does not let the device through ({status} {reason})", where=where, next_step=step)
+        cause = f"it does not let the device through ({_said(status, reason)})"
+        return EnvironmentFault(cause, where=where, next_step=step)
 
     wire = socket.create_connection((between.host, between.port), patience.left())
     stack.callback(wire.close)
@@ -222,19 +224,24 @@ def _moved(url: str, location: str) -> str:
     return there
 
 
+def _said(status: int, reason: str) -> str:
+    """Return a status line in words; a reason is a stranger's, and as long as a line of HTTP may be."""
+    return f"{status} {reason[:_LONGEST_REASON]}".rstrip()
+
+
 def _judged(url: str, response: http.client.HTTPResponse, wire: _Wire, start: int, patience: Patience) -> Answer:
-    status = response.status
+    status, said = response.status, _said(response.status, response.reason)
     if status == _NO_SUCH_RANGE:
         raise NoSuchRange(f"the server has no byte {start}", where=url)
     if status in _BUSY:
-        raise Broken(f"the server is busy ({status} {response.reason})", where=url)
+        raise Broken(f"the server is busy ({said})", where=url)
     if status in _GONE:
-        raise Gone(f"the server does not give it ({status} {response.reason})", where=url)
+        raise Gone(f"the server does not give it ({said})", where=url)
     if status == _UNKNOWN_CALLER:
         step = "serve the repository without a login: what it holds is signed, and may be encrypted"
-        raise EnvironmentFault(f"the server does not give it ({status} {response.reason})", where=url, next_step=step)
+        raise EnvironmentFault(f"the server does not give it ({said})", where=url, next_step=step)
     if status not in {200, _PARTIAL} or (status == _PARTIAL and not start):
-        raise EnvironmentFault(f"the server does not give it ({status} {response.reason})", where=url, next_step=_LOOK)
+        raise EnvironmentFault(f"the server does not give it ({said})", where=url, next_step=_LOOK)
     if (coding := response.getheader("Content-Encoding", "identity")) != "identity":
         step = f"{_ASK}, or the proxy before it, to compress nothing of the repository"
         cause = f"the server sends it coded ({coding[:40]}), which was not asked for"

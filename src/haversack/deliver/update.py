@@ -22,9 +22,10 @@ from haversack.deliver.bandwidth import Allowed, Transfer
 from haversack.deliver.fetch import Wanted, fetch
 from haversack.deliver.home import Home
 from haversack.deliver.patience import Bounds, TooSlow
+from haversack.deliver.quarantine import Bad
 from haversack.deliver.rebuild import OPENED, Rebuilder
 from haversack.deliver.selftest import Trial, Verdict, trial_of, tried
-from haversack.deliver.slots import STAGED, Bad, Installed, Slots
+from haversack.deliver.slots import STAGED, Installed, Slots
 from haversack.deliver.store import QUOTA, Store
 from haversack.deliver.whole import damage, go_back, mended, recognised, restored
 from haversack.tools.store import atomic

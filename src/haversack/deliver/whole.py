@@ -9,8 +9,9 @@ from haversack.base.bundle import LARGEST_MANIFEST, MANIFEST, Manifest
 from haversack.base.errors import EnvironmentFault, Fault, Refused, UsageError
 from haversack.base.release import Release
 from haversack.deliver import plan
+from haversack.deliver.quarantine import UNKNOWN
 from haversack.deliver.selftest import trial_of
-from haversack.deliver.slots import UNKNOWN, Installed, Pointer, Slots
+from haversack.deliver.slots import Installed, Pointer, Slots
 from haversack.deliver.starts import Starts
 from haversack.deliver.store import Store
 from haversack.deliver.trial import ACCEPTED

@@ -15,7 +15,8 @@ from haversack.base.recipe import unstructure
 from haversack.deliver import bandwidth, root, settings, whole
 from haversack.deliver.floor import Floor, Lowest
 from haversack.deliver.home import Home
-from haversack.deliver.slots import Bad, Pointer, Slots
+from haversack.deliver.quarantine import Bad
+from haversack.deliver.slots import Pointer, Slots
 from haversack.deliver.starts import Starts
 from haversack.deliver.store import Store
 from haversack.run import tuning

@@ -140,11 +140,11 @@ class Guard:
             return own()
         try:
             return instead()
-        except (UsageError, Busy):
+        except Busy:
             raise
         except VerificationError as other:
             raise self._aside() from other
-        except HaversackError:  # it is not there any more, or cannot be opened
+        except HaversackError:  # it is not there any more, cannot be opened, or takes no such input
             return own()
 
     def _otherwise(self, turn: Turn, error: Exception, instead: Callable[[], Result] | None) -> Result:

@@ -141,10 +141,15 @@ class Loaded:
         """
         before = self._before
         instead = None if before is None else lambda: before.answers(samples)
-        with nullcontext() if self._answered else self._until_first():
-            found = self.guard.call(lambda: self._own(samples), instead)
-        if not self._answered:
-            self._first()
+        return self.guard.call(lambda: self._marked(samples), instead)
+
+    def _marked(self, samples: Sequence[Arrays]) -> list[Answer]:
+        """Return its own answers; until there was one, each attempt is marked as one."""
+        if self._answered:
+            return self._own(samples)
+        with self._until_first():
+            found = self._own(samples)
+        self._first()
         return found
 
     def _first(self) -> None:

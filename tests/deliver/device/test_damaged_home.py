@@ -316,6 +316,7 @@ def test_a_full_disk_keeps_nobody_from_going_back(client, line, told, monkeypatc
         raise EnvironmentFault("the disk is full")
 
     monkeypatch.setattr(Slots, "quarantine", full)
+    monkeypatch.setattr(Slots, "_quarantine", full)
     assert client.rollback("digits").version == "1.0.0"
     assert asked(client) == 1.0
     assert "that 1.1.0 is set aside could not be written down (the disk is full): an update may" in texts(told)

@@ -295,6 +295,25 @@ def test_what_goes_wrong_is_tried_again_less_and_less_often(client, monkeypatch)
         assert follower.pause(2.0) == 2.0
 
 
+def test_what_no_error_of_ours_is_ends_no_follower(shop, client, monkeypatch):
+    """As where memory is short while a release is opened."""
+
+    def short(*_):
+        raise MemoryError("cannot allocate 5 MB")
+
+    with client.open("digits") as opened:
+        (follower,) = client._followers
+        monkeypatch.setattr(follower, "_load", short)
+        shop.publish("1.2.0", 3.0)
+        client.update("digits")
+        assert follower.look()
+        assert says(opened) == 2.0
+        assert any("the model stays as it is: MemoryError: cannot allocate 5 MB" in one.text for one in client.told)
+        monkeypatch.undo()
+        assert follower.look()
+        assert says(opened) == 3.0
+
+
 def test_a_sink_that_raises_ends_no_follower(shop, client, tmp_path, caplog):
     heard = []
 

@@ -107,6 +107,24 @@ def test_the_way_back(slots, store):
     assert len(slots.quarantined()) == 1
 
 
+def test_releases_set_aside_at_once_are_all_remembered(slots):
+    """One process goes back while another's update fails: neither writes over what the other wrote."""
+    together = threading.Barrier(8)
+
+    def set_aside(first):
+        together.wait()
+        for number in range(first, first + 5):
+            slots.quarantine(number, f"1.0.{number}", "NaN")
+
+    threads = [threading.Thread(target=set_aside, args=(10 * index,)) for index in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wanted = {10 * index + number for index in range(1, 9) for number in range(5)}
+    assert {bad.sequence for bad in slots.quarantined()} == wanted
+
+
 def test_quarantine_is_bounded(slots):
     for number in range(1, 100):
         slots.quarantine(number, "1.0.0", "x" * 1000)

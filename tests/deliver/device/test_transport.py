@@ -49,6 +49,7 @@ STATUSES = [
     ("401 Unauthorized", EnvironmentFault, "does not give it (401 Unauthorized)"),
     ("403 Forbidden", Gone, "(403 Forbidden)"),
     ("404 Not Found", Gone, "(404 Not Found)"),
+    (f"404 {'x' * 9000}", Gone, f"(404 {'x' * 60})"),
     ("408 Request Timeout", Broken, "busy (408 Request Timeout)"),
     ("410 Gone", Gone, "(410 Gone)"),
     ("416 Range Not Satisfiable", NoSuchRange, "no byte 0"),

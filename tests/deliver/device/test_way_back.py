@@ -16,7 +16,8 @@ from shop import X, asked, spoil, texts
 
 from haversack.base.errors import EnvironmentFault, HaversackError
 from haversack.deliver import whole
-from haversack.deliver.slots import UNKNOWN, Bad, Slots
+from haversack.deliver.quarantine import UNKNOWN, Bad
+from haversack.deliver.slots import Slots
 
 
 @pytest.fixture
