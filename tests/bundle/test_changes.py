@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +127,20 @@ def test_a_file_that_a_device_has_under_another_name_does_not_travel(made):
     old = made("old", more=(Piece("labels.txt", "labels", b"a\nb\n"),))
     new = made("new", more=(Piece("licence.txt", "licence", b"a\nb\n"),))
     assert {file.name: file.travels for file in compare(old, new).files}["licence.txt"] == 0
+
+
+def test_what_a_variant_asks_of_a_device_is_told_where_it_is_more(made):
+    """An update that needs a newer runtime leaves devices behind, and no file's name says so."""
+    old, new = made("old"), made("new")
+    assert compare(old, new).demands == {}
+    first, second = new.manifest.variants
+    raised = replace(first, runtime_version="9.1", cpu_features=("avx512_vnni",))
+    new = replace(new, manifest=replace(new.manifest, variants=(raised, second)), sha256="0" * 64)
+    found = compare(old, new)
+    needs = ("litert 2.0", "litert 9.1 with avx512_vnni")
+    assert found.demands == {"litert": needs}
+    assert "litert: needs litert 9.1 with avx512_vnni, where the old one needs litert 2.0" in found.lines()
+    assert found.data()["demands"] == {"litert": {"old": needs[0], "new": needs[1]}}
 
 
 def test_it_is_told_as_json(changed):

@@ -135,9 +135,9 @@ def test_a_limit_of_the_run_that_is_left_out_is_told(searched):
     assert found.budget.limits(), "the run had limits"
     choice.write(replace(found, budget=parse("size=1MB,latency=2x,drop=1pt")), searched)
     answer = resolve(searched, "size=1MB")
-    assert "no limit here, as the run had one: latency_ratio, drop" in answer.lines()
+    assert "not limited by this budget, though the run was: latency_ratio, drop" in answer.lines()
     assert answer.data()["not_limited"] == ["latency_ratio", "drop"]
-    assert not any("no limit here" in line for line in resolve(searched, "size=9MB,latency=1x,drop=2pt").lines())
+    assert not any("not limited by" in line for line in resolve(searched, "size=9MB,latency=1x,drop=2pt").lines())
 
 
 def test_where_nothing_meets_it_there_is_nothing_to_write(searched, tmp_path):

@@ -59,3 +59,14 @@ def test_without_the_batch_one_error_says_what_to_add(raw):
     assert told.count("Traceback") == 1, "one error, and not what led to it"
     with open_model(raw) as model:
         assert model(RAW[0][None])["scores"].shape == (1, 4)
+
+
+def test_raw_inputs_that_are_not_finite_are_told_as_such(piece, write_bundle, tmp_path):
+    """An operation refuses them in words of its own, which lead nowhere."""
+    steps = ({"op": "resize", "short_side": 8}, {"op": "to_chw"})
+    folder = write_bundle(tmp_path / "sized", [piece("onnxruntime")], preprocess=steps)
+    array = RAW.astype(np.float32)
+    array[0, 2, 3] = np.nan
+    error = refused(folder, array)
+    assert (error.cause, error.next_step) == ("the inputs are not finite", "give finite numbers")
+    assert [str(fault) for fault in error.faults] == ["image: 1 of its 64 values are NaN or infinite"]

@@ -155,11 +155,9 @@ def read(path: Path) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not TOML: {error}", where=str(path), next_step=ANEW) from error
     if data.get("format") not in (FORMAT, FORMAT - 1):
-        raise UsageError(
-            f"format {data.get('format')!r} is not one this version reads ({FORMAT - 1} or {FORMAT})",
-            where=str(path),
-            next_step=ANEW,
-        )
+        told = f"format {data['format']!r} is" if "format" in data else "it says no format, which is"
+        cause = f"{told} not one this version reads ({FORMAT - 1} or {FORMAT})"
+        raise UsageError(cause, where=str(path), next_step=ANEW)
     return structure(data, Recipe, where=str(path))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from haversack.base.bundle import BundleFile, Manifest
+from haversack.base.bundle import BundleFile, Manifest, Variant
 from haversack.base.counted import counted
 from haversack.base.encodings import Affine, BlockAffine, Codebook, Encoding, Encodings
 from haversack.base.errors import Refused, UsageError
@@ -90,6 +90,8 @@ class Difference:
         layers: target -> the layers that changed, most changed first; an empty target where all runtimes have the same
             numbers. A target without encodings in both is left out.
         unchanged: target -> how many layers did not.
+        demands: target -> what the old and the new variant ask of a device (lowest version of the runtime, processor
+            features), in words; only where they differ.
     """
 
     old: tuple[str, str, str]
@@ -97,6 +99,7 @@ class Difference:
     files: tuple[FileChange, ...]
     layers: Mapping[str, tuple[LayerChange, ...]] = field(hash=False)
     unchanged: Mapping[str, int] = field(hash=False)
+    demands: Mapping[str, tuple[str, str]] = field(default_factory=dict, hash=False)
 
     @property
     def same(self) -> bool:
@@ -125,6 +128,7 @@ class Difference:
             "download_bytes": {target: self.travels(target) for target in self.targets},
             "layers": {target: [vars(one) for one in layers] for target, layers in self.layers.items()},
             "unchanged_layers": dict(self.unchanged),
+            "demands": {target: {"old": old, "new": new} for target, (old, new) in self.demands.items()},
         }
 
     def lines(self) -> list[str]:
@@ -139,6 +143,8 @@ class Difference:
                 )
         for target in self.targets:
             lines.append(f"{target}: {self.travels(target):,} bytes to fetch without deltas")
+        for target, (old, new) in self.demands.items():
+            lines.append(f"{target}: needs {new}, where the old one needs {old}")
         for target, layers in self.layers.items():
             lines.append(
                 f"{target or 'all runtimes'}: {counted(len(layers), 'layer')} changed, {self.unchanged[target]} did not"
@@ -163,11 +169,23 @@ def compare(old: Bundle, new: Bundle) -> Difference:
         layers[target] = tuple(sorted(told, key=lambda one: (-(one.weight or 0), -one.scale, one.layer)))
         unchanged[target] = len(found) - len(told)
     files = tuple(_files(old, new))
-    return Difference(_identity(old), _identity(new), files, layers, unchanged)
+    return Difference(_identity(old), _identity(new), files, layers, unchanged, _demands(old.manifest, new.manifest))
 
 
 def _identity(bundle: Bundle) -> tuple[str, str, str]:
     return bundle.manifest.name, bundle.manifest.version, bundle.sha256
+
+
+def _demands(old: Manifest, new: Manifest) -> dict[str, tuple[str, str]]:
+    """Return target -> what both ask of a device, where that is not the same: an update may leave devices behind."""
+    before, after = ({one.target: _asked(one) for one in manifest.variants} for manifest in (old, new))
+    return {target: (before[target], words) for target, words in after.items() if before.get(target, words) != words}
+
+
+def _asked(variant: Variant) -> str:
+    """Return what a variant asks of a device, in words."""
+    version = f"{variant.target} {variant.runtime_version or 'of any version'}"
+    return " with ".join([version, *([", ".join(variant.cpu_features)] if variant.cpu_features else [])])
 
 
 def _files(old: Bundle, new: Bundle) -> Iterator[FileChange]:

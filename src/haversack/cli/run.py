@@ -219,7 +219,8 @@ def _show(answer: Answer, top: int, told: dict[str, Any], out: Path | None) -> N
     if "median_ms" in told:
         say(f"{told['median_ms']:.3g} ms a call (95 % within {told['p95_ms']:.3g}), {told['calls']} calls")
     where = f"{told['target']}, {told['setting']}"
-    say(f"{told['line']} {told['version']} on {where}: {_time(told['ms'])}, opened in {_time(told['open_ms'])}")
+    spent = f"{_time(told['ms'])} for the first call, opened in {_time(told['open_ms'])}"
+    say(f"{told['line']} {told['version']} on {where}: {spent}")
     if out is not None:
         say(f"outputs in {out}")
 

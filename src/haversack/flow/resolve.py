@@ -111,7 +111,7 @@ class Answer:
             words = ["haversack", "resolve", str(self.out), "--budget", self.typed, "--write", "plan.toml"]
             lines.append(f"write the plan: {shlex.join(words)}")
         if self._left_out:
-            lines.append(f"no limit here, as the run had one: {', '.join(self._left_out)}")
+            lines.append(f"not limited by this budget, though the run was: {', '.join(self._left_out)}")
         if command := self._command(written):
             lines.append(f"next: {command}" + self._why(written))
         elif self.exit_code:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from haversack.base.errors import Fault, UsageError
+from haversack.base.errors import UsageError
 from haversack.base.model import Port
 from haversack.base.progress import Event, Sink, silent
 from haversack.run import batching
 from haversack.run.answer import Answer
 from haversack.run.guard import Guard, NotFinite, TooSlow, Watch, lasting, look, within
 from haversack.run.pool import Place, Pool
-from haversack.run.preprocess import Preprocess
+from haversack.run.preprocess import Preprocess, not_finite
 from haversack.run.results import NONE, Bounds, Cache, key_of
 from haversack.run.session import Session, Setting
 from haversack.run.source import Source, kind_of
@@ -258,12 +258,8 @@ def _refused(samples: Sequence[Arrays], asked: Sequence[int], error: NotFinite) 
     It is looked at only now: it would take time of every call. One sample may spoil the answers of a whole batch; those
     whose answers were known are not ``asked``.
     """
-    faults = []
-    for number in asked:
-        for name, array in samples[number].items():
-            if bad := int((~np.isfinite(array)).sum()) if array.dtype.kind in "fc" else 0:
-                place = f"{name} of sample {number}" if len(samples) > 1 else name
-                faults.append(Fault(place, f"{bad} of its {array.size} values are NaN or infinite"))
+    places = [(number, f" of sample {number}" if len(samples) > 1 else "") for number in asked]
+    faults = [fault for number, place in places for fault in not_finite(samples[number], place)]
     if not faults:
         return None
     cause = f"the inputs are not finite, and so the answer is not ({error.where}: {error.cause})"

@@ -74,6 +74,8 @@ class Preprocess:
             error: what was said of them; the model's own shapes in it mislead whoever is to give raw ones.
             ports: the model's inputs, in order.
         """
+        if faults := not_finite(inputs):
+            return UsageError("the inputs are not finite", faults=faults, next_step="give finite numbers")
         raw = self.raw
         found = {port.name: inputs[port.name] for port in ports if port.name in raw and port.name in inputs}
         bare = [name for name, array in found.items() if raw[name] and array.ndim not in raw[name]]
@@ -98,3 +100,18 @@ class Preprocess:
         else:
             shape = f" of {' or '.join(map(str, ranks))} dimensions, the batch included" if ranks else " batch first"
         return f"{port.name} raw,{shape}, as it is before {', '.join(steps)}"
+
+
+def not_finite(inputs: Arrays, place: str = "") -> tuple[Fault, ...]:
+    """Return a fault for each input of floats, of any shape, that has NaN or infinities.
+
+    Args:
+        inputs: by name.
+        place: what is said behind their names, as of which sample they are.
+    """
+    counts = {name: int((~np.isfinite(array)).sum()) for name, array in inputs.items() if array.dtype.kind in "fc"}
+    return tuple(
+        Fault(f"{name}{place}", f"{bad} of its {inputs[name].size} values are NaN or infinite")
+        for name, bad in counts.items()
+        if bad
+    )
