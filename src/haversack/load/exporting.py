@@ -24,6 +24,7 @@ from haversack.load.user_code import first_line
 from haversack.tools.graph.canonical import fixed as fixed_size
 from haversack.tools.graph.canonical import module_path, op_name, to_model, user_inputs
 from haversack.tools.graph.masks import without_lookups
+from haversack.tools.graph.maxima import without_places
 from haversack.tools.graph.recurrent import unrolled
 from haversack.tools.graph.writes import leaking
 
@@ -67,7 +68,8 @@ def export(job: Job, *, batch: Sample | None = None) -> Model:
     interface = _interface(module, batch, job)
     with quiet():
         outputs = _eager(module, batch, interface, job)
-        program = without_lookups(unrolled(_export(torchscript.plain(module, interface.example), interface)))
+        program = unrolled(_export(torchscript.plain(module, interface.example), interface))
+        program = without_places(without_lookups(program))
         if leaking(program.graph):  # y[:, 0] = 1
             program = program.run_decompositions({})
         _check_free(program, module, interface)
@@ -204,7 +206,9 @@ def _check_free(program: ExportedProgram, module: nn.Module, interface: Interfac
 
 def _fix(names: Iterable[str]) -> str:
     axes = ", ".join(f"{name!r}: {{}}" for name in names)
-    return f"use x.shape[0] or -1 instead of a number, or fix the lengths to the data's: dims = {{{axes}}}"
+    return (
+        f"use x.shape[0] or -1 instead of a number (len(x) is one), or fix the lengths to the data's: dims = {{{axes}}}"
+    )
 
 
 def _breaks_at(module: nn.Module, interface: Interface) -> str:

@@ -174,11 +174,6 @@ REFUSED = {
     "rnn cell": "cell:rnn_tanh_cell#4",
     "gru": "gru",
     "lstm": "lstm",
-    "group norm": "group_norm",
-    "instance norm": "instance_norm",
-    "softplus": "softplus",
-    "mish": "mish",
-    "pixel shuffle": "pixel_shuffle",
     "cumulative sum": "cumsum",
 }
 """What has no writer -> the op that the refusal names; a writer for one of them moves it to the others."""
@@ -189,6 +184,7 @@ NAMES = (
     *("layer norm of a constant row", "layer norm, far off", "batch norm alone", "batch norm of a line"),
     *("transposed convolution", "parametric relu"),
     *("channel shuffle", "attention", "embedding bag by rows", "mask counted"),
+    *("group norm", "instance norm", "softplus", "mish", "pixel shuffle"),
     *("average, counted", "nearest", "bilinear", "interpolate to a size"),
 )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from haversack.base import digest
-from haversack.base.errors import ConversionError, Fault, MissingExtra
+from haversack.base.errors import ConversionError, Fault, HaversackError, MissingExtra
 from haversack.base.model import Model
 from haversack.targets.executorch.attention import flatten
 from haversack.targets.executorch.capture import Part, capturing
@@ -35,6 +35,8 @@ LONGEST = 128
 _SHORTEST = 2
 """The least free length: export takes one for a length that is fixed."""
 PICK = "getitem"
+_IMAGE = 4
+"""Axes of an image, the batch among them."""
 _IDENTITIES = frozenset({"dropout", "clone", "contiguous", "alias", "detach"})
 _kept: WeakKeyDictionary[ExportedProgram, Skeleton] = WeakKeyDictionary()
 
@@ -125,7 +127,9 @@ def _lowered(model: Model, longest: int) -> Skeleton:
         tables = _tables(program.graph_module)
         emitted = lowered.to_executorch().buffer
         container = _container(emitted, len(parts))
-    except (RuntimeError, AssertionError, ValueError, KeyError) as error:
+    except HaversackError:
+        raise
+    except Exception as error:  # what its pass manager raises is an Exception and nothing more
         raise ConversionError(
             f"ExecuTorch does not lower it: {type(error).__name__}: {(str(error) or 'no reason').splitlines()[0]}",
             where=model.name,
@@ -200,9 +204,31 @@ def _plain(module: fx.GraphModule) -> None:
             flat.meta = dict(node.meta)
             node.replace_all_uses_with(flat, delete_user_cb=lambda user, flat=flat: user is not flat)
             node.args = (node.args[0], node.args[1], True)
+        elif name == "prelu" and node.meta["val"].ndim < _IMAGE:
+            _as_image(graph, node)
     graph.eliminate_dead_code()
     graph.lint()
     module.recompile()
+
+
+def _as_image(graph: fx.Graph, node: fx.Node) -> None:
+    """Let an op see axes of length one behind its own: XNNPACK takes it of images alone."""
+    import torch
+
+    missing = range(_IMAGE - node.meta["val"].ndim)
+    first: Any = node.args[0]
+    with graph.inserting_before(node):
+        for _ in missing:
+            first = graph.call_function(torch.ops.aten.unsqueeze.default, (first, -1))
+            first.meta = dict(node.meta)
+    last, made = node, set[Any]()
+    for _ in missing:
+        with graph.inserting_after(last):
+            last = graph.call_function(torch.ops.aten.squeeze.dim, (last, -1))
+        last.meta = dict(node.meta)
+        made.add(last)
+    node.replace_all_uses_with(last, delete_user_cb=lambda user: user not in made)
+    node.args = (first, *node.args[1:])
 
 
 def _drop_unread(module: fx.GraphModule) -> None:

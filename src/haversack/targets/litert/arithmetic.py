@@ -41,6 +41,7 @@ UNARY = {
     "abs": "ABS",
     "exp": "EXP",
     "log": "LOG",
+    "sign": "SIGN",
     "sqrt": "SQRT",
     "rsqrt": "RSQRT",
     "square": "SQUARE",
@@ -170,52 +171,6 @@ def limited_codes(site: Site, x: Value, low: int, high: int, ends: tuple[int, in
     return x
 
 
-def write_silu(site: Site) -> Value:
-    """Write x * sigmoid(x)."""
-    x = site.value("self")
-    return combine(site, "MUL", x, unary(site, "LOGISTIC", x), shape=x.shape)
-
-
-def write_hardsigmoid(site: Site) -> Value:
-    """Write relu6(x + 3) / 6."""
-    x = unary(site, "RELU6", scaled(site, "ADD", site.value("self"), 3.0))
-    return scaled(site, "MUL", x, 1.0 / 6.0)
-
-
-def write_gelu(site: Site) -> Value:
-    """Write the Gaussian error linear unit, exact or by tanh."""
-    approximate = site.arguments.get("approximate", "none") == "tanh"
-    return unary(site, "GELU", site.value("self"), "GeluOptions", approximate=approximate)
-
-
-def write_leaky_relu(site: Site) -> Value:
-    """Write the leaky rectifier."""
-    slope = float(site.arguments["negative_slope"])
-    return unary(site, "LEAKY_RELU", site.value("self"), "LeakyReluOptions", alpha=slope)
-
-
-def write_prelu(site: Site) -> Value:
-    """Write the rectifier whose slope below zero is a parameter, of all or of each channel (He et al. 2015)."""
-    slope = site.arguments["weight"]
-    if not isinstance(slope, Constant):
-        raise site.refused("its slope is computed")
-    x = site.value("self")
-    rank = len(x.shape)
-    if slope.array.size > 1 and rank > 1 and x.order[-1] != 1:  # the kernel wants the channels last
-        x = site.ordered(x, (0, *range(2, rank), 1))
-    wide = slope.array.reshape(-1, *[1] * (rank - 2))
-    slopes = np.broadcast_to(wide, (x.shape[1] if rank > 1 else 1, *wide.shape[1:]))
-    found = constant(site, slopes, x.order, "float32")
-    return site.emit("PRELU", [x.tensor, found.tensor], x.shape, x.order)
-
-
-def write_elu(site: Site) -> Value:
-    """Write the exponential linear unit with its usual constants."""
-    if any(site.arguments.get(name, 1) != 1 for name in ("alpha", "scale", "input_scale")):
-        raise site.refused("constants other than 1")
-    return unary(site, "ELU", site.value("self"))
-
-
 def write_pow(site: Site) -> Value:
     """Write a power with a constant exponent."""
     exponent = site.arguments["exponent"]
@@ -234,6 +189,14 @@ def write_where(site: Site) -> Value:
     """Write a choice element by element."""
     condition, *sides = (site.arguments[name] for name in ("condition", "self", "other"))
     return _select(site, condition, *sides)
+
+
+def write_threshold(site: Site) -> Value:
+    """Write a number where a tensor is not above a limit."""
+    x = site.value("self")
+    limit, number = (site.constant(name, np.array([site.arguments[name]], x.dtype)) for name in ("threshold", "value"))
+    above = site.emit("GREATER", [x.tensor, limit], x.shape, x.order, _OPTIONS["GREATER"], dtype="bool")
+    return site.emit("SELECT_V2", [above.tensor, x.tensor, number], x.shape, x.order, "SelectV2Options")
 
 
 def write_masked_fill(site: Site) -> Value:

@@ -1,4 +1,4 @@
-"""Ops that LiteRT has no operator for, written as several: norms, attention, products of matrices."""
+"""Ops that LiteRT has no operator for, written as several: softmax, attention, products of matrices."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from haversack.targets.litert import order as orders
-from haversack.targets.litert.arithmetic import combine, constant, scaled, unary
+from haversack.targets.litert.arithmetic import combine, scaled, unary
 from haversack.targets.litert.pools import reduced
 from haversack.targets.litert.sheet import Value
 from haversack.targets.litert.site import Site
-from haversack.tools.graph.program import Constant
 
 
 def write_softmax(site: Site) -> Value:
@@ -34,44 +33,6 @@ def write_log_softmax(site: Site) -> Value:
     """Write the logarithm of a softmax."""
     x = site.value("self")
     return softmax(site, x, int(site.arguments["dim"]) % len(x.shape), "LOG_SOFTMAX")
-
-
-def write_layer_norm(site: Site) -> Value:
-    """Write a norm over the last axes: mean, squared difference, reciprocal root, scale, shift (Ba et al. 2016)."""
-    x = site.ordered(site.value("input"))
-    rank = len(x.shape)
-    axes = range(rank - len(site.arguments["normalized_shape"]), rank)
-    centered = combine(site, "SUB", x, reduced(site, "MEAN", x, axes, keep=True), shape=x.shape)
-    variance = reduced(site, "MEAN", unary(site, "SQUARE", centered), axes, keep=True)
-    steady = scaled(site, "ADD", variance, float(site.arguments["eps"]))
-    found = combine(site, "MUL", centered, unary(site, "RSQRT", steady), shape=x.shape)
-    for op, name in (("MUL", "weight"), ("ADD", "bias")):
-        if (given := site.arguments.get(name)) is not None:
-            if not isinstance(given, Constant):
-                raise site.refused(f"its {name} is computed")
-            found = combine(site, op, found, constant(site, given.array, x.order, "float32"), shape=x.shape)
-    return found
-
-
-def write_batch_norm(site: Site) -> Value:
-    """Write a batch norm with fixed statistics as one product and one sum (Ioffe and Szegedy 2015)."""
-    arguments = site.arguments
-    if arguments.get("training"):
-        raise site.refused("statistics of the batch")
-    x = site.value("input")
-    mean, variance, weight, bias = (
-        found.array.astype(np.float64) if isinstance(found := arguments.get(name), Constant) else None
-        for name in ("running_mean", "running_var", "weight", "bias")
-    )
-    if mean is None or variance is None:
-        raise site.refused("no fixed statistics")
-    factor = (1.0 if weight is None else weight) / np.sqrt(variance + float(arguments["eps"]))
-    shift = (0.0 if bias is None else bias) - mean * factor
-    wide = (-1, *[1] * (len(x.shape) - 2))
-    for op, values in (("MUL", factor), ("ADD", shift)):
-        array = np.asarray(values, np.float32).reshape(wide)
-        x = combine(site, op, x, constant(site, array, x.order, "float32"), shape=x.shape)
-    return x
 
 
 def write_matmul(site: Site) -> Value:

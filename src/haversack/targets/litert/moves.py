@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 
 from haversack.targets.litert import order as orders
-from haversack.targets.litert import padding
-from haversack.targets.litert.layers import padded
 from haversack.targets.litert.sheet import OFFSET, Value, quantization
 from haversack.targets.litert.site import Site
 from haversack.tools.graph.program import Constant, Flow
@@ -83,7 +81,7 @@ def widened(site: Site, x: Value, shape: Sequence[int]) -> Value:
     x = site.ordered(x)
     x = site.reshape(x, (1,) * (len(shape) - len(x.shape)) + x.shape)
     wanted = site.constant("shape", np.array(shape, np.int32))
-    return site.emit("BROADCAST_TO", [x.tensor, wanted], shape, None, "BroadcastToOptions", dtype=_kept(x))
+    return site.emit("BROADCAST_TO", [x.tensor, wanted], shape, None, "BroadcastToOptions", dtype=kept(x))
 
 
 def write_slice(site: Site) -> Value:
@@ -114,10 +112,10 @@ def part(site: Site, x: Value, axis: int, begin: int, stop: int, stride: int) ->
     if stride == 1:
         sizes = np.array(orders.filed(shape, x.order), np.int32)
         inputs = [x.tensor, site.constant("begin", begins), site.constant("size", sizes)]
-        return site.emit("SLICE", inputs, shape, x.order, "SliceOptions", dtype=_kept(x))
+        return site.emit("SLICE", inputs, shape, x.order, "SliceOptions", dtype=kept(x))
     names = ("begin", "end", "strides")
     inputs = [x.tensor, *(site.constant(n, a) for n, a in zip(names, (begins, stops, strides), strict=True))]
-    return site.emit("STRIDED_SLICE", inputs, shape, x.order, "StridedSliceOptions", dtype=_kept(x))
+    return site.emit("STRIDED_SLICE", inputs, shape, x.order, "StridedSliceOptions", dtype=kept(x))
 
 
 def write_concat(site: Site) -> Value:
@@ -133,7 +131,7 @@ def concatenated(site: Site, values: Sequence[Value], shape: Sequence[int], axis
     order = values[0].order
     inputs = [site.ordered(value, order).tensor for value in values]
     place = order.index(axis)
-    return site.emit("CONCATENATION", inputs, shape, order, "ConcatenationOptions", dtype=_kept(values[0]), axis=place)
+    return site.emit("CONCATENATION", inputs, shape, order, "ConcatenationOptions", dtype=kept(values[0]), axis=place)
 
 
 def _joined(site: Site) -> list[Value]:
@@ -162,18 +160,7 @@ def write_stack(site: Site) -> Value:
     single = tuple(1 if at == axis else size for at, size in enumerate(shape))
     values = [site.ordered(reshaped(site, value, single)) for value in _joined(site)]
     inputs = [value.tensor for value in values]
-    return site.emit("CONCATENATION", inputs, shape, None, "ConcatenationOptions", dtype=_kept(values[0]), axis=axis)
-
-
-def write_pad(site: Site) -> Value:
-    """Write zeros around a tensor, on any axes."""
-    if site.arguments.get("mode", "constant") != "constant" or site.arguments.get("value") not in (None, 0, 0.0):
-        raise site.refused("only zeros are padded")
-    x = next(site.value(name) for name in ("self", "input") if name in site.arguments)
-    sides = padding.sides_of(site.node, len(x.shape))
-    if sides is None:
-        raise site.refused("a pad that cuts")
-    return padded(site, x, sides)
+    return site.emit("CONCATENATION", inputs, shape, None, "ConcatenationOptions", dtype=kept(values[0]), axis=axis)
 
 
 def write_pieces(site: Site) -> Value:
@@ -205,27 +192,10 @@ def write_flip(site: Site) -> Value:
     for axis in site.arguments["dims"]:
         place = np.array([x.order.index(int(axis) % len(x.shape))], np.int32)
         inputs = [x.tensor, site.constant("axis", place)]
-        x = site.emit("REVERSE_V2", inputs, x.shape, x.order, "ReverseV2Options", dtype=_kept(x))
+        x = site.emit("REVERSE_V2", inputs, x.shape, x.order, "ReverseV2Options", dtype=kept(x))
     return x
 
 
-def write_index(site: Site) -> Value:
-    """Write an indexing by constants: nothing where it picks all in order, or rows of one axis."""
-    x = site.value("self")
-    indices = site.arguments["indices"]
-    if not all(found is None or isinstance(found, Constant) for found in indices):
-        raise site.refused("indices that are computed")
-    places = tuple(slice(None) if found is None else found.array for found in indices)
-    picked = np.arange(math.prod(x.shape)).reshape(x.shape)[places]
-    if np.array_equal(picked.reshape(-1), np.arange(math.prod(x.shape))):
-        return reshaped(site, x, site.shape)
-    used = [axis for axis, found in enumerate(indices) if found is not None]
-    if len(used) != 1 or indices[used[0]].array.ndim != 1:
-        raise site.refused("more than one axis is indexed")
-    rows = site.constant("rows", indices[used[0]].array % x.shape[used[0]])
-    axis = x.order.index(used[0])
-    return site.emit("GATHER", [x.tensor, rows], site.shape, x.order, "GatherOptions", dtype=_kept(x), axis=axis)
-
-
-def _kept(x: Value) -> str:
+def kept(x: Value) -> str:
+    """Return the dtype that ``Site.emit`` is to be told for something like this value."""
     return "float32" if x.grid is not None else x.dtype

@@ -63,8 +63,8 @@ def write_pool(site: Site) -> Value:
     x = next(site.value(name) for name in ("self", "input") if name in site.arguments)
     rank = len(x.shape) - 2
     shape = site.shape
-    if site.arguments.get("ceil_mode") or any(n != 1 for n in spread(site.arguments.get("dilation", 1), rank)):
-        raise site.refused("windows that reach over the end, or have holes")
+    if any(n != 1 for n in spread(site.arguments.get("dilation", 1), rank)):
+        raise site.refused("windows with holes")
     window = spread(site.arguments["kernel_size"], rank)
     given = site.arguments.get("stride")
     stride = spread(given, rank) if given not in (None, []) else window
@@ -74,29 +74,48 @@ def write_pool(site: Site) -> Value:
         window, stride, sides = [1, *window], [1, *stride], ((0, 0), *sides)
     scheme = padding.scheme(x.shape[2:], window, stride, [1, 1], sides)
     counted = bool(site.arguments.get("count_include_pad", True)) and not largest
-    if counted and any(map(any, sides)):  # LiteRT's own pads do not count: zeros do
+    over = _over(x.shape[2:], window, stride, sides, shape[-rank:])
+    if over != sides:  # windows reach over the end
+        scheme = ""
+    elif counted and any(map(any, sides)):  # LiteRT's own pads do not count: zeros do
         x, scheme = padded(site, x, ((0, 0), (0, 0), *sides)), "VALID"
     if not scheme and largest:
-        x, scheme = walled(site, x, ((0, 0), (0, 0), *sides)), "VALID"
+        x, scheme = walled(site, x, ((0, 0), (0, 0), *over)), "VALID"
     if site.arguments.get("divisor_override"):
         raise site.refused("a divisor of its own")
     if not scheme:
-        return reshaped(site, _uncounted(site, x, window, stride, sides), shape)
+        known = sides if counted else ((0, 0),) * len(sides)
+        return reshaped(site, _uncounted(site, x, window, stride, over, known), shape)
     op = "MAX_POOL_2D" if largest else "AVERAGE_POOL_2D"
     return reshaped(site, _pool(site, op, x, window, stride, scheme), shape)
 
 
-def _uncounted(site: Site, x: Value, window: Sequence[int], stride: Sequence[int], sides: padding.Sides) -> Value:
+def _over(
+    sizes: Sequence[int], window: Sequence[int], stride: Sequence[int], sides: padding.Sides, places: Sequence[int]
+) -> padding.Sides:
+    """Return the pads with what is missing behind for the last window of so many (``ceil_mode``)."""
+    places = [1] * (len(sizes) - len(places)) + list(places)
+    found = []
+    for size, length, step, (before, after), count in zip(sizes, window, stride, sides, places, strict=True):
+        found.append((before, max(after, (count - 1) * step + length - size - before)))
+    return tuple(found)
+
+
+def _uncounted(
+    site: Site, x: Value, window: Sequence[int], stride: Sequence[int], sides: padding.Sides, known: padding.Sides
+) -> Value:
     """Return averages over what a window covers of an image, with pads that LiteRT's own pools do not know.
 
-    The zeros are counted first; then each place is scaled by how many numbers its window has, in all and of the image.
+    The zeros are counted first; then each place is scaled by how many numbers its window has, in all and of what
+    counts: the image and the pads ``known``.
     """
     if site.grid is not None:
         raise site.refused("a pad that LiteRT's pools do not know, in integers")
     factors = []
-    for size, length, step, (before, after) in zip(x.shape[2:], window, stride, sides, strict=True):
+    ends = zip(x.shape[2:], window, stride, sides, known, strict=True)
+    for size, length, step, (before, after), (first, last) in ends:
         begins = np.arange(0, before + size + after - length + 1, step) - before
-        covered = np.minimum(begins + length, size) - np.maximum(begins, 0)
+        covered = np.minimum(begins + length, size + last) - np.maximum(begins, -first)
         factors.append(length / covered)
     found = _pool(site, "AVERAGE_POOL_2D", padded(site, x, ((0, 0), (0, 0), *sides)), window, stride, "VALID")
     table = np.multiply.outer(*factors).astype(np.float32)[None, None]
