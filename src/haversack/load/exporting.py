@@ -25,6 +25,7 @@ from haversack.tools.graph.canonical import fixed as fixed_size
 from haversack.tools.graph.canonical import module_path, op_name, to_model, user_inputs
 from haversack.tools.graph.masks import without_lookups
 from haversack.tools.graph.maxima import without_places
+from haversack.tools.graph.plainer import plainer
 from haversack.tools.graph.recurrent import unrolled
 from haversack.tools.graph.writes import leaking
 
@@ -68,8 +69,8 @@ def export(job: Job, *, batch: Sample | None = None) -> Model:
     interface = _interface(module, batch, job)
     with quiet():
         outputs = _eager(module, batch, interface, job)
-        program = unrolled(_export(torchscript.plain(module, interface.example), interface))
-        program = without_places(without_lookups(program))
+        program = plainer(_export(torchscript.plain(module, interface.example), interface))
+        program = without_places(without_lookups(unrolled(program)))
         if leaking(program.graph):  # y[:, 0] = 1
             program = program.run_decompositions({})
         _check_free(program, module, interface)

@@ -174,7 +174,6 @@ REFUSED = {
     "rnn cell": "cell:rnn_tanh_cell#4",
     "gru": "gru",
     "lstm": "lstm",
-    "cumulative sum": "cumsum",
 }
 """What has no writer -> the op that the refusal names; a writer for one of them moves it to the others."""
 NAMES = (
@@ -184,7 +183,7 @@ NAMES = (
     *("layer norm of a constant row", "layer norm, far off", "batch norm alone", "batch norm of a line"),
     *("transposed convolution", "parametric relu"),
     *("channel shuffle", "attention", "embedding bag by rows", "mask counted"),
-    *("group norm", "instance norm", "softplus", "mish", "pixel shuffle"),
+    *("group norm", "instance norm", "softplus", "mish", "pixel shuffle", "cumulative sum"),
     *("average, counted", "nearest", "bilinear", "interpolate to a size"),
 )
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that the field uses
 
-from haversack.tools.graph.canonical import op_name
+from haversack.tools.graph.canonical import op_name, to_model
 from haversack.tools.graph.maxima import without_places
 
 X = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
@@ -46,6 +46,7 @@ def test_one_op_takes_the_place_of_two(name):
     program = without_places(exported(call))
     assert wanted in ops(program)
     assert "getitem" not in ops(program)
+    assert to_model(program, "one").outputs, "what leaves the model is known by its new name"
     for rows in (X, X[:1].repeat(5, 1, 1, 1)):  # the batch stays free
         assert torch.equal(program.module()(rows), call(rows))
 

@@ -191,6 +191,11 @@ def write_where(site: Site) -> Value:
     return _select(site, condition, *sides)
 
 
+def write_log1p(site: Site) -> Value:
+    """Write log(1 + x)."""
+    return unary(site, "LOG", scaled(site, "ADD", site.value("self"), 1.0))
+
+
 def write_threshold(site: Site) -> Value:
     """Write a number where a tensor is not above a limit."""
     x = site.value("self")

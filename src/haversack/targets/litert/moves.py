@@ -62,7 +62,8 @@ def write_permute(site: Site) -> Value:
     if "dims" in arguments:
         dims = [int(axis) % rank for axis in arguments["dims"]]
     else:
-        one, other = (int(arguments.get(name, axis)) % rank for name, axis in (("dim0", 0), ("dim1", 1)))
+        places = ((("dim0", "axis0"), 0), (("dim1", "axis1"), 1))
+        one, other = (next((int(arguments[n]) for n in names if n in arguments), axis) % rank for names, axis in places)
         dims = list(range(rank))
         dims[one], dims[other] = other, one
     shape = tuple(x.shape[axis] for axis in dims)
@@ -82,6 +83,17 @@ def widened(site: Site, x: Value, shape: Sequence[int]) -> Value:
     x = site.reshape(x, (1,) * (len(shape) - len(x.shape)) + x.shape)
     wanted = site.constant("shape", np.array(shape, np.int32))
     return site.emit("BROADCAST_TO", [x.tensor, wanted], shape, None, "BroadcastToOptions", dtype=kept(x))
+
+
+def write_repeat(site: Site) -> Value:
+    """Write copies side by side along axes; axes that come first come with them."""
+    x, shape = site.value("self"), site.shape
+    rank = len(shape)
+    if rank > len(x.shape):
+        x = site.reshape(site.ordered(x), (1,) * (rank - len(x.shape)) + x.shape)
+    table = np.array([shape[axis] // max(1, x.shape[axis]) for axis in x.order], np.int32)
+    inputs = [x.tensor, site.constant("times", table)]
+    return site.emit("TILE", inputs, shape, x.order, "TileOptions", dtype=kept(x))
 
 
 def write_slice(site: Site) -> Value:

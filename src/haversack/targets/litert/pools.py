@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from haversack.targets.litert import padding
-from haversack.targets.litert.arithmetic import cast, combine, constant
+from haversack.targets.litert.arithmetic import cast, combine, constant, scaled, unary
 from haversack.targets.litert.layers import padded, walled
 from haversack.targets.litert.moves import reshaped
 from haversack.targets.litert.order import NHWC
@@ -43,6 +43,45 @@ def reduced(site: Site, op: str, x: Value, axes: Sequence[int], *, keep: bool) -
     inputs = [x.tensor, site.constant("axes", filed)]
     dtype = "float32" if x.grid is not None else x.dtype
     return site.emit(op, inputs, shape, order, "ReducerOptions", dtype=dtype, keepDims=keep)
+
+
+def write_variance(site: Site) -> Value:
+    """Write a variance or a standard deviation over axes, by the squares of what is left of the mean."""
+    x = site.value("self")
+    dims = site.arguments.get("dim")
+    axes = range(len(x.shape)) if dims in (None, []) else spread(dims, 1)
+    less = site.arguments.get("correction", 1 if site.arguments.get("unbiased", True) else 0)
+    count = math.prod(x.shape[axis] for axis in axes)
+    if less is None or count <= less:
+        raise site.refused(f"the spread of {count} with {less} taken off")
+    centered = combine(site, "SUB", x, reduced(site, "MEAN", x, axes, keep=True), shape=x.shape)
+    kept = bool(site.arguments.get("keepdim"))
+    found = reduced(site, "MEAN", unary(site, "SQUARE", centered), axes, keep=kept)
+    found = scaled(site, "MUL", found, count / (count - less)) if less else found
+    return unary(site, "SQRT", found) if site.node.op == "std" else found
+
+
+def write_largest_place(site: Site) -> Value:
+    """Write the place of the largest value along an axis."""
+    x, dim = site.value("self"), site.arguments.get("dim")
+    if dim is None:
+        raise site.refused("a place among all elements")
+    axis = int(dim) % len(x.shape)
+    left = [at for at in range(len(x.shape)) if at != axis]
+    shape, order = tuple(x.shape[at] for at in left), tuple(left.index(at) for at in x.order if at != axis)
+    inputs = [x.tensor, site.constant("axis", np.array(x.order.index(axis), np.int32))]
+    found = site.emit(
+        "ARG_MAX", inputs, shape, order, "ArgMaxOptions", dtype="int64", outputType=site.sheet.type("int64")
+    )
+    return reshaped(site, found, site.shape)
+
+
+def write_cumulative(site: Site) -> Value:
+    """Write running sums along an axis."""
+    x = site.value("self")
+    axis = np.array(x.order.index(int(site.arguments["dim"]) % len(x.shape)), np.int32)
+    inputs = [x.tensor, site.constant("axis", axis)]
+    return site.emit("CUMSUM", inputs, x.shape, x.order, "CumsumOptions", dtype=x.dtype)
 
 
 def write_adaptive(site: Site) -> Value:

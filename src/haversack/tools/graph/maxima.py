@@ -8,7 +8,7 @@ from haversack.tools.graph.canonical import op_name
 
 if TYPE_CHECKING:
     from torch import fx
-    from torch.export import ExportedProgram
+    from torch.export import ExportedProgram, ExportGraphSignature
 
 _GLOBAL = {"adaptive_max_pool1d": 1, "adaptive_max_pool2d": 2}
 """Op -> how many of the last axes it pools."""
@@ -24,7 +24,7 @@ def without_places(program: ExportedProgram) -> ExportedProgram:
     graph.eliminate_dead_code()  # export picks both, whether they are read or not
     for node in list(graph.nodes):
         if node.op == "call_function" and (found := _form(node)) is not None:
-            _replace(graph, node, *found)
+            _replace(program.graph_signature, node, *found)
     graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program
@@ -44,9 +44,10 @@ def _form(node: fx.Node) -> tuple[bool, list[int], bool] | None:
     return None
 
 
-def _replace(graph: fx.Graph, node: fx.Node, largest: bool, axes: list[int], kept: bool) -> None:
+def _replace(signature: ExportGraphSignature, node: fx.Node, largest: bool, axes: list[int], kept: bool) -> None:
     import torch
 
+    graph = node.graph
     target: Any = torch.ops.aten.amax.default if largest else torch.ops.aten.amin.default
     source: Any = node.args[0]
     for user in list(node.users):
@@ -55,3 +56,4 @@ def _replace(graph: fx.Graph, node: fx.Node, largest: bool, axes: list[int], kep
         made.meta = {name: value for name, value in node.meta.items() if name in ("nn_module_stack", "stack_trace")}
         made.meta["val"] = user.meta["val"]
         user.replace_all_uses_with(made)
+        signature.replace_all_uses(user.name, made.name)  # where it is what leaves the model
