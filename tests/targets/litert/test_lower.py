@@ -151,11 +151,11 @@ def test_ops_that_have_no_writer_are_refused_together(exported):
 
     class Odd(nn.Module):
         def forward(self, x):
-            return torch.cumsum(torch.erfinv(x), 1)
+            return torch.sort(torch.erfinv(x), 1)[0]
 
     model = exported(Odd(), np.zeros((2, 3), np.float32))
     found = LiteRT().refusals(model)
-    assert sorted(fault.where for fault in found) == [":cumsum#0", ":erfinv#0"]
+    assert sorted(fault.where for fault in found) == [":erfinv#0", ":sort#0"]
 
 
 def test_a_large_model_is_refused(zoo, monkeypatch):

@@ -13,7 +13,6 @@ X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 CALLS = {
     "einsum": lambda x: torch.einsum("nchw,ndhw->ncd", x, x),
     "tile": lambda x: torch.tile(x, (1, 1, 2, 1)),
-    "repeat_interleave": lambda x: x.repeat_interleave(2, 2),
     "outer": lambda x: torch.outer(x.mean((1, 2, 3)), torch.arange(3.0)),
     "lerp": lambda x: torch.lerp(x, -x, 0.3),
     "addcmul": lambda x: torch.addcmul(x, x, x, value=0.5),

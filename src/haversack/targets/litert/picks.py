@@ -55,6 +55,16 @@ def write_roll(site: Site) -> Value:
     return x
 
 
+def write_repeat_each(site: Site) -> Value:
+    """Write copies of each place of an axis, one beside the other."""
+    x, times, dim = (site.arguments.get(name) for name in ("self", "repeats", "dim"))
+    if not isinstance(times, int) or dim is None:
+        raise site.refused("counts that are a tensor, or all elements as one row")
+    read = site.read(x)
+    axis = int(dim) % len(read.shape)
+    return picked(site, read, axis, np.repeat(np.arange(read.shape[axis]), times))
+
+
 def write_channel_shuffle(site: Site) -> Value:
     """Write an exchange of channels between groups (Zhang et al. 2018)."""
     x = site.value("self")

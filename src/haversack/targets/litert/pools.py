@@ -85,15 +85,30 @@ def write_cumulative(site: Site) -> Value:
 
 
 def write_adaptive(site: Site) -> Value:
-    """Write an adaptive average pool: a mean to one place, or an average pool where the lengths divide."""
+    """Write an adaptive average pool: a mean to one place, a pool where the lengths divide, else products by axis."""
     x = next(site.value(name) for name in ("self", "input") if name in site.arguments)
     shape = site.shape
     if all(size == 1 for size in shape[2:]):
         return reduced(site, "MEAN", x, range(2, len(shape)), keep=True)
-    if len(shape) != 4 or any(size % out for size, out in zip(x.shape[2:], shape[2:], strict=True)):
-        raise site.refused("its windows differ in length")
-    window = [size // out for size, out in zip(x.shape[2:], shape[2:], strict=True)]
-    return _pool(site, "AVERAGE_POOL_2D", x, window, window, "VALID")
+    if len(shape) == len(NHWC) and not any(size % out for size, out in zip(x.shape[2:], shape[2:], strict=True)):
+        window = [size // out for size, out in zip(x.shape[2:], shape[2:], strict=True)]
+        return _pool(site, "AVERAGE_POOL_2D", x, window, window, "VALID")
+    for axis in range(2, len(shape)):
+        x = _by_windows(site, x, axis, shape[axis])
+    return x
+
+
+def _by_windows(site: Site, x: Value, axis: int, places: int) -> Value:
+    """Add means over windows that differ in length, from place * length / places on, as a product with a constant."""
+    length = x.shape[axis]
+    weights = np.zeros((length, places), np.float32)
+    for place in range(places):
+        begin, end = place * length // places, -(-(place + 1) * length // places)
+        weights[begin:end, place] = 1 / (end - begin)
+    order = (*(at for at in range(len(x.shape)) if at != axis), axis)
+    shape = tuple(places if at == axis else size for at, size in enumerate(x.shape))
+    inputs = [site.ordered(x, order).tensor, site.constant("windows", weights)]
+    return site.emit("BATCH_MATMUL", inputs, shape, order, "BatchMatMulOptions", adjX=False, adjY=False)
 
 
 def write_pool(site: Site) -> Value:

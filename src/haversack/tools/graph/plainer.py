@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 COMPOSED = frozenset(
     {
-        *("einsum", "tile", "repeat_interleave", "outer", "lerp", "addcmul", "addcdiv", "baddbmm", "addbmm"),
+        *("einsum", "tile", "outer", "lerp", "addcmul", "addcdiv", "baddbmm", "addbmm"),
         *("logsumexp", "cosine_similarity", "cdist", "tril", "triu", "trace"),
     }
 )
