@@ -139,11 +139,11 @@ def test_a_float_file_may_leave_pytorch_by_a_thousandth(model, off, refused):
         return tuple(value * np.float32(1 + off) for value in Executor(model).run(sample))
 
     if not refused:
-        assert early.check_float(model, predict, (IMAGES[:4],)) is None
+        assert early.check_float(model, predict, (IMAGES[:4],), "litert") is None
         return
-    with pytest.raises(VerificationError, match="the float artefact's relative error against PyTorch is") as caught:
-        early.check_float(model, predict, (IMAGES[:4],))
-    assert caught.value.where == model.outputs[0].name
+    with pytest.raises(VerificationError, match="the float file's relative error against PyTorch is") as caught:
+        early.check_float(model, predict, (IMAGES[:4],), "litert")
+    assert caught.value.where == f"litert, {model.outputs[0].name}"
     assert "4 calibration samples" in caught.value.tried
 
 

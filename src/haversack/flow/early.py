@@ -150,8 +150,8 @@ def score_one(model: Model, data: Data, metric: Metric) -> str:
     return f"{found.metric} {value} on the first {counted(found.samples, 'sample')}, float, in PyTorch"
 
 
-def check_float(model: Model, predict: Predict, sample: Sample) -> None:
-    """Compare the float artefact with the exported model in PyTorch; arrays batch first.
+def check_float(model: Model, predict: Predict, sample: Sample, target: str) -> None:
+    """Compare the float artefact of a target with the exported model in PyTorch; arrays batch first.
 
     Raises:
         VerificationError: it computes something else.
@@ -161,8 +161,8 @@ def check_float(model: Model, predict: Predict, sample: Sample) -> None:
         error = float(np.linalg.norm(mine.astype(np.float64) - theirs) / (np.linalg.norm(theirs) or 1.0))
         if not error <= PYTORCH_ERROR:
             raise VerificationError(
-                f"the float artefact's relative error against PyTorch is {error:.2g}, allowed is {PYTORCH_ERROR}",
-                where=port.name,
+                f"the float file's relative error against PyTorch is {error:.2g}, allowed is {PYTORCH_ERROR}",
+                where=f"{target}, {port.name}",
                 tried=f"running both on {counted(len(sample[0]), 'calibration sample')}",
                 next_step="choose another --target; the exporter or the runtime is at fault",
             )

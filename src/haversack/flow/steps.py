@@ -185,7 +185,8 @@ class Steps:
         if first is None:
             return Replay(Executor(self.model).run)
         run = Running(self.device, self.device.load(first.opening), first.artifact, self.model.outputs)
-        early.check_float(self.model, run, tuple(array[:PYTORCH_SAMPLES] for array in self.data.first()))
+        sample = tuple(array[:PYTORCH_SAMPLES] for array in self.data.first())
+        early.check_float(self.model, run, sample, first.artifact.target)
         return Replay(run)
 
     @cached_property

@@ -14,13 +14,11 @@ CALLS = {
     "einsum": lambda x: torch.einsum("nchw,ndhw->ncd", x, x),
     "tile": lambda x: torch.tile(x, (1, 1, 2, 1)),
     "outer": lambda x: torch.outer(x.mean((1, 2, 3)), torch.arange(3.0)),
-    "lerp": lambda x: torch.lerp(x, -x, 0.3),
     "addcmul": lambda x: torch.addcmul(x, x, x, value=0.5),
     "addcdiv": lambda x: torch.addcdiv(x, x, x.abs() + 1, value=0.5),
     "baddbmm": lambda x: torch.baddbmm(x[:, 0], x[:, 1], x[:, 2]),
     "logsumexp": lambda x: x.logsumexp(1),
     "cosine_similarity": lambda x: torch.cosine_similarity(x, x.flip(1), dim=1),
-    "cdist": lambda x: torch.cdist(x[:, 0], x[:, 1]),
     "tril": lambda x: x.tril(),
     "triu": lambda x: x.triu(1),
 }

@@ -20,6 +20,7 @@ BINARY = {
     "div": "DIV",
     "maximum": "MAXIMUM",
     "minimum": "MINIMUM",
+    "remainder": "FLOOR_MOD",
     "__and": "LOGICAL_AND",
     "bitwise_and": "LOGICAL_AND",
     "logical_and": "LOGICAL_AND",
@@ -77,6 +78,7 @@ _OPTIONS = {
     "GREATER_EQUAL": "GreaterEqualOptions",
     "LESS": "LessOptions",
     "LESS_EQUAL": "LessEqualOptions",
+    "FLOOR_MOD": "FloorModOptions",
     "MAXIMUM": "MaximumMinimumOptions",
     "MINIMUM": "MaximumMinimumOptions",
 }
@@ -189,6 +191,16 @@ def write_where(site: Site) -> Value:
     """Write a choice element by element."""
     condition, *sides = (site.arguments[name] for name in ("condition", "self", "other"))
     return _select(site, condition, *sides)
+
+
+def write_lerp(site: Site) -> Value:
+    """Write what lies between two tensors, by a number: start + weight * (end - start)."""
+    start, end, weight = (site.arguments[name] for name in ("self", "end", "weight"))
+    if not isinstance(weight, int | float):
+        raise site.refused("a weight that is a tensor")
+    one, other = together(site, [start, end], "float32")
+    way = scaled(site, "MUL", combine(site, "SUB", other, one, shape=site.shape), float(weight))
+    return combine(site, "ADD", one, way, shape=site.shape)
 
 
 def write_log1p(site: Site) -> Value:

@@ -61,6 +61,10 @@ def write_permute(site: Site) -> Value:
     rank = len(x.shape)
     if "dims" in arguments:
         dims = [int(axis) % rank for axis in arguments["dims"]]
+    elif "source" in arguments:
+        ends = [[int(n) % rank for n in _several(arguments[name])] for name in ("source", "destination")]
+        left = iter(axis for axis in range(rank) if axis not in ends[0])
+        dims = [ends[0][ends[1].index(place)] if place in ends[1] else next(left) for place in range(rank)]
     else:
         places = ((("dim0", "axis0"), 0), (("dim1", "axis1"), 1))
         one, other = (next((int(arguments[n]) for n in names if n in arguments), axis) % rank for names, axis in places)
@@ -103,6 +107,15 @@ def write_slice(site: Site) -> Value:
     start, end, step = (site.arguments.get(name) for name in ("start", "end", "step"))
     begin, stop, stride = slice(start, end, step).indices(x.shape[axis])
     return part(site, x, axis, begin, stop, stride)
+
+
+def write_narrow(site: Site) -> Value:
+    """Write a slice that is told by its begin and length."""
+    x = site.value("self")
+    axis, begin, length = (int(site.arguments[name]) for name in ("dim", "start", "length"))
+    axis %= len(x.shape)
+    begin %= x.shape[axis]
+    return part(site, x, axis, begin, begin + length, 1)
 
 
 def write_select(site: Site) -> Value:
@@ -211,3 +224,7 @@ def write_flip(site: Site) -> Value:
 def kept(x: Value) -> str:
     """Return the dtype that ``Site.emit`` is to be told for something like this value."""
     return "float32" if x.grid is not None else x.dtype
+
+
+def _several(found: Any) -> list[int]:  # noqa: ANN401 - a number or a list
+    return list(found) if isinstance(found, list | tuple) else [found]

@@ -16,13 +16,24 @@ from haversack.targets.litert.padding import spread
 from haversack.targets.litert.sheet import Value
 from haversack.targets.litert.site import Site
 
-REDUCED = {"mean": "MEAN", "sum": "SUM", "amax": "REDUCE_MAX", "amin": "REDUCE_MIN"}
+REDUCED = {
+    "mean": "MEAN",
+    "sum": "SUM",
+    "amax": "REDUCE_MAX",
+    "amin": "REDUCE_MIN",
+    "prod": "REDUCE_PROD",
+    "any": "REDUCE_ANY",
+    "all": "REDUCE_ALL",
+}
+_OF_TRUTHS = frozenset({"any", "all"})
 
 
 def write_reduction(site: Site) -> Value:
     """Write a mean, sum or largest value over axes."""
     x = site.value("self")
-    if x.dtype == "bool":  # LiteRT sums no truths
+    if x.dtype != "bool" and site.node.op in _OF_TRUTHS:
+        raise site.refused(f"of {x.dtype}, not of truths")
+    if x.dtype == "bool" and site.node.op not in _OF_TRUTHS:  # LiteRT sums no truths
         x = cast(site, x, site.node.output.dtype)
     dims = site.arguments.get("dim")
     axes = range(len(x.shape)) if dims in (None, []) else spread(dims, 1)

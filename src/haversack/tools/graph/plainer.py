@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 COMPOSED = frozenset(
     {
-        *("einsum", "tile", "outer", "lerp", "addcmul", "addcdiv", "baddbmm", "addbmm"),
-        *("logsumexp", "cosine_similarity", "cdist", "tril", "triu", "trace"),
+        *("einsum", "tile", "outer", "addcmul", "addcdiv", "baddbmm", "addbmm"),
+        *("logsumexp", "cosine_similarity", "tril", "triu", "trace"),
     }
 )
 """By name; what a runtime has a fast kernel of its own for is none of them."""

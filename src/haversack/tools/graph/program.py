@@ -16,11 +16,15 @@ import numpy as np
 from haversack.base.errors import ConversionError
 from haversack.base.graph import Node
 from haversack.base.model import Model
-from haversack.tools.graph.canonical import user_inputs
+from haversack.tools.graph.canonical import op_name, user_inputs
 from haversack.tools.graph.roles import Role, role
 
 if TYPE_CHECKING:
+    import torch
     from torch import fx
+
+_LIKE = frozenset({"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"})
+"""Ops that ask nothing of their first tensor but shape and dtype."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +149,15 @@ class Program:
             elif value is not None and not hasattr(value, "dtype") and not isinstance(value, tuple | list):
                 known = True
             else:
-                known = node.name not in self._layers and all(map(self._is_constant, node.all_input_nodes))
+                read = [one for one in node.all_input_nodes if one is not self._pattern(node)]
+                known = node.name not in self._layers and all(map(self._is_constant, read))
             self._constant[node.name] = known
         return self._constant[node.name]
+
+    @staticmethod
+    def _pattern(node: fx.Node) -> Any:  # noqa: ANN401 - an argument of a node
+        """Return the tensor of which an op asks nothing but shape and dtype, or None."""
+        return node.args[0] if node.op == "call_function" and op_name(node) in _LIKE else None
 
     def _value(self, node: fx.Node) -> Any:  # noqa: ANN401 - tensors, and sizes
         """Return the value of a constant node, as torch computes it."""
@@ -161,8 +171,19 @@ class Program:
             elif not self._is_tensor(node) and not isinstance(node.meta.get("val"), tuple | list):
                 found = self.size(node.meta["val"])
             else:
-                args = map_arg(node.args, self._value)
+                pattern = self._pattern(node)
+
+                def value(used: fx.Node) -> Any:  # noqa: ANN401 - tensors, and sizes
+                    return self._blank(used.meta["val"]) if used is pattern else self._value(used)
+
+                args = map_arg(node.args, value)
                 with torch.no_grad():
-                    found = node.target(*args, **map_arg(node.kwargs, self._value))  # type: ignore[operator]
+                    found = node.target(*args, **map_arg(node.kwargs, value))  # type: ignore[operator]
             self._values[node.name] = found
         return self._values[node.name]
+
+    def _blank(self, like: torch.Tensor) -> torch.Tensor:
+        """Return zeros in the shape that a tensor of the program has at the fixed lengths."""
+        import torch
+
+        return torch.zeros([int(self.size(size)) for size in like.shape], dtype=like.dtype)
