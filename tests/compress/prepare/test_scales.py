@@ -126,8 +126,8 @@ def test_rows_are_few_or_not(sizes, few):
 @pytest.mark.parametrize(
     ("unseen", "words"),
     [
-        ((), ""),
-        ((np.nan,), ""),
+        ((), " (what that costs is part of the drop, which is measured on other samples)"),
+        ((np.nan,), " (what that costs is part of the drop, which is measured on other samples)"),
         ((1.0,), ""),
         ((1.09,), ""),
         ((1.1,), " (rounded by half of them, a layer loses 1.1 times as much on the other half)"),
@@ -156,3 +156,15 @@ def test_fewer_samples_are_told_to_cost_more(folded, monkeypatch):
         return float(one.text.partition("loses ")[2].partition(" times")[0])
 
     assert told(2) > told(3) > 1
+
+
+@pytest.mark.parametrize(("rows", "known"), [(1, False), (2, True), (8, True)])
+def test_what_one_batch_costs_is_told_by_its_halves(folded, monkeypatch, rows, known):
+    """So few samples are as many as one batch has; a single one nothing can be held against."""
+    monkeypatch.setattr(means, "TOLD", 0.0)
+    found, (sample, *_) = [], images(1, count=rows)
+    samples = [tuple(array[:rows] for array in sample)] if len(sample[0]) >= rows else images(1, count=rows)
+    Gptq().apply(folded, PrepareContext(lambda: samples, narrow(folded), tell=found.append))
+    (one,) = [finding for finding in found if finding.kind == "few-samples"]
+    assert ("on the other half" in one.text) is known
+    assert ("is part of the drop" in one.text) is not known

@@ -107,7 +107,7 @@ def test_few_samples_are_told_with_their_cause(folded, part, use):
         found = []
         context = PrepareContext(lambda: numbered(rows), narrow(folded), tell=found.append)
         part(**settings).apply(folded, context)
-        return [one.text.partition(" (rounded")[0] for one in found if one.kind == "few-samples"]
+        return [one.text.partition(" (what")[0].partition(" (rounded")[0] for one in found if one.kind == "few-samples"]
 
     (text,) = told(16, samples=64)
     assert text == f"16 calibration samples {use}: give 80, or what fits these fits others less"
@@ -143,7 +143,9 @@ def planned(folded, rows, demands, *parts):
 def test_ranges_of_few_samples_are_told_where_nothing_else_is(folded, all_constraints):
     demands = all_constraints(folded.graph)
     (text,) = planned(folded, 8, demands)
-    assert text == "8 calibration samples to set ranges by: give 32, or what fits these fits others less"
+    assert text == "8 calibration samples to set ranges by: give 32, or what fits these fits others less" + (
+        " (what that costs is part of the drop, which is measured on other samples)"
+    )
     (text,) = planned(folded, 8, demands, "bias_correct")
     assert "to take means over" in text
     assert planned(folded, 32, demands) == []

@@ -169,7 +169,9 @@ def tell_few(rows: int, wanted: Wanted, tell: Callable[[Finding], None], unseen:
         return
     known = [one for one in unseen if not math.isnan(one)]
     text = wanted.few(rows)
-    if known and np.median(known) >= TOLD:
+    if not known:
+        text += " (what that costs is part of the drop, which is measured on other samples)"
+    elif np.median(known) >= TOLD:
         text += f" (rounded by half of them, a layer loses {np.median(known):.1f} times as much on the other half)"
     tell(Finding("few-samples", text))
 

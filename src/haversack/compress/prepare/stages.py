@@ -50,14 +50,16 @@ def staged(model: Model, encodings: Encodings, stock: Stock, wanted: int, megaby
         megabytes: that what is alive of the batches may take, in both runs together.
     """
     count = -(-wanted // BATCH)
-    taken, lengths = _looked(model, rebatch(model, stock.take(count, BATCH), BATCH))
+    rows = stock.rows(count, BATCH)
+    size = BATCH if rows > BATCH else max(1, -(-rows // 2))  # two halves are held against each other
+    taken, lengths = _looked(model, rebatch(model, stock.take(count, BATCH), size))
     sides = (taken.alive_bytes(model, one) for one in (encodings, Encodings.none()))
     fits = [int(megabytes * 1e6 / max(1, sum(both))) for both in zip(*sides, strict=True)]
     (_, begin), *joined = _schedule(lengths, fits)
     heads = [unit.head.key for unit in units(model.graph)]
-    joins = {heads[place]: partial(_read, model, stock, count, chosen) for place, chosen in joined}
-    rows = [sum(lengths[index] for index in chosen) for _, chosen in ((0, begin), *joined)]
-    return Stages(list(_read(model, stock, count, begin)), joins, (rows[0], sum(rows)))
+    joins = {heads[place]: partial(_read, model, stock, (count, size), chosen) for place, chosen in joined}
+    there = [sum(lengths[index] for index in chosen) for _, chosen in ((0, begin), *joined)]
+    return Stages(list(_read(model, stock, (count, size), begin)), joins, (there[0], sum(there)))
 
 
 def _looked(model: Model, batches: Iterator[Sample]) -> tuple[FloatMeans, list[int]]:
@@ -94,7 +96,8 @@ def _schedule(lengths: Sequence[int], fits: Sequence[int]) -> list[tuple[int, fr
     return found or [(0, frozenset())]
 
 
-def _read(model: Model, stock: Stock, count: int, chosen: Collection[int]) -> Iterator[Sample]:
-    """Yield some of the batches that so many are taken as, by their indices."""
-    batches = rebatch(model, stock.take(count, BATCH), BATCH)
+def _read(model: Model, stock: Stock, form: tuple[int, int], chosen: Collection[int]) -> Iterator[Sample]:
+    """Yield some of the batches that are taken, by their indices; ``form``: so many of ``BATCH``, of what size each."""
+    count, size = form
+    batches = rebatch(model, stock.take(count, BATCH), size)
     return (batch for index, batch in enumerate(batches) if index in chosen)

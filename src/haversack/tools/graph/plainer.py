@@ -29,4 +29,5 @@ def plainer(program: ExportedProgram) -> ExportedProgram:
     if not found:
         return program
     known = torch.export.default_decompositions()
-    return program.run_decompositions({target: known[target] for target in found if target in known})
+    made: ExportedProgram = program.run_decompositions({target: known[target] for target in found if target in known})
+    return made
