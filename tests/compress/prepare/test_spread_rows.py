@@ -143,7 +143,8 @@ def planned(folded, rows, demands, *parts):
 def test_ranges_of_few_samples_are_told_where_nothing_else_is(folded, all_constraints):
     demands = all_constraints(folded.graph)
     (text,) = planned(folded, 8, demands)
-    assert text == "8 calibration samples to set ranges by: give 32, or what fits these fits others less" + (
+    assert text == (
+        "8 calibration samples to set ranges by: give 32, or what fits these fits others less"
         " (what that costs is part of the drop, which is measured on other samples)"
     )
     (text,) = planned(folded, 8, demands, "bias_correct")

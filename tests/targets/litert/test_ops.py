@@ -137,6 +137,8 @@ SHAPED = {
     "attention with a scale": (GRID, "F.scaled_dot_product_attention(x, x, x, scale=0.3)"),
     "attention with a mask": (GRID, "F.scaled_dot_product_attention(x, x, x, attn_mask=x[:1, :1, :, :4] > 0)"),
     "attention with a sum": (GRID, "F.scaled_dot_product_attention(x, x, x, attn_mask=torch.arange(16.0).view(4, 4))"),
+    "attention to what came before": (GRID, "F.scaled_dot_product_attention(x, x, 2 * x, is_causal=True)"),
+    "attention to the first ones": (GRID, "F.scaled_dot_product_attention(x[:, :, :2], x, x, is_causal=True)"),
     "softmax of channels": (IMAGE, "torch.softmax(x, 1)"),
     "group_norm": ((2, 6, 5, 4), "F.group_norm(x, 2, torch.arange(6.0), torch.arange(6.0) - 2)"),
     "group_norm behind a pool": ((2, 6, 6, 4), "F.group_norm(3 + F.max_pool2d(x, 2), 3)"),
@@ -308,7 +310,7 @@ def test_behind_a_pool(both, name):
         ("torch.add(x, x, alpha=2)", ROWS, "alpha"),
         ("torch.div(x, 2, rounding_mode='floor')", ROWS, "rounds"),
         ("x ** x", ROWS, "exponent"),
-        ("F.scaled_dot_product_attention(x, x, x, is_causal=True)", GRID, "causal"),
+        ("F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)", GRID, "dropout"),
     ],
 )
 def test_forms_that_are_refused_say_where_and_why(code, shape, cause):

@@ -12,6 +12,7 @@ from haversack.targets.litert.arithmetic import combine, scaled, unary
 from haversack.targets.litert.pools import reduced
 from haversack.targets.litert.sheet import Value
 from haversack.targets.litert.site import Site
+from haversack.tools.graph.program import Constant
 
 
 def write_softmax(site: Site) -> Value:
@@ -59,8 +60,8 @@ def product(site: Site, one: Value, other: Value, shape: Sequence[int]) -> Value
 def write_attention(site: Site) -> Value:
     """Write scaled dot-product attention (Vaswani et al. 2017): softmax(q k^T * scale + mask) v, in float."""
     arguments = site.arguments
-    if arguments.get("dropout_p") or arguments.get("is_causal") or arguments.get("enable_gqa"):
-        raise site.refused("dropout, a causal flag or grouped queries")
+    if arguments.get("dropout_p") or arguments.get("enable_gqa"):
+        raise site.refused("dropout or grouped queries")
     query, key, value = (site.value(name) for name in ("query", "key", "value"))
     rank = len(key.shape)
     dims = [*range(rank - 2), rank - 1, rank - 2]
@@ -72,6 +73,8 @@ def write_attention(site: Site) -> Value:
     shape = (*query.shape[:-1], key.shape[-2])
     scores = product(site, scaled(site, "MUL", query, factor), turned, shape)
     mask = arguments.get("attn_mask")
+    if arguments.get("is_causal"):  # PyTorch takes no mask beside it; lengths are numbers here
+        mask = Constant(np.tri(*shape[-2:], dtype=bool))
     if mask is not None:
         scores = _masked(site, scores, mask)
     return product(site, softmax(site, scores, rank - 1), value, site.shape)
