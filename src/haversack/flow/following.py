@@ -134,7 +134,7 @@ class Follower:
                 self._exchange(model)
             except UsageError:  # it was closed
                 return False
-            except Exception as error:  # noqa: BLE001 - nobody calls this thread: what it told nobody of, it ended at
+            except (HaversackError, MemoryError, OSError) as error:
                 cause = error.cause if isinstance(error, HaversackError) else f"{type(error).__name__}: {error}"
                 text = f"{self._slots.folder.name}: the model stays as it is: {cause}"
                 if text != self._told:
