@@ -127,6 +127,16 @@ def test_a_misspelt_optional_name_is_no_silent_loss(job_file):
     assert open_job(str(job_file(more="_basline = 0.88\ndim = 3\nnames = ()"))).baseline is None
 
 
+def test_what_a_metric_says_of_itself_is_not_read_beside_it(job_file):
+    """It would be ignored, and every drop judged the wrong way."""
+    error_of = "def metric(outputs, expected): return float(abs(outputs[0] - expected).mean())\n"
+    with pytest.raises(JobError, match=r"direction: is not read here; .*from_callable\(metric, direction='lower'\)"):
+        open_job(str(job_file(more=f"{error_of}direction = 'lower'")))
+    for own in ("_direction = 'lower'", "direction = 3", "unit = None"):
+        assert open_job(str(job_file(more=f"{error_of}{own}"))).metric is not None
+    assert open_job(str(job_file(more="direction = 'lower'\nmetric = 'top1'"))).metric == "top1"
+
+
 WRONG = [
     ("metric = 3", "metric"),
     ("metric = 'top11'", "did you mean top1?"),

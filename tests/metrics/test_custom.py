@@ -355,3 +355,27 @@ def test_outputs_too_large_to_keep_are_refused(monkeypatch):
     state.update((np.zeros((2, 20)),), np.zeros(2))
     with pytest.raises(JobError, match="whose outputs take more than"):
         state.update((np.zeros((4, 20)),), np.zeros(4))
+
+
+@pytest.mark.parametrize("name", ["mse", "mean_abs_error", "valLoss", "word_WER", "rmse2"])
+def test_a_bare_callable_whose_name_says_that_less_is_better_is_refused(name):
+    def function(outputs, expected):
+        return float(np.abs(outputs[0] - expected).mean())
+
+    function.__name__ = name
+    with pytest.raises(JobError) as caught:
+        resolve(function)
+    assert caught.value.where == f"metric {name}"
+    assert "more is better" in caught.value.cause
+    assert f"from_callable({name}, " in caught.value.next_step
+    assert resolve(from_callable(function, direction="lower")).direction == "lower"
+    assert resolve(from_callable(function, direction="higher")).direction == "higher"
+
+
+@pytest.mark.parametrize("name", ["accuracy", "lossless", "terror", "flower", "iou", "<lambda>"])
+def test_other_names_are_taken_as_they_are(name):
+    def function(outputs, expected):
+        return 0.5
+
+    function.__name__ = name
+    assert resolve(function).direction == "higher"

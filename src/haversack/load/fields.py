@@ -47,6 +47,10 @@ _EXAMPLE = {
 }
 
 
+_OF_METRIC = ("direction", "unit")
+"""What a metric says of itself."""
+
+
 @dataclass(frozen=True)
 class Fields:
     """The checked names of a job, all but the model."""
@@ -81,7 +85,7 @@ def read(place: Place, *, model: str) -> Fields:
         for name in needed
         if name not in names
     ]
-    faults += _misspelt(names)
+    faults += [*_misspelt(names), *_of_metric(names)]
     if model == SEVERAL and "model" in names:
         faults.append(Fault(SEVERAL, "stands beside model: give one of them"))
     present = [name for name in needed if name in names]
@@ -149,6 +153,15 @@ def _misspelt(names: Mapping[str, Any]) -> Iterator[Fault]:
         public = [other for other in names if not other.startswith("_") and other not in OPTIONAL]
         for near in difflib.get_close_matches(name, public, n=1, cutoff=0.85):
             yield Fault(near, f"looks like a misspelt {name}; rename it, or begin it with _ if it is your own")
+
+
+def _of_metric(names: Mapping[str, Any]) -> Iterator[Fault]:
+    """``direction = "lower"`` beside a callable metric would be read by nobody, and every drop judged the wrong way."""
+    for name in _OF_METRIC:
+        given = names.get(name)
+        if isinstance(given, str) and callable(names.get("metric")) and not hasattr(names["metric"], name):
+            step = f"say it with the metric: metric = from_callable(metric, {name}={given!r}) (of haversack.metrics)"
+            yield Fault(name, f"is not read here; {step}, or begin it with _ if it is your own")
 
 
 def _wrong(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the user wrote

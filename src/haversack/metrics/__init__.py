@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,13 +13,16 @@ from haversack.metrics.custom import from_callable
 
 SHELF = Shelf("haversack.metrics", "metric", also=frozenset({"custom"}))
 
+_SMALL = frozenset("error err loss mse rmse mae nll wer cer perplexity ppl distance divergence".split())
+
 
 def resolve(metric: str | Callable[[Any, Any], Any]) -> Metric:
     """Return the metric that a job means: a name on the shelf, a Metric with its settings, or a user's callable.
 
     Raises:
         UsageError: no metric has that name (the nearest is shown).
-        JobError: it is neither a name nor callable.
+        JobError: it is neither a name nor callable, or a bare callable whose name speaks of what is to be small: it
+            would be judged the wrong way.
     """
     if isinstance(metric, Metric):
         return metric
@@ -31,4 +35,20 @@ def resolve(metric: str | Callable[[Any, Any], Any]) -> Metric:
             where="metric",
             next_step=f"metric = 'top1'    (has: {', '.join(SHELF.names())})",
         )
-    return from_callable(metric)
+    made = from_callable(metric)
+    if word := _less_is_better(made.name):
+        say = (
+            f"from haversack.metrics import from_callable; metric = from_callable({made.name}, direction=..., unit=...)"
+        )
+        raise JobError(
+            f"a callable is taken for a fraction of which more is better, and its name says {word}",
+            where=f"metric {made.name}",
+            next_step=f'{say}: direction="lower" where less is better, "higher" where more is',
+        )
+    return made
+
+
+def _less_is_better(name: str) -> str:
+    """Return the word of a callable's name that speaks of what is to be small, or nothing."""
+    words = re.split(r"[\W_\d]+|(?<=[a-z])(?=[A-Z])", name)
+    return next((word for word in words if word.lower() in _SMALL), "")
