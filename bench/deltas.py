@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import delta_pairs
@@ -18,7 +19,7 @@ MODELS = ("model.onnx", "model.tflite", "model.pte", "encodings.safetensors")
 HELD = ("model.onnx", "model.tflite")
 """Files that are held against the bounds after all layers were trained."""
 MOST, SHARE = 500_000, 0.75
-TRIES = 3
+SWEEPS = 3
 SECONDS, MEMORY = 0.15, 16e6
 _WINDOW = 25
 _APPLY = """
@@ -46,19 +47,20 @@ def tables() -> list[Table]:
     """Return the table of all pairs, made where they are not there yet (HAVERSACK_PAIRS names another folder)."""
     folder = Path(os.environ.get("HAVERSACK_PAIRS", WORK / "pairs"))
     delta_pairs.main(folder)
+    pairs = [Pair.of(folder, update, name) for update in delta_pairs.UPDATES for name in MODELS]
+    sweeps = [[applied(pair.old, pair.ours) for pair in pairs] for _ in range(SWEEPS)]
     rows, missed = [], []
-    for update in delta_pairs.UPDATES:
-        for name in MODELS:
-            row, faults = measured(folder / "old" / name, folder / update / name, update)
-            rows.append(row)
-            missed += faults
+    for pair, *runs in zip(pairs, *sweeps, strict=True):
+        spent, peak = min(run[0] for run in runs), max(run[1] for run in runs)
+        rows.append((*pair.sizes, f"{spent:.2f}", f"{peak / 1e6:.1f}"))
+        missed += pair.faults(spent, peak)
     words = (
         "EfficientNet-Lite0 in int8 before and after an update, packed with one plan: all layers trained for "
         f"{delta_pairs.STEPS} steps, normalisation among them (all-layers) or left as it is (fixed-norms), with the "
         "scales that they had or packed anew; the last layer trained (head); ranges of other pictures (recalibrated); "
         "the last layer trained and a softmax behind it, so that all has other names and lies elsewhere (moved). "
-        f"CPU seconds of applying HVD1, the least of {TRIES} processes (a busy neighbour on the same core doubles them), and "
-        "the most that memory (VmHWM) peaks above that of a process that holds both files. "
+        f"CPU seconds of applying HVD1, the least of {SWEEPS} sweeps over all pairs (neighbours on a core double them for "
+        "a while), and the most that memory (VmHWM) peaks above that of a process that holds both files. "
         f"HVD1 is held to {MOST:,} bytes and to {SHARE:g} of bsdiff4 for {' and '.join(HELD)} of all-layers, and to "
         "bsdiff4 everywhere."
     )
@@ -66,23 +68,46 @@ def tables() -> list[Table]:
     return [Table("Deltas", words, head, tuple(rows), tuple(missed))]
 
 
-def measured(old: Path, new: Path, update: str) -> tuple[tuple[str, ...], list[str]]:
-    """Return the row of a pair, and what it misses."""
-    before, after = old.read_bytes(), new.read_bytes()
-    ours, theirs = deltas.make(before, after, "hvd1")["hvd1"], bsdiff.make(before, after)
-    runs = [applied(old, ours) for _ in range(TRIES)]
-    spent, peak = min(run[0] for run in runs), max(run[1] for run in runs)
-    share = len(ours) / len(theirs)
-    what, held = f"{update}, {new.name}", update == "all-layers" and new.name in HELD
-    faults = [f"{what}: {len(ours):,} bytes of HVD1, {len(theirs):,} of bsdiff4"] if share > 1 else []
-    if held and (share > SHARE or len(ours) > MOST):
-        faults.append(f"{what}: {len(ours):,} bytes, {share:.2f} of bsdiff4")
-    if spent > SECONDS:
-        faults.append(f"{what}: {spent:.2f} CPU s to apply")
-    if peak > MEMORY:
-        faults.append(f"{what}: {peak / 1e6:.1f} MB to apply")
-    sizes = [f"{size:,}" for size in (len(after), patched(before, after), len(theirs), len(ours))]
-    return (update, new.name, *sizes, f"{share:.3f}", f"{spent:.2f}", f"{peak / 1e6:.1f}"), faults
+@dataclass(frozen=True)
+class Pair:
+    """A file before and after an update, and its delta.
+
+    Attributes:
+        update, name: of the update and of the file.
+        old: where the file before lies.
+        ours: the delta, HVD1.
+        theirs: bytes of bsdiff4's.
+        sizes: the row of the table, without what applying costs.
+    """
+
+    update: str
+    name: str
+    old: Path
+    ours: bytes
+    theirs: int
+    sizes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, folder: Path, update: str, name: str) -> Pair:
+        """Make the deltas of a pair."""
+        old = folder / "old" / name
+        before, after = old.read_bytes(), (folder / update / name).read_bytes()
+        ours, theirs = deltas.make(before, after, "hvd1")["hvd1"], len(bsdiff.make(before, after))
+        sizes = [f"{size:,}" for size in (len(after), patched(before, after), theirs, len(ours))]
+        return cls(update, name, old, ours, theirs, (update, name, *sizes, f"{len(ours) / theirs:.3f}"))
+
+    def faults(self, spent: float, peak: float) -> list[str]:
+        """Return what the pair misses, given CPU seconds and bytes of memory that applying takes."""
+        share, what = len(self.ours) / self.theirs, f"{self.update}, {self.name}"
+        held = self.update == "all-layers" and self.name in HELD
+        found = [f"{what}: {len(self.ours):,} bytes of HVD1, {self.theirs:,} of bsdiff4"] if share > 1 else []
+        if held and (share > SHARE or len(self.ours) > MOST):
+            found.append(f"{what}: {len(self.ours):,} bytes, {share:.2f} of bsdiff4")
+        if spent > SECONDS:
+            found.append(f"{what}: {spent:.2f} CPU s to apply")
+        if peak > MEMORY:
+            found.append(f"{what}: {peak / 1e6:.1f} MB to apply")
+        return found
 
 
 def patched(old: bytes, new: bytes) -> int:
