@@ -59,8 +59,8 @@ def tables() -> list[Table]:
         f"{delta_pairs.STEPS} steps, normalisation among them (all-layers) or left as it is (fixed-norms), with the "
         "scales that they had or packed anew; the last layer trained (head); ranges of other pictures (recalibrated); "
         "the last layer trained and a softmax behind it, so that all has other names and lies elsewhere (moved). "
-        f"CPU seconds of applying HVD1, the least of {SWEEPS} sweeps over all pairs (neighbours on a core double them for "
-        "a while), and the most that memory (VmHWM) peaks above that of a process that holds both files. "
+        f"CPU seconds of applying HVD1, the least of {SWEEPS} sweeps over all pairs (neighbours on a core double them "
+        "for a while), and the most that memory (VmHWM) peaks above that of a process that holds both files. "
         f"HVD1 is held to {MOST:,} bytes and to {SHARE:g} of bsdiff4 for {' and '.join(HELD)} of all-layers, and to "
         "bsdiff4 everywhere."
     )
