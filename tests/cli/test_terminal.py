@@ -50,6 +50,19 @@ def now(monkeypatch):
     return time
 
 
+def test_what_is_taken_from_before_again_and_again_is_told_once(capsys):
+    plain_lines = _Plain()
+    known = Event("profile", "reused", "activation ranges")
+    for event in (known, known, known, Event("profile", "done", "time of layers"), known, known):
+        plain_lines(event)
+    told = [line.split("  ", 1)[1].strip() for line in capsys.readouterr().err.splitlines()]
+    assert [line.partition("profile")[2].strip() for line in told] == [
+        "activation ranges (as before)",
+        "time of layers",
+        "activation ranges (as before)",
+    ]
+
+
 def test_a_steps_time_left_follows_from_its_own_progress(now):
     left = _Left()
     step = [Event("profile", "progress", "layers", done, 10) for done in range(11)]

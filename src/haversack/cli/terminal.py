@@ -102,6 +102,12 @@ class _Left:
         self.started = time.monotonic()
         self.reused = False
         self.began: dict[tuple[str, str], tuple[float, int]] = {}
+        self.last = ("", "", "")
+
+    def repeats(self, event: Event) -> bool:
+        """Say whether this is what was told just now, taken from before once more: one line is enough for both."""
+        before, self.last = self.last, (event.kind, event.stage, event.text)
+        return event.kind == "reused" and self.last == before
 
     def words(self, event: Event) -> str:
         """Return what is known of the time left with this event, or an empty string.
@@ -134,6 +140,8 @@ class _Plain:
 
     def __call__(self, event: Event) -> None:
         """Write the event to standard error, unless the same step was told a moment ago."""
+        if self.left.repeats(event):
+            return
         words = self.left.words(event)
         now = time.monotonic()
         step = (event.stage, event.text)
@@ -162,6 +170,8 @@ class _Live:
         """Show the event."""
         from rich.text import Text
 
+        if self.left.repeats(event):
+            return
         words = self.left.words(event)
         step = (event.stage, event.text)
         if event.kind != "progress":
