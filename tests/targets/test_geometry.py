@@ -107,7 +107,7 @@ class Windows(nn.Module):
 
 
 X = np.random.default_rng(5).normal(size=(2, 6, 7, 10)).astype(np.float32)
-CAUSES = {"with -1.5": "only zeros are padded"}
+CAUSES = {"with -1.5": "a pad with a number that is not 0"}
 LEFT_OUT = {
     "litert": {name: cause for name in functions() for end, cause in CAUSES.items() if name.endswith(end)},
 }
